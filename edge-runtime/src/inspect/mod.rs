@@ -1,0 +1,4 @@
+//! Pure stages from frame to verdict: no files, clocks, threads or devices.
+
+pub mod frame;
+pub mod preprocess;

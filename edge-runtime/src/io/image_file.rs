@@ -1,0 +1,146 @@
+//! Image files as frames: PNG, JPEG, BMP and TIFF, 8 or 16 bit, grey or colour, with or without alpha.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use image::{ColorType, DynamicImage, ImageReader, Limits};
+use proto::limits::MAX_FRAME_SIDE_PX;
+
+use crate::inspect::frame::{Channels, Frame, FrameError, Pixels};
+
+/// Why a file gives no frame.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageFileError {
+    /// It cannot be opened.
+    #[error("cannot open {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It cannot be decoded.
+    #[error("{} is broken or no PNG, JPEG, BMP or TIFF", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// The decoder's words.
+        source: image::ImageError,
+    },
+    /// A pixel type that no camera delivers.
+    #[error("{}: expected 8 or 16 bit grey or colour, found {found:?}", path.display())]
+    PixelType {
+        /// The file.
+        path: PathBuf,
+        /// What is there.
+        found: ColorType,
+    },
+    /// Not a size that a frame can have.
+    #[error("{}", path.display())]
+    Frame {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: FrameError,
+    },
+}
+
+/// Whether the name's ending is one of the known kinds.
+pub fn is_image_name(path: &Path) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| {
+        ["png", "jpg", "jpeg", "bmp", "tif", "tiff"].contains(&ending.to_ascii_lowercase().as_str())
+    })
+}
+
+/// Reads a file; its content decides the format, whatever its name. Alpha is dropped.
+pub fn read_frame(path: &Path) -> Result<Frame, ImageFileError> {
+    let open = |source| ImageFileError::Open {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(open)?;
+    let mut reader = ImageReader::new(BufReader::new(file))
+        .with_guessed_format()
+        .map_err(open)?;
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_FRAME_SIDE_PX);
+    limits.max_image_height = Some(MAX_FRAME_SIDE_PX);
+    reader.limits(limits);
+    let image = reader.decode().map_err(|source| ImageFileError::Decode {
+        path: path.to_owned(),
+        source,
+    })?;
+    let (width_px, height_px) = (image.width(), image.height());
+    let (channels, pixels) = match image {
+        DynamicImage::ImageLuma8(image) => (Channels::Grey, Pixels::U8(image.into_raw())),
+        DynamicImage::ImageRgb8(image) => (Channels::Rgb, Pixels::U8(image.into_raw())),
+        DynamicImage::ImageLuma16(image) => (Channels::Grey, Pixels::U16(image.into_raw())),
+        DynamicImage::ImageRgb16(image) => (Channels::Rgb, Pixels::U16(image.into_raw())),
+        image @ DynamicImage::ImageLumaA8(_) => {
+            (Channels::Grey, Pixels::U8(image.into_luma8().into_raw()))
+        }
+        image @ DynamicImage::ImageRgba8(_) => {
+            (Channels::Rgb, Pixels::U8(image.into_rgb8().into_raw()))
+        }
+        image @ DynamicImage::ImageLumaA16(_) => {
+            (Channels::Grey, Pixels::U16(image.into_luma16().into_raw()))
+        }
+        image @ DynamicImage::ImageRgba16(_) => {
+            (Channels::Rgb, Pixels::U16(image.into_rgb16().into_raw()))
+        }
+        other => {
+            return Err(ImageFileError::PixelType {
+                path: path.to_owned(),
+                found: other.color(),
+            });
+        }
+    };
+    Frame::new(width_px, height_px, channels, pixels).map_err(|source| ImageFileError::Frame {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_file_is_read_at_its_depth() {
+        let folder = tempfile::tempdir().unwrap();
+        let colour = image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8 * 20, y as u8 * 30, 7]));
+        let eight = DynamicImage::ImageRgb8(colour);
+        let sixteen = DynamicImage::ImageRgb16(eight.to_rgb16());
+        let cases = [
+            ("a.png", eight.clone(), Channels::Rgb, false),
+            ("b.bmp", eight.clone(), Channels::Rgb, false),
+            ("c.tiff", sixteen.clone(), Channels::Rgb, true),
+            ("d.png", DynamicImage::ImageLuma16(sixteen.to_luma16()), Channels::Grey, true),
+            ("e.png", DynamicImage::ImageRgba8(eight.to_rgba8()), Channels::Rgb, false),
+            ("f.png", DynamicImage::ImageLumaA8(eight.to_luma_alpha8()), Channels::Grey, false),
+            ("g.jpg", eight.clone(), Channels::Rgb, false),
+        ];
+        for (name, image, channels, deep) in cases {
+            let path = folder.path().join(name);
+            image.save(&path).unwrap();
+            let frame = read_frame(&path).unwrap();
+            assert_eq!((frame.width_px(), frame.height_px()), (9, 7), "{name}");
+            assert_eq!(frame.channels(), channels, "{name}");
+            assert_eq!(matches!(frame.pixels(), Pixels::U16(_)), deep, "{name}");
+        }
+        let frame = read_frame(&folder.path().join("a.png")).unwrap();
+        assert_eq!(frame.pixels(), &Pixels::U8(eight.to_rgb8().into_raw()));
+    }
+
+    #[test]
+    fn broken_and_missing_files_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broken.png");
+        std::fs::write(&path, b"\x89PNG\r\n\x1a\nnothing").unwrap();
+        assert!(read_frame(&path).unwrap_err().to_string().contains("broken.png"));
+        let missing = folder.path().join("no.png");
+        assert!(matches!(read_frame(&missing), Err(ImageFileError::Open { .. })));
+    }
+}

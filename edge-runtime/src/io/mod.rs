@@ -1,0 +1,3 @@
+//! Frames from outside.
+
+pub mod image_file;

@@ -1,0 +1,4 @@
+//! edge-runtime
+#![forbid(unsafe_code)]
+pub mod inspect;
+pub mod io;

@@ -1,0 +1,4 @@
+//! One file a command: arguments in, library calls, text out.
+
+pub(crate) mod progress;
+pub(crate) mod train;

@@ -1,0 +1,369 @@
+//! `host-trainer train`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use host_trainer::dataset::{Colour, Coordinates, Groups, TrainingSet, split, training_files};
+use host_trainer::device::DeviceChoice;
+use host_trainer::files::write_atomic;
+use host_trainer::network::OutputActivation;
+use host_trainer::noise::{Family, NoiseBank};
+use host_trainer::perceptual::Features;
+use host_trainer::run_folder::{self, Run};
+use host_trainer::sheet;
+use host_trainer::train::{
+    self, BATCH, BatchSource, Event, ITERATIONS, Loss, LossKind, Recipe, Saved, Ssim, TILES,
+};
+use proto::manifest::{InputSize, TrainingMode};
+
+use super::progress;
+
+/// Train on defect-free images.
+///
+/// DATA is a folder in MVTec AD's layout (train/good is used) or a bare folder of good images. The defaults are the
+/// paper's. Ctrl-C saves a checkpoint; the same command with --resume goes on and ends where an uninterrupted run
+/// would have. Next: `host-trainer package`.
+#[derive(Args)]
+pub(crate) struct Train {
+    /// Folder of good images.
+    #[arg(long)]
+    data: PathBuf,
+    /// Folder for checkpoints, losses and sample maps; must be new unless --resume.
+    #[arg(long)]
+    run: PathBuf,
+    /// Go on from the checkpoint in --run.
+    #[arg(long)]
+    resume: bool,
+    /// Size to train and score at: a number (256: 256×256, the paper's), WIDTHxHEIGHT, or native.
+    #[arg(long, default_value = "256", value_parser = parse_size)]
+    size: InputSize,
+    /// Colour handling.
+    #[arg(long, default_value = "auto")]
+    colour: Colour,
+    /// Perceptual features: a .safetensors file (VGG-11 or VGG-19 names), or random:SEED.
+    #[arg(long, default_value = "random:0")]
+    features: String,
+    /// direct is the method; the others are baselines.
+    #[arg(long, default_value = "direct")]
+    mode: Mode,
+    /// What is minimised.
+    #[arg(long, default_value = "perceptual")]
+    loss: LossKind,
+    /// What is applied to the repaired image.
+    #[arg(long, default_value = "refrelu")]
+    activation: OutputActivation,
+    /// Noise families to use, separated by commas (default: all).
+    #[arg(long, value_delimiter = ',')]
+    noise: Vec<Family>,
+    /// Noise families to leave out, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<Family>,
+    /// Channels after the first convolution (the paper's 128; narrower is faster).
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    width: u16,
+    /// Iterations.
+    #[arg(long, default_value_t = ITERATIONS, value_parser = positive)]
+    iterations: usize,
+    /// Tiles an iteration.
+    #[arg(long, default_value_t = BATCH, value_parser = positive)]
+    batch: usize,
+    /// Tiles to draw from.
+    #[arg(long, default_value_t = TILES, value_parser = positive)]
+    tiles: usize,
+    /// Seed of weights, crops and noise.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// cpu, cuda:N or auto.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Threads for libtorch (default: all cores).
+    #[arg(long)]
+    threads: Option<u16>,
+    /// Threads that cut and corrupt tiles.
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
+    /// Fraction of the good images held out of training, to calibrate the threshold on.
+    #[arg(long, default_value_t = 0.0)]
+    hold_out: f64,
+    /// CSV (file,group) naming the part that each image shows, so that images of one part stay together.
+    #[arg(long)]
+    groups: Option<PathBuf>,
+    /// Iterations between checkpoints and sample maps.
+    #[arg(long, default_value_t = 250, value_parser = positive)]
+    checkpoint_every: usize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Mode {
+    /// The network's output is the anomaly map (the method).
+    Direct,
+    /// The network's output is the repaired image; scored by its distance from the input.
+    Denoising,
+    /// An autoencoder without noise; scored by its distance from the input.
+    Reconstruction,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number above 0".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+fn parse_size(text: &str) -> Result<InputSize, String> {
+    let side = |text: &str| {
+        let side = text.parse::<u32>().ok();
+        side.filter(|side| (65..=proto::limits::MAX_FRAME_SIDE_PX).contains(side))
+            .ok_or_else(|| {
+                format!("expected native, a side of at least 65 px or WIDTHxHEIGHT, found `{text}`")
+            })
+    };
+    if text == "native" {
+        return Ok(InputSize::Native);
+    }
+    let (width, height) = text.split_once('x').unwrap_or((text, text));
+    Ok(InputSize::Fixed {
+        width_px: side(width)?,
+        height_px: side(height)?,
+    })
+}
+
+impl Train {
+    pub(crate) fn run(self) -> Result<()> {
+        let device = self.device.open()?;
+        if let Some(threads) = self.threads {
+            tch::set_num_threads(i32::from(threads));
+        }
+        let checkpoint = run_folder::checkpoint(&self.run);
+        match (self.resume, checkpoint.exists()) {
+            (true, false) => bail!(
+                "nothing to resume: no checkpoint in {}; leave --resume out to start",
+                self.run.display()
+            ),
+            (false, true) => bail!(
+                "{} already holds a run; add --resume to go on with it, or choose another --run",
+                self.run.display()
+            ),
+            _ => {}
+        }
+        if !(0.0..1.0).contains(&self.hold_out) {
+            bail!("--hold-out expects a fraction from 0 to below 1, found {}", self.hold_out);
+        }
+        let (run, set) = self.describe(device)?;
+        if self.resume {
+            let before = Run::read(&self.run)?;
+            let same = Run {
+                iterations: run.iterations,
+                ..before.clone()
+            };
+            if same != run {
+                bail!(
+                    "the settings or the images differ from those the run in {} was started with, so its result would \
+                     be neither; give the same ones (only --iterations may change)",
+                    self.run.display()
+                );
+            }
+        }
+        std::fs::create_dir_all(&self.run)
+            .with_context(|| format!("making {}", self.run.display()))?;
+        run.write(&self.run)?;
+        let recipe = Recipe {
+            mode: run.mode,
+            activation: run.activation,
+            loss: self.make_loss(device)?,
+            width: run.width,
+            iterations: run.iterations,
+            seed: run.seed,
+            device,
+            workers: self.workers,
+            checkpoint_every: self.checkpoint_every,
+        };
+        let source = Arc::new(BatchSource {
+            coordinates: Coordinates::draw(&set.frames, run.tiles, run.batch, run.seed),
+            frames: set.frames,
+            noise: (run.mode != TrainingMode::Reconstruction).then(|| self.bank()),
+            seed: run.seed,
+        });
+        self.train(&recipe, &source, &checkpoint)
+    }
+
+    fn bank(&self) -> NoiseBank {
+        let chosen = if self.noise.is_empty() {
+            Family::ALL.to_vec()
+        } else {
+            self.noise.clone()
+        };
+        let kept: Vec<Family> = chosen
+            .into_iter()
+            .filter(|family| !self.without.contains(family))
+            .collect();
+        NoiseBank::of_families(&kept)
+    }
+
+    fn make_loss(&self, device: tch::Device) -> Result<Loss> {
+        Ok(match self.loss {
+            LossKind::L2 => Loss::L2,
+            LossKind::Ssim => Loss::Ssim(Ssim::new(device)?),
+            LossKind::Perceptual => Loss::Perceptual(match self.features.strip_prefix("random:") {
+                Some(seed) => {
+                    let seed = seed
+                        .parse()
+                        .with_context(|| format!("--features random:SEED, found seed `{seed}`"))?;
+                    Features::random(seed, device)?
+                }
+                None => Features::from_file(Path::new(&self.features), device)?,
+            }),
+        })
+    }
+
+    /// Loads the images and writes down everything that decides the result.
+    fn describe(&self, device: tch::Device) -> Result<(Run, TrainingSet)> {
+        let files = training_files(&self.data)?;
+        let groups = match &self.groups {
+            Some(path) => Groups::read(path, &self.data)?,
+            None => Groups::default(),
+        };
+        let split = split(&files, &groups, self.hold_out, self.seed)?;
+        let bar = progress::bar(split.train.len(), "reading images");
+        let set = TrainingSet::load(&split.train, self.size, self.colour, &mut |done| {
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
+        for skipped in set.skipped.iter().take(10) {
+            eprintln!("skipped {}: {}", skipped.file.display(), skipped.reason);
+        }
+        if !set.skipped.is_empty() {
+            eprintln!("skipped {} of {} images", set.skipped.len(), split.train.len());
+        }
+        eprintln!(
+            "{} images to train on, {} held out, on {device:?}",
+            set.frames.len(),
+            split.held_out.len()
+        );
+        let features = match self.loss {
+            LossKind::Perceptual => match self.make_loss(tch::Device::Cpu)? {
+                Loss::Perceptual(features) => features.label().to_owned(),
+                Loss::L2 | Loss::Ssim(_) => String::new(),
+            },
+            LossKind::L2 | LossKind::Ssim => "none".to_owned(),
+        };
+        let mode = match self.mode {
+            Mode::Direct => TrainingMode::Direct,
+            Mode::Denoising => TrainingMode::Denoising,
+            Mode::Reconstruction => TrainingMode::Reconstruction,
+        };
+        let algorithms = self.bank();
+        let noise = match mode {
+            TrainingMode::Reconstruction => "none".to_owned(),
+            _ => algorithms.describe(),
+        };
+        let hex = |digest: &[u8; 32]| digest.iter().map(|b| format!("{b:02x}")).collect();
+        let skipped: Vec<&PathBuf> = set.skipped.iter().map(|s| &s.file).collect();
+        let run = Run {
+            schema: Run::schema(),
+            mode,
+            loss: self.loss,
+            activation: self.activation,
+            features,
+            noise,
+            width: i64::from(self.width),
+            iterations: self.iterations,
+            batch: self.batch,
+            tiles: self.tiles,
+            seed: self.seed,
+            input: set.input,
+            train_files: split
+                .train
+                .iter()
+                .filter(|file| !skipped.contains(file))
+                .cloned()
+                .collect(),
+            train_digests: set.digests.iter().map(hex).collect(),
+            held_out_parts: split.held_out.iter().map(|file| groups.part(file)).collect(),
+            held_out: split.held_out,
+        };
+        Ok((run, set))
+    }
+
+    fn train(&self, recipe: &Recipe, source: &Arc<BatchSource>, checkpoint: &Path) -> Result<()> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
+        // A second Ctrl-C does not wait for the checkpoint; the one before stays whole.
+        ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+            eprintln!("stopping after this iteration; Ctrl-C again gives it up");
+        })
+        .context("catching Ctrl-C")?;
+        let done = if checkpoint.exists() {
+            Saved::open(checkpoint)?.progress.iterations
+        } else {
+            0
+        };
+        let mut losses = read_losses(&run_folder::losses(&self.run), done);
+        let bar = progress::bar(recipe.iterations, "training");
+        bar.set_position(done as u64);
+        let mut failed = None;
+        let outcome = train::train(recipe, source, checkpoint, &stop, &mut |event| match event {
+            Event::Step {
+                iteration,
+                loss,
+                tiles_per_s,
+            } => {
+                losses.push_str(&format!("{iteration},{loss}\n"));
+                bar.set_position(iteration as u64);
+                bar.set_message(format!("loss {loss:.4}, {tiles_per_s:.0} tiles/s"));
+                if bar.is_hidden() && (iteration % 50 == 0 || iteration == 1) {
+                    eprintln!("iteration {iteration}: loss {loss:.4}, {tiles_per_s:.0} tiles/s");
+                }
+            }
+            Event::Checkpoint { iteration, samples } => {
+                let picture = sheet::samples(&samples);
+                let written = sheet::png(&picture)
+                    .map_err(anyhow::Error::from)
+                    .and_then(|png| {
+                        write_atomic(&run_folder::sample(&self.run, iteration), &png)?;
+                        write_atomic(&run_folder::losses(&self.run), losses.as_bytes())?;
+                        Ok(())
+                    });
+                if let Err(error) = written {
+                    failed = Some(error);
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+        })?;
+        bar.finish_and_clear();
+        if let Some(error) = failed {
+            return Err(error.context("saving losses and sample maps"));
+        }
+        let minutes = outcome.progress.seconds / 60.0;
+        if outcome.interrupted {
+            bail!(
+                "stopped at iteration {} of {} after {minutes:.1} min; saved: the same command with --resume goes on",
+                outcome.progress.iterations,
+                recipe.iterations
+            );
+        }
+        println!(
+            "trained {} iterations in {minutes:.1} min; next: host-trainer package --run {} --out MODEL.awr",
+            outcome.progress.iterations,
+            self.run.display()
+        );
+        Ok(())
+    }
+}
+
+/// Losses of the iterations that the checkpoint has; later ones belong to a session that was cut off.
+fn read_losses(path: &Path, iterations: usize) -> String {
+    let mut text = "iteration,loss\n".to_owned();
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    for line in written.lines().skip(1).take(iterations) {
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}

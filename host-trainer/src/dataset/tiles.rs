@@ -1,0 +1,134 @@
+//! Tiles cut on demand: 80,000 coordinates (paper, IV-F) instead of 4 GB of pixels.
+
+use edge_runtime::inspect::frame::{Channels, Frame, Pixels};
+use proto::manifest::TILE_PX;
+use rand::RngExt;
+use rand::seq::SliceRandom;
+
+use crate::noise::Tile;
+use crate::seed::generator;
+
+/// Where a tile is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Position {
+    frame: u32,
+    x_px: u32,
+    y_px: u32,
+}
+
+/// The tiles of a run, and which of them make up each iteration's batch.
+#[derive(Debug, Clone)]
+pub struct Coordinates {
+    positions: Vec<Position>,
+    seed: u64,
+    batch: usize,
+}
+
+impl Coordinates {
+    /// Draws `count` positions uniformly over frames, then over places inside the frame. Frames must be at least a
+    /// tile large, which `prepare` sees to.
+    pub fn draw(frames: &[Frame], count: usize, batch: usize, seed: u64) -> Self {
+        let mut rng = generator(seed, "tiles", 0);
+        let positions = (0..count.max(batch))
+            .map(|_| {
+                let frame = rng.random_range(0..frames.len());
+                Position {
+                    frame: frame as u32,
+                    x_px: rng.random_range(0..=frames[frame].width_px() - TILE_PX),
+                    y_px: rng.random_range(0..=frames[frame].height_px() - TILE_PX),
+                }
+            })
+            .collect();
+        Self {
+            positions,
+            seed,
+            batch,
+        }
+    }
+
+    /// Iterations until every tile was used once.
+    pub fn iterations_per_epoch(&self) -> usize {
+        self.positions.len() / self.batch
+    }
+
+    /// The order of an epoch: tiles are taken without replacement (IV-F) until fewer than a batch are left, then
+    /// shuffled anew (**ours**: the paper does not say what follows).
+    pub fn order(&self, epoch: usize) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.positions.len() as u32).collect();
+        order.shuffle(&mut generator(self.seed, "epoch", epoch as u64));
+        order
+    }
+
+    /// Tile number `index` of the list.
+    pub fn tile(&self, frames: &[Frame], index: u32) -> Tile {
+        let position = self.positions[index as usize];
+        let frame = &frames[position.frame as usize];
+        cut_tile(frame, position.x_px, position.y_px)
+    }
+
+    /// Tiles in a batch.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+}
+
+/// Cuts the tile whose upper left corner is at (x, y), scaled to [-1, 1] (IV-A).
+pub fn cut_tile(frame: &Frame, x_px: u32, y_px: u32) -> Tile {
+    let side = TILE_PX as usize;
+    let channels = match frame.channels() {
+        Channels::Grey => 1,
+        Channels::Rgb => 3,
+    };
+    let width = frame.width_px() as usize;
+    let mut values = vec![0.0; channels * side * side];
+    let mut fill = |value_at: &dyn Fn(usize) -> f32| {
+        for y in 0..side {
+            let row = ((y_px as usize + y) * width + x_px as usize) * channels;
+            for x in 0..side {
+                for channel in 0..channels {
+                    values[(channel * side + y) * side + x] = value_at(row + x * channels + channel);
+                }
+            }
+        }
+    };
+    match frame.pixels() {
+        Pixels::U8(pixels) => fill(&|at| f32::from(pixels[at]) / 127.5 - 1.0),
+        Pixels::U16(pixels) => fill(&|at| f32::from(pixels[at]) / 32767.5 - 1.0),
+    }
+    Tile::new(side, channels, values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(width_px: u32, height_px: u32) -> Frame {
+        let pixels = (0..width_px * height_px * 3).map(|i| (i % 251) as u8).collect();
+        Frame::new(width_px, height_px, Channels::Rgb, Pixels::U8(pixels)).unwrap()
+    }
+
+    #[test]
+    fn an_epoch_uses_every_tile_at_most_once() {
+        let frames = [frame(80, 70), frame(65, 65)];
+        let coordinates = Coordinates::draw(&frames, 1_000, 64, 3);
+        assert_eq!(coordinates.iterations_per_epoch(), 15);
+        let mut order = coordinates.order(0);
+        assert_ne!(order, coordinates.order(1));
+        order.sort_unstable();
+        assert!(order.iter().copied().eq(0..1_000));
+    }
+
+    #[test]
+    fn a_tile_is_the_frame_at_its_place() {
+        let frame = frame(100, 90);
+        let tile = cut_tile(&frame, 7, 11);
+        let Pixels::U8(pixels) = frame.pixels() else {
+            panic!("made as 8 bit")
+        };
+        for (channel, x, y) in [(0, 0, 0), (1, 64, 3), (2, 5, 64)] {
+            let raw = f32::from(pixels[((11 + y) * 100 + 7 + x) * 3 + channel]);
+            let expected = raw / 255.0 * 2.0 - 1.0;
+            assert!((tile.plane(channel)[y * 65 + x] - expected).abs() < 1e-6);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Which device to train on, chosen at run time: one binary serves machines with and without a GPU.
+
+use std::fmt;
+use std::str::FromStr;
+
+use tch::{Cuda, Device};
+
+/// What the user asked for: `cpu`, `cuda:N` or `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The processor.
+    Cpu,
+    /// The N-th NVIDIA GPU.
+    Cuda(usize),
+    /// The first GPU if one can be used, else the processor.
+    Auto,
+}
+
+/// Why a device cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// No such name.
+    #[error("unknown device `{0}`: expected cpu, cuda:N (e.g. cuda:0) or auto")]
+    Name(String),
+    /// libtorch came without its CUDA backend.
+    #[error("cuda:{index} asked for, but libtorch's CUDA backend cannot be loaded ({reason}); `cargo xtask setup --cuda` fetches it")]
+    Backend {
+        /// The GPU asked for.
+        index: usize,
+        /// The loader's message.
+        reason: String,
+    },
+    /// The backend is there, but no GPU or no driver.
+    #[error("cuda:{index} asked for, but libtorch finds {found} usable NVIDIA GPUs here: check the driver with nvidia-smi, or use --device cpu")]
+    Missing {
+        /// The GPU asked for.
+        index: usize,
+        /// How many there are.
+        found: i64,
+    },
+}
+
+impl FromStr for DeviceChoice {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "auto" => Ok(Self::Auto),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|index| index.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| DeviceError::Name(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => out.write_str("cpu"),
+            Self::Cuda(index) => write!(out, "cuda:{index}"),
+            Self::Auto => out.write_str("auto"),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// Makes the device ready, or says why it cannot be.
+    pub fn open(self) -> Result<Device, DeviceError> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(index) => cuda(index),
+            Self::Auto => Ok(cuda(0).unwrap_or(Device::Cpu)),
+        }
+    }
+}
+
+fn cuda(index: usize) -> Result<Device, DeviceError> {
+    if !Cuda::is_available() {
+        load_backend().map_err(|reason| DeviceError::Backend { index, reason })?;
+    }
+    let found = Cuda::device_count();
+    if Cuda::is_available() && (index as i64) < found {
+        Ok(Device::Cuda(index))
+    } else {
+        Err(DeviceError::Missing { index, found })
+    }
+}
+
+/// The binary is linked against libtorch's CPU part alone, so that it starts without the CUDA libraries. Loading
+/// `libtorch_cuda.so` registers the CUDA backend with the part that is already there.
+fn load_backend() -> Result<(), String> {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    #[expect(
+        unsafe_code,
+        reason = "loading a library runs its initialisers; this one is libtorch's own, found by the run path of \
+                  this binary, and it must never be unloaded, so the handle is leaked"
+    )]
+    // SAFETY: see the reason above; no symbol is looked up, so no signature can be wrong.
+    let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) };
+    std::mem::forget(library.map_err(|error| error.to_string())?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_understood() {
+        for text in ["cpu", "auto", "cuda:3"] {
+            assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
+        }
+        let error = "gpu".parse::<DeviceChoice>().unwrap_err().to_string();
+        assert!(error.contains("gpu") && error.contains("cuda:0"), "{error}");
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_an_error_with_a_hint() {
+        // Nobody has a hundred GPUs; where there is none at all, the backend's absence is named instead.
+        let error = DeviceChoice::Cuda(99).open().unwrap_err().to_string();
+        assert!(error.contains("cuda:99"), "{error}");
+        assert!(error.contains("--device cpu") || error.contains("setup --cuda"), "{error}");
+    }
+}

@@ -1,0 +1,19 @@
+//! Trains a model per product from defect-free images, evaluates, calibrates and packages it.
+//!
+//! ```text
+//! images ─ dataset ─ noise ─ train ─ checkpoint ─ onnx ─ package ─ calibrate ─ evaluate ─ report
+//!                            network, perceptual             └─ scored by edge-runtime's library ─┘
+//! ```
+//! Only `network`, `perceptual`, `train` and `device` know libtorch. Scores that anybody sees come from the exported
+//! package through `edge-runtime`, the very code that the camera runs.
+
+pub mod dataset;
+pub mod device;
+pub mod files;
+pub mod network;
+pub mod noise;
+pub mod perceptual;
+pub mod run_folder;
+pub mod seed;
+pub mod sheet;
+pub mod train;

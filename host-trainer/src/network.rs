@@ -1,0 +1,232 @@
+//! The network (paper, IV-C): three convolutions, three transposed convolutions, and what follows its output
+//! (IV-D). In: N × C × H × W in [-1, 1]. Out: the shift A of the same shape.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use tch::{Device, TchError, Tensor};
+
+/// Slope of LeakyReLU for negative inputs, and of RefReLU outside [-1, 1] (IV-C, IV-D).
+pub const LEAK: f64 = 0.01;
+/// Kernel side of every layer (IV-C).
+pub const KERNEL: i64 = 3;
+/// Stride of every layer (IV-C).
+pub const STRIDE: i64 = 2;
+/// Padding of every layer (IV-C).
+pub const PADDING: i64 = 1;
+/// Image channels: grey is replicated (IV-A).
+pub const CHANNELS: i64 = 3;
+
+/// One layer's place in the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerShape {
+    /// Name of its parameters in checkpoints and in the ONNX graph.
+    pub name: &'static str,
+    /// Whether it is a transposed convolution.
+    pub transposed: bool,
+    /// Channels in.
+    pub inputs: i64,
+    /// Channels out.
+    pub outputs: i64,
+}
+
+impl LayerShape {
+    /// PyTorch's order: out × in × 3 × 3, for a transposed convolution in × out × 3 × 3.
+    pub fn weight_size(&self) -> [i64; 4] {
+        if self.transposed {
+            [self.inputs, self.outputs, KERNEL, KERNEL]
+        } else {
+            [self.outputs, self.inputs, KERNEL, KERNEL]
+        }
+    }
+}
+
+/// C → w → 2w → 4w → 2w → w → C, w = 128 in the paper.
+pub fn layer_shapes(channels: i64, width: i64) -> [LayerShape; 6] {
+    let layer = |name, transposed, inputs, outputs| LayerShape {
+        name,
+        transposed,
+        inputs,
+        outputs,
+    };
+    [
+        layer("conv1", false, channels, width),
+        layer("conv2", false, width, 2 * width),
+        layer("conv3", false, 2 * width, 4 * width),
+        layer("deconv1", true, 4 * width, 2 * width),
+        layer("deconv2", true, 2 * width, width),
+        layer("deconv3", true, width, channels),
+    ]
+}
+
+/// What is applied to the repaired image I_n + A (IV-D); alternatives for the ablation (VI-E).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputActivation {
+    /// x on [-1, 1], 0.01x - 0.99 below, 0.01x + 0.99 above.
+    #[value(name = "refrelu")]
+    RefRelu,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// The identity.
+    None,
+}
+
+impl OutputActivation {
+    /// Name as the command line has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RefRelu => "refrelu",
+            Self::Tanh => "tanh",
+            Self::None => "none",
+        }
+    }
+
+    /// Applies it element by element.
+    pub fn apply(self, x: &Tensor) -> Result<Tensor, TchError> {
+        match self {
+            Self::RefRelu => {
+                let inside = x.f_clamp(-1.0, 1.0)?;
+                inside.f_add(&x.f_sub(&inside)?.f_mul_scalar(LEAK)?)
+            }
+            Self::Tanh => x.f_tanh(),
+            Self::None => Ok(x.shallow_clone()),
+        }
+    }
+}
+
+/// The network with its parameters on a device.
+#[derive(Debug)]
+pub struct Network {
+    layers: Vec<(LayerShape, Tensor, Tensor)>,
+}
+
+impl Network {
+    /// Fresh weights as PyTorch's Conv2d and ConvTranspose2d draw theirs (**ours**; the paper gives none):
+    /// uniform within ±1/√fan_in, where PyTorch counts fan_in as dimension 1 of the weight times the kernel area.
+    /// Drawn by our own generator, so that a seed means the same on every device and thread count.
+    pub fn initialise(
+        channels: i64,
+        width: i64,
+        seed: u64,
+        device: Device,
+    ) -> Result<Self, TchError> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut layers = Vec::new();
+        for shape in layer_shapes(channels, width) {
+            let size = shape.weight_size();
+            let bound = 1.0 / ((size[1] * KERNEL * KERNEL) as f32).sqrt();
+            let mut draw = |count: i64| -> Vec<f32> {
+                (0..count)
+                    .map(|_| rng.random_range(-bound..bound))
+                    .collect()
+            };
+            let weight = draw(size.iter().product());
+            let bias = draw(shape.outputs);
+            let place = |values: &[f32], size: &[i64]| -> Result<Tensor, TchError> {
+                Ok(Tensor::f_from_slice(values)?
+                    .f_view(size)?
+                    .f_to_device(device)?
+                    .set_requires_grad(true))
+            };
+            layers.push((
+                shape.clone(),
+                place(&weight, &size)?,
+                place(&bias, &[shape.outputs])?,
+            ));
+        }
+        Ok(Self { layers })
+    }
+
+    /// The shift A.
+    pub fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
+        let (stride, padding, one) = ([STRIDE; 2], [PADDING; 2], [1i64; 2]);
+        let mut x = input.shallow_clone();
+        for (index, (shape, weight, bias)) in self.layers.iter().enumerate() {
+            x = if shape.transposed {
+                x.f_conv_transpose2d(weight, Some(bias), stride, padding, [0i64; 2], 1, one)?
+            } else {
+                x.f_conv2d(weight, Some(bias), stride, padding, one, 1)?
+            };
+            if index + 1 < self.layers.len() {
+                // The generated binding of leaky_relu has no slope parameter; 0.01 is libtorch's default.
+                x = x.f_leaky_relu()?;
+            }
+        }
+        Ok(x)
+    }
+
+    /// Parameters by name, in a fixed order.
+    pub fn parameters(&self) -> Vec<(String, Tensor)> {
+        self.layers
+            .iter()
+            .flat_map(|(shape, weight, bias)| {
+                [
+                    (format!("{}.weight", shape.name), weight.shallow_clone()),
+                    (format!("{}.bias", shape.name), bias.shallow_clone()),
+                ]
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn has_the_papers_size() {
+        let shapes = layer_shapes(3, 128);
+        let channels: Vec<i64> = shapes.iter().map(|layer| layer.outputs).collect();
+        assert_eq!(channels, [128, 256, 512, 256, 128, 3]);
+        let parameters: i64 = shapes
+            .iter()
+            .map(|layer| layer.weight_size().iter().product::<i64>() + layer.outputs)
+            .sum();
+        // IV-C: about 2.96 million.
+        assert_eq!(parameters, 2_959_363 + 128 + 256 + 512 - 896);
+        // IV-C: 65 → 33 → 17 → 9 → 17 → 33 → 65, counted in multiplications: 0.37 GMAC a tile.
+        let sides = [33_i64, 17, 9, 9, 17, 33];
+        let macs: i64 = shapes
+            .iter()
+            .zip(sides)
+            .map(|(layer, side)| layer.weight_size().iter().product::<i64>() * side * side)
+            .sum();
+        assert!((360_000_000..380_000_000).contains(&macs), "{macs}");
+    }
+
+    #[test]
+    fn keeps_the_size_of_a_tile() {
+        let network = Network::initialise(3, 4, 1, Device::Cpu).unwrap();
+        let input = Tensor::zeros([2, 3, 65, 65], (tch::Kind::Float, Device::Cpu));
+        assert_eq!(network.forward(&input).unwrap().size(), [2, 3, 65, 65]);
+    }
+
+    #[test]
+    fn refrelu_follows_the_papers_formula() {
+        let x = Tensor::from_slice(&[-3.0f32, -1.0, -0.4, 0.0, 0.7, 1.0, 2.5]);
+        let y = OutputActivation::RefRelu.apply(&x).unwrap();
+        let expected = [
+            0.01 * -3.0 - 0.99,
+            -1.0,
+            -0.4,
+            0.0,
+            0.7,
+            1.0,
+            0.01 * 2.5 + 0.99,
+        ];
+        for (found, expected) in Vec::<f32>::try_from(y).unwrap().into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{found} for {expected}");
+        }
+    }
+
+    #[test]
+    fn a_seed_is_a_network() {
+        let first = |seed| {
+            let network = Network::initialise(3, 4, seed, Device::Cpu).unwrap();
+            Vec::<f32>::try_from(network.parameters()[0].1.flatten(0, -1)).unwrap()
+        };
+        assert_eq!(first(5), first(5));
+        assert_ne!(first(5), first(6));
+    }
+}

@@ -1,0 +1,349 @@
+//! The perceptual loss (paper, IV-E): mean squared distance of deep features of two images in [-1, 1].
+//!
+//! The paper's extractor is VGG-11 to the max-pool after its fourth convolution. The VGG-19 file with rescaled
+//! activations and random orthogonal weights are accepted too, for machines where torchvision's file is not.
+
+use std::path::Path;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use sha2::{Digest, Sha256};
+use tch::{Device, TchError, Tensor};
+
+/// Why there is no feature extractor.
+#[derive(Debug, thiserror::Error)]
+pub enum FeatureError {
+    /// The file cannot be read.
+    #[error("cannot read feature weights {path}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is no safetensors file.
+    #[error("{path} is not a valid safetensors file")]
+    Format {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        source: safetensors::SafeTensorError,
+    },
+    /// The file lacks a tensor or has it in another shape.
+    #[error("{path}: expected tensor {name} as f32 of shape {expected:?}, found {found}")]
+    Tensor {
+        /// The file.
+        path: String,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        expected: Vec<usize>,
+        /// What is there.
+        found: String,
+    },
+    /// Neither architecture's names are in the file.
+    #[error(
+        "{path} holds neither torchvision's VGG-11 (features.0.weight …) nor VGG-19 to conv3_1 (conv1_1.weight …); \
+         `host-trainer import-weights` converts torchvision's .pth"
+    )]
+    Unknown {
+        /// The file.
+        path: String,
+    },
+    /// libtorch refused.
+    #[error("libtorch: {0}")]
+    Torch(#[from] TchError),
+}
+
+/// A layer of an extractor; every convolution is 3 × 3 with padding 1 and followed by ReLU.
+#[derive(Debug, Clone, Copy)]
+enum Layer {
+    Conv(&'static str, usize, usize),
+    MaxPool,
+}
+
+/// torchvision's `vgg11().features[0..=10]`.
+const VGG11: [Layer; 7] = [
+    Layer::Conv("features.0", 3, 64),
+    Layer::MaxPool,
+    Layer::Conv("features.3", 64, 128),
+    Layer::MaxPool,
+    Layer::Conv("features.6", 128, 256),
+    Layer::Conv("features.8", 256, 256),
+    Layer::MaxPool,
+];
+
+/// VGG-19 to conv3_1.
+const VGG19: [Layer; 7] = [
+    Layer::Conv("conv1_1", 3, 64),
+    Layer::Conv("conv1_2", 64, 64),
+    Layer::MaxPool,
+    Layer::Conv("conv2_1", 64, 128),
+    Layer::Conv("conv2_2", 128, 128),
+    Layer::MaxPool,
+    Layer::Conv("conv3_1", 128, 256),
+];
+
+/// What an extractor expects: per channel, `x * scale + shift` of a value in [-1, 1], in RGB or BGR order.
+#[derive(Debug)]
+struct InputConvention {
+    scale: Tensor,
+    shift: Tensor,
+    bgr: bool,
+}
+
+impl InputConvention {
+    /// torchvision: RGB in 0..1, minus the ImageNet mean, over the deviation.
+    fn torchvision(device: Device) -> Result<Self, TchError> {
+        let (mean, deviation) = ([0.485f32, 0.456, 0.406], [0.229f32, 0.224, 0.225]);
+        let scale = deviation.map(|d| 0.5 / d);
+        let shift = [0, 1, 2].map(|c| (0.5 - mean[c]) / deviation[c]);
+        Self::new(scale, shift, false, device)
+    }
+
+    /// Caffe's: BGR in 0..255, minus the mean.
+    fn caffe(device: Device) -> Result<Self, TchError> {
+        let mean = [103.939f32, 116.779, 123.68];
+        Self::new([127.5; 3], mean.map(|m| 127.5 - m), true, device)
+    }
+
+    fn new(scale: [f32; 3], shift: [f32; 3], bgr: bool, device: Device) -> Result<Self, TchError> {
+        let place = |values: [f32; 3]| {
+            Tensor::f_from_slice(&values)?
+                .f_view([1, 3, 1, 1])?
+                .f_to_device(device)
+        };
+        Ok(Self {
+            scale: place(scale)?,
+            shift: place(shift)?,
+            bgr,
+        })
+    }
+
+    fn apply(&self, image: &Tensor) -> Result<Tensor, TchError> {
+        let ordered = if self.bgr {
+            image.f_flip([1])?
+        } else {
+            image.shallow_clone()
+        };
+        ordered.f_mul(&self.scale)?.f_add(&self.shift)
+    }
+}
+
+/// A frozen feature extractor.
+#[derive(Debug)]
+pub struct Features {
+    layers: Vec<Option<(Tensor, Tensor)>>,
+    input: InputConvention,
+    label: String,
+}
+
+impl Features {
+    /// Weights from a safetensors file: torchvision's VGG-11 names, or the VGG-19 file's.
+    pub fn from_file(path: &Path, device: Device) -> Result<Self, FeatureError> {
+        let shown = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|source| FeatureError::Read {
+            path: shown.clone(),
+            source,
+        })?;
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).map_err(|source| {
+            FeatureError::Format {
+                path: shown.clone(),
+                source,
+            }
+        })?;
+        let has = |name: &str| tensors.tensor(name).is_ok();
+        let (plan, input, architecture) = if has("features.0.weight") {
+            (
+                VGG11,
+                InputConvention::torchvision(device)?,
+                "VGG-11 to pool 3",
+            )
+        } else if has("conv1_1.weight") {
+            (VGG19, InputConvention::caffe(device)?, "VGG-19 to conv3_1")
+        } else {
+            return Err(FeatureError::Unknown { path: shown });
+        };
+        let read = |name: String, expected: Vec<usize>| {
+            let wrong = |found: String| FeatureError::Tensor {
+                path: shown.clone(),
+                name: name.clone(),
+                expected: expected.clone(),
+                found,
+            };
+            let view = tensors
+                .tensor(&name)
+                .map_err(|_| wrong("nothing of that name".into()))?;
+            if view.dtype() != safetensors::Dtype::F32 || view.shape() != expected {
+                return Err(wrong(format!("{:?} {:?}", view.dtype(), view.shape())));
+            }
+            let size: Vec<i64> = expected.iter().map(|&side| side as i64).collect();
+            let tensor = Tensor::f_from_data_size(view.data(), &size, tch::Kind::Float)?;
+            if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+                return Err(wrong("values that are not finite".into()));
+            }
+            Ok(tensor.f_to_device(device)?)
+        };
+        let layers = plan
+            .iter()
+            .map(|layer| match *layer {
+                Layer::MaxPool => Ok(None),
+                Layer::Conv(name, inputs, outputs) => Ok(Some((
+                    read(format!("{name}.weight"), vec![outputs, inputs, 3, 3])?,
+                    read(format!("{name}.bias"), vec![outputs])?,
+                ))),
+            })
+            .collect::<Result<_, FeatureError>>()?;
+        let digest = Sha256::digest(&bytes);
+        let digest: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(Self {
+            layers,
+            input,
+            label: format!("{architecture}, {file}, sha256 {digest}…"),
+        })
+    }
+
+    /// VGG-11's layers with random orthogonal weights (Saxe et al. 2014) of gain √2 and no bias: needs no file.
+    pub fn random(seed: u64, device: Device) -> Result<Self, FeatureError> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let layers = VGG11
+            .iter()
+            .map(|layer| match *layer {
+                Layer::MaxPool => Ok(None),
+                Layer::Conv(_, inputs, outputs) => {
+                    let rows = outputs;
+                    let columns = inputs * 9;
+                    let values = orthogonal(rows, columns, &mut rng);
+                    let size = [outputs as i64, inputs as i64, 3, 3];
+                    let weight = Tensor::f_from_slice(&values)?
+                        .f_view(size)?
+                        .f_to_device(device)?;
+                    let bias = Tensor::f_zeros([outputs as i64], (tch::Kind::Float, device))?;
+                    Ok(Some((weight, bias)))
+                }
+            })
+            .collect::<Result<_, FeatureError>>()?;
+        Ok(Self {
+            layers,
+            input: InputConvention::torchvision(device)?,
+            label: format!("random:{seed} (VGG-11 layers, orthogonal, not trained on anything)"),
+        })
+    }
+
+    /// What it is, for the package.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Features of images N × 3 × H × W in [-1, 1].
+    pub fn extract(&self, image: &Tensor) -> Result<Tensor, TchError> {
+        let mut x = self.input.apply(image)?;
+        for layer in &self.layers {
+            x = match layer {
+                Some((weight, bias)) => x
+                    .f_conv2d(weight, Some(bias), [1i64; 2], [1i64; 2], [1i64; 2], 1)?
+                    .f_relu()?,
+                None => x.f_max_pool2d([2i64; 2], [2i64; 2], [0i64; 2], [1i64; 2], false)?,
+            };
+        }
+        Ok(x)
+    }
+
+    /// Mean squared distance of the features of `repaired` and `clean`; no gradient flows to `clean`.
+    pub fn loss(&self, repaired: &Tensor, clean: &Tensor) -> Result<Tensor, TchError> {
+        let wanted = tch::no_grad(|| self.extract(clean))?;
+        self.extract(repaired)?
+            .f_mse_loss(&wanted, tch::Reduction::Mean)
+    }
+}
+
+/// A `rows` × `columns` matrix with orthonormal rows (or columns, where there are more rows), times √2, by
+/// Gram-Schmidt in double precision.
+fn orthogonal(rows: usize, columns: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    let (count, length) = (rows.min(columns), rows.max(columns));
+    let mut vectors: Vec<Vec<f64>> = Vec::with_capacity(count);
+    while vectors.len() < count {
+        let mut vector: Vec<f64> = (0..length).map(|_| StandardNormal.sample(rng)).collect();
+        // Twice is enough (Kahan and Parlett).
+        for _ in 0..2 {
+            for other in &vectors {
+                let along: f64 = vector.iter().zip(other).map(|(a, b)| a * b).sum();
+                vector.iter_mut().zip(other).for_each(|(a, b)| *a -= along * b);
+            }
+        }
+        let norm = vector.iter().map(|a| a * a).sum::<f64>().sqrt();
+        vector.iter_mut().for_each(|a| *a /= norm);
+        vectors.push(vector);
+    }
+    let gain = 2f64.sqrt();
+    (0..rows * columns)
+        .map(|index| {
+            let (row, column) = (index / columns, index % columns);
+            let value = if rows <= columns {
+                vectors[row][column]
+            } else {
+                vectors[column][row]
+            };
+            (value * gain) as f32
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_of_a_tile_have_the_papers_shape() {
+        let features = Features::random(0, Device::Cpu).unwrap();
+        let tile = Tensor::zeros([1, 3, 65, 65], (tch::Kind::Float, Device::Cpu));
+        assert_eq!(features.extract(&tile).unwrap().size(), [1, 256, 8, 8]);
+    }
+
+    #[test]
+    fn input_conventions_map_black_and_white_as_published() {
+        let image = Tensor::from_slice(&[-1.0f32, -1.0, -1.0, 1.0, 1.0, 1.0]).view([2, 3, 1, 1]);
+        let map = |convention: InputConvention| {
+            Vec::<f32>::try_from(convention.apply(&image).unwrap().flatten(0, -1)).unwrap()
+        };
+        let near = |found: Vec<f32>, expected: [f32; 6]| {
+            for (a, b) in found.iter().zip(expected) {
+                assert!((a - b).abs() < 1e-3, "{found:?} for {expected:?}");
+            }
+        };
+        // (0 - mean) / deviation and (1 - mean) / deviation of torchvision's Normalize.
+        near(
+            map(InputConvention::torchvision(Device::Cpu).unwrap()),
+            [-2.1179, -2.0357, -1.8044, 2.2489, 2.4286, 2.64],
+        );
+        near(
+            map(InputConvention::caffe(Device::Cpu).unwrap()),
+            [-103.939, -116.779, -123.68, 151.061, 138.221, 131.32],
+        );
+        let red = Tensor::from_slice(&[1.0f32, -1.0, -1.0]).view([1, 3, 1, 1]);
+        let ordered = InputConvention::caffe(Device::Cpu).unwrap().apply(&red).unwrap();
+        assert!(ordered.double_value(&[0, 2, 0, 0]) > 0.0, "red comes last in BGR");
+    }
+
+    #[test]
+    fn random_weights_are_orthogonal() {
+        for (rows, columns) in [(4, 9), (9, 4)] {
+            let matrix = orthogonal(rows, columns, &mut ChaCha8Rng::seed_from_u64(1));
+            let at = |row: usize, column: usize| f64::from(matrix[row * columns + column]);
+            let count = rows.min(columns);
+            for i in 0..count {
+                for j in 0..count {
+                    let dot: f64 = if rows <= columns {
+                        (0..columns).map(|k| at(i, k) * at(j, k)).sum()
+                    } else {
+                        (0..rows).map(|k| at(k, i) * at(k, j)).sum()
+                    };
+                    let expected = if i == j { 2.0 } else { 0.0 };
+                    assert!((dot - expected).abs() < 1e-5);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! A training run on disk: `run.json` (what was asked for and which files were used), `checkpoint.safetensors`,
+//! `losses.csv`, `samples/NNNNNN.png`. `package` needs nothing else.
+
+use std::path::{Path, PathBuf};
+
+use proto::manifest::{Input, TrainingMode};
+use serde::{Deserialize, Serialize};
+
+use crate::files::{WriteError, write_atomic};
+use crate::network::OutputActivation;
+use crate::train::LossKind;
+
+/// Why a run folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It is not there or cannot be read.
+    #[error("no training run at {} (run.json cannot be read)", folder.display())]
+    Read {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is damaged or from another version.
+    #[error("{}: {reason}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Version of [`Run`].
+const SCHEMA: u32 = 1;
+
+/// Everything that decides a run's result, and what it was fed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Version of this structure.
+    pub schema: u32,
+    /// What the network learns to do.
+    pub mode: TrainingMode,
+    /// What is minimised.
+    pub loss: LossKind,
+    /// What follows the network's output.
+    pub activation: OutputActivation,
+    /// Where the perceptual loss has its features from, in words.
+    pub features: String,
+    /// Noise families, in words.
+    pub noise: String,
+    /// Channels after the first convolution.
+    pub width: i64,
+    /// Iterations in all.
+    pub iterations: usize,
+    /// Tiles an iteration.
+    pub batch: usize,
+    /// Tiles cropped.
+    pub tiles: usize,
+    /// Seed.
+    pub seed: u64,
+    /// What frames are turned into.
+    pub input: Input,
+    /// Files trained on.
+    pub train_files: Vec<PathBuf>,
+    /// SHA-256 of each, in hexadecimal.
+    pub train_digests: Vec<String>,
+    /// Files held out for calibration.
+    pub held_out: Vec<PathBuf>,
+    /// The part that each held-out file shows.
+    pub held_out_parts: Vec<String>,
+}
+
+impl Run {
+    /// The current schema.
+    pub fn schema() -> u32 {
+        SCHEMA
+    }
+
+    /// Reads a run's description.
+    pub fn read(folder: &Path) -> Result<Self, RunError> {
+        let path = description(folder);
+        let text = std::fs::read_to_string(&path).map_err(|source| RunError::Read {
+            folder: folder.to_owned(),
+            source,
+        })?;
+        let wrong = |reason: String| RunError::Content {
+            path: path.clone(),
+            reason,
+        };
+        let run: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        if run.schema != SCHEMA {
+            return Err(wrong(format!(
+                "expected schema {SCHEMA}, found {}",
+                run.schema
+            )));
+        }
+        Ok(run)
+    }
+
+    /// Writes it.
+    pub fn write(&self, folder: &Path) -> Result<(), RunError> {
+        let path = description(folder);
+        let text = serde_json::to_string_pretty(self).map_err(|error| RunError::Content {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(write_atomic(&path, text.as_bytes())?)
+    }
+}
+
+fn description(folder: &Path) -> PathBuf {
+    folder.join("run.json")
+}
+
+/// Where a run's checkpoint is.
+pub fn checkpoint(folder: &Path) -> PathBuf {
+    folder.join("checkpoint.safetensors")
+}
+
+/// Where a run's losses are: `iteration,loss`, one line an iteration.
+pub fn losses(folder: &Path) -> PathBuf {
+    folder.join("losses.csv")
+}
+
+/// Where a run's sample maps are.
+pub fn sample(folder: &Path, iteration: usize) -> PathBuf {
+    folder.join("samples").join(format!("{iteration:06}.png"))
+}

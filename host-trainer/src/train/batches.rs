@@ -1,0 +1,141 @@
+//! Batches cut and corrupted ahead of the optimiser by worker threads.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+
+use edge_runtime::inspect::frame::Frame;
+
+use crate::dataset::Coordinates;
+use crate::noise::NoiseBank;
+use crate::seed::generator;
+
+/// Batches that may wait a worker.
+const AHEAD: usize = 4;
+
+/// One iteration's tiles: `count` × `channels` × 65 × 65 values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Good tiles.
+    pub clean: Vec<f32>,
+    /// The same, corrupted (equal to `clean` without a noise bank).
+    pub noisy: Vec<f32>,
+    /// Planes a tile: 1 (grey) or 3.
+    pub channels: usize,
+    /// Tiles.
+    pub count: usize,
+}
+
+/// Everything that a batch depends on; what an iteration sees is a function of its number alone.
+#[derive(Debug)]
+pub struct BatchSource {
+    /// Images.
+    pub frames: Vec<Frame>,
+    /// Tiles.
+    pub coordinates: Coordinates,
+    /// What corrupts them; `None` for the reconstruction baseline.
+    pub noise: Option<NoiseBank>,
+    /// Seed of the run.
+    pub seed: u64,
+}
+
+impl BatchSource {
+    /// The batch of `iteration`, given its epoch's order.
+    fn batch(&self, iteration: usize, order: &[u32]) -> Batch {
+        let size = self.coordinates.batch();
+        let first = iteration % self.coordinates.iterations_per_epoch() * size;
+        let mut batch = Batch {
+            clean: Vec::new(),
+            noisy: Vec::new(),
+            channels: 0,
+            count: size,
+        };
+        let mut rng = generator(self.seed, "noise", iteration as u64);
+        for &index in &order[first..first + size] {
+            let mut tile = self.coordinates.tile(&self.frames, index);
+            batch.channels = tile.channels();
+            batch.clean.extend_from_slice(tile.values());
+            if let Some(noise) = &self.noise {
+                noise.corrupt(&mut tile, &mut rng);
+            }
+            batch.noisy.extend_from_slice(tile.values());
+        }
+        batch
+    }
+
+    /// Batches of iterations `range`, in order, made by `workers` threads: worker k makes every k-th, so that the
+    /// order never depends on their speed. Threads end when the receiver goes or the range is done.
+    pub fn stream(self: &Arc<Self>, range: std::ops::Range<usize>, workers: usize) -> BatchStream {
+        let workers = workers.max(1);
+        let receivers = (0..workers)
+            .map(|worker| {
+                let (sender, receiver) = sync_channel(AHEAD);
+                let source = Arc::clone(self);
+                let range = range.clone();
+                thread::spawn(move || {
+                    let per_epoch = source.coordinates.iterations_per_epoch();
+                    let mut order = (usize::MAX, Vec::new());
+                    for iteration in range.skip(worker).step_by(workers) {
+                        let epoch = iteration / per_epoch;
+                        if order.0 != epoch {
+                            order = (epoch, source.coordinates.order(epoch));
+                        }
+                        if sender.send(source.batch(iteration, &order.1)).is_err() {
+                            return;
+                        }
+                    }
+                });
+                receiver
+            })
+            .collect();
+        BatchStream { receivers, next: 0 }
+    }
+}
+
+/// Batches in the order of their iterations.
+#[derive(Debug)]
+pub struct BatchStream {
+    receivers: Vec<Receiver<Batch>>,
+    next: usize,
+}
+
+impl Iterator for BatchStream {
+    type Item = Batch;
+
+    fn next(&mut self) -> Option<Batch> {
+        let batch = self.receivers[self.next].recv().ok();
+        self.next = (self.next + 1) % self.receivers.len();
+        batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edge_runtime::inspect::frame::{Channels, Pixels};
+
+    fn source() -> Arc<BatchSource> {
+        let pixels = (0..90 * 80).map(|i| (i * 7 % 256) as u8).collect();
+        let frames = vec![Frame::new(90, 80, Channels::Grey, Pixels::U8(pixels)).unwrap()];
+        let coordinates = Coordinates::draw(&frames, 20, 4, 5);
+        Arc::new(BatchSource {
+            frames,
+            coordinates,
+            noise: Some(NoiseBank::paper()),
+            seed: 5,
+        })
+    }
+
+    #[test]
+    fn the_number_of_workers_and_the_start_do_not_change_a_batch() {
+        let source = source();
+        let one: Vec<Batch> = source.stream(0..12, 1).collect();
+        let three: Vec<Batch> = source.stream(0..12, 3).collect();
+        let resumed: Vec<Batch> = source.stream(7..12, 2).collect();
+        assert_eq!(one.len(), 12);
+        assert_eq!(one, three);
+        assert_eq!(one[7..], resumed);
+        assert_ne!(one[0].noisy, one[5].noisy, "noise differs between epochs");
+        assert!(one.iter().any(|batch| batch.noisy != batch.clean));
+    }
+}

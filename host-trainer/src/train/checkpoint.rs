@@ -1,0 +1,169 @@
+//! A run's state on disk: weights, moments, and how far it got. Written under a temporary name and renamed, so that
+//! a power cut leaves the previous one.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, TensorView};
+use tch::{Kind, TchError, Tensor};
+
+use super::adam::Adam;
+use crate::files::{WriteError, write_atomic};
+
+/// Why a checkpoint cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// It cannot be read.
+    #[error("cannot read checkpoint {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// It is damaged, or of another network.
+    #[error("checkpoint {}: {reason}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The container could not be made.
+    #[error("cannot encode the checkpoint")]
+    Encode(#[from] safetensors::SafeTensorError),
+    /// libtorch refused.
+    #[error("libtorch: {0}")]
+    Torch(#[from] TchError),
+}
+
+/// How far a run got.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// Iterations done.
+    pub iterations: usize,
+    /// Seconds spent on them, over all sessions.
+    pub seconds: f64,
+}
+
+/// Saves weights, moments and progress.
+pub fn save(path: &Path, adam: &Adam, progress: Progress) -> Result<(), CheckpointError> {
+    let mut arrays = Vec::new();
+    for (name, tensor) in adam.state() {
+        arrays.push((name, tensor.size(), floats(&tensor)?));
+    }
+    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = arrays
+        .into_iter()
+        .map(|(name, size, values)| {
+            let size = size.into_iter().map(|side| side as usize).collect();
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            (name, size, bytes)
+        })
+        .collect();
+    let mut views = Vec::new();
+    for (name, size, bytes) in &bytes {
+        views.push((name, TensorView::new(Dtype::F32, size.clone(), bytes)?));
+    }
+    let metadata = HashMap::from([
+        ("iterations".to_owned(), progress.iterations.to_string()),
+        ("seconds".to_owned(), progress.seconds.to_string()),
+    ]);
+    let encoded = safetensors::serialize(views, Some(metadata))?;
+    Ok(write_atomic(path, &encoded)?)
+}
+
+/// Values of a tensor on any device, in its order.
+pub fn floats(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
+    let flat = tensor
+        .f_detach()?
+        .f_to_device(tch::Device::Cpu)?
+        .f_contiguous()?
+        .f_view([-1])?;
+    let mut values = vec![0.0; flat.numel()];
+    flat.f_copy_data(&mut values, flat.numel())?;
+    Ok(values)
+}
+
+/// The tensors of a checkpoint as plain arrays, and its progress; for those who need no optimiser.
+#[derive(Debug)]
+pub struct Saved {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    /// How far the run got.
+    pub progress: Progress,
+}
+
+impl Saved {
+    /// Reads a checkpoint.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let read = |source| CheckpointError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut File::open(path).map_err(read)?, &mut bytes)
+            .map_err(read)?;
+        let damaged = |reason: String| CheckpointError::Content {
+            path: path.to_owned(),
+            reason,
+        };
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes)
+            .map_err(|error| damaged(format!("not a valid safetensors file ({error})")))?;
+        let field = |name: &str| {
+            header
+                .metadata()
+                .as_ref()
+                .and_then(|metadata| metadata.get(name))
+                .and_then(|text| text.parse::<f64>().ok())
+                .ok_or_else(|| damaged(format!("it does not say its {name}")))
+        };
+        let progress = Progress {
+            iterations: field("iterations")? as usize,
+            seconds: field("seconds")?,
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            bytes,
+            progress,
+        })
+    }
+
+    /// One tensor's values; it must have the given size.
+    pub fn values(&self, name: &str, size: &[i64]) -> Result<Vec<f32>, CheckpointError> {
+        let wrong = |reason: String| CheckpointError::Content {
+            path: self.path.clone(),
+            reason,
+        };
+        let tensors = safetensors::SafeTensors::deserialize(&self.bytes)
+            .map_err(|error| wrong(error.to_string()))?;
+        let view = tensors
+            .tensor(name)
+            .map_err(|_| wrong(format!("tensor {name} is missing")))?;
+        let expected: Vec<usize> = size.iter().map(|&side| side as usize).collect();
+        if view.dtype() != Dtype::F32 || view.shape() != expected {
+            return Err(wrong(format!(
+                "expected {name} as f32 of shape {expected:?}, found {:?} {:?}",
+                view.dtype(),
+                view.shape()
+            )));
+        }
+        let (values, _) = view.data().as_chunks::<4>();
+        Ok(values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    }
+
+    /// Puts the state into an optimiser of the same network.
+    pub fn restore(&self, adam: &mut Adam) -> Result<(), CheckpointError> {
+        adam.restore(self.progress.iterations as i64, |name, size| {
+            let values = self.values(name, size)?;
+            Ok::<_, CheckpointError>(
+                Tensor::f_from_slice(&values)?
+                    .f_view(size)?
+                    .f_to_kind(Kind::Float)?,
+            )
+        })
+    }
+}

@@ -1,0 +1,253 @@
+//! The training procedure (paper, IV-F), and the baselines' (VI-D).
+//!
+//! In: good images. Out: weights, in checkpoints. Progress leaves as typed events; drawing bars is the command's
+//! business.
+
+mod adam;
+mod batches;
+mod checkpoint;
+mod loss;
+
+pub use adam::{Adam, BETA1, BETA2, LEARNING_RATE};
+pub use batches::{Batch, BatchSource, BatchStream};
+pub use checkpoint::{CheckpointError, Progress, Saved, floats, save};
+pub use loss::{Loss, LossKind, Ssim};
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use proto::manifest::{TILE_PX, TrainingMode};
+use tch::{Device, TchError, Tensor};
+
+use crate::network::{CHANNELS, Network, OutputActivation};
+
+/// Tiles cropped beforehand (IV-F).
+pub const TILES: usize = 80_000;
+/// Tiles an iteration (IV-F).
+pub const BATCH: usize = 64;
+/// Iterations (IV-F).
+pub const ITERATIONS: usize = 3_500;
+
+/// Why training stopped short.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The loss is no number any more.
+    #[error(
+        "the loss became {loss} at iteration {iteration}: the weights are lost from here on; the checkpoint before it \
+         is intact. Check the images and the feature weights, or try another --seed"
+    )]
+    NotFinite {
+        /// Where.
+        iteration: usize,
+        /// What it became.
+        loss: f64,
+    },
+    /// A worker thread ended early.
+    #[error("the threads that cut tiles ended at iteration {0}")]
+    Workers(usize),
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// libtorch refused.
+    #[error("libtorch: {0}")]
+    Torch(#[from] TchError),
+}
+
+/// What the trainer needs beside the images.
+#[derive(Debug)]
+pub struct Recipe {
+    /// What the network learns to do.
+    pub mode: TrainingMode,
+    /// What follows its output.
+    pub activation: OutputActivation,
+    /// What is minimised.
+    pub loss: Loss,
+    /// Channels after the first convolution.
+    pub width: i64,
+    /// Iterations in all, those of earlier sessions included.
+    pub iterations: usize,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Where to compute.
+    pub device: Device,
+    /// Threads that cut and corrupt tiles.
+    pub workers: usize,
+    /// Iterations between checkpoints.
+    pub checkpoint_every: usize,
+}
+
+/// What happens while training.
+#[derive(Debug)]
+pub enum Event {
+    /// An iteration is done.
+    Step {
+        /// Its number, from 1.
+        iteration: usize,
+        /// Its loss.
+        loss: f64,
+        /// Tiles a second, over this session.
+        tiles_per_s: f64,
+    },
+    /// A checkpoint was written; `samples` shows what the network does now.
+    Checkpoint {
+        /// Iterations done.
+        iteration: usize,
+        /// Some tiles of the last batch.
+        samples: Samples,
+    },
+}
+
+/// A few tiles on their way through the network; each field is `count` × 3 × 65 × 65, the scores `count` × 65 × 65.
+#[derive(Debug, Clone)]
+pub struct Samples {
+    /// Tiles.
+    pub count: usize,
+    /// Good.
+    pub clean: Vec<f32>,
+    /// Corrupted.
+    pub noisy: Vec<f32>,
+    /// What the network makes of it.
+    pub repaired: Vec<f32>,
+    /// Anomaly scores.
+    pub scores: Vec<f32>,
+}
+
+/// How a session of training ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outcome {
+    /// How far the run is.
+    pub progress: Progress,
+    /// Whether it was asked to stop before its last iteration.
+    pub interrupted: bool,
+}
+
+/// What the network's output means in each mode.
+struct Pass {
+    /// The image that the loss looks at.
+    image: Tensor,
+    /// The shift whose magnitude is the score.
+    shift: Tensor,
+}
+
+fn pass(
+    network: &Network,
+    mode: TrainingMode,
+    activation: OutputActivation,
+    input: &Tensor,
+) -> Result<Pass, TchError> {
+    let output = network.forward(input)?;
+    Ok(match mode {
+        TrainingMode::Direct => Pass {
+            image: activation.apply(&input.f_add(&output)?)?,
+            shift: output,
+        },
+        TrainingMode::Denoising | TrainingMode::Reconstruction => {
+            let image = activation.apply(&output)?;
+            Pass {
+                shift: image.f_sub(input)?,
+                image,
+            }
+        }
+    })
+}
+
+/// A batch's values as N × 3 × 65 × 65 on the device; grey planes are replicated there (IV-A).
+fn tensor(values: &[f32], batch: &Batch, device: Device) -> Result<Tensor, TchError> {
+    let (count, side) = (batch.count as i64, i64::from(TILE_PX));
+    Tensor::f_from_slice(values)?
+        .f_view([count, batch.channels as i64, side, side])?
+        .f_to_device(device)?
+        .f_expand([count, CHANNELS, side, side], false)?
+        .f_contiguous()
+}
+
+/// Trains until the last iteration or until `stop` is set; either way the state is in `checkpoint` afterwards. Where
+/// `checkpoint` exists, the run continues from it, to the same result as an uninterrupted one.
+pub fn train(
+    recipe: &Recipe,
+    source: &Arc<BatchSource>,
+    checkpoint: &Path,
+    stop: &AtomicBool,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Outcome, TrainError> {
+    let network = Network::initialise(CHANNELS, recipe.width, recipe.seed, recipe.device)?;
+    let mut adam = Adam::new(network.parameters())?;
+    let mut progress = Progress {
+        iterations: 0,
+        seconds: 0.0,
+    };
+    if checkpoint.exists() {
+        let saved = Saved::open(checkpoint)?;
+        saved.restore(&mut adam)?;
+        progress = saved.progress;
+    }
+    let before = progress;
+    let started = Instant::now();
+    let range = progress.iterations..recipe.iterations.max(progress.iterations);
+    let mut batches = source.stream(range.clone(), recipe.workers);
+    for iteration in range {
+        let batch = batches.next().ok_or(TrainError::Workers(iteration))?;
+        let clean = tensor(&batch.clean, &batch, recipe.device)?;
+        let noisy = tensor(&batch.noisy, &batch, recipe.device)?;
+        let passed = pass(&network, recipe.mode, recipe.activation, &noisy)?;
+        let loss = recipe.loss.compute(&passed.image, &clean)?;
+        let value = loss.f_double_value(&[])?;
+        if !value.is_finite() {
+            return Err(TrainError::NotFinite {
+                iteration: iteration + 1,
+                loss: value,
+            });
+        }
+        loss.f_backward()?;
+        adam.step()?;
+        let elapsed = started.elapsed().as_secs_f64();
+        progress = Progress {
+            iterations: iteration + 1,
+            seconds: before.seconds + elapsed,
+        };
+        let done = (progress.iterations - before.iterations) * batch.count;
+        on_event(Event::Step {
+            iteration: progress.iterations,
+            loss: value,
+            tiles_per_s: done as f64 / elapsed,
+        });
+        let stopping = stop.load(Ordering::Relaxed);
+        let last = progress.iterations == recipe.iterations;
+        if stopping || last || progress.iterations.is_multiple_of(recipe.checkpoint_every) {
+            save(checkpoint, &adam, progress)?;
+            on_event(Event::Checkpoint {
+                iteration: progress.iterations,
+                samples: samples(&clean, &noisy, &passed)?,
+            });
+        }
+        if stopping && !last {
+            return Ok(Outcome {
+                progress,
+                interrupted: true,
+            });
+        }
+    }
+    Ok(Outcome {
+        progress,
+        interrupted: false,
+    })
+}
+
+fn samples(clean: &Tensor, noisy: &Tensor, passed: &Pass) -> Result<Samples, TchError> {
+    let count = clean.size()[0].min(8);
+    let first = |tensor: &Tensor| floats(&tensor.f_narrow(0, 0, count)?);
+    let scores = passed.shift.f_detach()?.f_abs()?.f_sum_dim_intlist(
+        1i64,
+        false,
+        tch::Kind::Float,
+    )?;
+    Ok(Samples {
+        count: count as usize,
+        clean: first(clean)?,
+        noisy: first(noisy)?,
+        repaired: first(&passed.image)?,
+        scores: first(&scores)?,
+    })
+}

@@ -1,0 +1,2 @@
+//! station
+fn main() {}

@@ -1,0 +1,120 @@
+//! `cargo xtask COMMAND`: what a person or CI runs in this repository.
+
+mod setup;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  demo            train on a small synthetic data set, package, evaluate; ends with a report to open
+  test            everything the project tests, set-up included
+  setup [--cuda]  fetch libtorch and libclang (demo and test do it by themselves)
+                  --cuda: the full set for NVIDIA GPUs, 4.5 GB
+  help            this text
+";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("xtask has no parent folder")?
+        .to_owned();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["setup"] => setup::run(&root, None),
+        ["setup", "--cuda"] => setup::run(&root, Some(setup::Torch::Cuda)),
+        ["setup", "--cpu"] => setup::run(&root, Some(setup::Torch::Cpu)),
+        ["demo"] => demo(&root),
+        ["test"] => test(&root),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => bail!("unknown command `{}`; `cargo xtask help` lists them", other.join(" ")),
+    }
+}
+
+fn test(root: &Path) -> Result<()> {
+    setup::run(root, None)?;
+    cargo(root, &["test", "--workspace", "--locked"])?;
+    // Feature and dependency unification in a workspace hides what a crate alone would lack.
+    cargo(root, &["check", "--locked", "--package", "proto"])?;
+    cargo(root, &["check", "--locked", "--package", "station"])
+}
+
+/// Steps of the demo, each a command that a user would type.
+fn demo(root: &Path) -> Result<()> {
+    let started = Instant::now();
+    setup::run(root, None)?;
+    cargo(root, &["build", "--locked", "--package", "host-trainer"])?;
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root.join("target"), PathBuf::from);
+    let trainer = target.join("debug").join("host-trainer");
+    let demo = root.join("demo");
+    if demo.exists() {
+        std::fs::remove_dir_all(&demo).with_context(|| format!("removing {}", demo.display()))?;
+    }
+    std::fs::create_dir_all(&demo).with_context(|| format!("making {}", demo.display()))?;
+    let trained = Instant::now();
+    let steps: &[&[&str]] = &[
+        &["synth", "demo/data"],
+        &[
+            "train", "--data", "demo/data", "--run", "demo/run", "--width", "32", "--batch", "16",
+            "--iterations", "300", "--hold-out", "0.2",
+        ],
+        &["keygen", "--out", "demo/signing.key"],
+        &[
+            "package", "--run", "demo/run", "--key", "demo/signing.key", "--name", "demo-woven",
+            "--out", "demo/woven.awr",
+        ],
+        &[
+            "evaluate", "--package", "demo/woven.awr", "--data", "demo/data", "--out",
+            "demo/report",
+        ],
+    ];
+    for step in steps {
+        eprintln!("\n$ host-trainer {}", step.join(" "));
+        let status = Command::new(&trainer)
+            .args(*step)
+            .current_dir(root)
+            .status()
+            .with_context(|| format!("running {}", trainer.display()))?;
+        if !status.success() {
+            bail!("`host-trainer {}` failed", step[0]);
+        }
+    }
+    eprintln!(
+        "\ndone in {:.0} s ({:.0} s without the build). Open demo/report/report.html",
+        started.elapsed().as_secs_f64(),
+        trained.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
+    eprintln!("$ cargo {}", arguments.join(" "));
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(arguments)
+        .current_dir(root)
+        .status()
+        .context("running cargo")?;
+    if !status.success() {
+        bail!("`cargo {}` failed", arguments.join(" "));
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! Brings libtorch (for host-trainer) and libclang (for the camera crate's bindings) to a machine that has
+//! Rust, a C/C++ compiler and Python 3 with pip. No root, nothing outside the user's cache folder and two
+//! git-ignored folders of links in the repository. Running it again costs nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// The release that torch-sys 0.26 binds to.
+const TORCH_VERSION: &str = "2.13.0";
+/// libtorch_cpu.so of the wheel links against these two NVIDIA libraries, and no others.
+const CPU_COMPANIONS: [&str; 2] = [
+    "nvidia-cuda-cupti==13.0.85",
+    "nvidia-cuda-runtime==13.0.96",
+];
+
+/// Which libtorch to fetch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Torch {
+    /// Runs on the processor: 1.2 GB on disk.
+    Cpu,
+    /// Also runs on NVIDIA GPUs: 4.5 GB on disk.
+    Cuda,
+}
+
+/// Makes `libtorch/` and `libclang/` usable, or says what is missing.
+pub(crate) fn run(root: &Path, wanted: Option<Torch>) -> Result<()> {
+    for compiler in ["cc", "c++"] {
+        if !answers(Command::new(compiler).arg("--version")) {
+            bail!(
+                "no C/C++ compiler ({compiler}) found: install one, e.g. `sudo apt install build-essential`"
+            );
+        }
+    }
+    libtorch(root, wanted).context("setting up libtorch")?;
+    libclang(root).context("setting up libclang")
+}
+
+fn libtorch(root: &Path, wanted: Option<Torch>) -> Result<()> {
+    // Cargo has already put the default into our environment; anything else is the user's own.
+    let view = root.join("libtorch");
+    if let Some(own) = std::env::var_os("LIBTORCH").map(PathBuf::from)
+        && own != view
+    {
+        if !own.join("lib").is_dir() {
+            bail!(
+                "LIBTORCH is set to {} but there is no lib folder in it: unset it, or point it at libtorch {TORCH_VERSION}",
+                own.display()
+            );
+        }
+        eprintln!("libtorch: using your LIBTORCH={}", own.display());
+        return Ok(());
+    }
+    let rpath = view.join("rpath");
+    let linked = fs::read_to_string(&rpath).unwrap_or_default();
+    let linked = Path::new(linked.trim());
+    let complete = linked.join("libtorch_cpu.so").is_file();
+    match wanted {
+        None if complete => return Ok(()),
+        Some(Torch::Cuda) if complete && is_cuda_set(linked) => return Ok(()),
+        Some(Torch::Cpu) if complete && !is_cuda_set(linked) => return Ok(()),
+        _ => {}
+    }
+    let set = wanted.unwrap_or(Torch::Cpu);
+    let site = install_torch(set)?;
+    link_view(&view, &site)
+}
+
+/// A CUDA installation brings cuDNN beside torch; the CPU one does not.
+fn is_cuda_set(torch_lib: &Path) -> bool {
+    torch_lib
+        .ancestors()
+        .nth(2)
+        .is_some_and(|site| site.join("nvidia").join("cudnn").is_dir())
+}
+
+fn install_torch(set: Torch) -> Result<PathBuf> {
+    let name = match set {
+        Torch::Cpu => format!("libtorch-{TORCH_VERSION}-cpu"),
+        Torch::Cuda => format!("libtorch-{TORCH_VERSION}-cuda"),
+    };
+    let site = cache()?.join(name).join("site");
+    let torch = format!("torch=={TORCH_VERSION}");
+    let mut arguments = vec!["--only-binary=:all:".to_owned(), torch];
+    match set {
+        Torch::Cpu => {
+            arguments.push("--no-deps".to_owned());
+            arguments.extend(CPU_COMPANIONS.map(str::to_owned));
+            pip_install(&site, &arguments, "libtorch for the CPU, 1.2 GB on disk")?;
+        }
+        Torch::Cuda => pip_install(&site, &arguments, "libtorch with CUDA, 4.5 GB on disk")?,
+    }
+    Ok(site)
+}
+
+/// torch-sys links whatever it finds in a libtorch folder. The wheel is no such folder, and GNU ld does not
+/// accept it as one, so a folder is made whose libraries are one-line linker scripts that name the real files.
+fn link_view(view: &Path, site: &Path) -> Result<()> {
+    let torch = site.join("torch");
+    let real = torch.join("lib");
+    if view.exists() {
+        fs::remove_dir_all(view).with_context(|| format!("removing {}", view.display()))?;
+    }
+    let lib = view.join("lib");
+    fs::create_dir_all(&lib).with_context(|| format!("making {}", lib.display()))?;
+    std::os::unix::fs::symlink(torch.join("include"), view.join("include"))?;
+    fs::write(view.join("build-version"), TORCH_VERSION)?;
+    for (name, target) in [
+        ("libtorch_cpu.so", "libtorch_cpu.so"),
+        ("libc10.so", "libc10.so"),
+        ("libtorch.so", "libtorch_cpu.so"),
+    ] {
+        let script = format!("INPUT({})\n", real.join(target).display());
+        fs::write(lib.join(name), script)?;
+    }
+    // Last: its presence says that the folder is complete.
+    fs::write(view.join("rpath"), real.display().to_string())?;
+    eprintln!("libtorch: {TORCH_VERSION} ready");
+    Ok(())
+}
+
+/// bindgen needs libclang's shared library: the system's if there is one, else the PyPI package.
+fn libclang(root: &Path) -> Result<()> {
+    let view = root.join("libclang");
+    if let Some(own) = std::env::var_os("LIBCLANG_PATH").map(PathBuf::from)
+        && own != view
+    {
+        eprintln!("libclang: using your LIBCLANG_PATH={}", own.display());
+        return Ok(());
+    }
+    if has_libclang(&view) {
+        return Ok(());
+    }
+    let folder = match system_libclang() {
+        Some(folder) => folder,
+        None => {
+            let site = cache()?.join("libclang-18.1.1").join("site");
+            let arguments = ["--no-deps", "--only-binary=:all:", "libclang==18.1.1"];
+            pip_install(&site, &arguments.map(str::to_owned), "libclang, 80 MB on disk")?;
+            site.join("clang").join("native")
+        }
+    };
+    if fs::symlink_metadata(&view).is_ok() {
+        fs::remove_file(&view).with_context(|| format!("removing {}", view.display()))?;
+    }
+    std::os::unix::fs::symlink(&folder, &view)
+        .with_context(|| format!("linking {}", view.display()))?;
+    eprintln!("libclang: ready");
+    Ok(())
+}
+
+fn system_libclang() -> Option<PathBuf> {
+    let llvm = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    llvm.map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().contains("/llvm-"))
+        .map(|path| path.join("lib"))
+        .find(|folder| has_libclang(folder))
+}
+
+/// libclang.so, libclang.so.18, libclang-18.so … but not libclang-cpp.so, which lacks the C interface.
+fn has_libclang(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name()).any(|name| {
+        let name = name.to_string_lossy();
+        name.starts_with("libclang.so")
+            || (name.starts_with("libclang-") && !name.contains("cpp") && name.contains(".so"))
+    })
+}
+
+/// Installs into a folder beside the target and renames, so that a broken download leaves nothing behind.
+fn pip_install(site: &Path, arguments: &[String], what: &str) -> Result<()> {
+    if site.is_dir() {
+        return Ok(());
+    }
+    if !answers(Command::new("python3").args(["-m", "pip", "--version"])) {
+        bail!("Python 3 with pip not found: install it, e.g. `sudo apt install python3-pip`");
+    }
+    eprintln!("downloading {what} …");
+    let parent = site.parent().context("the cache folder has no parent")?;
+    fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    let partial = parent.join(format!("partial-{}", std::process::id()));
+    let status = Command::new("python3")
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .args(["--root-user-action=ignore", "--target"])
+        .arg(&partial)
+        .args(arguments)
+        .stdin(Stdio::null())
+        // The environment may carry settings for another Python.
+        .env_remove("PYTHONPATH")
+        .status()
+        .context("running pip")?;
+    if !status.success() {
+        fs::remove_dir_all(&partial).ok();
+        bail!("pip could not install {what}: see its message above (a network is needed once)");
+    }
+    match fs::rename(&partial, site) {
+        Ok(()) => Ok(()),
+        // Another clone was faster: its copy is as good.
+        Err(_) if site.is_dir() => Ok(fs::remove_dir_all(&partial)?),
+        Err(error) => Err(error).with_context(|| format!("renaming to {}", site.display())),
+    }
+}
+
+/// Shared by all clones: libtorch is too large to have once a clone.
+fn cache() -> Result<PathBuf> {
+    let base = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
+    };
+    Ok(base.join("awr"))
+}
+
+fn answers(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}

@@ -1,4 +1,10 @@
 //! Pure stages from frame to verdict: no files, clocks, threads or devices.
 
 pub mod frame;
+pub mod map;
 pub mod preprocess;
+pub mod region;
+pub mod roi;
+pub mod score;
+pub mod tile;
+pub mod verdict;

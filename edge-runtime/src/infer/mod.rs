@@ -1,0 +1,140 @@
+//! The only place that knows tract: an ONNX graph in, a function from planes to planes out.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use proto::manifest::Network;
+use tract_onnx::prelude::*;
+
+use crate::inspect::preprocess::Planes;
+use crate::inspect::score::Shift;
+
+/// Why a graph cannot be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum InferError {
+    /// tract cannot make a plan of it.
+    #[error("the ONNX graph cannot be loaded: {0}")]
+    Load(String),
+    /// Not one image in and one of the same shape out.
+    #[error("expected an ONNX graph with 1 input and 1 output, found {inputs} and {outputs}")]
+    Arity {
+        /// Inputs.
+        inputs: usize,
+        /// Outputs.
+        outputs: usize,
+    },
+    /// Planes that the network cannot take.
+    #[error(
+        "expected {channels} channels and sides of k·{align_px} + 1, at least {tile_px} px; found {found_channels} channels of {width_px}×{height_px} px"
+    )]
+    Shape {
+        /// Channels of the network.
+        channels: usize,
+        /// Alignment of its sides.
+        align_px: usize,
+        /// Its smallest side.
+        tile_px: usize,
+        /// Channels given.
+        found_channels: usize,
+        /// Width given.
+        width_px: usize,
+        /// Height given.
+        height_px: usize,
+    },
+    /// It failed while running.
+    #[error("inference failed: {0}")]
+    Run(String),
+    /// Its output is of another shape, or not finite: the weights are damaged or the graph is not ours.
+    #[error("expected finite output of shape {expected:?}, found {found}")]
+    Output {
+        /// The input's shape.
+        expected: Vec<usize>,
+        /// What came.
+        found: String,
+    },
+}
+
+/// A loaded and optimised network, for frames of any size; usable from several threads at once.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    plan: Arc<TypedRunnableModel>,
+    network: Network,
+}
+
+impl Engine {
+    /// Loads an ONNX graph with one input N × C × H × W and one output of the same shape. Height and width stay
+    /// symbolic: one plan serves every size.
+    pub fn from_onnx(onnx: &[u8], network: Network) -> Result<Self, InferError> {
+        let load = |error: TractError| InferError::Load(format!("{error:#}"));
+        let model = tract_onnx::onnx()
+            .model_for_read(&mut Cursor::new(onnx))
+            .map_err(load)?;
+        let (inputs, outputs) = (model.inputs.len(), model.outputs.len());
+        if (inputs, outputs) != (1, 1) {
+            return Err(InferError::Arity { inputs, outputs });
+        }
+        let (height, width) = (model.sym("H"), model.sym("W"));
+        let shape = [
+            1.to_dim(),
+            usize::from(network.channels).to_dim(),
+            height.to_dim(),
+            width.to_dim(),
+        ];
+        let plan = model
+            .with_input_fact(0, f32::fact(shape).into())
+            .and_then(|model| model.into_optimized())
+            .and_then(|model| model.into_runnable())
+            .map_err(load)?;
+        Ok(Self { plan, network })
+    }
+
+    /// The shape of the network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+}
+
+impl Shift for Engine {
+    type Error = InferError;
+
+    fn shift(&self, planes: &Planes) -> Result<Planes, InferError> {
+        let (width_px, height_px) = (planes.width_px, planes.height_px);
+        let channels = usize::from(self.network.channels);
+        let align_px = usize::from(self.network.align_px);
+        let tile_px = usize::from(self.network.tile_px);
+        let fits = |side: usize| side >= tile_px && side % align_px == 1;
+        if planes.channels != channels || !fits(width_px) || !fits(height_px) {
+            return Err(InferError::Shape {
+                channels,
+                align_px,
+                tile_px,
+                found_channels: planes.channels,
+                width_px,
+                height_px,
+            });
+        }
+        let shape = [1, channels, height_px, width_px];
+        let failed = |error: TractError| InferError::Run(format!("{error:#}"));
+        let input = Tensor::from_shape(&shape, &planes.data).map_err(failed)?;
+        let output = self.plan.run(tvec!(input.into())).map_err(failed)?;
+        let wrong = |found: String| InferError::Output {
+            expected: shape.to_vec(),
+            found,
+        };
+        let output = output.first().ok_or_else(|| wrong("nothing".to_owned()))?;
+        if output.shape() != shape {
+            return Err(wrong(format!("{:?}", output.shape())));
+        }
+        let view = output.to_plain_array_view::<f32>().map_err(failed)?;
+        let data: Vec<f32> = view.iter().copied().collect();
+        if let Some(value) = data.iter().find(|value| !value.is_finite()) {
+            return Err(wrong(format!("the value {value}")));
+        }
+        Ok(Planes {
+            channels,
+            width_px,
+            height_px,
+            data,
+        })
+    }
+}

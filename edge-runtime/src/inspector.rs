@@ -1,0 +1,152 @@
+//! A verified package put to work: frames in, maps, regions and verdicts out.
+
+use std::time::{Duration, Instant};
+
+use proto::manifest::{Manifest, PostProcessing, Roi, Scoring};
+
+use crate::infer::{Engine, InferError};
+use crate::inspect::frame::Frame;
+use crate::inspect::map::ScoreMap;
+use crate::inspect::preprocess::{PreprocessError, prepare, to_planes};
+use crate::inspect::region::{Region, regions};
+use crate::inspect::roi::{RoiError, rasterise};
+use crate::inspect::score::score;
+use crate::inspect::verdict::{Verdict, decide, frame_score};
+use crate::package::{ParityError, Verified, check_parity};
+
+/// Why a package or a frame cannot be inspected with.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// The frame cannot be prepared.
+    #[error(transparent)]
+    Preprocess(#[from] PreprocessError),
+    /// The network cannot be run.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// The parity gate is shut.
+    #[error("parity gate")]
+    Parity(#[from] ParityError),
+    /// The region of interest cannot be used.
+    #[error(transparent)]
+    Roi(#[from] RoiError),
+}
+
+/// What is known of a frame after inspection.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// The anomaly map after post-processing, at the size that the frame was scored at.
+    pub map: ScoreMap,
+    /// The frame's score: the map's maximum.
+    pub score: f32,
+    /// Regions above the threshold, in pixels of the captured frame; none without a threshold.
+    pub regions: Vec<Region>,
+    /// The decision; `None` while the package has no threshold.
+    pub verdict: Option<Verdict>,
+    /// Time from frame to decision.
+    pub elapsed: Duration,
+}
+
+/// A package at work.
+#[derive(Debug, Clone)]
+pub struct Inspector {
+    manifest: Manifest,
+    engine: Engine,
+    threshold: Option<f32>,
+    parity_off: f32,
+}
+
+impl Inspector {
+    /// Loads the network and lets the golden tiles through the parity gate.
+    pub fn new(package: &Verified) -> Result<Self, InspectError> {
+        let manifest = package.manifest().clone();
+        let engine = Engine::from_onnx(package.onnx(), manifest.network)?;
+        let parity_off = check_parity(&engine, &manifest.golden)?;
+        Ok(Self {
+            threshold: manifest.threshold.as_ref().map(|threshold| threshold.value),
+            manifest,
+            engine,
+            parity_off,
+        })
+    }
+
+    /// Scores in another mode than the package's. A threshold belongs to the mode it was calibrated in, so it is
+    /// dropped if the mode changes.
+    #[must_use]
+    pub fn with_scoring(mut self, scoring: Scoring) -> Self {
+        if self.manifest.scoring != scoring {
+            self.manifest.scoring = scoring;
+            self.threshold = None;
+        }
+        self
+    }
+
+    /// Post-processes otherwise; drops the threshold like [`Self::with_scoring`].
+    #[must_use]
+    pub fn with_post(mut self, post: PostProcessing) -> Self {
+        if self.manifest.post != post {
+            self.manifest.post = post;
+            self.threshold = None;
+        }
+        self
+    }
+
+    /// Decides by this threshold.
+    #[must_use]
+    pub fn with_threshold(mut self, threshold: f32) -> Self {
+        self.threshold = Some(threshold);
+        self
+    }
+
+    /// Inspects this part of the frame.
+    #[must_use]
+    pub fn with_roi(mut self, roi: Roi) -> Self {
+        self.manifest.roi = roi;
+        self
+    }
+
+    /// The package's manifest, overrides applied.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The threshold in force.
+    pub fn threshold(&self) -> Option<f32> {
+        self.threshold
+    }
+
+    /// The largest deviation of the golden tiles.
+    pub fn parity_off(&self) -> f32 {
+        self.parity_off
+    }
+
+    /// The frame as the network sees it, for showing beside the map.
+    pub fn prepare(&self, frame: &Frame) -> Result<Frame, InspectError> {
+        Ok(prepare(frame, &self.manifest.input)?)
+    }
+
+    /// From frame to decision.
+    pub fn inspect(&self, frame: &Frame) -> Result<Inspection, InspectError> {
+        let started = Instant::now();
+        let network = &self.manifest.network;
+        let prepared = prepare(frame, &self.manifest.input)?;
+        let planes = to_planes(&prepared, usize::from(network.channels));
+        let mut map = score(&self.engine, &planes, network, self.manifest.scoring)?;
+        if let Some(inside) = rasterise(&self.manifest.roi, map.width_px, map.height_px)? {
+            map.apply_roi(&inside);
+        }
+        map.post_process(&self.manifest.post);
+        let score = frame_score(&map);
+        let scale = [
+            frame.width_px() as f32 / map.width_px as f32,
+            frame.height_px() as f32 / map.height_px as f32,
+        ];
+        let found = self.threshold.map(|threshold| regions(&map, threshold, scale));
+        Ok(Inspection {
+            score,
+            regions: found.unwrap_or_default(),
+            verdict: self.threshold.map(|threshold| decide(score, threshold)),
+            map,
+            elapsed: started.elapsed(),
+        })
+    }
+}

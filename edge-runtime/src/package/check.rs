@@ -1,0 +1,79 @@
+//! What must hold between the fields of a manifest. Nothing here looks at the graph.
+
+use proto::limits::{MAX_FRAME_SIDE_PX, MAX_GOLDEN_TILES};
+use proto::manifest::{InputSize, Manifest, Scoring};
+
+use super::parity::BLOCKS;
+
+/// Says what is wrong, if anything is.
+pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
+    let network = &manifest.network;
+    let tile_px = u32::from(network.tile_px);
+    if network.channels == 0 || network.align_px == 0 || tile_px % u32::from(network.align_px) != 1 {
+        return Err(format!(
+            "expected a tile side of k·{} + 1 px and at least one channel, found {tile_px} px and {}",
+            network.align_px, network.channels
+        ));
+    }
+    if let InputSize::Fixed {
+        width_px,
+        height_px,
+    } = manifest.input.size
+    {
+        let valid = tile_px..=MAX_FRAME_SIDE_PX;
+        if !valid.contains(&width_px) || !valid.contains(&height_px) {
+            return Err(format!(
+                "expected an input size of {tile_px}..={MAX_FRAME_SIDE_PX} px a side, found {width_px}×{height_px}"
+            ));
+        }
+    }
+    if let Scoring::AveragedTiles { stride_px } = manifest.scoring
+        && !(1..=network.tile_px).contains(&stride_px)
+    {
+        return Err(format!("expected a stride of 1..={tile_px} px, found {stride_px}"));
+    }
+    let post = &manifest.post;
+    if !(0.0..=100.0).contains(&post.smooth_sigma_px) {
+        return Err(format!(
+            "expected smoothing of 0..=100 px, found {}",
+            post.smooth_sigma_px
+        ));
+    }
+    for window_px in [post.open_px, post.close_px] {
+        if window_px > 1_001 || (window_px != 0 && window_px % 2 == 0) {
+            return Err(format!(
+                "expected an odd window of at most 1001 px, or 0, found {window_px}"
+            ));
+        }
+    }
+    if let Some(threshold) = &manifest.threshold
+        && !(threshold.value.is_finite() && threshold.value >= 0.0)
+    {
+        return Err(format!(
+            "expected a finite threshold of at least 0, found {}",
+            threshold.value
+        ));
+    }
+    if manifest.golden.is_empty() || manifest.golden.len() > MAX_GOLDEN_TILES {
+        return Err(format!(
+            "expected 1..={MAX_GOLDEN_TILES} golden tiles, found {}",
+            manifest.golden.len()
+        ));
+    }
+    let pixels = (tile_px * tile_px) as usize * usize::from(network.channels);
+    for (index, tile) in manifest.golden.iter().enumerate() {
+        let scores = tile.block_means.iter().chain([&tile.peak, &tile.tolerance]);
+        if tile.pixels.len() != pixels || tile.block_means.len() != BLOCKS * BLOCKS {
+            return Err(format!(
+                "golden tile {index}: expected {pixels} pixel values and {} block means, found {} and {}",
+                BLOCKS * BLOCKS,
+                tile.pixels.len(),
+                tile.block_means.len()
+            ));
+        }
+        if !scores.clone().all(|score| score.is_finite() && *score >= 0.0) {
+            return Err(format!("golden tile {index}: expected finite scores of at least 0"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! ed25519 keys as one-line text files: `awr-signing-key-v1 BASE16` and `awr-public-key-v1 BASE16`.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use sha2::{Digest, Sha256};
+
+const SIGNING: &str = "awr-signing-key-v1";
+const PUBLIC: &str = "awr-public-key-v1";
+
+/// Why a key cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file cannot be read.
+    #[error("cannot read key {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file cannot be written; an existing key is never overwritten.
+    #[error("cannot write key {} (an existing key is never overwritten)", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Not a key of this kind.
+    #[error("{}: expected one line `{expected}` and 64 hexadecimal digits", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// The word that it should begin with.
+        expected: &'static str,
+    },
+}
+
+/// A key's name for people: the first 8 bytes of its SHA-256.
+pub fn key_id(key: &VerifyingKey) -> String {
+    hex(&Sha256::digest(key.as_bytes())[..8])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes a signing key, readable by its owner alone, and its public key beside it as NAME.pub.
+pub fn write_key_pair(path: &Path, key: &SigningKey) -> Result<PathBuf, KeyError> {
+    let mut public = path.as_os_str().to_owned();
+    public.push(".pub");
+    let public = PathBuf::from(public);
+    write_new(path, SIGNING, &key.to_bytes(), 0o600)?;
+    write_new(&public, PUBLIC, key.verifying_key().as_bytes(), 0o644)?;
+    Ok(public)
+}
+
+fn write_new(path: &Path, kind: &str, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
+    let failed = |source| KeyError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .map_err(failed)?;
+    writeln!(file, "{kind} {}", hex(bytes)).map_err(failed)?;
+    file.sync_all().map_err(failed)
+}
+
+/// Reads a signing key.
+pub fn read_signing_key(path: &Path) -> Result<SigningKey, KeyError> {
+    Ok(SigningKey::from_bytes(&read(path, SIGNING)?))
+}
+
+/// Reads a public key.
+pub fn read_public_key(path: &Path) -> Result<VerifyingKey, KeyError> {
+    let bytes = read(path, PUBLIC)?;
+    VerifyingKey::from_bytes(&bytes).map_err(|_| KeyError::Content {
+        path: path.to_owned(),
+        expected: PUBLIC,
+    })
+}
+
+fn read(path: &Path, expected: &'static str) -> Result<[u8; 32], KeyError> {
+    let text = fs::read_to_string(path).map_err(|source| KeyError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let digits = text.trim_end().strip_prefix(expected).map(str::trim);
+    digits
+        .and_then(parse_hex)
+        .ok_or_else(|| KeyError::Content {
+            path: path.to_owned(),
+            expected,
+        })
+}
+
+fn parse_hex(digits: &str) -> Option<[u8; 32]> {
+    let digits = digits.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).ok()?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_pair_is_written_once_and_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signing.key");
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let public = write_key_pair(&path, &key).unwrap();
+        assert_eq!(read_signing_key(&path).unwrap().to_bytes(), key.to_bytes());
+        assert_eq!(read_public_key(&public).unwrap(), key.verifying_key());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(write_key_pair(&path, &key).is_err(), "an existing key is kept");
+        let error = read_public_key(&path).unwrap_err().to_string();
+        assert!(error.contains(PUBLIC), "a secret is not taken for a public key: {error}");
+    }
+}

@@ -1,0 +1,15 @@
+//! Model packages: one file with a manifest, an ONNX graph and a signature over both.
+//!
+//! A package is loaded (its bytes make sense), then verified (signature, hash, consistency), and only a verified one
+//! can be put to work by the [`crate::inspector`], which runs the parity gate first.
+
+mod check;
+mod container;
+mod file;
+mod keys;
+mod parity;
+
+pub use container::{Loaded, PackageError, Trust, Verified, encode};
+pub use file::{FileError, read, write_new, write_replacing};
+pub use keys::{KeyError, key_id, read_public_key, read_signing_key, write_key_pair};
+pub use parity::{BLOCK_PX, BLOCKS, GoldenScores, ParityError, check_parity, golden_scores};

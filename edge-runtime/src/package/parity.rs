@@ -1,0 +1,95 @@
+//! The parity gate: a package is put to work only where its golden tiles score as they did when it was made.
+
+use proto::manifest::GoldenTile;
+
+use crate::infer::{Engine, InferError};
+use crate::inspect::preprocess::Planes;
+use crate::inspect::score::{Shift, sum_of_magnitudes};
+
+/// Blocks along a side of a golden tile.
+pub const BLOCKS: usize = 13;
+/// Side of a block in pixels: 13 × 5 = 65.
+pub const BLOCK_PX: usize = 5;
+
+/// Why a package must not be put to work here.
+#[derive(Debug, thiserror::Error)]
+pub enum ParityError {
+    /// A golden tile scores differently.
+    #[error(
+        "golden tile {tile} scores {found} where {expected} is expected: off by {off}, tolerance {tolerance}; this machine \
+         does not compute what the trainer's did"
+    )]
+    Differs {
+        /// Which one, from 0.
+        tile: usize,
+        /// What it should score, at the worst place.
+        expected: f32,
+        /// What it scores there.
+        found: f32,
+        /// The difference.
+        off: f32,
+        /// What would be accepted.
+        tolerance: f32,
+    },
+    /// It could not be scored at all.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+}
+
+/// What a golden tile scores.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GoldenScores {
+    /// Mean score of every block, row-major.
+    pub block_means: Vec<f32>,
+    /// Highest score.
+    pub peak: f32,
+}
+
+/// Scores a tile of interleaved 8-bit pixels.
+pub fn golden_scores(engine: &Engine, pixels: &[u8]) -> Result<GoldenScores, InferError> {
+    let channels = usize::from(engine.network().channels);
+    let side = usize::from(engine.network().tile_px);
+    let data = (0..channels)
+        .flat_map(|channel| pixels.iter().skip(channel).step_by(channels))
+        .map(|&value| f32::from(value) / 127.5 - 1.0)
+        .collect();
+    let map = sum_of_magnitudes(&engine.shift(&Planes {
+        channels,
+        width_px: side,
+        height_px: side,
+        data,
+    })?);
+    let block_mean = |block: usize| {
+        let (x, y) = (block % BLOCKS * BLOCK_PX, block / BLOCKS * BLOCK_PX);
+        let rows = (y..y + BLOCK_PX).map(|y| &map.data[y * side + x..][..BLOCK_PX]);
+        rows.flatten().sum::<f32>() / (BLOCK_PX * BLOCK_PX) as f32
+    };
+    Ok(GoldenScores {
+        block_means: (0..BLOCKS * BLOCKS).map(block_mean).collect(),
+        peak: map.peak(),
+    })
+}
+
+/// Scores every golden tile; the largest deviation is returned, or the tile that is off.
+pub fn check_parity(engine: &Engine, golden: &[GoldenTile]) -> Result<f32, ParityError> {
+    let mut largest = 0.0f32;
+    for (tile, wanted) in golden.iter().enumerate() {
+        let scores = golden_scores(engine, &wanted.pixels)?;
+        let pairs = wanted.block_means.iter().zip(&scores.block_means);
+        let pairs = pairs.chain([(&wanted.peak, &scores.peak)]);
+        for (&expected, &found) in pairs {
+            let off = (expected - found).abs();
+            if off > wanted.tolerance {
+                return Err(ParityError::Differs {
+                    tile,
+                    expected,
+                    found,
+                    off,
+                    tolerance: wanted.tolerance,
+                });
+            }
+            largest = largest.max(off);
+        }
+    }
+    Ok(largest)
+}

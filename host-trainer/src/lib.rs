@@ -7,13 +7,18 @@
 //! Only `network`, `perceptual`, `train` and `device` know libtorch. Scores that anybody sees come from the exported
 //! package through `edge-runtime`, the very code that the camera runs.
 
+pub mod calibrate;
 pub mod dataset;
 pub mod device;
+pub mod evaluate;
 pub mod files;
 pub mod network;
 pub mod noise;
+pub mod onnx;
+pub mod package;
 pub mod perceptual;
 pub mod run_folder;
 pub mod seed;
 pub mod sheet;
+pub mod synth;
 pub mod train;

@@ -18,12 +18,26 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Train(cmd::train::Train),
+    Train(Box<cmd::train::Train>),
+    Package(Box<cmd::package::Package>),
+    Calibrate(cmd::package::Calibrate),
+    Evaluate(cmd::evaluate::Evaluate),
+    InspectPackage(cmd::package::InspectPackage),
+    Keygen(cmd::package::Keygen),
+    Synth(cmd::data::Synth),
+    NoiseSheet(cmd::data::NoiseSheet),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Train(train) => train.run(),
+        Command::Train(command) => command.run(),
+        Command::Package(command) => command.run(),
+        Command::Calibrate(command) => command.run(),
+        Command::Evaluate(command) => command.run(),
+        Command::InspectPackage(command) => command.run(),
+        Command::Keygen(command) => command.run(),
+        Command::Synth(command) => command.run(),
+        Command::NoiseSheet(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,7 @@
-//! One file a command: arguments in, library calls, text out.
+//! One file a group of commands: arguments in, library calls, text out.
 
+pub(crate) mod data;
+pub(crate) mod evaluate;
+pub(crate) mod package;
 pub(crate) mod progress;
 pub(crate) mod train;

@@ -1,0 +1,201 @@
+//! The threshold and what may be promised of it. Pure arithmetic on the scores of good parts never trained on.
+//!
+//! With n such parts and the threshold at an order statistic that k of them exceed, the false-reject rate of future
+//! parts follows Beta(k + 1, n - k) whatever the distribution of scores (Wilks 1941), so
+//! P(rate > p) = P(Binomial(n, p) ≤ k), which is Clopper and Pearson's exact bound (1934).
+
+use statrs::distribution::{Beta, Binomial, ContinuousCDF, DiscreteCDF};
+
+/// Why no threshold with the promise wanted can be given.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CalibrationError {
+    /// No parts.
+    #[error("no good parts to calibrate on")]
+    NoParts,
+    /// A score that is no number.
+    #[error("expected finite scores, found {0}")]
+    Score(f32),
+    /// A rate or confidence that means nothing.
+    #[error("expected a promise above 0 and below 10,000 rejects per 10,000 and a confidence between 0 and 1, found {rate} and {confidence}")]
+    Promise {
+        /// Rejects per 10,000.
+        rate: f64,
+        /// Confidence.
+        confidence: f64,
+    },
+    /// Too few parts for the promise.
+    #[error(
+        "{parts} good parts cannot support \"at most {rate} false rejects per 10,000 parts at {percent} % confidence\": at \
+         least {needed} are needed; the best that {parts} support is {best:.0} per 10,000"
+    )]
+    TooFew {
+        /// Parts there are.
+        parts: usize,
+        /// Rejects per 10,000 asked for.
+        rate: f64,
+        /// Confidence asked for, in per cent.
+        percent: f64,
+        /// Parts needed.
+        needed: u64,
+        /// The bound that the parts support, per 10,000.
+        best: f64,
+    },
+}
+
+/// A threshold and the bound it comes with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Calibration {
+    /// Reject iff the score is greater.
+    pub threshold: f32,
+    /// Calibration parts that it rejects.
+    pub rejected: usize,
+    /// Upper bound on the false-reject rate, per 10,000 parts.
+    pub bound_per_10_000: f64,
+    /// Its confidence.
+    pub confidence: f64,
+}
+
+/// Good parts needed before any threshold can carry the promise: the least n with (1 - p)^n ≤ 1 - confidence.
+pub fn parts_needed(rate_per_10_000: f64, confidence: f64) -> u64 {
+    let p = rate_per_10_000 / 10_000.0;
+    ((1.0 - confidence).ln() / (1.0 - p).ln()).ceil() as u64
+}
+
+/// Exact upper bound on the false-reject rate, per 10,000, when `rejected` of `parts` good parts are rejected.
+pub fn bound_per_10_000(parts: usize, rejected: usize, confidence: f64) -> f64 {
+    if rejected >= parts {
+        return 10_000.0;
+    }
+    Beta::new(rejected as f64 + 1.0, (parts - rejected) as f64)
+        .map_or(10_000.0, |beta| 10_000.0 * beta.inverse_cdf(confidence))
+}
+
+/// The lowest threshold that carries the promise: the most rejects in calibration whose bound still holds, so that the
+/// fewest defects are missed.
+pub fn calibrate(
+    scores: &[f32],
+    rate_per_10_000: f64,
+    confidence: f64,
+) -> Result<Calibration, CalibrationError> {
+    let sane = (0.0..10_000.0).contains(&rate_per_10_000) && rate_per_10_000 > 0.0;
+    if !sane || !(0.0..1.0).contains(&confidence) || confidence == 0.0 {
+        return Err(CalibrationError::Promise {
+            rate: rate_per_10_000,
+            confidence,
+        });
+    }
+    let sorted = descending(scores)?;
+    let parts = sorted.len();
+    let p = rate_per_10_000 / 10_000.0;
+    let at_most = |k: usize| {
+        Binomial::new(p, parts as u64).is_ok_and(|binomial| binomial.cdf(k as u64) <= 1.0 - confidence)
+    };
+    let Some(allowed) = (0..parts).take_while(|&k| at_most(k)).last() else {
+        return Err(CalibrationError::TooFew {
+            parts,
+            rate: rate_per_10_000,
+            percent: 100.0 * confidence,
+            needed: parts_needed(rate_per_10_000, confidence),
+            best: bound_per_10_000(parts, 0, confidence),
+        });
+    };
+    Ok(at(&sorted, sorted[allowed], confidence))
+}
+
+/// The highest score of the good parts as threshold, with the bound that it happens to carry. For when there are too
+/// few parts for the promise wanted.
+pub fn highest(scores: &[f32], confidence: f64) -> Result<Calibration, CalibrationError> {
+    let sorted = descending(scores)?;
+    Ok(at(&sorted, sorted[0], confidence))
+}
+
+fn descending(scores: &[f32]) -> Result<Vec<f32>, CalibrationError> {
+    if let Some(&score) = scores.iter().find(|score| !score.is_finite()) {
+        return Err(CalibrationError::Score(score));
+    }
+    if scores.is_empty() {
+        return Err(CalibrationError::NoParts);
+    }
+    let mut sorted = scores.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    Ok(sorted)
+}
+
+/// With ties at the threshold fewer parts are rejected than allowed, and the bound is the smaller.
+fn at(sorted: &[f32], threshold: f32, confidence: f64) -> Calibration {
+    let rejected = sorted.iter().take_while(|&&score| score > threshold).count();
+    Calibration {
+        threshold,
+        rejected,
+        bound_per_10_000: bound_per_10_000(sorted.len(), rejected, confidence),
+        confidence,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_sample_sizes() {
+        // Wilks' tables: 59 parts for 5 %, 299 for 1 %, 2995 for 0.1 %, at 95 %.
+        assert_eq!(parts_needed(500.0, 0.95), 59);
+        assert_eq!(parts_needed(100.0, 0.95), 299);
+        assert_eq!(parts_needed(10.0, 0.95), 2_995);
+    }
+
+    #[test]
+    fn bounds_match_scipy() {
+        // scipy.stats.beta.ppf(0.95, k + 1, n - k) of SciPy 1.17.
+        for (n, k, expected) in [(10, 0, 0.258_865_606), (100, 2, 0.061_618_6), (299, 0, 0.009_969_19)] {
+            let found = bound_per_10_000(n, k, 0.95) / 10_000.0;
+            assert!((found - expected).abs() < 1e-6, "{found} for {expected}");
+        }
+        assert_eq!(bound_per_10_000(4, 4, 0.95), 10_000.0);
+    }
+
+    #[test]
+    fn too_few_parts_are_refused_with_the_number_needed() {
+        let scores: Vec<f32> = (0..298).map(|i| i as f32).collect();
+        let error = calibrate(&scores, 100.0, 0.95).unwrap_err().to_string();
+        assert!(error.contains("298 good parts") && error.contains("least 299"), "{error}");
+        let scores: Vec<f32> = (0..299).map(|i| i as f32).collect();
+        let found = calibrate(&scores, 100.0, 0.95).unwrap();
+        assert_eq!((found.threshold, found.rejected), (298.0, 0));
+        assert!(found.bound_per_10_000 <= 100.0);
+    }
+
+    #[test]
+    fn the_lowest_threshold_that_holds_is_chosen() {
+        // 93 parts support one reject at 5 % (Wilks' second order), 92 do not.
+        let scores = |n: usize| (0..n).map(|i| i as f32).collect::<Vec<_>>();
+        assert_eq!(calibrate(&scores(92), 500.0, 0.95).unwrap().rejected, 0);
+        let found = calibrate(&scores(93), 500.0, 0.95).unwrap();
+        assert_eq!((found.threshold, found.rejected), (91.0, 1));
+    }
+
+    #[test]
+    fn the_promise_holds_on_fresh_parts() {
+        // Uniform scores: the true false-reject rate at threshold t is 1 - t. Over many calibrations it may exceed the
+        // promise in at most 5 % of them, give or take chance.
+        use rand::RngExt;
+        let mut rng = crate::seed::generator(1, "test", 0);
+        let broken = (0..2_000)
+            .filter(|_| {
+                let scores: Vec<f32> = (0..120).map(|_| rng.random()).collect();
+                1.0 - calibrate(&scores, 500.0, 0.95).unwrap().threshold > 0.05
+            })
+            .count();
+        assert!(broken < 140, "{broken} of 2000 promises broken");
+        assert!(broken > 10, "{broken} of 2000: the threshold is needlessly high");
+    }
+
+    #[test]
+    fn ties_are_not_rejected() {
+        let mut scores = vec![1.0; 100];
+        scores[0] = 0.5;
+        let found = calibrate(&scores, 1_000.0, 0.95).unwrap();
+        assert_eq!((found.threshold, found.rejected), (1.0, 0));
+        assert!(calibrate(&[f32::NAN], 1_000.0, 0.95).is_err());
+    }
+}

@@ -1,0 +1,125 @@
+//! `host-trainer evaluate`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use edge_runtime::inspector::Inspector;
+use edge_runtime::package::key_id;
+use host_trainer::dataset::test_items;
+use host_trainer::evaluate::{Report, Summary, evaluate, html};
+use host_trainer::files::write_atomic;
+
+use super::package::{ScoringMode, facts, open};
+use super::progress;
+
+/// Measure a package on a labelled data set, with the code that the camera runs.
+///
+/// DATA is in MVTec AD's layout: test/good, test/<kind>, ground_truth/<kind>/<name>_mask.png. Images without a mask
+/// count for image metrics only.
+#[derive(Args)]
+pub(crate) struct Evaluate {
+    /// The package.
+    #[arg(long)]
+    package: PathBuf,
+    /// The data set.
+    #[arg(long)]
+    data: PathBuf,
+    /// Folder for report.html and metrics.json.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Accept only packages signed by this public key; may be given several times.
+    #[arg(long)]
+    trust: Vec<PathBuf>,
+    /// Score in another mode than the package's (its threshold does not apply then).
+    #[arg(long)]
+    scoring: Option<ScoringMode>,
+    /// Most frames shown in the report.
+    #[arg(long, default_value_t = 300)]
+    rows: usize,
+}
+
+impl Evaluate {
+    pub(crate) fn run(self) -> Result<()> {
+        let package = open(&self.package, &self.trust)?;
+        if self.trust.is_empty() {
+            eprintln!("signed by {}; --trust KEY.pub checks whose that is", key_id(package.signer()));
+        }
+        let mut inspector = Inspector::new(&package)?;
+        if let Some(mode) = self.scoring {
+            inspector = inspector.with_scoring(mode.scoring());
+        }
+        let items = test_items(&self.data)?;
+        let bar = progress::bar(items.len(), "scoring");
+        let rows = if self.out.is_some() { self.rows } else { 0 };
+        let evaluation = evaluate(&inspector, &items, rows, &mut |done| {
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
+        for line in &evaluation.skipped {
+            eprintln!("skipped {line}");
+        }
+        if let Some(folder) = &self.out {
+            let manifest = inspector.manifest();
+            let report = Report {
+                title: format!("{} {}", manifest.name, manifest.version),
+                subtitle: format!(
+                    "{}: {} test frames",
+                    self.data.file_name().unwrap_or_default().to_string_lossy(),
+                    evaluation.summary.total.images
+                ),
+                facts: facts(&package),
+            };
+            let page = html(&report, &evaluation);
+            write_atomic(&folder.join("report.html"), page.as_bytes())?;
+            let json = serde_json::to_string_pretty(&evaluation.summary)?;
+            write_atomic(&folder.join("metrics.json"), json.as_bytes())?;
+        }
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&evaluation.summary)?);
+        } else {
+            print(&evaluation.summary);
+            if let Some(folder) = &self.out {
+                println!("report: {}", folder.join("report.html").display());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn print(summary: &Summary) {
+    let figure = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.3}"));
+    let percent =
+        |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{:.1} %", 100.0 * v));
+    println!(
+        "{:<12} {:>6} {:>11} {:>6} {:>10} {:>11} {:>10} {:>7}",
+        "kind", "frames", "pixel AUROC", "AUPRO", "pixel AUPR", "image AUROC", "image AUPR", "misses"
+    );
+    for (name, kind) in summary.kinds.iter().map(|(n, k)| (n.as_str(), k)).chain([("all", &summary.total)]) {
+        println!(
+            "{name:<12} {:>6} {:>11} {:>6} {:>10} {:>11} {:>10} {:>7}",
+            kind.images,
+            figure(kind.pixel_auroc),
+            figure(kind.aupro),
+            figure(kind.pixel_aupr),
+            figure(kind.image_auroc),
+            figure(kind.image_aupr),
+            percent(kind.miss_rate)
+        );
+    }
+    println!("F1-max over pixels {}", figure(summary.total.f1_max));
+    match summary.threshold {
+        Some(threshold) => println!(
+            "threshold {threshold:.4}: false rejects {}, misses {}",
+            percent(summary.total.false_reject_rate),
+            percent(summary.total.miss_rate)
+        ),
+        None => println!("no threshold in force: false rejects and misses cannot be said"),
+    }
+    if let Some(ms) = summary.frame_ms {
+        println!("{ms:.1} ms a frame (median)");
+    }
+}

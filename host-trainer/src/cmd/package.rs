@@ -1,0 +1,373 @@
+//! `host-trainer package`, `calibrate`, `inspect-package` and `keygen`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use ed25519_dalek::SigningKey;
+use edge_runtime::package::{self, Trust, Verified, key_id, read_signing_key, write_key_pair};
+use host_trainer::calibrate::{Calibration, parts_needed};
+use host_trainer::dataset::{Groups, calibration_files};
+use host_trainer::package::{Draft, GoodFrame, PackageOptions, Wanted, calibrate_draft, draft};
+use host_trainer::run_folder::Run;
+use proto::manifest::{InputSize, Manifest, PostProcessing, Roi, Scoring};
+
+use super::progress;
+
+/// Make a key pair for signing packages.
+///
+/// Cameras accept packages of trusted keys only: keep the signing key secret and give cameras its .pub file.
+#[derive(Args)]
+pub(crate) struct Keygen {
+    /// File for the signing key; the public key goes beside it as NAME.pub.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+impl Keygen {
+    pub(crate) fn run(self) -> Result<()> {
+        let mut secret = [0; 32];
+        rand::Rng::fill_bytes(&mut rand::rng(), &mut secret);
+        let key = SigningKey::from_bytes(&secret);
+        let public = write_key_pair(&self.out, &key)?;
+        println!("key {}", key_id(&key.verifying_key()));
+        println!("  {}  keep secret", self.out.display());
+        println!("  {}  give to cameras", public.display());
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ScoringMode {
+    /// One fully-convolutional pass: fast, the default.
+    Full,
+    /// The paper's 65×65 tiles at stride 32, overlapping scores averaged.
+    Tiles,
+}
+
+impl ScoringMode {
+    pub(crate) fn scoring(self) -> Scoring {
+        match self {
+            Self::Full => Scoring::FullyConvolutional,
+            Self::Tiles => Scoring::AveragedTiles { stride_px: 32 },
+        }
+    }
+}
+
+/// What the threshold shall promise.
+#[derive(Args)]
+struct PromiseArgs {
+    /// Promise wanted: at most this many false rejects per 10,000 parts. Refused if there are too few good parts;
+    /// without it the threshold is the highest good score, and what that may promise is said.
+    #[arg(long)]
+    promise: Option<f64>,
+    /// Confidence of the promise.
+    #[arg(long, default_value_t = 0.95)]
+    confidence: f64,
+}
+
+impl PromiseArgs {
+    fn wanted(&self) -> Result<Wanted> {
+        if !(self.confidence > 0.0 && self.confidence < 1.0) {
+            bail!("--confidence expects a number between 0 and 1, found {}", self.confidence);
+        }
+        Ok(match self.promise {
+            Some(per_10_000) => Wanted::Promise {
+                per_10_000,
+                confidence: self.confidence,
+            },
+            None => Wanted::Highest {
+                confidence: self.confidence,
+            },
+        })
+    }
+}
+
+/// Export a training run as a signed model package.
+///
+/// The threshold is calibrated on the images that training held out (train --hold-out); where none were, use
+/// `host-trainer calibrate` with good images afterwards.
+#[derive(Args)]
+pub(crate) struct Package {
+    /// Folder of the training run; its last checkpoint is used.
+    #[arg(long)]
+    run: PathBuf,
+    /// Signing key (make one with `host-trainer keygen`).
+    #[arg(long)]
+    key: PathBuf,
+    /// File to write.
+    #[arg(long)]
+    out: PathBuf,
+    /// Name of the product.
+    #[arg(long)]
+    name: String,
+    /// Version of the model.
+    #[arg(long, default_value = "1")]
+    version: String,
+    /// Scoring mode.
+    #[arg(long, default_value = "full")]
+    scoring: ScoringMode,
+    /// Smooth the map with a Gaussian of this sigma in map pixels.
+    #[arg(long, default_value_t = 0.0)]
+    smooth: f32,
+    /// Remove specks smaller than this window in map pixels (odd).
+    #[arg(long, default_value_t = 0)]
+    open: u16,
+    /// Fill gaps smaller than this window in map pixels (odd).
+    #[arg(long, default_value_t = 0)]
+    close: u16,
+    /// Take the threshold from the training images where none were held out: no promise, and the package says so.
+    #[arg(long, conflicts_with = "promise")]
+    threshold_from_training: bool,
+    #[command(flatten)]
+    promise: PromiseArgs,
+    /// Also write the plain ONNX graph here.
+    #[arg(long)]
+    onnx: Option<PathBuf>,
+}
+
+impl Package {
+    pub(crate) fn run(self) -> Result<()> {
+        let key = signing_key(&self.key)?;
+        let options = PackageOptions {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            scoring: self.scoring.scoring(),
+            post: PostProcessing {
+                smooth_sigma_px: self.smooth,
+                open_px: self.open,
+                close_px: self.close,
+            },
+            roi: Roi::Whole,
+        };
+        let mut draft = draft(&self.run, &options)?;
+        let run = Run::read(&self.run)?;
+        let frames: Vec<GoodFrame> = if self.threshold_from_training {
+            let good = |file: &PathBuf| GoodFrame {
+                part: file.display().to_string(),
+                file: file.clone(),
+            };
+            run.train_files.iter().map(good).collect()
+        } else {
+            let pairs = run.held_out.iter().zip(&run.held_out_parts);
+            pairs
+                .map(|(file, part)| GoodFrame {
+                    file: file.clone(),
+                    part: part.clone(),
+                })
+                .collect()
+        };
+        let wanted = if self.threshold_from_training {
+            Wanted::FromTraining
+        } else {
+            self.promise.wanted()?
+        };
+        if frames.is_empty() {
+            if self.promise.promise.is_some() {
+                bail!("training held no images out, so nothing can be promised; train with --hold-out");
+            }
+            eprintln!("no threshold: training held no images out; next: host-trainer calibrate");
+        } else {
+            threshold(&mut draft, &frames, wanted, &key)?;
+        }
+        package::write_replacing(&self.out, &draft.sign(&key)?)?;
+        if let Some(path) = &self.onnx {
+            host_trainer::files::write_atomic(path, &draft.onnx)?;
+        }
+        println!("{}: {} {}", self.out.display(), self.name, self.version);
+        Ok(())
+    }
+}
+
+/// Give a package a threshold from good images that it was not trained on, and sign it anew.
+#[derive(Args)]
+pub(crate) struct Calibrate {
+    /// The package.
+    #[arg(long)]
+    package: PathBuf,
+    /// Folder of good images (of an MVTec-layout folder, test/good).
+    #[arg(long)]
+    good: PathBuf,
+    /// Signing key.
+    #[arg(long)]
+    key: PathBuf,
+    /// File to write (default: the package is replaced).
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// CSV (file,group), paths relative to --good: images of one part count as one.
+    #[arg(long)]
+    groups: Option<PathBuf>,
+    #[command(flatten)]
+    promise: PromiseArgs,
+}
+
+impl Calibrate {
+    pub(crate) fn run(self) -> Result<()> {
+        let key = signing_key(&self.key)?;
+        let mut draft = Draft::from_package(&open(&self.package, &[])?);
+        let groups = match &self.groups {
+            Some(path) => Groups::read(path, &self.good)?,
+            None => Groups::default(),
+        };
+        let frames: Vec<GoodFrame> = calibration_files(&self.good)?
+            .into_iter()
+            .map(|file| GoodFrame {
+                part: groups.part(&file),
+                file,
+            })
+            .collect();
+        threshold(&mut draft, &frames, self.promise.wanted()?, &key)?;
+        let out = self.out.as_ref().unwrap_or(&self.package);
+        package::write_replacing(out, &draft.sign(&key)?)?;
+        println!("{}: calibrated", out.display());
+        Ok(())
+    }
+}
+
+fn threshold(draft: &mut Draft, frames: &[GoodFrame], wanted: Wanted, key: &SigningKey) -> Result<()> {
+    let bar = progress::bar(frames.len(), "calibrating");
+    let found = calibrate_draft(draft, frames, wanted, key, &mut |done| {
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    println!("{}", in_words(&draft.manifest, &found));
+    Ok(())
+}
+
+fn in_words(manifest: &Manifest, found: &Calibration) -> String {
+    let parts = manifest.threshold.as_ref().map_or(0, |threshold| threshold.parts);
+    let mut text = format!("threshold {:.4} from {parts} good parts", found.threshold);
+    match manifest.threshold.as_ref().and_then(|threshold| threshold.promise) {
+        None => text.push_str(": from training images, no promise"),
+        Some(promise) => {
+            let bound = promise.max_false_rejects_per_10_000;
+            let confidence = 100.0 * promise.confidence;
+            text.push_str(&format!(
+                ": at most {bound:.0} false rejects per 10,000 parts at {confidence:.0} % confidence"
+            ));
+            if bound > 100.0 {
+                let needed = parts_needed(100.0, promise.confidence);
+                text.push_str(&format!(" (100 per 10,000 would need {needed} good parts held out)"));
+            }
+        }
+    }
+    text
+}
+
+/// Show what a package says of itself.
+#[derive(Args)]
+pub(crate) struct InspectPackage {
+    /// The package.
+    package: PathBuf,
+    /// Accept only packages signed by this public key; may be given several times.
+    #[arg(long)]
+    trust: Vec<PathBuf>,
+    /// Write the plain ONNX graph here.
+    #[arg(long)]
+    onnx: Option<PathBuf>,
+    /// Print the manifest as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl InspectPackage {
+    pub(crate) fn run(self) -> Result<()> {
+        let verified = open(&self.package, &self.trust)?;
+        if let Some(path) = &self.onnx {
+            host_trainer::files::write_atomic(path, verified.onnx())?;
+        }
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(verified.manifest())?);
+            return Ok(());
+        }
+        let facts = facts(&verified);
+        let widest = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, value) in facts {
+            println!("{name:widest$}  {value}");
+        }
+        Ok(())
+    }
+}
+
+/// Reads and verifies a package; with `trust`, only packages of those keys.
+pub(crate) fn open(path: &Path, trust: &[PathBuf]) -> Result<Verified> {
+    let keys = trust
+        .iter()
+        .map(|path| package::read_public_key(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    let trust = if keys.is_empty() { Trust::AnySigner } else { Trust::Only(keys) };
+    Ok(package::read(path, &trust)?)
+}
+
+/// A package in words, as name and value.
+pub(crate) fn facts(package: &Verified) -> Vec<(String, String)> {
+    let manifest = package.manifest();
+    let training = &manifest.training;
+    let size = match manifest.input.size {
+        InputSize::Native => "as captured".to_owned(),
+        InputSize::Fixed {
+            width_px,
+            height_px,
+        } => format!("{width_px}×{height_px} px"),
+    };
+    let scoring = match manifest.scoring {
+        Scoring::FullyConvolutional => "one fully-convolutional pass".to_owned(),
+        Scoring::AveragedTiles { stride_px } => format!("tiles at stride {stride_px} px, averaged"),
+    };
+    let threshold = manifest.threshold.as_ref().map_or_else(
+        || "none: not calibrated".to_owned(),
+        |threshold| {
+            let promise = threshold.promise.map_or_else(
+                || "no promise".to_owned(),
+                |promise| {
+                    format!(
+                        "at most {:.0} false rejects per 10,000 parts at {:.0} % confidence",
+                        promise.max_false_rejects_per_10_000,
+                        100.0 * promise.confidence
+                    )
+                },
+            );
+            format!("{:.4}, {promise} ({}; {} good parts)", threshold.value, threshold.note, threshold.parts)
+        },
+    );
+    let post = manifest.post;
+    let fact = |name: &str, value: String| (name.to_owned(), value);
+    vec![
+        fact("model", format!("{} {}", manifest.name, manifest.version)),
+        fact("signed by", key_id(package.signer())),
+        fact("threshold", threshold),
+        fact("input", format!("{size}, {:?}", manifest.input.colour).to_lowercase()),
+        fact("scoring", scoring),
+        fact(
+            "post-processing",
+            if post == PostProcessing::default() {
+                "none".to_owned()
+            } else {
+                format!("smooth {} px, open {} px, close {} px", post.smooth_sigma_px, post.open_px, post.close_px)
+            },
+        ),
+        fact("network", format!("width {}, {} channels", manifest.network.width, manifest.network.channels)),
+        fact(
+            "training",
+            format!(
+                "{:?}, {} loss, {} activation, {} iterations of {} tiles, seed {}, {:.1} min, {} images ({} held out)",
+                training.mode,
+                training.loss,
+                training.activation,
+                training.iterations,
+                training.batch,
+                training.seed,
+                f64::from(training.seconds) / 60.0,
+                training.file_ids.len(),
+                training.held_out_images
+            ),
+        ),
+        fact("features", training.features.clone()),
+        fact("noise", training.noise.clone()),
+        fact("golden tiles", manifest.golden.len().to_string()),
+    ]
+}
+
+fn signing_key(path: &Path) -> Result<SigningKey> {
+    read_signing_key(path).context("no signing key; `host-trainer keygen` makes one")
+}

@@ -1,0 +1,143 @@
+//! Threshold curves from scores in descending order: ROC, precision-recall, F1, per-region overlap.
+//!
+//! Ties move together: a threshold either lies above all equal scores or below all of them.
+
+/// Counts at the thresholds of a descending sweep; pure arithmetic, no storage of scores.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    positives: f64,
+    negatives: f64,
+    true_positives: f64,
+    false_positives: f64,
+    area: f64,
+    average_precision: f64,
+    best_f1: f64,
+    best_threshold: f32,
+    roc: Vec<[f64; 2]>,
+}
+
+/// Points that a curve is thinned to for drawing.
+const DRAWN: f64 = 800.0;
+
+/// What a sweep measured.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Swept {
+    pub(super) auroc: f64,
+    pub(super) average_precision: f64,
+    pub(super) f1_max: f64,
+    /// The highest threshold with F1-max, as "reject iff score ≥ threshold".
+    pub(super) f1_threshold: f32,
+    pub(super) roc: Vec<[f64; 2]>,
+}
+
+impl Sweep {
+    /// A sweep over this many defect and defect-free items.
+    pub(super) fn new(positives: u64, negatives: u64) -> Self {
+        Self {
+            positives: positives as f64,
+            negatives: negatives as f64,
+            true_positives: 0.0,
+            false_positives: 0.0,
+            area: 0.0,
+            average_precision: 0.0,
+            best_f1: 0.0,
+            best_threshold: f32::INFINITY,
+            roc: vec![[0.0, 0.0]],
+        }
+    }
+
+    /// All items of the next lower score.
+    pub(super) fn step(&mut self, score: f32, positives: u64, negatives: u64) {
+        let (positives, negatives) = (positives as f64, negatives as f64);
+        self.area += negatives * (self.true_positives + positives / 2.0);
+        self.true_positives += positives;
+        self.false_positives += negatives;
+        let precision = self.true_positives / (self.true_positives + self.false_positives);
+        self.average_precision += positives * precision;
+        let f1 = 2.0 * self.true_positives
+            / (self.true_positives + self.false_positives + self.positives);
+        if f1 > self.best_f1 {
+            self.best_f1 = f1;
+            self.best_threshold = score;
+        }
+        let point = [
+            self.false_positives / self.negatives,
+            self.true_positives / self.positives,
+        ];
+        push_thinned(&mut self.roc, point);
+    }
+
+    /// `None` where there is only one class.
+    pub(super) fn finish(mut self) -> Option<Swept> {
+        if self.positives == 0.0 || self.negatives == 0.0 {
+            return None;
+        }
+        self.roc.push([1.0, 1.0]);
+        Some(Swept {
+            auroc: self.area / (self.positives * self.negatives),
+            average_precision: self.average_precision / self.positives,
+            f1_max: self.best_f1,
+            f1_threshold: self.best_threshold,
+            roc: self.roc,
+        })
+    }
+}
+
+/// The per-region-overlap curve: mean overlap of regions against the false-positive rate (Bergmann et al. 2021).
+#[derive(Debug)]
+pub(super) struct Overlap {
+    regions: f64,
+    negatives: f64,
+    limit: f64,
+    false_positives: f64,
+    overlap: f64,
+    area: f64,
+    curve: Vec<[f64; 2]>,
+}
+
+impl Overlap {
+    /// To be integrated up to the false-positive rate `limit`.
+    pub(super) fn new(regions: usize, negatives: u64, limit: f64) -> Self {
+        Self {
+            regions: regions as f64,
+            negatives: negatives as f64,
+            limit,
+            false_positives: 0.0,
+            overlap: 0.0,
+            area: 0.0,
+            curve: vec![[0.0, 0.0]],
+        }
+    }
+
+    /// All pixels of the next lower score: `covered` is the sum of 1 / (region's area) of its defect pixels.
+    pub(super) fn step(&mut self, covered: f64, negatives: u64) {
+        let (x0, y0) = (self.false_positives / self.negatives, self.overlap / self.regions);
+        self.false_positives += negatives as f64;
+        self.overlap += covered;
+        let (x1, y1) = (self.false_positives / self.negatives, self.overlap / self.regions);
+        if x0 < self.limit {
+            // The last trapezoid ends at the limit, its height interpolated.
+            let end = x1.min(self.limit);
+            let height = if x1 > x0 { y0 + (y1 - y0) * (end - x0) / (x1 - x0) } else { y1 };
+            self.area += (end - x0) * (y0 + height) / 2.0;
+            push_thinned(&mut self.curve, [x1, y1]);
+        }
+    }
+
+    /// The area, normalised by the limit, and the curve; `None` without regions or without defect-free pixels.
+    pub(super) fn finish(self) -> Option<(f64, Vec<[f64; 2]>)> {
+        if self.regions == 0.0 || self.negatives == 0.0 {
+            return None;
+        }
+        Some((self.area / self.limit, self.curve))
+    }
+}
+
+fn push_thinned(curve: &mut Vec<[f64; 2]>, point: [f64; 2]) {
+    let far = curve.last().is_none_or(|last| {
+        (point[0] - last[0]).abs() + (point[1] - last[1]).abs() >= 2.0 / DRAWN
+    });
+    if far {
+        curve.push(point);
+    }
+}

@@ -1,0 +1,86 @@
+//! Image metrics: how well frame scores tell defect frames from good ones, and what a threshold does.
+
+use super::curve::Sweep;
+
+/// A frame's score and label.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scored {
+    /// Its score.
+    pub score: f32,
+    /// Whether it is labelled defective.
+    pub defect: bool,
+}
+
+/// What was measured; `None` where there is nothing of the class.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageResult {
+    /// Area under the ROC curve.
+    pub auroc: Option<f64>,
+    /// Average precision.
+    pub aupr: Option<f64>,
+    /// Good frames rejected at the threshold, as a fraction.
+    pub false_reject_rate: Option<f64>,
+    /// Defect frames passed at the threshold, as a fraction.
+    pub miss_rate: Option<f64>,
+}
+
+/// Measures frames; a frame is rejected iff its score is greater than `threshold`. Scores must be finite.
+pub fn measure(frames: &[Scored], threshold: Option<f32>) -> ImageResult {
+    let mut sorted = frames.to_vec();
+    sorted.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let defects = frames.iter().filter(|frame| frame.defect).count() as u64;
+    let mut sweep = Sweep::new(defects, frames.len() as u64 - defects);
+    for equal in sorted.chunk_by(|a, b| a.score == b.score) {
+        let positives = equal.iter().filter(|frame| frame.defect).count() as u64;
+        sweep.step(equal[0].score, positives, equal.len() as u64 - positives);
+    }
+    let swept = sweep.finish();
+    let rate = |defect: bool, counted: &dyn Fn(f32) -> bool| {
+        let class: Vec<f32> =
+            frames.iter().filter(|frame| frame.defect == defect).map(|frame| frame.score).collect();
+        let hits = class.iter().filter(|&&score| counted(score)).count();
+        (!class.is_empty()).then(|| hits as f64 / class.len() as f64)
+    };
+    ImageResult {
+        auroc: swept.as_ref().map(|swept| swept.auroc),
+        aupr: swept.as_ref().map(|swept| swept.average_precision),
+        false_reject_rate: threshold.and_then(|t| rate(false, &|score| score > t)),
+        miss_rate: threshold.and_then(|t| rate(true, &|score| score <= t)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frames(list: &[(f32, bool)]) -> Vec<Scored> {
+        list.iter().map(|&(score, defect)| Scored { score, defect }).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn auroc_is_the_mann_whitney_statistic(list in proptest::collection::vec((0u8..12, any::<bool>()), 1..60)) {
+            let list: Vec<(f32, bool)> = list.into_iter().map(|(s, d)| (f32::from(s), d)).collect();
+            let of = |wanted: bool| list.iter().filter(move |f| f.1 == wanted).map(|f| f.0);
+            let pairs: Vec<f64> = of(true)
+                .flat_map(|p| of(false).map(move |n| if p > n { 1.0 } else if p == n { 0.5 } else { 0.0 }))
+                .collect();
+            let found = measure(&frames(&list), None).auroc;
+            if pairs.is_empty() {
+                prop_assert_eq!(found, None);
+            } else {
+                let expected = pairs.iter().sum::<f64>() / pairs.len() as f64;
+                prop_assert!((found.unwrap() - expected).abs() < 1e-9);
+            }
+        }
+    }
+
+    #[test]
+    fn the_threshold_itself_passes() {
+        let found = measure(&frames(&[(1.0, false), (2.0, false), (2.0, true), (3.0, true)]), Some(2.0));
+        assert_eq!((found.false_reject_rate, found.miss_rate), (Some(0.0), Some(0.5)));
+        let good_only = measure(&frames(&[(1.0, false)]), Some(0.5));
+        assert_eq!((good_only.false_reject_rate, good_only.miss_rate), (Some(1.0), None));
+    }
+}

@@ -1,0 +1,195 @@
+//! `report.html`: one self-contained page for people; no script, no network.
+
+use std::io::Cursor;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use edge_runtime::inspect::verdict::Verdict;
+use image::{ImageFormat, RgbImage};
+use maud::{DOCTYPE, Markup, PreEscaped, html as markup};
+
+use super::summary::{KindSummary, Summary};
+use super::{Evaluation, PRO_LIMIT, Row, chart};
+
+/// What the page says beside the measurement.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Name and version of the model.
+    pub title: String,
+    /// Name and size of the data set.
+    pub subtitle: String,
+    /// What is worth knowing of model and threshold, as name and value.
+    pub facts: Vec<(String, String)>,
+}
+
+const STYLE: &str = "
+:root{color-scheme:light dark;--ink:#1c2024;--soft:#5c656e;--line:#d8dde2;--card:#f6f7f9;--bad:#c0342b;--ok:#22713c}
+@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#a3abb3;--line:#3a4148;--card:#1e2226;--bad:#ff8a80;--ok:#7fd59a}}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);max-width:1100px;margin:0 auto;padding:1rem}
+h1{margin:.5rem 0 0;font-size:1.6rem}h2{margin:2rem 0 .5rem;font-size:1.2rem}p{margin:.3rem 0}.soft{color:var(--soft)}
+.cards{display:flex;flex-wrap:wrap;gap:.6rem;margin:1rem 0}.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem .9rem;min-width:9rem}
+.card b{display:block;font-size:1.5rem;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid var(--line)}th:first-child,td:first-child{text-align:left}
+.scroll{overflow-x:auto}dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1rem}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+.charts{display:flex;flex-wrap:wrap;gap:1rem}.charts figure{margin:0;max-width:100%}svg{max-width:100%;height:auto}figcaption{font-size:.85rem;color:var(--soft)}
+.row{border-top:1px solid var(--line);padding:.8rem 0;break-inside:avoid}.row.wrong{border-left:4px solid var(--bad);padding-left:.7rem}
+.pictures{display:grid;grid-template-columns:repeat(4,1fr);gap:.5rem}.pictures img{width:100%;height:auto;image-rendering:auto;border-radius:4px}
+.pictures figure{margin:0}@media(max-width:600px){.pictures{grid-template-columns:repeat(2,1fr)}}
+.bad{color:var(--bad);font-weight:600}.ok{color:var(--ok);font-weight:600}";
+
+/// The page.
+pub fn html(report: &Report, evaluation: &Evaluation) -> String {
+    let summary = &evaluation.summary;
+    let mut rows: Vec<&Row> = evaluation.rows.iter().collect();
+    rows.sort_by_key(|row| (!is_wrong(row), !row.defect, row.kind.clone(), row.name.clone()));
+    let scores = |defect: bool| -> Vec<f32> {
+        let of_class = evaluation.rows.iter().filter(|row| row.defect == defect);
+        of_class.map(|row| row.score).collect()
+    };
+    let page = markup! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (report.title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { (report.title) }
+                p .soft { (report.subtitle) }
+                (cards(&summary.total))
+                @if let Some(sentence) = decisions(summary) { p { (sentence) } }
+                h2 { "Model and threshold" }
+                dl { @for (name, value) in &report.facts { dt { (name) } dd { (value) } } }
+                h2 { "By kind of defect" }
+                (kinds(summary))
+                h2 { "Curves" }
+                div .charts {
+                    @if !evaluation.roc.is_empty() {
+                        figure { (PreEscaped(chart::curve(&evaluation.roc, 1.0, "true-positive rate"))) figcaption { "ROC over pixels" } }
+                    }
+                    @if !evaluation.pro.is_empty() {
+                        figure { (PreEscaped(chart::curve(&evaluation.pro, PRO_LIMIT, "mean region overlap"))) figcaption { "Per-region overlap, to 30 % false-positive rate" } }
+                    }
+                    figure { (PreEscaped(chart::histogram(&scores(false), &scores(true), summary.threshold))) figcaption { "Frame scores: good blue, defect red, threshold grey" } }
+                }
+                h2 { "Frames" }
+                @if rows.len() < summary.total.images {
+                    p .soft { "The first " (rows.len()) " of " (summary.total.images) "." }
+                }
+                p .soft { "Wrong decisions first. Heat maps are brightest at twice the threshold (without a threshold: at each frame's own peak)." }
+                @for row in rows { (frame(row)) }
+            }
+        }
+    };
+    page.into_string()
+}
+
+fn is_wrong(row: &Row) -> bool {
+    match row.verdict {
+        Some(Verdict::Ng) => !row.defect,
+        Some(Verdict::Ok) => row.defect,
+        None => false,
+    }
+}
+
+fn figure(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"))
+}
+
+fn percent(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{:.1} %", 100.0 * value))
+}
+
+fn cards(total: &KindSummary) -> Markup {
+    let card = |name: &str, value: String| markup! { div .card { b { (value) } (name) } };
+    markup! {
+        div .cards {
+            (card("pixel AUROC", figure(total.pixel_auroc)))
+            (card("AUPRO (30 %)", figure(total.aupro)))
+            (card("image AUROC", figure(total.image_auroc)))
+            (card("false rejects", percent(total.false_reject_rate)))
+            (card("misses", percent(total.miss_rate)))
+        }
+    }
+}
+
+/// The result in a sentence.
+fn decisions(summary: &Summary) -> Option<String> {
+    let good = summary.good_images;
+    let defects = summary.total.images - good;
+    let rejected = summary.total.false_reject_rate? * good as f64;
+    let missed = summary.total.miss_rate? * defects as f64;
+    Some(format!(
+        "At the package's threshold, {rejected:.0} of {good} good frames are rejected and {missed:.0} of {defects} defect frames pass."
+    ))
+}
+
+fn kinds(summary: &Summary) -> Markup {
+    let row = |name: &str, kind: &KindSummary| {
+        markup! {
+            tr {
+                th scope="row" { (name) }
+                td { (kind.images) } td { (kind.with_ground_truth) }
+                td { (figure(kind.pixel_auroc)) } td { (figure(kind.aupro)) } td { (figure(kind.pixel_aupr)) }
+                td { (figure(kind.image_auroc)) } td { (figure(kind.image_aupr)) } td { (percent(kind.miss_rate)) }
+            }
+        }
+    };
+    markup! {
+        div .scroll {
+            table {
+                thead { tr {
+                    @for name in ["kind", "frames", "with ground truth", "pixel AUROC", "AUPRO", "pixel AUPR", "image AUROC", "image AUPR", "misses"] {
+                        th scope="col" { (name) }
+                    }
+                } }
+                tbody {
+                    @for (name, kind) in &summary.kinds { (row(name, kind)) }
+                    (row("all", &summary.total))
+                }
+            }
+        }
+    }
+}
+
+fn frame(row: &Row) -> Markup {
+    let wrong = is_wrong(row);
+    let words = match (row.verdict, wrong) {
+        (Some(Verdict::Ng), true) => "NG: false reject",
+        (Some(Verdict::Ok), true) => "OK: missed",
+        (Some(Verdict::Ng), false) => "NG",
+        (Some(Verdict::Ok), false) => "OK",
+        (None, _) => "no threshold",
+    };
+    let pictures = [
+        ("input", Some(&row.pictures.input)),
+        ("anomaly map", Some(&row.pictures.heat)),
+        ("above the threshold", row.pictures.overlay.as_ref()),
+        ("ground truth", row.pictures.truth.as_ref()),
+    ];
+    markup! {
+        section .row .wrong[wrong] {
+            p {
+                b { (row.kind) " / " (row.name) } " · score " (format!("{:.3}", row.score)) " · "
+                span .bad[wrong] .ok[!wrong && row.verdict.is_some()] { (words) }
+                @if row.regions > 0 { " · " (row.regions) @if row.regions == 1 { " region" } @else { " regions" } }
+            }
+            div .pictures {
+                @for (name, picture) in pictures {
+                    @if let Some(uri) = picture.and_then(data_uri) {
+                        figure { img src=(uri) alt={ (name) " of " (row.kind) " " (row.name) } loading="lazy"; figcaption { (name) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// JPEG, so that hundreds of frames fit in a page. `None` if it cannot be encoded: the row stays without it.
+fn data_uri(picture: &RgbImage) -> Option<String> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Jpeg).ok()?;
+    Some(format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes.into_inner())))
+}

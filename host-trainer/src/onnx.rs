@@ -1,0 +1,300 @@
+//! Writes the network as ONNX (opset 13, IR 8): static weights, dynamic N, H and W.
+//!
+//! The graph's output is always a shift whose magnitude is the score, whatever the training mode, so that the runtime
+//! needs to know one kind of graph: for the baselines the graph also applies the output activation and subtracts the
+//! input. Own writer, because tch has no exporter; the messages below are the part of onnx.proto3 that it needs.
+
+use proto::manifest::TrainingMode;
+
+use crate::network::{KERNEL, LEAK, LayerShape, OutputActivation, PADDING, STRIDE};
+
+/// ONNX operator set.
+const OPSET: i64 = 13;
+/// ONNX intermediate representation.
+const IR: i64 = 8;
+/// Name of the input, N × C × H × W in [-1, 1].
+pub const INPUT: &str = "input";
+/// Name of the output, of the same shape.
+pub const OUTPUT: &str = "anomaly";
+
+/// One layer with its weights in PyTorch's order.
+#[derive(Debug, Clone)]
+pub struct LayerWeights {
+    /// Its place in the network.
+    pub shape: LayerShape,
+    /// See [`LayerShape::weight_size`].
+    pub weight: Vec<f32>,
+    /// One value an output channel.
+    pub bias: Vec<f32>,
+}
+
+/// The graph as bytes. `metadata` ends up in `metadata_props`.
+pub fn export(
+    layers: &[LayerWeights],
+    mode: TrainingMode,
+    activation: OutputActivation,
+    metadata: &[(String, String)],
+) -> Vec<u8> {
+    let channels = layers.first().map_or(0, |layer| layer.shape.inputs);
+    let mut graph = Graph {
+        name: "awr".to_owned(),
+        input: vec![value_info(INPUT, channels)],
+        output: vec![value_info(OUTPUT, channels)],
+        ..Graph::default()
+    };
+    let mut current = INPUT.to_owned();
+    for (index, layer) in layers.iter().enumerate() {
+        let name = layer.shape.name;
+        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+        graph.initializer.push(tensor(&weight, &layer.shape.weight_size(), &layer.weight));
+        graph.initializer.push(tensor(&bias, &[layer.shape.outputs], &layer.bias));
+        let op = if layer.shape.transposed { "ConvTranspose" } else { "Conv" };
+        let attributes = vec![
+            ints("kernel_shape", &[KERNEL; 2]),
+            ints("strides", &[STRIDE; 2]),
+            ints("pads", &[PADDING; 4]),
+        ];
+        let last = index + 1 == layers.len();
+        let plain = last && mode == TrainingMode::Direct;
+        let out = if plain { OUTPUT.to_owned() } else { format!("{name}.out") };
+        graph.node.push(node(op, &[&current, &weight, &bias], &out, attributes));
+        current = out;
+        if !last {
+            let out = format!("{name}.relu");
+            let slope = vec![float("alpha", LEAK as f32)];
+            graph.node.push(node("LeakyRelu", &[&current], &out, slope));
+            current = out;
+        }
+    }
+    if mode != TrainingMode::Direct {
+        let image = activate(&mut graph, &current, activation);
+        graph.node.push(node("Sub", &[&image, INPUT], OUTPUT, Vec::new()));
+    }
+    let model = Model {
+        ir_version: IR,
+        producer_name: "host-trainer".to_owned(),
+        producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        graph: Some(graph),
+        opset_import: vec![OperatorSet {
+            domain: String::new(),
+            version: OPSET,
+        }],
+        metadata_props: metadata
+            .iter()
+            .map(|(key, value)| StringEntry {
+                key: key.clone(),
+                value: value.clone(),
+            })
+            .collect(),
+    };
+    prost::Message::encode_to_vec(&model)
+}
+
+/// RefReLU(x) = clip(x) + 0.01 (x - clip(x)) (paper, IV-D), or the ablation's alternatives.
+fn activate(graph: &mut Graph, input: &str, activation: OutputActivation) -> String {
+    match activation {
+        OutputActivation::None => input.to_owned(),
+        OutputActivation::Tanh => {
+            graph.node.push(node("Tanh", &[input], "image", Vec::new()));
+            "image".to_owned()
+        }
+        OutputActivation::RefRelu => {
+            for (name, value) in [("low", -1.0), ("high", 1.0), ("leak", LEAK as f32)] {
+                graph.initializer.push(tensor(name, &[], &[value]));
+            }
+            let mut add = |op, inputs: &[&str], out| {
+                graph.node.push(node(op, inputs, out, Vec::new()));
+            };
+            add("Clip", &[input, "low", "high"], "inside");
+            add("Sub", &[input, "inside"], "beyond");
+            add("Mul", &["beyond", "leak"], "leaked");
+            add("Add", &["inside", "leaked"], "image");
+            "image".to_owned()
+        }
+    }
+}
+
+fn node(op: &str, inputs: &[&str], output: &str, attribute: Vec<Attribute>) -> Node {
+    Node {
+        input: inputs.iter().map(|&name| name.to_owned()).collect(),
+        output: vec![output.to_owned()],
+        name: format!("{op}:{output}"),
+        op_type: op.to_owned(),
+        attribute,
+    }
+}
+
+fn ints(name: &str, values: &[i64]) -> Attribute {
+    Attribute {
+        name: name.to_owned(),
+        ints: values.to_vec(),
+        kind: 7,
+        f: 0.0,
+    }
+}
+
+fn float(name: &str, f: f32) -> Attribute {
+    Attribute {
+        name: name.to_owned(),
+        ints: Vec::new(),
+        kind: 1,
+        f,
+    }
+}
+
+fn tensor(name: &str, dims: &[i64], values: &[f32]) -> TensorData {
+    TensorData {
+        dims: dims.to_vec(),
+        data_type: 1,
+        name: name.to_owned(),
+        raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    }
+}
+
+fn value_info(name: &str, channels: i64) -> ValueInfo {
+    let named = |name: &str| Dimension {
+        value: Some(dimension::Value::Param(name.to_owned())),
+    };
+    let fixed = Dimension {
+        value: Some(dimension::Value::Value(channels)),
+    };
+    ValueInfo {
+        name: name.to_owned(),
+        kind: Some(Type {
+            tensor: Some(TensorType {
+                element: 1,
+                shape: Some(Shape {
+                    dim: vec![named("N"), fixed, named("H"), named("W")],
+                }),
+            }),
+        }),
+    }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Model {
+    #[prost(int64, tag = "1")]
+    ir_version: i64,
+    #[prost(string, tag = "2")]
+    producer_name: String,
+    #[prost(string, tag = "3")]
+    producer_version: String,
+    #[prost(message, optional, tag = "7")]
+    graph: Option<Graph>,
+    #[prost(message, repeated, tag = "8")]
+    opset_import: Vec<OperatorSet>,
+    #[prost(message, repeated, tag = "14")]
+    metadata_props: Vec<StringEntry>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct OperatorSet {
+    #[prost(string, tag = "1")]
+    domain: String,
+    #[prost(int64, tag = "2")]
+    version: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StringEntry {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(string, tag = "2")]
+    value: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Graph {
+    #[prost(message, repeated, tag = "1")]
+    node: Vec<Node>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(message, repeated, tag = "5")]
+    initializer: Vec<TensorData>,
+    #[prost(message, repeated, tag = "11")]
+    input: Vec<ValueInfo>,
+    #[prost(message, repeated, tag = "12")]
+    output: Vec<ValueInfo>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Node {
+    #[prost(string, repeated, tag = "1")]
+    input: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    output: Vec<String>,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(string, tag = "4")]
+    op_type: String,
+    #[prost(message, repeated, tag = "5")]
+    attribute: Vec<Attribute>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Attribute {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(float, tag = "2")]
+    f: f32,
+    #[prost(int64, repeated, tag = "8")]
+    ints: Vec<i64>,
+    #[prost(int32, tag = "20")]
+    kind: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TensorData {
+    #[prost(int64, repeated, tag = "1")]
+    dims: Vec<i64>,
+    #[prost(int32, tag = "2")]
+    data_type: i32,
+    #[prost(string, tag = "8")]
+    name: String,
+    #[prost(bytes = "vec", tag = "9")]
+    raw_data: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ValueInfo {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "2")]
+    kind: Option<Type>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Type {
+    #[prost(message, optional, tag = "1")]
+    tensor: Option<TensorType>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TensorType {
+    #[prost(int32, tag = "1")]
+    element: i32,
+    #[prost(message, optional, tag = "2")]
+    shape: Option<Shape>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Shape {
+    #[prost(message, repeated, tag = "1")]
+    dim: Vec<Dimension>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Dimension {
+    #[prost(oneof = "dimension::Value", tags = "1, 2")]
+    value: Option<dimension::Value>,
+}
+
+mod dimension {
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub(super) enum Value {
+        #[prost(int64, tag = "1")]
+        Value(i64),
+        #[prost(string, tag = "2")]
+        Param(String),
+    }
+}

@@ -1,0 +1,371 @@
+//! From a training run to a model package, and from good frames to its threshold.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ed25519_dalek::SigningKey;
+use edge_runtime::infer::{Engine, InferError};
+use edge_runtime::inspect::frame::Frame;
+use edge_runtime::inspect::preprocess::{PreprocessError, prepare};
+use edge_runtime::inspector::{InspectError, Inspector};
+use edge_runtime::io::image_file::{ImageFileError, read_frame};
+use edge_runtime::package::{Loaded, PackageError, Trust, Verified, encode, golden_scores};
+use proto::manifest::{
+    GoldenTile, Histogram, Input, MANIFEST_FORMAT, Manifest, Network as NetworkShape,
+    NormalScores, PostProcessing, Promise, Roi, Scoring, TILE_PX, Threshold, Training,
+};
+use sha2::{Digest, Sha256};
+
+use crate::calibrate::{Calibration, CalibrationError, calibrate, highest};
+use crate::dataset::{DatasetError, cut_tile, digest_of_files, file_digest};
+use crate::network::{CHANNELS, layer_shapes};
+use crate::noise::{Algorithm, Corruption, Tile};
+use crate::onnx::{LayerWeights, export};
+use crate::run_folder::{self, Run, RunError};
+use crate::seed::generator;
+use crate::train::{CheckpointError, Saved};
+
+/// Parity tolerance: this fraction of a golden tile's peak, for other instruction sets sum in another order (1.7e-5 on
+/// outputs of magnitude 24 was measured between libtorch and onnxruntime) …
+const TOLERANCE_OF_PEAK: f32 = 1e-3;
+/// … and never less than this.
+const TOLERANCE_FLOOR: f32 = 1e-4;
+/// Bins of the histograms of normal scores.
+const BINS: usize = 100;
+
+/// Why no package could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PackagingError {
+    /// The run.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Its checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A file of the data set.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// An image.
+    #[error(transparent)]
+    Image(#[from] ImageFileError),
+    /// An image that cannot be prepared.
+    #[error("{}", path.display())]
+    Prepare {
+        /// The image.
+        path: PathBuf,
+        /// Why not.
+        source: PreprocessError,
+    },
+    /// An image that cannot be scored.
+    #[error("{}", path.display())]
+    Inspect {
+        /// The image.
+        path: PathBuf,
+        /// Why not.
+        source: InspectError,
+    },
+    /// The exported graph does not run.
+    #[error("the exported graph does not run")]
+    Infer(#[from] InferError),
+    /// The package does not work.
+    #[error("the package does not work")]
+    Inspector(#[source] InspectError),
+    /// The container.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// The threshold.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
+    /// An image that the model was trained on.
+    #[error(
+        "{} was trained on: a threshold from such images is too low on others. Use images held out of training", .0.display()
+    )]
+    TrainedOn(PathBuf),
+}
+
+/// What the user chooses beside the run.
+#[derive(Debug, Clone)]
+pub struct PackageOptions {
+    /// Name of the product.
+    pub name: String,
+    /// Version of the model.
+    pub version: String,
+    /// Scoring mode.
+    pub scoring: Scoring,
+    /// Post-processing.
+    pub post: PostProcessing,
+    /// Region of interest.
+    pub roi: Roi,
+}
+
+/// A package's content before it is signed.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The graph.
+    pub onnx: Vec<u8>,
+}
+
+impl Draft {
+    /// From a package that exists, to be changed and signed anew.
+    pub fn from_package(package: &Verified) -> Self {
+        Self {
+            manifest: package.manifest().clone(),
+            onnx: package.onnx().to_vec(),
+        }
+    }
+
+    /// Signed bytes.
+    pub fn sign(&self, key: &SigningKey) -> Result<Vec<u8>, PackageError> {
+        encode(&self.manifest, &self.onnx, key)
+    }
+
+    /// The draft as the camera will see it: through container, verification and parity gate.
+    pub fn inspector(&self, key: &SigningKey) -> Result<Inspector, PackagingError> {
+        let verified = Loaded::new(self.sign(key)?)?.verify(&Trust::AnySigner)?;
+        Inspector::new(&verified).map_err(PackagingError::Inspector)
+    }
+}
+
+/// Exports a run's last checkpoint and describes it; no threshold yet.
+pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, PackagingError> {
+    let run = Run::read(folder)?;
+    let saved = Saved::open(&run_folder::checkpoint(folder))?;
+    let mut layers = Vec::new();
+    for shape in layer_shapes(CHANNELS, run.width) {
+        layers.push(LayerWeights {
+            weight: saved.values(&format!("{}.weight", shape.name), &shape.weight_size())?,
+            bias: saved.values(&format!("{}.bias", shape.name), &[shape.outputs])?,
+            shape,
+        });
+    }
+    let metadata = [
+        ("name", options.name.clone()),
+        ("version", options.version.clone()),
+        ("mode", format!("{:?}", run.mode)),
+        ("features", run.features.clone()),
+        ("iterations", saved.progress.iterations.to_string()),
+        ("input", "N x 3 x H x W, RGB, [-1, 1]; H and W = 8 k + 1, at least 65".to_owned()),
+        ("output", "shift A; score of a pixel = sum over channels of |A|".to_owned()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value));
+    let onnx = export(&layers, run.mode, run.activation, &metadata);
+    let network = NetworkShape {
+        channels: CHANNELS as u8,
+        width: run.width as u16,
+        tile_px: TILE_PX as u16,
+        align_px: 8,
+        halo_px: 14,
+    };
+    let engine = Engine::from_onnx(&onnx, network)?;
+    let digests: Vec<[u8; 32]> = run.train_digests.iter().filter_map(|text| parse_hex(text)).collect();
+    let manifest = Manifest {
+        format: MANIFEST_FORMAT,
+        name: options.name.clone(),
+        version: options.version.clone(),
+        created_unix_s: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+        trainer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        training: Training {
+            data_digest: digest_of_files(&digests),
+            file_ids: digests.iter().map(file_id).collect(),
+            held_out_images: run.held_out.len() as u32,
+            mode: run.mode,
+            loss: run.loss.name().to_owned(),
+            activation: run.activation.name().to_owned(),
+            features: run.features.clone(),
+            noise: run.noise.clone(),
+            iterations: saved.progress.iterations as u32,
+            batch: run.batch as u32,
+            seed: run.seed,
+            seconds: saved.progress.seconds as u32,
+        },
+        network,
+        input: run.input,
+        scoring: options.scoring,
+        post: options.post,
+        roi: options.roi.clone(),
+        threshold: None,
+        normal_scores: None,
+        evaluation: None,
+        golden: golden_tiles(&run, &engine)?,
+        onnx_sha256: Sha256::digest(&onnx).into(),
+    };
+    Ok(Draft { manifest, onnx })
+}
+
+/// Tiles for the parity gate: the middle of two training images, as they are and with a line and a rectangle drawn on
+/// them, so that both low and high scores are checked.
+fn golden_tiles(run: &Run, engine: &Engine) -> Result<Vec<GoldenTile>, PackagingError> {
+    let mut golden = Vec::new();
+    for (index, file) in run.train_files.iter().take(2).enumerate() {
+        let frame = prepared(file, &run.input)?;
+        let middle = |length: u32| (length - TILE_PX) / 2;
+        let tile = cut_tile(&frame, middle(frame.width_px()), middle(frame.height_px()));
+        for algorithm in [Algorithm::None, Algorithm::Line, Algorithm::Rectangle] {
+            let mut rng = generator(run.seed, "golden", index as u64);
+            let mut tile = tile.clone();
+            Corruption::draw(algorithm, &tile, &mut rng).apply(&mut tile);
+            let pixels = interleave(&tile);
+            let scores = golden_scores(engine, &pixels)?;
+            golden.push(GoldenTile {
+                pixels,
+                tolerance: (scores.peak * TOLERANCE_OF_PEAK).max(TOLERANCE_FLOOR),
+                block_means: scores.block_means,
+                peak: scores.peak,
+            });
+        }
+    }
+    Ok(golden)
+}
+
+/// Three interleaved 8-bit channels; grey is replicated.
+fn interleave(tile: &Tile) -> Vec<u8> {
+    let area = tile.side() * tile.side();
+    let last = tile.channels() - 1;
+    (0..area)
+        .flat_map(|index| [0, 1, 2].map(|channel| tile.plane(channel.min(last))[index]))
+        .map(|value| ((value + 1.0) * 127.5).round() as u8)
+        .collect()
+}
+
+fn prepared(file: &Path, input: &Input) -> Result<Frame, PackagingError> {
+    prepare(&read_frame(file)?, input).map_err(|source| PackagingError::Prepare {
+        path: file.to_owned(),
+        source,
+    })
+}
+
+/// A good frame and the part that it shows.
+#[derive(Debug, Clone)]
+pub struct GoodFrame {
+    /// The image.
+    pub file: PathBuf,
+    /// Frames with the same part count as one: the part's score is their highest.
+    pub part: String,
+}
+
+/// What is wanted of the threshold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Wanted {
+    /// This promise or an error.
+    Promise {
+        /// False rejects per 10,000 parts.
+        per_10_000: f64,
+        /// Confidence, 0..1.
+        confidence: f64,
+    },
+    /// The highest good score, with whatever bound it carries.
+    Highest {
+        /// Confidence of the bound.
+        confidence: f64,
+    },
+    /// The highest score of the training images: no promise at all.
+    FromTraining,
+}
+
+/// Scores good frames with the draft itself and gives it threshold and histograms.
+pub fn calibrate_draft(
+    draft: &mut Draft,
+    frames: &[GoodFrame],
+    wanted: Wanted,
+    key: &SigningKey,
+    on_progress: &mut dyn FnMut(usize),
+) -> Result<Calibration, PackagingError> {
+    let inspector = draft.inspector(key)?;
+    let mut parts: std::collections::BTreeMap<&str, f32> = std::collections::BTreeMap::new();
+    let mut frame_scores = Vec::new();
+    let mut pixel_peak = 0.0f32;
+    let mut digests = Vec::new();
+    let mut maps = Vec::new();
+    for (index, good) in frames.iter().enumerate() {
+        let digest = file_digest(&good.file)?;
+        let known = draft.manifest.training.file_ids.contains(&file_id(&digest));
+        if known && wanted != Wanted::FromTraining {
+            return Err(PackagingError::TrainedOn(good.file.clone()));
+        }
+        digests.push(digest);
+        let found = inspector
+            .inspect(&read_frame(&good.file)?)
+            .map_err(|source| PackagingError::Inspect {
+                path: good.file.clone(),
+                source,
+            })?;
+        let part = parts.entry(&good.part).or_insert(0.0);
+        *part = part.max(found.score);
+        pixel_peak = pixel_peak.max(found.score);
+        frame_scores.push(found.score);
+        // Only a fine histogram of each map is kept; its bins are folded into the package's afterwards.
+        maps.push(fine_histogram(&found.map.data));
+        on_progress(index + 1);
+    }
+    let scores: Vec<f32> = parts.values().copied().collect();
+    let found = match wanted {
+        Wanted::Promise {
+            per_10_000,
+            confidence,
+        } => calibrate(&scores, per_10_000, confidence)?,
+        Wanted::Highest { confidence } => highest(&scores, confidence)?,
+        Wanted::FromTraining => highest(&scores, 0.95)?,
+    };
+    let promised = wanted != Wanted::FromTraining;
+    let note = match wanted {
+        Wanted::Promise { .. } => "lowest threshold that carries the promise wanted",
+        Wanted::Highest { .. } => "highest score of the good parts held out of training",
+        Wanted::FromTraining => {
+            "highest score of the training images themselves: no promise, good parts may score higher"
+        }
+    };
+    draft.manifest.threshold = Some(Threshold {
+        value: found.threshold,
+        promise: promised.then_some(Promise {
+            max_false_rejects_per_10_000: found.bound_per_10_000,
+            confidence: found.confidence,
+            rejected_in_calibration: found.rejected as u32,
+        }),
+        calibration_digest: digest_of_files(&digests),
+        parts: scores.len() as u32,
+        note: note.to_owned(),
+    });
+    let bin_width = (pixel_peak * 1.25 / BINS as f32).max(f32::MIN_POSITIVE);
+    draft.manifest.normal_scores = Some(NormalScores {
+        frames: fold(bin_width, frame_scores.iter().map(|&score| (score, 1))),
+        pixels: fold(bin_width, maps.into_iter().flatten()),
+    });
+    Ok(found)
+}
+
+/// Scores rounded to a 16-bit float's precision with their counts: a small lossy copy of a map.
+fn fine_histogram(scores: &[f32]) -> Vec<(f32, u64)> {
+    let mut counts = std::collections::HashMap::new();
+    for score in scores {
+        *counts.entry(score.to_bits() >> 13).or_insert(0u64) += 1;
+    }
+    counts
+        .into_iter()
+        .map(|(bits, count)| (f32::from_bits(bits << 13 | 1 << 12), count))
+        .collect()
+}
+
+fn fold(bin_width: f32, scores: impl Iterator<Item = (f32, u64)>) -> Histogram {
+    let mut counts = vec![0; BINS];
+    for (score, count) in scores {
+        counts[((score / bin_width) as usize).min(BINS - 1)] += count;
+    }
+    Histogram { bin_width, counts }
+}
+
+/// The first 8 bytes of a file's digest.
+fn file_id(digest: &[u8; 32]) -> [u8; 8] {
+    std::array::from_fn(|index| digest[index])
+}
+
+fn parse_hex(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    for (byte, at) in digest.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
+    }
+    Some(digest)
+}

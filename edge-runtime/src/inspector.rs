@@ -131,16 +131,19 @@ impl Inspector {
         let prepared = prepare(frame, &self.manifest.input)?;
         let planes = to_planes(&prepared, usize::from(network.channels));
         let mut map = score(&self.engine, &planes, network, self.manifest.scoring)?;
+        map.post_process(&self.manifest.post);
+        // Last, so that nothing is smeared back over the ROI's edge.
         if let Some(inside) = rasterise(&self.manifest.roi, map.width_px, map.height_px)? {
             map.apply_roi(&inside);
         }
-        map.post_process(&self.manifest.post);
         let score = frame_score(&map);
         let scale = [
             frame.width_px() as f32 / map.width_px as f32,
             frame.height_px() as f32 / map.height_px as f32,
         ];
-        let found = self.threshold.map(|threshold| regions(&map, threshold, scale));
+        let found = self
+            .threshold
+            .map(|threshold| regions(&map, threshold, scale));
         Ok(Inspection {
             score,
             regions: found.unwrap_or_default(),

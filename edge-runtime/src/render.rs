@@ -57,7 +57,14 @@ mod tests {
         let found = overlay(&picture, &map, 0.5);
         for (x, y, pixel) in found.enumerate_pixels() {
             let inside = (2..4).contains(&x) && (2..4).contains(&y);
-            assert_eq!(*pixel, if inside { Rgb([255, 0, 0]) } else { Rgb([10, 20, 30]) });
+            assert_eq!(
+                *pixel,
+                if inside {
+                    Rgb([255, 0, 0])
+                } else {
+                    Rgb([10, 20, 30])
+                }
+            );
         }
     }
 
@@ -68,7 +75,14 @@ mod tests {
             height_px: 1,
             data: vec![0.0, 0.5, 2.0],
         };
-        let sum = |x| heat_map(&map, 1.0).get_pixel(x, 0).0.map(u32::from).iter().sum::<u32>();
+        let sum = |x| {
+            heat_map(&map, 1.0)
+                .get_pixel(x, 0)
+                .0
+                .map(u32::from)
+                .iter()
+                .sum::<u32>()
+        };
         assert!(sum(0) < sum(1) && sum(1) < sum(2));
     }
 }

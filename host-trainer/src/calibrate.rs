@@ -16,7 +16,9 @@ pub enum CalibrationError {
     #[error("expected finite scores, found {0}")]
     Score(f32),
     /// A rate or confidence that means nothing.
-    #[error("expected a promise above 0 and below 10,000 rejects per 10,000 and a confidence between 0 and 1, found {rate} and {confidence}")]
+    #[error(
+        "expected a promise above 0 and below 10,000 rejects per 10,000 and a confidence between 0 and 1, found {rate} and {confidence}"
+    )]
     Promise {
         /// Rejects per 10,000.
         rate: f64,
@@ -88,7 +90,8 @@ pub fn calibrate(
     let parts = sorted.len();
     let p = rate_per_10_000 / 10_000.0;
     let at_most = |k: usize| {
-        Binomial::new(p, parts as u64).is_ok_and(|binomial| binomial.cdf(k as u64) <= 1.0 - confidence)
+        Binomial::new(p, parts as u64)
+            .is_ok_and(|binomial| binomial.cdf(k as u64) <= 1.0 - confidence)
     };
     let Some(allowed) = (0..parts).take_while(|&k| at_most(k)).last() else {
         return Err(CalibrationError::TooFew {
@@ -123,7 +126,10 @@ fn descending(scores: &[f32]) -> Result<Vec<f32>, CalibrationError> {
 
 /// With ties at the threshold fewer parts are rejected than allowed, and the bound is the smaller.
 fn at(sorted: &[f32], threshold: f32, confidence: f64) -> Calibration {
-    let rejected = sorted.iter().take_while(|&&score| score > threshold).count();
+    let rejected = sorted
+        .iter()
+        .take_while(|&&score| score > threshold)
+        .count();
     Calibration {
         threshold,
         rejected,
@@ -147,7 +153,11 @@ mod tests {
     #[test]
     fn bounds_match_scipy() {
         // scipy.stats.beta.ppf(0.95, k + 1, n - k) of SciPy 1.17.
-        for (n, k, expected) in [(10, 0, 0.258_865_606), (100, 2, 0.061_618_6), (299, 0, 0.009_969_19)] {
+        for (n, k, expected) in [
+            (10, 0, 0.258_865_606),
+            (100, 2, 0.061_618_6),
+            (299, 0, 0.009_969_19),
+        ] {
             let found = bound_per_10_000(n, k, 0.95) / 10_000.0;
             assert!((found - expected).abs() < 1e-6, "{found} for {expected}");
         }
@@ -158,7 +168,10 @@ mod tests {
     fn too_few_parts_are_refused_with_the_number_needed() {
         let scores: Vec<f32> = (0..298).map(|i| i as f32).collect();
         let error = calibrate(&scores, 100.0, 0.95).unwrap_err().to_string();
-        assert!(error.contains("298 good parts") && error.contains("least 299"), "{error}");
+        assert!(
+            error.contains("298 good parts") && error.contains("least 299"),
+            "{error}"
+        );
         let scores: Vec<f32> = (0..299).map(|i| i as f32).collect();
         let found = calibrate(&scores, 100.0, 0.95).unwrap();
         assert_eq!((found.threshold, found.rejected), (298.0, 0));
@@ -187,7 +200,10 @@ mod tests {
             })
             .count();
         assert!(broken < 140, "{broken} of 2000 promises broken");
-        assert!(broken > 10, "{broken} of 2000: the threshold is needlessly high");
+        assert!(
+            broken > 10,
+            "{broken} of 2000: the threshold is needlessly high"
+        );
     }
 
     #[test]

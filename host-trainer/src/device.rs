@@ -23,7 +23,9 @@ pub enum DeviceError {
     #[error("unknown device `{0}`: expected cpu, cuda:N (e.g. cuda:0) or auto")]
     Name(String),
     /// libtorch came without its CUDA backend.
-    #[error("cuda:{index} asked for, but libtorch's CUDA backend cannot be loaded ({reason}); `cargo xtask setup --cuda` fetches it")]
+    #[error(
+        "cuda:{index} asked for, but libtorch's CUDA backend cannot be loaded ({reason}); `cargo xtask setup --cuda` fetches it"
+    )]
     Backend {
         /// The GPU asked for.
         index: usize,
@@ -31,7 +33,9 @@ pub enum DeviceError {
         reason: String,
     },
     /// The backend is there, but no GPU or no driver.
-    #[error("cuda:{index} asked for, but libtorch finds {found} usable NVIDIA GPUs here: check the driver with nvidia-smi, or use --device cpu")]
+    #[error(
+        "cuda:{index} asked for, but libtorch finds {found} usable NVIDIA GPUs here: check the driver with nvidia-smi, or use --device cpu"
+    )]
     Missing {
         /// The GPU asked for.
         index: usize,
@@ -123,6 +127,9 @@ mod tests {
         // Nobody has a hundred GPUs; where there is none at all, the backend's absence is named instead.
         let error = DeviceChoice::Cuda(99).open().unwrap_err().to_string();
         assert!(error.contains("cuda:99"), "{error}");
-        assert!(error.contains("--device cpu") || error.contains("setup --cuda"), "{error}");
+        assert!(
+            error.contains("--device cpu") || error.contains("setup --cuda"),
+            "{error}"
+        );
     }
 }

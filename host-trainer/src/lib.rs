@@ -11,7 +11,6 @@ pub mod calibrate;
 pub mod dataset;
 pub mod device;
 pub mod evaluate;
-pub mod files;
 pub mod network;
 pub mod noise;
 pub mod onnx;

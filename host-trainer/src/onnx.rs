@@ -46,9 +46,17 @@ pub fn export(
     for (index, layer) in layers.iter().enumerate() {
         let name = layer.shape.name;
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
-        graph.initializer.push(tensor(&weight, &layer.shape.weight_size(), &layer.weight));
-        graph.initializer.push(tensor(&bias, &[layer.shape.outputs], &layer.bias));
-        let op = if layer.shape.transposed { "ConvTranspose" } else { "Conv" };
+        graph
+            .initializer
+            .push(tensor(&weight, &layer.shape.weight_size(), &layer.weight));
+        graph
+            .initializer
+            .push(tensor(&bias, &[layer.shape.outputs], &layer.bias));
+        let op = if layer.shape.transposed {
+            "ConvTranspose"
+        } else {
+            "Conv"
+        };
         let attributes = vec![
             ints("kernel_shape", &[KERNEL; 2]),
             ints("strides", &[STRIDE; 2]),
@@ -56,8 +64,14 @@ pub fn export(
         ];
         let last = index + 1 == layers.len();
         let plain = last && mode == TrainingMode::Direct;
-        let out = if plain { OUTPUT.to_owned() } else { format!("{name}.out") };
-        graph.node.push(node(op, &[&current, &weight, &bias], &out, attributes));
+        let out = if plain {
+            OUTPUT.to_owned()
+        } else {
+            format!("{name}.out")
+        };
+        graph
+            .node
+            .push(node(op, &[&current, &weight, &bias], &out, attributes));
         current = out;
         if !last {
             let out = format!("{name}.relu");
@@ -68,7 +82,9 @@ pub fn export(
     }
     if mode != TrainingMode::Direct {
         let image = activate(&mut graph, &current, activation);
-        graph.node.push(node("Sub", &[&image, INPUT], OUTPUT, Vec::new()));
+        graph
+            .node
+            .push(node("Sub", &[&image, INPUT], OUTPUT, Vec::new()));
     }
     let model = Model {
         ir_version: IR,
@@ -147,7 +163,10 @@ fn tensor(name: &str, dims: &[i64], values: &[f32]) -> TensorData {
         dims: dims.to_vec(),
         data_type: 1,
         name: name.to_owned(),
-        raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        raw_data: values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect(),
     }
 }
 

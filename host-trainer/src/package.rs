@@ -11,8 +11,8 @@ use edge_runtime::inspector::{InspectError, Inspector};
 use edge_runtime::io::image_file::{ImageFileError, read_frame};
 use edge_runtime::package::{Loaded, PackageError, Trust, Verified, encode, golden_scores};
 use proto::manifest::{
-    GoldenTile, Histogram, Input, MANIFEST_FORMAT, Manifest, Network as NetworkShape,
-    NormalScores, PostProcessing, Promise, Roi, Scoring, TILE_PX, Threshold, Training,
+    GoldenTile, Histogram, Input, MANIFEST_FORMAT, Manifest, Network as NetworkShape, NormalScores,
+    PostProcessing, Promise, Roi, Scoring, TILE_PX, Threshold, Training,
 };
 use sha2::{Digest, Sha256};
 
@@ -146,8 +146,14 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         ("mode", format!("{:?}", run.mode)),
         ("features", run.features.clone()),
         ("iterations", saved.progress.iterations.to_string()),
-        ("input", "N x 3 x H x W, RGB, [-1, 1]; H and W = 8 k + 1, at least 65".to_owned()),
-        ("output", "shift A; score of a pixel = sum over channels of |A|".to_owned()),
+        (
+            "input",
+            "N x 3 x H x W, RGB, [-1, 1]; H and W = 8 k + 1, at least 65".to_owned(),
+        ),
+        (
+            "output",
+            "shift A; score of a pixel = sum over channels of |A|".to_owned(),
+        ),
     ]
     .map(|(key, value)| (key.to_owned(), value));
     let onnx = export(&layers, run.mode, run.activation, &metadata);
@@ -159,7 +165,11 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         halo_px: 14,
     };
     let engine = Engine::from_onnx(&onnx, network)?;
-    let digests: Vec<[u8; 32]> = run.train_digests.iter().filter_map(|text| parse_hex(text)).collect();
+    let digests: Vec<[u8; 32]> = run
+        .train_digests
+        .iter()
+        .filter_map(|text| parse_hex(text))
+        .collect();
     let manifest = Manifest {
         format: MANIFEST_FORMAT,
         name: options.name.clone(),

@@ -196,7 +196,10 @@ impl Features {
             })
             .collect::<Result<_, FeatureError>>()?;
         let digest = Sha256::digest(&bytes);
-        let digest: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest: String = digest[..4]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         Ok(Self {
             layers,
@@ -270,7 +273,10 @@ fn orthogonal(rows: usize, columns: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
         for _ in 0..2 {
             for other in &vectors {
                 let along: f64 = vector.iter().zip(other).map(|(a, b)| a * b).sum();
-                vector.iter_mut().zip(other).for_each(|(a, b)| *a -= along * b);
+                vector
+                    .iter_mut()
+                    .zip(other)
+                    .for_each(|(a, b)| *a -= along * b);
             }
         }
         let norm = vector.iter().map(|a| a * a).sum::<f64>().sqrt();
@@ -323,8 +329,14 @@ mod tests {
             [-103.939, -116.779, -123.68, 151.061, 138.221, 131.32],
         );
         let red = Tensor::from_slice(&[1.0f32, -1.0, -1.0]).view([1, 3, 1, 1]);
-        let ordered = InputConvention::caffe(Device::Cpu).unwrap().apply(&red).unwrap();
-        assert!(ordered.double_value(&[0, 2, 0, 0]) > 0.0, "red comes last in BGR");
+        let ordered = InputConvention::caffe(Device::Cpu)
+            .unwrap()
+            .apply(&red)
+            .unwrap();
+        assert!(
+            ordered.double_value(&[0, 2, 0, 0]) > 0.0,
+            "red comes last in BGR"
+        );
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use proto::manifest::{Input, TrainingMode};
 use serde::{Deserialize, Serialize};
 
-use crate::files::{WriteError, write_atomic};
 use crate::network::OutputActivation;
 use crate::train::LossKind;
+use edge_runtime::io::atomic::{WriteError, write_atomic};
 
 /// Why a run folder cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -55,7 +55,10 @@ pub fn samples(samples: &Samples) -> RgbImage {
             let tile = &values[row * 3 * area..(row + 1) * 3 * area];
             paste(&mut sheet, tile, 3, [GAP_PX + column as u32 * step, y]);
         }
-        for (index, score) in samples.scores[row * area..(row + 1) * area].iter().enumerate() {
+        for (index, score) in samples.scores[row * area..(row + 1) * area]
+            .iter()
+            .enumerate()
+        {
             let colour = INFERNO.eval_continuous(f64::from(score.clamp(0.0, 1.0)));
             let (dx, dy) = (index as u32 % TILE_PX, index as u32 / TILE_PX);
             sheet.put_pixel(GAP_PX + 3 * step + dx, y + dy, Rgb(colour.into_array()));

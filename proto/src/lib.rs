@@ -8,6 +8,7 @@
 //! positions, not names. A change that breaks this raises [`manifest::MANIFEST_FORMAT`].
 
 #![no_std]
+#![forbid(unsafe_code)]
 
 extern crate alloc;
 

@@ -1,1 +1,3 @@
-//! tests
+//! Tests over the built programs; see `tests/`.
+
+#![forbid(unsafe_code)]

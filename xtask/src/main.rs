@@ -45,7 +45,10 @@ fn run() -> Result<()> {
             print!("{HELP}");
             Ok(())
         }
-        other => bail!("unknown command `{}`; `cargo xtask help` lists them", other.join(" ")),
+        other => bail!(
+            "unknown command `{}`; `cargo xtask help` lists them",
+            other.join(" ")
+        ),
     }
 }
 
@@ -62,8 +65,8 @@ fn demo(root: &Path) -> Result<()> {
     let started = Instant::now();
     setup::run(root, None)?;
     cargo(root, &["build", "--locked", "--package", "host-trainer"])?;
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root.join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let trainer = target.join("debug").join("host-trainer");
     let demo = root.join("demo");
     if demo.exists() {
@@ -74,16 +77,39 @@ fn demo(root: &Path) -> Result<()> {
     let steps: &[&[&str]] = &[
         &["synth", "demo/data"],
         &[
-            "train", "--data", "demo/data", "--run", "demo/run", "--width", "32", "--batch", "16",
-            "--iterations", "300", "--hold-out", "0.2",
+            "train",
+            "--data",
+            "demo/data",
+            "--run",
+            "demo/run",
+            "--width",
+            "32",
+            "--batch",
+            "16",
+            "--iterations",
+            "300",
+            "--hold-out",
+            "0.2",
         ],
         &["keygen", "--out", "demo/signing.key"],
         &[
-            "package", "--run", "demo/run", "--key", "demo/signing.key", "--name", "demo-woven",
-            "--out", "demo/woven.awr",
+            "package",
+            "--run",
+            "demo/run",
+            "--key",
+            "demo/signing.key",
+            "--name",
+            "demo-woven",
+            "--out",
+            "demo/woven.awr",
         ],
         &[
-            "evaluate", "--package", "demo/woven.awr", "--data", "demo/data", "--out",
+            "evaluate",
+            "--package",
+            "demo/woven.awr",
+            "--data",
+            "demo/data",
+            "--out",
             "demo/report",
         ],
     ];

@@ -11,10 +11,7 @@ use anyhow::{Context, Result, bail};
 /// The release that torch-sys 0.26 binds to.
 const TORCH_VERSION: &str = "2.13.0";
 /// libtorch_cpu.so of the wheel links against these two NVIDIA libraries, and no others.
-const CPU_COMPANIONS: [&str; 2] = [
-    "nvidia-cuda-cupti==13.0.85",
-    "nvidia-cuda-runtime==13.0.96",
-];
+const CPU_COMPANIONS: [&str; 2] = ["nvidia-cuda-cupti==13.0.85", "nvidia-cuda-runtime==13.0.96"];
 
 /// Which libtorch to fetch.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -138,7 +135,11 @@ fn libclang(root: &Path) -> Result<()> {
         None => {
             let site = cache()?.join("libclang-18.1.1").join("site");
             let arguments = ["--no-deps", "--only-binary=:all:", "libclang==18.1.1"];
-            pip_install(&site, &arguments.map(str::to_owned), "libclang, 80 MB on disk")?;
+            pip_install(
+                &site,
+                &arguments.map(str::to_owned),
+                "libclang, 80 MB on disk",
+            )?;
             site.join("clang").join("native")
         }
     };
@@ -182,7 +183,13 @@ fn pip_install(site: &Path, arguments: &[String], what: &str) -> Result<()> {
     fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
     let partial = parent.join(format!("partial-{}", std::process::id()));
     let status = Command::new("python3")
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ])
         .args(["--root-user-action=ignore", "--target"])
         .arg(&partial)
         .args(arguments)

@@ -89,7 +89,10 @@ impl Frame {
     ) -> Result<Self, FrameError> {
         let valid = 1..=MAX_FRAME_SIDE_PX;
         if !valid.contains(&width_px) || !valid.contains(&height_px) {
-            return Err(FrameError::Size { width_px, height_px });
+            return Err(FrameError::Size {
+                width_px,
+                height_px,
+            });
         }
         let expected = width_px as usize * height_px as usize * channels.count();
         if pixels.len() != expected {

@@ -66,7 +66,11 @@ impl ScoreMap {
         self.separable(|line, centre| {
             let last = line.len() - 1;
             let at = |tap: usize| line[(centre + tap).saturating_sub(radius).min(last)];
-            taps.iter().enumerate().map(|(tap, weight)| weight * at(tap)).sum::<f32>() / sum
+            taps.iter()
+                .enumerate()
+                .map(|(tap, weight)| weight * at(tap))
+                .sum::<f32>()
+                / sum
         });
     }
 
@@ -74,7 +78,8 @@ impl ScoreMap {
     fn window(&mut self, side_px: usize, extreme: fn(f32, f32) -> f32) {
         let radius = side_px / 2;
         self.separable(|line, centre| {
-            let window = &line[centre.saturating_sub(radius)..(centre + radius + 1).min(line.len())];
+            let window =
+                &line[centre.saturating_sub(radius)..(centre + radius + 1).min(line.len())];
             window.iter().copied().fold(line[centre], extreme)
         });
     }

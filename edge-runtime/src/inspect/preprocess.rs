@@ -63,11 +63,21 @@ fn recolour(frame: &Frame, colour: ColourMode) -> Result<Frame, FrameError> {
             match frame.pixels() {
                 Pixels::U8(values) => {
                     let (pixels, _) = values.as_chunks::<3>();
-                    Pixels::U8(pixels.iter().map(|p| luminance(p.map(u32::from)) as u8).collect())
+                    Pixels::U8(
+                        pixels
+                            .iter()
+                            .map(|p| luminance(p.map(u32::from)) as u8)
+                            .collect(),
+                    )
                 }
                 Pixels::U16(values) => {
                     let (pixels, _) = values.as_chunks::<3>();
-                    Pixels::U16(pixels.iter().map(|p| luminance(p.map(u32::from)) as u16).collect())
+                    Pixels::U16(
+                        pixels
+                            .iter()
+                            .map(|p| luminance(p.map(u32::from)) as u16)
+                            .collect(),
+                    )
                 }
             },
         ),
@@ -93,7 +103,10 @@ fn resize(frame: Frame, width_px: u32, height_px: u32) -> Result<Frame, Preproce
     };
     let bytes: Vec<u8> = match frame.pixels() {
         Pixels::U8(values) => values.clone(),
-        Pixels::U16(values) => values.iter().flat_map(|value| value.to_ne_bytes()).collect(),
+        Pixels::U16(values) => values
+            .iter()
+            .flat_map(|value| value.to_ne_bytes())
+            .collect(),
     };
     // A u16 image must lie at an even address, which a byte vector need not; `Image` sees to its own.
     let mut source = Image::new(frame.width_px(), frame.height_px(), kind);
@@ -101,8 +114,7 @@ fn resize(frame: Frame, width_px: u32, height_px: u32) -> Result<Frame, Preproce
     let source = ImageRef::new(source.width(), source.height(), source.buffer(), kind)
         .map_err(|error| refused(&error))?;
     let mut target = Image::new(width_px, height_px, kind);
-    let options =
-        ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
     Resizer::new()
         .resize(&source, &mut target, &options)
         .map_err(|error| refused(&error))?;
@@ -146,7 +158,10 @@ impl Planes {
                 let row = &plane[y.min(self.height_px - 1) * self.width_px..][..self.width_px];
                 let inside = (self.width_px - x_px).min(width_px);
                 data.extend_from_slice(&row[x_px..x_px + inside]);
-                data.extend(std::iter::repeat_n(row[self.width_px - 1], width_px - inside));
+                data.extend(std::iter::repeat_n(
+                    row[self.width_px - 1],
+                    width_px - inside,
+                ));
             }
         }
         Self {
@@ -249,6 +264,9 @@ mod tests {
     fn smaller_than_a_tile_is_an_error() {
         let [frame, _] = grey(64, 200, |_, _| 0);
         let error = prepare(&frame, &NATIVE_GREY).unwrap_err().to_string();
-        assert!(error.contains("65×65") && error.contains("64×200"), "{error}");
+        assert!(
+            error.contains("65×65") && error.contains("64×200"),
+            "{error}"
+        );
     }
 }

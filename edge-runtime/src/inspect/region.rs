@@ -126,7 +126,10 @@ impl Sum {
             area_px: self.pixels as f32 * across * down,
             peak: self.peak,
             mean: (self.total / count) as f32,
-            centroid_px: [(self.x / count) as f32 * across, (self.y / count) as f32 * down],
+            centroid_px: [
+                (self.x / count) as f32 * across,
+                (self.y / count) as f32 * down,
+            ],
         }
     }
 }
@@ -156,11 +159,17 @@ mod tests {
         let found = regions(&map, 0.5, [2.0, 4.0]);
         assert_eq!(found.len(), 2);
         let first = &found[0];
-        assert_eq!((first.x_px, first.y_px, first.width_px, first.height_px), (4, 12, 4, 8));
+        assert_eq!(
+            (first.x_px, first.y_px, first.width_px, first.height_px),
+            (4, 12, 4, 8)
+        );
         assert_eq!((first.area_px, first.peak, first.mean), (24.0, 3.0, 2.0));
         let centroid = [(2.5 + 3.5 + 2.5) / 3.0 * 2.0, (3.5 + 3.5 + 4.5) / 3.0 * 4.0];
         assert!((first.centroid_px[0] - centroid[0]).abs() < 1e-5);
         assert!((first.centroid_px[1] - centroid[1]).abs() < 1e-5);
-        assert!(regions(&map, 3.0, [1.0, 1.0]).is_empty(), "the threshold itself is no defect");
+        assert!(
+            regions(&map, 3.0, [1.0, 1.0]).is_empty(),
+            "the threshold itself is no defect"
+        );
     }
 }

@@ -7,7 +7,9 @@ use proto::manifest::Roi;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RoiError {
     /// Too few or too many corners, or one that is no number.
-    #[error("ROI polygon {index}: expected 3..={MAX_POLYGON_CORNERS} finite corners, found {found}")]
+    #[error(
+        "ROI polygon {index}: expected 3..={MAX_POLYGON_CORNERS} finite corners, found {found}"
+    )]
     Polygon {
         /// Which one, from 0.
         index: usize,
@@ -32,7 +34,11 @@ pub enum RoiError {
 }
 
 /// Which pixels of a `width_px` × `height_px` map are inspected: those whose centre lies inside. `None`: all of them.
-pub fn rasterise(roi: &Roi, width_px: usize, height_px: usize) -> Result<Option<Vec<bool>>, RoiError> {
+pub fn rasterise(
+    roi: &Roi,
+    width_px: usize,
+    height_px: usize,
+) -> Result<Option<Vec<bool>>, RoiError> {
     let inside: Box<dyn Fn(f32, f32) -> bool> = match roi {
         Roi::Whole => return Ok(None),
         Roi::Polygons(polygons) => {
@@ -49,7 +55,11 @@ pub fn rasterise(roi: &Roi, width_px: usize, height_px: usize) -> Result<Option<
             }
             Box::new(move |x, y| polygons.iter().any(|polygon| contains(polygon, x, y)))
         }
-        Roi::Bitmap { width, height, runs } => {
+        Roi::Bitmap {
+            width,
+            height,
+            runs,
+        } => {
             let cells = unpack(*width, *height, runs)?;
             let (width, height) = (*width as usize, *height as usize);
             Box::new(move |x, y| {
@@ -79,7 +89,8 @@ fn contains(polygon: &[[f32; 2]], x: f32, y: f32) -> bool {
     let mut previous = polygon[polygon.len() - 1];
     for &corner in polygon {
         let crosses = (corner[1] > y) != (previous[1] > y);
-        let edge = (previous[0] - corner[0]) * (y - corner[1]) / (previous[1] - corner[1]) + corner[0];
+        let edge =
+            (previous[0] - corner[0]) * (y - corner[1]) / (previous[1] - corner[1]) + corner[0];
         if crosses && x < edge {
             inside = !inside;
         }
@@ -146,7 +157,9 @@ mod tests {
 
     #[test]
     fn a_mask_picture_survives_its_encoding() {
-        let picture = image::GrayImage::from_fn(7, 5, |x, y| image::Luma([if (x + y) % 3 == 0 { 255 } else { 0 }]));
+        let picture = image::GrayImage::from_fn(7, 5, |x, y| {
+            image::Luma([if (x + y) % 3 == 0 { 255 } else { 0 }])
+        });
         let mask = rasterise(&from_mask(&picture), 7, 5).unwrap().unwrap();
         for (pixel, inside) in picture.pixels().zip(mask) {
             assert_eq!(pixel.0[0] > 127, inside);
@@ -156,8 +169,14 @@ mod tests {
     #[test]
     fn what_cannot_be_inspected_is_an_error() {
         let bad = |roi| rasterise(&roi, 10, 10).unwrap_err();
-        assert_eq!(bad(from_mask(&image::GrayImage::new(4, 4))), RoiError::Empty);
-        assert!(matches!(bad(Roi::Polygons(vec![vec![[0.0, 0.0]; 2]])), RoiError::Polygon { .. }));
+        assert_eq!(
+            bad(from_mask(&image::GrayImage::new(4, 4))),
+            RoiError::Empty
+        );
+        assert!(matches!(
+            bad(Roi::Polygons(vec![vec![[0.0, 0.0]; 2]])),
+            RoiError::Polygon { .. }
+        ));
         let runs = Roi::Bitmap {
             width: 3,
             height: 3,

@@ -34,9 +34,12 @@ pub fn score<S: Shift>(
 ) -> Result<ScoreMap, S::Error> {
     match scoring {
         Scoring::FullyConvolutional => whole(engine, planes, usize::from(network.align_px)),
-        Scoring::AveragedTiles { stride_px } => {
-            averaged(engine, planes, usize::from(network.tile_px), usize::from(stride_px))
-        }
+        Scoring::AveragedTiles { stride_px } => averaged(
+            engine,
+            planes,
+            usize::from(network.tile_px),
+            usize::from(stride_px),
+        ),
     }
 }
 
@@ -117,7 +120,9 @@ mod tests {
     };
 
     fn planes(width_px: usize, height_px: usize) -> Planes {
-        let data = (0..3 * width_px * height_px).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
+        let data = (0..3 * width_px * height_px)
+            .map(|i| (i % 17) as f32 / 8.0 - 1.0)
+            .collect();
         Planes {
             channels: 3,
             width_px,
@@ -142,7 +147,10 @@ mod tests {
         for (width, height) in [(65, 65), (66, 72), (131, 97), (256, 80)] {
             let frame = planes(width, height);
             let expected = sum_of_magnitudes(&frame);
-            for scoring in [Scoring::FullyConvolutional, Scoring::AveragedTiles { stride_px: 32 }] {
+            for scoring in [
+                Scoring::FullyConvolutional,
+                Scoring::AveragedTiles { stride_px: 32 },
+            ] {
                 let Ok(found) = score(&Identity { border: 0.0 }, &frame, &NETWORK, scoring);
                 assert_eq!((found.width_px, found.height_px), (width, height));
                 for (found, expected) in found.data.iter().zip(&expected.data) {

@@ -110,16 +110,32 @@ mod tests {
     #[test]
     fn every_kind_of_file_is_read_at_its_depth() {
         let folder = tempfile::tempdir().unwrap();
-        let colour = image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8 * 20, y as u8 * 30, 7]));
+        let colour =
+            image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8 * 20, y as u8 * 30, 7]));
         let eight = DynamicImage::ImageRgb8(colour);
         let sixteen = DynamicImage::ImageRgb16(eight.to_rgb16());
         let cases = [
             ("a.png", eight.clone(), Channels::Rgb, false),
             ("b.bmp", eight.clone(), Channels::Rgb, false),
             ("c.tiff", sixteen.clone(), Channels::Rgb, true),
-            ("d.png", DynamicImage::ImageLuma16(sixteen.to_luma16()), Channels::Grey, true),
-            ("e.png", DynamicImage::ImageRgba8(eight.to_rgba8()), Channels::Rgb, false),
-            ("f.png", DynamicImage::ImageLumaA8(eight.to_luma_alpha8()), Channels::Grey, false),
+            (
+                "d.png",
+                DynamicImage::ImageLuma16(sixteen.to_luma16()),
+                Channels::Grey,
+                true,
+            ),
+            (
+                "e.png",
+                DynamicImage::ImageRgba8(eight.to_rgba8()),
+                Channels::Rgb,
+                false,
+            ),
+            (
+                "f.png",
+                DynamicImage::ImageLumaA8(eight.to_luma_alpha8()),
+                Channels::Grey,
+                false,
+            ),
             ("g.jpg", eight.clone(), Channels::Rgb, false),
         ];
         for (name, image, channels, deep) in cases {
@@ -139,8 +155,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("broken.png");
         std::fs::write(&path, b"\x89PNG\r\n\x1a\nnothing").unwrap();
-        assert!(read_frame(&path).unwrap_err().to_string().contains("broken.png"));
+        assert!(
+            read_frame(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("broken.png")
+        );
         let missing = folder.path().join("no.png");
-        assert!(matches!(read_frame(&missing), Err(ImageFileError::Open { .. })));
+        assert!(matches!(
+            read_frame(&missing),
+            Err(ImageFileError::Open { .. })
+        ));
     }
 }

@@ -1,3 +1,4 @@
-//! Frames from outside.
+//! Files: frames from outside, results to outside.
 
+pub mod atomic;
 pub mod image_file;

@@ -1,7 +1,7 @@
 //! What must hold between the fields of a manifest. Nothing here looks at the graph.
 
 use proto::limits::{MAX_FRAME_SIDE_PX, MAX_GOLDEN_TILES};
-use proto::manifest::{InputSize, Manifest, Scoring};
+use proto::manifest::{InputSize, Manifest, Scoring, TILE_PX};
 
 use super::parity::BLOCKS;
 
@@ -9,10 +9,17 @@ use super::parity::BLOCKS;
 pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     let network = &manifest.network;
     let tile_px = u32::from(network.tile_px);
-    if network.channels == 0 || network.align_px == 0 || tile_px % u32::from(network.align_px) != 1 {
+    // The golden tiles' blocks and the smallest frame are made for this side.
+    if tile_px != TILE_PX || network.channels == 0 {
         return Err(format!(
-            "expected a tile side of k·{} + 1 px and at least one channel, found {tile_px} px and {}",
-            network.align_px, network.channels
+            "expected tiles of {TILE_PX} px and at least one channel, found {tile_px} px and {}",
+            network.channels
+        ));
+    }
+    if network.align_px == 0 || tile_px % u32::from(network.align_px) != 1 {
+        return Err(format!(
+            "expected a tile side of k·{} + 1 px, found {tile_px} px",
+            network.align_px
         ));
     }
     if let InputSize::Fixed {
@@ -30,7 +37,9 @@ pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     if let Scoring::AveragedTiles { stride_px } = manifest.scoring
         && !(1..=network.tile_px).contains(&stride_px)
     {
-        return Err(format!("expected a stride of 1..={tile_px} px, found {stride_px}"));
+        return Err(format!(
+            "expected a stride of 1..={tile_px} px, found {stride_px}"
+        ));
     }
     let post = &manifest.post;
     if !(0.0..=100.0).contains(&post.smooth_sigma_px) {
@@ -71,8 +80,13 @@ pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
                 tile.block_means.len()
             ));
         }
-        if !scores.clone().all(|score| score.is_finite() && *score >= 0.0) {
-            return Err(format!("golden tile {index}: expected finite scores of at least 0"));
+        if !scores
+            .clone()
+            .all(|score| score.is_finite() && *score >= 0.0)
+        {
+            return Err(format!(
+                "golden tile {index}: expected finite scores of at least 0"
+            ));
         }
     }
     Ok(())

@@ -10,7 +10,9 @@
 //! …   64 ed25519 signature (RFC 8032) over everything before it
 //! ```
 
-use ed25519_dalek::{PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{
+    PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, Signature, Signer, SigningKey, VerifyingKey,
+};
 use proto::limits::{MAX_MANIFEST_BYTES, MAX_ONNX_BYTES};
 use proto::manifest::Manifest;
 use sha2::{Digest, Sha256};
@@ -99,8 +101,8 @@ pub enum Trust {
 
 /// A package's bytes, signed by `key`.
 pub fn encode(manifest: &Manifest, onnx: &[u8], key: &SigningKey) -> Result<Vec<u8>, PackageError> {
-    let manifest =
-        postcard::to_allocvec(manifest).map_err(|error| PackageError::Manifest(error.to_string()))?;
+    let manifest = postcard::to_allocvec(manifest)
+        .map_err(|error| PackageError::Manifest(error.to_string()))?;
     check_lengths(manifest.len() as u64, onnx.len() as u64)?;
     let mut bytes = Vec::with_capacity(HEADER + manifest.len() + onnx.len() + 96);
     bytes.extend_from_slice(&MAGIC);
@@ -222,7 +224,10 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
     }
     let (manifest, rest) = postcard::take_from_bytes(bytes).map_err(failed)?;
     if !rest.is_empty() {
-        return Err(PackageError::Manifest(format!("{} bytes too many", rest.len())));
+        return Err(PackageError::Manifest(format!(
+            "{} bytes too many",
+            rest.len()
+        )));
     }
     Ok(manifest)
 }

@@ -94,12 +94,10 @@ fn read(path: &Path, expected: &'static str) -> Result<[u8; 32], KeyError> {
         source,
     })?;
     let digits = text.trim_end().strip_prefix(expected).map(str::trim);
-    digits
-        .and_then(parse_hex)
-        .ok_or_else(|| KeyError::Content {
-            path: path.to_owned(),
-            expected,
-        })
+    digits.and_then(parse_hex).ok_or_else(|| KeyError::Content {
+        path: path.to_owned(),
+        expected,
+    })
 }
 
 fn parse_hex(digits: &str) -> Option<[u8; 32]> {
@@ -128,9 +126,18 @@ mod tests {
         let public = write_key_pair(&path, &key).unwrap();
         assert_eq!(read_signing_key(&path).unwrap().to_bytes(), key.to_bytes());
         assert_eq!(read_public_key(&public).unwrap(), key.verifying_key());
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(write_key_pair(&path, &key).is_err(), "an existing key is kept");
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert!(
+            write_key_pair(&path, &key).is_err(),
+            "an existing key is kept"
+        );
         let error = read_public_key(&path).unwrap_err().to_string();
-        assert!(error.contains(PUBLIC), "a secret is not taken for a public key: {error}");
+        assert!(
+            error.contains(PUBLIC),
+            "a secret is not taken for a public key: {error}"
+        );
     }
 }

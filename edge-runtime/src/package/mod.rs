@@ -10,6 +10,6 @@ mod keys;
 mod parity;
 
 pub use container::{Loaded, PackageError, Trust, Verified, encode};
-pub use file::{FileError, read, write_new, write_replacing};
+pub use file::{FileError, read};
 pub use keys::{KeyError, key_id, read_public_key, read_signing_key, write_key_pair};
 pub use parity::{BLOCK_PX, BLOCKS, GoldenScores, ParityError, check_parity, golden_scores};

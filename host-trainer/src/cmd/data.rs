@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use edge_runtime::io::atomic::write_atomic;
 use host_trainer::dataset::{Colour, TrainingSet, cut_tile, training_files};
-use host_trainer::files::write_atomic;
 use host_trainer::noise::Algorithm;
 use host_trainer::sheet;
 use host_trainer::synth::{Defect, SynthOptions, Texture, write_dataset};
@@ -50,7 +50,9 @@ impl Synth {
         };
         let total = self.train + self.test_good + self.per_kind * Defect::ALL.len();
         let bar = progress::bar(total, "painting");
-        write_dataset(&self.out, &options, &mut |done| bar.set_position(done as u64))?;
+        write_dataset(&self.out, &options, &mut |done| {
+            bar.set_position(done as u64)
+        })?;
         bar.finish_and_clear();
         println!("{}: {total} images", self.out.display());
         Ok(())
@@ -86,7 +88,11 @@ impl NoiseSheet {
         let few = &files[..files.len().min(self.draws.max(1) as usize)];
         let set = TrainingSet::load(few, size, Colour::Auto, &mut |_| {})?;
         let middle = (256 - TILE_PX) / 2;
-        let tiles: Vec<_> = set.frames.iter().map(|frame| cut_tile(frame, middle, middle)).collect();
+        let tiles: Vec<_> = set
+            .frames
+            .iter()
+            .map(|frame| cut_tile(frame, middle, middle))
+            .collect();
         let picture = sheet::noise(&tiles, self.draws, self.seed);
         let png = sheet::png(&picture).context("encoding the sheet")?;
         write_atomic(&self.out, &png)?;

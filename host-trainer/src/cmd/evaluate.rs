@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use edge_runtime::inspector::Inspector;
+use edge_runtime::io::atomic::write_atomic;
 use edge_runtime::package::key_id;
 use host_trainer::dataset::test_items;
 use host_trainer::evaluate::{Report, Summary, evaluate, html};
-use host_trainer::files::write_atomic;
 
 use super::package::{ScoringMode, facts, open};
 use super::progress;
@@ -46,7 +46,10 @@ impl Evaluate {
     pub(crate) fn run(self) -> Result<()> {
         let package = open(&self.package, &self.trust)?;
         if self.trust.is_empty() {
-            eprintln!("signed by {}; --trust KEY.pub checks whose that is", key_id(package.signer()));
+            eprintln!(
+                "signed by {}; --trust KEY.pub checks whose that is",
+                key_id(package.signer())
+            );
         }
         let mut inspector = Inspector::new(&package)?;
         if let Some(mode) = self.scoring {
@@ -92,13 +95,26 @@ impl Evaluate {
 
 fn print(summary: &Summary) {
     let figure = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.3}"));
-    let percent =
-        |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{:.1} %", 100.0 * v));
+    let percent = |value: Option<f64>| {
+        value.map_or_else(|| "–".to_owned(), |v| format!("{:.1} %", 100.0 * v))
+    };
     println!(
         "{:<12} {:>6} {:>11} {:>6} {:>10} {:>11} {:>10} {:>7}",
-        "kind", "frames", "pixel AUROC", "AUPRO", "pixel AUPR", "image AUROC", "image AUPR", "misses"
+        "kind",
+        "frames",
+        "pixel AUROC",
+        "AUPRO",
+        "pixel AUPR",
+        "image AUROC",
+        "image AUPR",
+        "misses"
     );
-    for (name, kind) in summary.kinds.iter().map(|(n, k)| (n.as_str(), k)).chain([("all", &summary.total)]) {
+    for (name, kind) in summary
+        .kinds
+        .iter()
+        .map(|(n, k)| (n.as_str(), k))
+        .chain([("all", &summary.total)])
+    {
         println!(
             "{name:<12} {:>6} {:>11} {:>6} {:>10} {:>11} {:>10} {:>7}",
             kind.images,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use ed25519_dalek::SigningKey;
+use edge_runtime::io::atomic::write_atomic;
 use edge_runtime::package::{self, Trust, Verified, key_id, read_signing_key, write_key_pair};
 use host_trainer::calibrate::{Calibration, parts_needed};
 use host_trainer::dataset::{Groups, calibration_files};
@@ -69,7 +70,10 @@ struct PromiseArgs {
 impl PromiseArgs {
     fn wanted(&self) -> Result<Wanted> {
         if !(self.confidence > 0.0 && self.confidence < 1.0) {
-            bail!("--confidence expects a number between 0 and 1, found {}", self.confidence);
+            bail!(
+                "--confidence expects a number between 0 and 1, found {}",
+                self.confidence
+            );
         }
         Ok(match self.promise {
             Some(per_10_000) => Wanted::Promise {
@@ -164,15 +168,17 @@ impl Package {
         };
         if frames.is_empty() {
             if self.promise.promise.is_some() {
-                bail!("training held no images out, so nothing can be promised; train with --hold-out");
+                bail!(
+                    "training held no images out, so nothing can be promised; train with --hold-out"
+                );
             }
             eprintln!("no threshold: training held no images out; next: host-trainer calibrate");
         } else {
             threshold(&mut draft, &frames, wanted, &key)?;
         }
-        package::write_replacing(&self.out, &draft.sign(&key)?)?;
+        write_atomic(&self.out, &draft.sign(&key)?)?;
         if let Some(path) = &self.onnx {
-            host_trainer::files::write_atomic(path, &draft.onnx)?;
+            write_atomic(path, &draft.onnx)?;
         }
         println!("{}: {} {}", self.out.display(), self.name, self.version);
         Ok(())
@@ -218,13 +224,18 @@ impl Calibrate {
             .collect();
         threshold(&mut draft, &frames, self.promise.wanted()?, &key)?;
         let out = self.out.as_ref().unwrap_or(&self.package);
-        package::write_replacing(out, &draft.sign(&key)?)?;
+        write_atomic(out, &draft.sign(&key)?)?;
         println!("{}: calibrated", out.display());
         Ok(())
     }
 }
 
-fn threshold(draft: &mut Draft, frames: &[GoodFrame], wanted: Wanted, key: &SigningKey) -> Result<()> {
+fn threshold(
+    draft: &mut Draft,
+    frames: &[GoodFrame],
+    wanted: Wanted,
+    key: &SigningKey,
+) -> Result<()> {
     let bar = progress::bar(frames.len(), "calibrating");
     let found = calibrate_draft(draft, frames, wanted, key, &mut |done| {
         bar.set_position(done as u64);
@@ -235,9 +246,16 @@ fn threshold(draft: &mut Draft, frames: &[GoodFrame], wanted: Wanted, key: &Sign
 }
 
 fn in_words(manifest: &Manifest, found: &Calibration) -> String {
-    let parts = manifest.threshold.as_ref().map_or(0, |threshold| threshold.parts);
+    let parts = manifest
+        .threshold
+        .as_ref()
+        .map_or(0, |threshold| threshold.parts);
     let mut text = format!("threshold {:.4} from {parts} good parts", found.threshold);
-    match manifest.threshold.as_ref().and_then(|threshold| threshold.promise) {
+    match manifest
+        .threshold
+        .as_ref()
+        .and_then(|threshold| threshold.promise)
+    {
         None => text.push_str(": from training images, no promise"),
         Some(promise) => {
             let bound = promise.max_false_rejects_per_10_000;
@@ -247,7 +265,9 @@ fn in_words(manifest: &Manifest, found: &Calibration) -> String {
             ));
             if bound > 100.0 {
                 let needed = parts_needed(100.0, promise.confidence);
-                text.push_str(&format!(" (100 per 10,000 would need {needed} good parts held out)"));
+                text.push_str(&format!(
+                    " (100 per 10,000 would need {needed} good parts held out)"
+                ));
             }
         }
     }
@@ -274,7 +294,7 @@ impl InspectPackage {
     pub(crate) fn run(self) -> Result<()> {
         let verified = open(&self.package, &self.trust)?;
         if let Some(path) = &self.onnx {
-            host_trainer::files::write_atomic(path, verified.onnx())?;
+            write_atomic(path, verified.onnx())?;
         }
         if self.json {
             println!("{}", serde_json::to_string_pretty(verified.manifest())?);
@@ -295,7 +315,11 @@ pub(crate) fn open(path: &Path, trust: &[PathBuf]) -> Result<Verified> {
         .iter()
         .map(|path| package::read_public_key(path))
         .collect::<Result<Vec<_>, _>>()?;
-    let trust = if keys.is_empty() { Trust::AnySigner } else { Trust::Only(keys) };
+    let trust = if keys.is_empty() {
+        Trust::AnySigner
+    } else {
+        Trust::Only(keys)
+    };
     Ok(package::read(path, &trust)?)
 }
 
@@ -327,7 +351,10 @@ pub(crate) fn facts(package: &Verified) -> Vec<(String, String)> {
                     )
                 },
             );
-            format!("{:.4}, {promise} ({}; {} good parts)", threshold.value, threshold.note, threshold.parts)
+            format!(
+                "{:.4}, {promise} ({}; {} good parts)",
+                threshold.value, threshold.note, threshold.parts
+            )
         },
     );
     let post = manifest.post;
@@ -336,17 +363,29 @@ pub(crate) fn facts(package: &Verified) -> Vec<(String, String)> {
         fact("model", format!("{} {}", manifest.name, manifest.version)),
         fact("signed by", key_id(package.signer())),
         fact("threshold", threshold),
-        fact("input", format!("{size}, {:?}", manifest.input.colour).to_lowercase()),
+        fact(
+            "input",
+            format!("{size}, {:?}", manifest.input.colour).to_lowercase(),
+        ),
         fact("scoring", scoring),
         fact(
             "post-processing",
             if post == PostProcessing::default() {
                 "none".to_owned()
             } else {
-                format!("smooth {} px, open {} px, close {} px", post.smooth_sigma_px, post.open_px, post.close_px)
+                format!(
+                    "smooth {} px, open {} px, close {} px",
+                    post.smooth_sigma_px, post.open_px, post.close_px
+                )
             },
         ),
-        fact("network", format!("width {}, {} channels", manifest.network.width, manifest.network.channels)),
+        fact(
+            "network",
+            format!(
+                "width {}, {} channels",
+                manifest.network.width, manifest.network.channels
+            ),
+        ),
         fact(
             "training",
             format!(

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use edge_runtime::io::atomic::write_atomic;
 use host_trainer::dataset::{Colour, Coordinates, Groups, TrainingSet, split, training_files};
 use host_trainer::device::DeviceChoice;
-use host_trainer::files::write_atomic;
 use host_trainer::network::OutputActivation;
 use host_trainer::noise::{Family, NoiseBank};
 use host_trainer::perceptual::Features;
@@ -150,7 +150,10 @@ impl Train {
             _ => {}
         }
         if !(0.0..1.0).contains(&self.hold_out) {
-            bail!("--hold-out expects a fraction from 0 to below 1, found {}", self.hold_out);
+            bail!(
+                "--hold-out expects a fraction from 0 to below 1, found {}",
+                self.hold_out
+            );
         }
         let (run, set) = self.describe(device)?;
         if self.resume {
@@ -236,7 +239,11 @@ impl Train {
             eprintln!("skipped {}: {}", skipped.file.display(), skipped.reason);
         }
         if !set.skipped.is_empty() {
-            eprintln!("skipped {} of {} images", set.skipped.len(), split.train.len());
+            eprintln!(
+                "skipped {} of {} images",
+                set.skipped.len(),
+                split.train.len()
+            );
         }
         eprintln!(
             "{} images to train on, {} held out, on {device:?}",
@@ -282,7 +289,11 @@ impl Train {
                 .cloned()
                 .collect(),
             train_digests: set.digests.iter().map(hex).collect(),
-            held_out_parts: split.held_out.iter().map(|file| groups.part(file)).collect(),
+            held_out_parts: split
+                .held_out
+                .iter()
+                .map(|file| groups.part(file))
+                .collect(),
             held_out: split.held_out,
         };
         Ok((run, set))
@@ -308,34 +319,43 @@ impl Train {
         let bar = progress::bar(recipe.iterations, "training");
         bar.set_position(done as u64);
         let mut failed = None;
-        let outcome = train::train(recipe, source, checkpoint, &stop, &mut |event| match event {
-            Event::Step {
-                iteration,
-                loss,
-                tiles_per_s,
-            } => {
-                losses.push_str(&format!("{iteration},{loss}\n"));
-                bar.set_position(iteration as u64);
-                bar.set_message(format!("loss {loss:.4}, {tiles_per_s:.0} tiles/s"));
-                if bar.is_hidden() && (iteration % 50 == 0 || iteration == 1) {
-                    eprintln!("iteration {iteration}: loss {loss:.4}, {tiles_per_s:.0} tiles/s");
+        let outcome = train::train(
+            recipe,
+            source,
+            checkpoint,
+            &stop,
+            &mut |event| match event {
+                Event::Step {
+                    iteration,
+                    loss,
+                    tiles_per_s,
+                } => {
+                    losses.push_str(&format!("{iteration},{loss}\n"));
+                    bar.set_position(iteration as u64);
+                    bar.set_message(format!("loss {loss:.4}, {tiles_per_s:.0} tiles/s"));
+                    if bar.is_hidden() && (iteration % 50 == 0 || iteration == 1) {
+                        eprintln!(
+                            "iteration {iteration}: loss {loss:.4}, {tiles_per_s:.0} tiles/s"
+                        );
+                    }
                 }
-            }
-            Event::Checkpoint { iteration, samples } => {
-                let picture = sheet::samples(&samples);
-                let written = sheet::png(&picture)
-                    .map_err(anyhow::Error::from)
-                    .and_then(|png| {
-                        write_atomic(&run_folder::sample(&self.run, iteration), &png)?;
-                        write_atomic(&run_folder::losses(&self.run), losses.as_bytes())?;
-                        Ok(())
-                    });
-                if let Err(error) = written {
-                    failed = Some(error);
-                    stop.store(true, Ordering::Relaxed);
+                Event::Checkpoint { iteration, samples } => {
+                    let picture = sheet::samples(&samples);
+                    let written =
+                        sheet::png(&picture)
+                            .map_err(anyhow::Error::from)
+                            .and_then(|png| {
+                                write_atomic(&run_folder::sample(&self.run, iteration), &png)?;
+                                write_atomic(&run_folder::losses(&self.run), losses.as_bytes())?;
+                                Ok(())
+                            });
+                    if let Err(error) = written {
+                        failed = Some(error);
+                        stop.store(true, Ordering::Relaxed);
+                    }
                 }
-            }
-        })?;
+            },
+        )?;
         bar.finish_and_clear();
         if let Some(error) = failed {
             return Err(error.context("saving losses and sample maps"));

@@ -74,7 +74,10 @@ pub fn split(
 ) -> Result<Split, DatasetError> {
     let mut parts: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for file in files {
-        parts.entry(groups.part(file)).or_default().push(file.clone());
+        parts
+            .entry(groups.part(file))
+            .or_default()
+            .push(file.clone());
     }
     let count = parts.len();
     let mut parts: Vec<Vec<PathBuf>> = parts.into_values().collect();
@@ -113,12 +116,19 @@ mod tests {
         let lines: String = (0..60).map(|i| format!("{i}.png,{}\n", i / 6)).collect();
         fs::write(&csv, format!("file,group\n{lines}")).unwrap();
         let groups = Groups::read(&csv, root.path()).unwrap();
-        let files: Vec<PathBuf> = (0..60).map(|i| root.path().join(format!("{i}.png"))).collect();
+        let files: Vec<PathBuf> = (0..60)
+            .map(|i| root.path().join(format!("{i}.png")))
+            .collect();
         let split = split(&files, &groups, 0.25, 7).unwrap();
         assert_eq!(split.train.len() + split.held_out.len(), 60);
         assert!(split.held_out.len() >= 15 && split.held_out.len() < 21);
         for held in &split.held_out {
-            assert!(split.train.iter().all(|file| groups.part(file) != groups.part(held)));
+            assert!(
+                split
+                    .train
+                    .iter()
+                    .all(|file| groups.part(file) != groups.part(held))
+            );
         }
         assert_eq!(split, super::split(&files, &groups, 0.25, 7).unwrap());
         assert_ne!(split, super::split(&files, &groups, 0.25, 8).unwrap());
@@ -128,7 +138,13 @@ mod tests {
     fn holding_out_everything_is_an_error() {
         let files = [PathBuf::from("a")];
         assert!(split(&files, &Groups::default(), 0.5, 0).is_err());
-        assert_eq!(split(&files, &Groups::default(), 0.0, 0).unwrap().train.len(), 1);
+        assert_eq!(
+            split(&files, &Groups::default(), 0.0, 0)
+                .unwrap()
+                .train
+                .len(),
+            1
+        );
     }
 
     #[test]

@@ -29,7 +29,11 @@ impl TestItem {
 /// The good images to train on: `train/good` where there is one, else the folder's own images. Sorted.
 pub fn training_files(root: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     let mvtec = root.join("train").join("good");
-    let folder = if mvtec.is_dir() { mvtec } else { root.to_owned() };
+    let folder = if mvtec.is_dir() {
+        mvtec
+    } else {
+        root.to_owned()
+    };
     let files = images_in(&folder)?;
     if files.is_empty() {
         return Err(DatasetError::Empty {
@@ -46,7 +50,10 @@ pub fn calibration_files(root: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     let folder = if good.is_dir() { good } else { root.to_owned() };
     let files = images_in(&folder)?;
     if files.is_empty() {
-        return Err(DatasetError::Empty { folder, layout: false });
+        return Err(DatasetError::Empty {
+            folder,
+            layout: false,
+        });
     }
     Ok(files)
 }
@@ -62,7 +69,11 @@ pub fn test_items(root: &Path) -> Result<Vec<TestItem>, DatasetError> {
     }
     let mut items = Vec::new();
     for folder in entries(&test)?.into_iter().filter(|path| path.is_dir()) {
-        let kind = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let kind = folder
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         for image in images_in(&folder)? {
             let stem = image.file_stem().unwrap_or_default().to_string_lossy();
             let mask = root
@@ -77,7 +88,10 @@ pub fn test_items(root: &Path) -> Result<Vec<TestItem>, DatasetError> {
         }
     }
     if items.is_empty() {
-        return Err(DatasetError::Empty { folder: test, layout: false });
+        return Err(DatasetError::Empty {
+            folder: test,
+            layout: false,
+        });
     }
     Ok(items)
 }
@@ -88,14 +102,20 @@ pub fn read_mask(path: &Path, width_px: u32, height_px: u32) -> Result<Vec<bool>
         path: path.to_owned(),
         reason,
     };
-    let mask = image::open(path).map_err(|error| wrong(error.to_string()))?.into_luma8();
+    let mask = image::open(path)
+        .map_err(|error| wrong(error.to_string()))?
+        .into_luma8();
     if mask.dimensions() != (width_px, height_px) {
         let (width, height) = mask.dimensions();
         return Err(wrong(format!(
             "expected {width_px}×{height_px} px like its image, found {width}×{height}"
         )));
     }
-    Ok(mask.into_raw().into_iter().map(|value| value > 127).collect())
+    Ok(mask
+        .into_raw()
+        .into_iter()
+        .map(|value| value > 127)
+        .collect())
 }
 
 fn images_in(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
@@ -129,7 +149,9 @@ mod tests {
 
     fn touch(path: PathBuf) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        image::GrayImage::from_pixel(3, 2, image::Luma([200])).save(path).unwrap();
+        image::GrayImage::from_pixel(3, 2, image::Luma([200]))
+            .save(path)
+            .unwrap();
     }
 
     #[test]
@@ -146,7 +168,10 @@ mod tests {
         let names: Vec<_> = training_files(root.path()).unwrap();
         assert_eq!(names, [at("train/good/a.png"), at("train/good/b.png")]);
         let items = test_items(root.path()).unwrap();
-        let found: Vec<_> = items.iter().map(|i| (i.kind.as_str(), i.mask.is_some())).collect();
+        let found: Vec<_> = items
+            .iter()
+            .map(|i| (i.kind.as_str(), i.mask.is_some()))
+            .collect();
         assert_eq!(found, [("cut", true), ("cut", false), ("good", false)]);
     }
 
@@ -163,8 +188,17 @@ mod tests {
     #[test]
     fn empty_and_missing_folders_are_told_apart() {
         let root = tempfile::tempdir().unwrap();
-        assert!(matches!(training_files(root.path()), Err(DatasetError::Empty { .. })));
-        assert!(matches!(training_files(&root.path().join("no")), Err(DatasetError::Missing(_))));
-        assert!(matches!(test_items(root.path()), Err(DatasetError::NoTest(_))));
+        assert!(matches!(
+            training_files(root.path()),
+            Err(DatasetError::Empty { .. })
+        ));
+        assert!(matches!(
+            training_files(&root.path().join("no")),
+            Err(DatasetError::Missing(_))
+        ));
+        assert!(matches!(
+            test_items(root.path()),
+            Err(DatasetError::NoTest(_))
+        ));
     }
 }

@@ -86,7 +86,8 @@ pub fn cut_tile(frame: &Frame, x_px: u32, y_px: u32) -> Tile {
             let row = ((y_px as usize + y) * width + x_px as usize) * channels;
             for x in 0..side {
                 for channel in 0..channels {
-                    values[(channel * side + y) * side + x] = value_at(row + x * channels + channel);
+                    values[(channel * side + y) * side + x] =
+                        value_at(row + x * channels + channel);
                 }
             }
         }
@@ -103,7 +104,9 @@ mod tests {
     use super::*;
 
     fn frame(width_px: u32, height_px: u32) -> Frame {
-        let pixels = (0..width_px * height_px * 3).map(|i| (i % 251) as u8).collect();
+        let pixels = (0..width_px * height_px * 3)
+            .map(|i| (i % 251) as u8)
+            .collect();
         Frame::new(width_px, height_px, Channels::Rgb, Pixels::U8(pixels)).unwrap()
     }
 

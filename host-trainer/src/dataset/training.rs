@@ -69,11 +69,20 @@ impl TrainingSet {
         if used.is_empty() {
             return Err(DatasetError::NothingLeft {
                 count: files.len(),
-                first: skipped.first().map(|s| s.reason.clone()).unwrap_or_default(),
+                first: skipped
+                    .first()
+                    .map(|s| s.reason.clone())
+                    .unwrap_or_default(),
             });
         }
-        let grey = used.iter().all(|(frame, _)| frame.channels() == Channels::Grey);
-        let colour = if grey { ColourMode::Grey } else { ColourMode::Rgb };
+        let grey = used
+            .iter()
+            .all(|(frame, _)| frame.channels() == Channels::Grey);
+        let colour = if grey {
+            ColourMode::Grey
+        } else {
+            ColourMode::Rgb
+        };
         let input = Input { size, colour };
         let mut set = Self {
             frames: Vec::new(),
@@ -108,8 +117,8 @@ fn load_one(file: &Path, size: InputSize, wanted: Colour) -> Result<(Frame, [u8;
         (Colour::Grey, _) | (Colour::Auto, Channels::Grey) => ColourMode::Grey,
         (Colour::Rgb, _) | (Colour::Auto, Channels::Rgb) => ColourMode::Rgb,
     };
-    let prepared =
-        prepare(&frame, &Input { size, colour }).map_err(|error| format!("{}: {}", file.display(), chain(&error)))?;
+    let prepared = prepare(&frame, &Input { size, colour })
+        .map_err(|error| format!("{}: {}", file.display(), chain(&error)))?;
     let digest = file_digest(file).map_err(|error| chain(&error))?;
     Ok((prepared, digest))
 }

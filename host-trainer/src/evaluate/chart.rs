@@ -49,7 +49,10 @@ fn draw_curve(
         .x_desc("false-positive rate (pixels)")
         .y_desc(y_label)
         .draw()?;
-    let line = points.iter().filter(|p| p[0] <= limit).map(|p| (p[0], p[1]));
+    let line = points
+        .iter()
+        .filter(|p| p[0] <= limit)
+        .map(|p| (p[0], p[1]));
     chart.draw_series(LineSeries::new(line, GOOD.stroke_width(2)))?;
     root.present()?;
     drop(chart);

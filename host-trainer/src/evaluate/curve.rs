@@ -111,14 +111,24 @@ impl Overlap {
 
     /// All pixels of the next lower score: `covered` is the sum of 1 / (region's area) of its defect pixels.
     pub(super) fn step(&mut self, covered: f64, negatives: u64) {
-        let (x0, y0) = (self.false_positives / self.negatives, self.overlap / self.regions);
+        let (x0, y0) = (
+            self.false_positives / self.negatives,
+            self.overlap / self.regions,
+        );
         self.false_positives += negatives as f64;
         self.overlap += covered;
-        let (x1, y1) = (self.false_positives / self.negatives, self.overlap / self.regions);
+        let (x1, y1) = (
+            self.false_positives / self.negatives,
+            self.overlap / self.regions,
+        );
         if x0 < self.limit {
             // The last trapezoid ends at the limit, its height interpolated.
             let end = x1.min(self.limit);
-            let height = if x1 > x0 { y0 + (y1 - y0) * (end - x0) / (x1 - x0) } else { y1 };
+            let height = if x1 > x0 {
+                y0 + (y1 - y0) * (end - x0) / (x1 - x0)
+            } else {
+                y1
+            };
             self.area += (end - x0) * (y0 + height) / 2.0;
             push_thinned(&mut self.curve, [x1, y1]);
         }
@@ -134,9 +144,9 @@ impl Overlap {
 }
 
 fn push_thinned(curve: &mut Vec<[f64; 2]>, point: [f64; 2]) {
-    let far = curve.last().is_none_or(|last| {
-        (point[0] - last[0]).abs() + (point[1] - last[1]).abs() >= 2.0 / DRAWN
-    });
+    let far = curve
+        .last()
+        .is_none_or(|last| (point[0] - last[0]).abs() + (point[1] - last[1]).abs() >= 2.0 / DRAWN);
     if far {
         curve.push(point);
     }

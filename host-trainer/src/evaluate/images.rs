@@ -36,8 +36,11 @@ pub fn measure(frames: &[Scored], threshold: Option<f32>) -> ImageResult {
     }
     let swept = sweep.finish();
     let rate = |defect: bool, counted: &dyn Fn(f32) -> bool| {
-        let class: Vec<f32> =
-            frames.iter().filter(|frame| frame.defect == defect).map(|frame| frame.score).collect();
+        let class: Vec<f32> = frames
+            .iter()
+            .filter(|frame| frame.defect == defect)
+            .map(|frame| frame.score)
+            .collect();
         let hits = class.iter().filter(|&&score| counted(score)).count();
         (!class.is_empty()).then(|| hits as f64 / class.len() as f64)
     };
@@ -55,7 +58,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn frames(list: &[(f32, bool)]) -> Vec<Scored> {
-        list.iter().map(|&(score, defect)| Scored { score, defect }).collect()
+        list.iter()
+            .map(|&(score, defect)| Scored { score, defect })
+            .collect()
     }
 
     proptest! {
@@ -78,9 +83,18 @@ mod tests {
 
     #[test]
     fn the_threshold_itself_passes() {
-        let found = measure(&frames(&[(1.0, false), (2.0, false), (2.0, true), (3.0, true)]), Some(2.0));
-        assert_eq!((found.false_reject_rate, found.miss_rate), (Some(0.0), Some(0.5)));
+        let found = measure(
+            &frames(&[(1.0, false), (2.0, false), (2.0, true), (3.0, true)]),
+            Some(2.0),
+        );
+        assert_eq!(
+            (found.false_reject_rate, found.miss_rate),
+            (Some(0.0), Some(0.5))
+        );
         let good_only = measure(&frames(&[(1.0, false)]), Some(0.5));
-        assert_eq!((good_only.false_reject_rate, good_only.miss_rate), (Some(1.0), None));
+        assert_eq!(
+            (good_only.false_reject_rate, good_only.miss_rate),
+            (Some(1.0), None)
+        );
     }
 }

@@ -118,15 +118,20 @@ pub fn evaluate(
     on_progress: &mut dyn FnMut(usize),
 ) -> Result<Evaluation, EvaluateError> {
     let kinds: Vec<String> = {
-        let mut kinds: Vec<String> =
-            items.iter().filter(|item| !item.is_good()).map(|item| item.kind.clone()).collect();
+        let mut kinds: Vec<String> = items
+            .iter()
+            .filter(|item| !item.is_good())
+            .map(|item| item.kind.clone())
+            .collect();
         kinds.dedup();
         kinds
     };
     let memory = KEYS_IN_MEMORY / (kinds.len() + 1);
     let mut total = PixelMetrics::with_memory(memory);
-    let mut by_kind: BTreeMap<String, PixelMetrics> =
-        kinds.iter().map(|kind| (kind.clone(), PixelMetrics::with_memory(memory))).collect();
+    let mut by_kind: BTreeMap<String, PixelMetrics> = kinds
+        .iter()
+        .map(|kind| (kind.clone(), PixelMetrics::with_memory(memory)))
+        .collect();
     let mut frames: Vec<(String, Scored)> = Vec::new();
     let mut masks: BTreeMap<String, usize> = BTreeMap::new();
     let mut milliseconds = Vec::new();
@@ -147,15 +152,19 @@ pub fn evaluate(
         digests.push(file_digest(&item.image)?);
         let mask = match &item.mask {
             Some(path) => Some(read_mask(path, frame.width_px(), frame.height_px())?),
-            None if item.is_good() => {
-                Some(vec![false; frame.width_px() as usize * frame.height_px() as usize])
-            }
+            None if item.is_good() => Some(vec![
+                false;
+                frame.width_px() as usize
+                    * frame.height_px() as usize
+            ]),
             None => None,
         };
-        let found = inspector.inspect(&frame).map_err(|source| EvaluateError::Inspect {
-            path: item.image.clone(),
-            source,
-        })?;
+        let found = inspector
+            .inspect(&frame)
+            .map_err(|source| EvaluateError::Inspect {
+                path: item.image.clone(),
+                source,
+            })?;
         milliseconds.push(found.elapsed.as_secs_f64() * 1e3);
         let map = &found.map;
         if let Some(mask) = &mask {
@@ -184,7 +193,12 @@ pub fn evaluate(
             let picture = shrink(frame.to_rgb8());
             kept.push(Row {
                 kind: item.kind.clone(),
-                name: item.image.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                name: item
+                    .image
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
                 score: found.score,
                 verdict: found.verdict,
                 regions: found.regions.len(),
@@ -192,9 +206,11 @@ pub fn evaluate(
                 pictures: Pictures {
                     heat: shrink(heat_map(map, scale)),
                     overlay: threshold.map(|threshold| overlay(&picture, map, threshold)),
-                    truth: item.mask.as_ref().and(mask.as_ref()).map(|mask| {
-                        shrink(draw_mask(mask, frame.width_px(), frame.height_px()))
-                    }),
+                    truth: item
+                        .mask
+                        .as_ref()
+                        .and(mask.as_ref())
+                        .map(|mask| shrink(draw_mask(mask, frame.width_px(), frame.height_px()))),
                     input: picture,
                 },
             });
@@ -268,7 +284,11 @@ fn resize_mask(mask: &[bool], width_px: usize, map: &ScoreMap) -> Vec<bool> {
 
 fn draw_mask(mask: &[bool], width_px: u32, height_px: u32) -> RgbImage {
     let grey = GrayImage::from_fn(width_px, height_px, |x, y| {
-        Luma([if mask[(y * width_px + x) as usize] { 255 } else { 0 }])
+        Luma([if mask[(y * width_px + x) as usize] {
+            255
+        } else {
+            0
+        }])
     });
     image::DynamicImage::ImageLuma8(grey).into_rgb8()
 }

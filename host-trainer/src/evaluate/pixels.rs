@@ -170,7 +170,10 @@ mod tests {
     #[test]
     fn a_case_to_compute_by_hand() {
         // Scores 4 3 2 1, defect at 4 and 2: AUROC = 3 of 4 pairs; AP = (1 + 2/3) / 2; F1-max at 2: 2·2/(3 + 2).
-        let found = measure(&[(&[4.0, 3.0, 2.0, 1.0], &[true, false, true, false], 4)], 100);
+        let found = measure(
+            &[(&[4.0, 3.0, 2.0, 1.0], &[true, false, true, false], 4)],
+            100,
+        );
         assert_eq!(found.auroc, Some(0.75));
         assert!((found.aupr.unwrap() - 5.0 / 6.0).abs() < 1e-12);
         assert_eq!((found.f1_max, found.f1_threshold), (Some(0.8), Some(2.0)));
@@ -180,7 +183,10 @@ mod tests {
 
     #[test]
     fn ties_count_half() {
-        let found = measure(&[(&[1.0, 1.0, 1.0, 1.0], &[true, false, true, false], 2)], 100);
+        let found = measure(
+            &[(&[1.0, 1.0, 1.0, 1.0], &[true, false, true, false], 2)],
+            100,
+        );
         assert_eq!(found.auroc, Some(0.5));
     }
 
@@ -212,7 +218,8 @@ mod tests {
                 let mut metrics = PixelMetrics::with_memory(memory);
                 for image in case["images"].as_array().unwrap() {
                     let list = |key: &str| image[key].as_array().unwrap().iter();
-                    let scores: Vec<f32> = list("scores").map(|v| v.as_f64().unwrap() as f32).collect();
+                    let scores: Vec<f32> =
+                        list("scores").map(|v| v.as_f64().unwrap() as f32).collect();
                     let mask: Vec<bool> = list("mask").map(|v| v.as_u64() == Some(1)).collect();
                     metrics.add(&scores, &mask, width).unwrap();
                 }
@@ -228,7 +235,11 @@ mod tests {
             ] {
                 let expected = case[key].as_f64().unwrap();
                 let value = value.unwrap();
-                assert!((value - expected).abs() < 1e-9, "{} {key}: {value} for {expected}", case["name"]);
+                assert!(
+                    (value - expected).abs() < 1e-9,
+                    "{} {key}: {value} for {expected}",
+                    case["name"]
+                );
             }
         }
     }

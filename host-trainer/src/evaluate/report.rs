@@ -41,7 +41,14 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.
 pub fn html(report: &Report, evaluation: &Evaluation) -> String {
     let summary = &evaluation.summary;
     let mut rows: Vec<&Row> = evaluation.rows.iter().collect();
-    rows.sort_by_key(|row| (!is_wrong(row), !row.defect, row.kind.clone(), row.name.clone()));
+    rows.sort_by_key(|row| {
+        (
+            !is_wrong(row),
+            !row.defect,
+            row.kind.clone(),
+            row.name.clone(),
+        )
+    });
     let scores = |defect: bool| -> Vec<f32> {
         let of_class = evaluation.rows.iter().filter(|row| row.defect == defect);
         of_class.map(|row| row.score).collect()
@@ -191,5 +198,8 @@ fn frame(row: &Row) -> Markup {
 fn data_uri(picture: &RgbImage) -> Option<String> {
     let mut bytes = Cursor::new(Vec::new());
     picture.write_to(&mut bytes, ImageFormat::Jpeg).ok()?;
-    Some(format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes.into_inner())))
+    Some(format!(
+        "data:image/jpeg;base64,{}",
+        STANDARD.encode(bytes.into_inner())
+    ))
 }

@@ -40,7 +40,8 @@ impl Sorter {
         for key in self.buffer.drain(..) {
             writer.write_all(&key.to_le_bytes())?;
         }
-        self.runs.push(writer.into_inner().map_err(|error| error.into_error())?);
+        self.runs
+            .push(writer.into_inner().map_err(|error| error.into_error())?);
         Ok(())
     }
 

@@ -53,18 +53,40 @@ pub struct Corruption {
 
 /// The parameters, in the ranges of IV-B. Colours hold one value in [-1, 1] a channel.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the fields are the paper's parameters, with their units in their names")]
+#[expect(
+    missing_docs,
+    reason = "the fields are the paper's parameters, with their units in their names"
+)]
 pub enum Effect {
     /// Every pixel of the mask changes with the given probability (0..0.5).
-    Speckle { mask: Rect, salt: bool, pepper: bool, probability: f64, seed: u64 },
+    Speckle {
+        mask: Rect,
+        salt: bool,
+        pepper: bool,
+        probability: f64,
+        seed: u64,
+    },
     /// Kernel sizes (odd, 3..15) and sigmas (1..100) across and down.
-    Blur { mask: Rect, kernel_px: [usize; 2], sigma_px: [f32; 2] },
+    Blur {
+        mask: Rect,
+        kernel_px: [usize; 2],
+        sigma_px: [f32; 2],
+    },
     /// Standard deviation 0.3..0.6.
-    Noise { mask: Rect, deviation: f32, seed: u64 },
+    Noise {
+        mask: Rect,
+        deviation: f32,
+        seed: u64,
+    },
     /// A filled rectangle.
     Rectangle { mask: Rect, colour: Vec<f32> },
     /// Thickness 1..6 px.
-    Line { from: [f32; 2], to: [f32; 2], thickness_px: u32, colour: Vec<f32> },
+    Line {
+        from: [f32; 2],
+        to: [f32; 2],
+        thickness_px: u32,
+        colour: Vec<f32>,
+    },
     /// Half axes 1..30 px, angles 0..360°, thickness 1..6 px.
     EllipseArc {
         centre: [f32; 2],
@@ -77,7 +99,12 @@ pub enum Effect {
     /// Shift -0.5..0.5.
     Shading { mask: Rect, shift: f32 },
     /// Disk diameter odd 1..7 px, 1 or 2 iterations; `dilate` false: erosion.
-    Morphology { mask: Rect, size_px: usize, iterations: u32, dilate: bool },
+    Morphology {
+        mask: Rect,
+        size_px: usize,
+        iterations: u32,
+        dilate: bool,
+    },
     /// Nothing.
     None,
 }
@@ -160,7 +187,13 @@ impl Corruption {
     pub fn apply(&self, tile: &mut Tile) {
         let side = tile.side();
         match &self.effect {
-            &Effect::Speckle { mask, salt, pepper, probability, seed } => {
+            &Effect::Speckle {
+                mask,
+                salt,
+                pepper,
+                probability,
+                seed,
+            } => {
                 let mut rng = ChaCha8Rng::seed_from_u64(seed);
                 let area = side * side;
                 for index in mask.rows(side).flatten() {
@@ -174,7 +207,11 @@ impl Corruption {
                     }
                 }
             }
-            &Effect::Blur { mask, kernel_px, sigma_px } => {
+            &Effect::Blur {
+                mask,
+                kernel_px,
+                sigma_px,
+            } => {
                 let across = filter::gaussian_kernel(kernel_px[0], sigma_px[0]);
                 let down = filter::gaussian_kernel(kernel_px[1], sigma_px[1]);
                 for channel in 0..tile.channels() {
@@ -185,7 +222,11 @@ impl Corruption {
                     }
                 }
             }
-            &Effect::Noise { mask, deviation, seed } => {
+            &Effect::Noise {
+                mask,
+                deviation,
+                seed,
+            } => {
                 let mut rng = ChaCha8Rng::seed_from_u64(seed);
                 // A deviation from the paper's range is finite and positive; nothing else can get here.
                 if let Ok(normal) = Normal::new(0.0, deviation) {
@@ -205,10 +246,22 @@ impl Corruption {
                     }
                 }
             }
-            Effect::Line { from, to, thickness_px, colour } => {
+            Effect::Line {
+                from,
+                to,
+                thickness_px,
+                colour,
+            } => {
                 paint(tile, &stroke::line(side, *from, *to, *thickness_px), colour);
             }
-            Effect::EllipseArc { centre, axes_px, rotation_deg, arc_deg, thickness_px, colour } => {
+            Effect::EllipseArc {
+                centre,
+                axes_px,
+                rotation_deg,
+                arc_deg,
+                thickness_px,
+                colour,
+            } => {
                 let mask = stroke::ellipse_arc(
                     side,
                     *centre,
@@ -227,7 +280,12 @@ impl Corruption {
                     }
                 }
             }
-            &Effect::Morphology { mask, size_px, iterations, dilate } => {
+            &Effect::Morphology {
+                mask,
+                size_px,
+                iterations,
+                dilate,
+            } => {
                 let extreme = if dilate { Extreme::Max } else { Extreme::Min };
                 for channel in 0..tile.channels() {
                     let plane = tile.plane_mut(channel);

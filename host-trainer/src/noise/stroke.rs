@@ -27,10 +27,7 @@ pub(super) fn ellipse_arc(
     let point = |angle_deg: f32| {
         let (y, x) = angle_deg.to_radians().sin_cos();
         let (x, y) = (x * axes_px[0] as f32, y * axes_px[1] as f32);
-        (
-            centre[0] + x * cos - y * sin,
-            centre[1] + x * sin + y * cos,
-        )
+        (centre[0] + x * cos - y * sin, centre[1] + x * sin + y * cos)
     };
     let (start, end) = (arc_deg[0].min(arc_deg[1]), arc_deg[0].max(arc_deg[1]));
     let chords = ((end - start) / 360.0 * CHORDS_PER_TURN).ceil().max(1.0) as usize;

@@ -22,7 +22,13 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Scratch, Self::Hole, Self::Stain, Self::Fibre, Self::Smear];
+    pub const ALL: [Self; 5] = [
+        Self::Scratch,
+        Self::Hole,
+        Self::Stain,
+        Self::Fibre,
+        Self::Smear,
+    ];
 
     /// Name of its folder.
     pub fn name(self) -> &'static str {
@@ -52,7 +58,8 @@ pub fn apply(defect: Defect, clean: &RgbImage, rng: &mut ChaCha8Rng) -> (RgbImag
             let half = [angle.cos() * reach, angle.sin() * reach];
             let thickness = rng.random_range(1.0..2.2f32);
             edit(&mut image, |x, y, pixel| {
-                let along = ((x - centre[0]) * half[0] + (y - centre[1]) * half[1]) / (reach * reach);
+                let along =
+                    ((x - centre[0]) * half[0] + (y - centre[1]) * half[1]) / (reach * reach);
                 let t = along.clamp(-1.0, 1.0);
                 let distance = (x - centre[0] - t * half[0]).hypot(y - centre[1] - t * half[1]);
                 (distance < thickness).then(|| mix(pixel, [value; 3], 0.85))
@@ -69,15 +76,23 @@ pub fn apply(defect: Defect, clean: &RgbImage, rng: &mut ChaCha8Rng) -> (RgbImag
         Defect::Stain => {
             let radius = rng.random_range(0.05..0.11f32) * width as f32;
             let lobes = rng.random_range(0.0..std::f32::consts::TAU);
-            let colour = [rng.random_range(90..220), rng.random_range(20..90), rng.random_range(10..60)];
+            let colour = [
+                rng.random_range(90..220),
+                rng.random_range(20..90),
+                rng.random_range(10..60),
+            ];
             edit(&mut image, |x, y, pixel| {
                 let (dx, dy) = (x - centre[0], y - centre[1]);
                 let wobble = 1.0 + 0.2 * (3.0 * dy.atan2(dx) + lobes).sin();
-                (dx.hypot(dy) < radius * wobble).then(|| mix(pixel, colour, 0.45))
+                (dx.hypot(dy) < radius * wobble).then(|| mix(pixel, colour, 0.6))
             });
         }
         Defect::Fibre => {
-            let colour = [rng.random_range(150..250), rng.random_range(150..250), rng.random_range(180..255)];
+            let colour = [
+                rng.random_range(150..250),
+                rng.random_range(150..250),
+                rng.random_range(180..255),
+            ];
             let radius = rng.random_range(0.06..0.14f32) * width as f32;
             let start = rng.random_range(0.0..std::f32::consts::TAU);
             let thickness = rng.random_range(1.0..1.8f32);
@@ -85,7 +100,8 @@ pub fn apply(defect: Defect, clean: &RgbImage, rng: &mut ChaCha8Rng) -> (RgbImag
                 let (dx, dy) = (x - centre[0], y - centre[1]);
                 let turn = (dy.atan2(dx) - start).rem_euclid(std::f32::consts::TAU);
                 let path = radius * (1.0 + 0.15 * (5.0 * turn).sin());
-                (turn < 4.0 && (dx.hypot(dy) - path).abs() < thickness).then(|| mix(pixel, colour, 0.9))
+                (turn < 4.0 && (dx.hypot(dy) - path).abs() < thickness)
+                    .then(|| mix(pixel, colour, 0.9))
             });
         }
         Defect::Smear => {
@@ -95,12 +111,17 @@ pub fn apply(defect: Defect, clean: &RgbImage, rng: &mut ChaCha8Rng) -> (RgbImag
                 rng.random_range(0.06..0.12f32) * height as f32,
             ];
             edit(&mut image, |x, y, _| {
-                let inside = ((x - centre[0]) / half[0]).powi(2) + ((y - centre[1]) / half[1]).powi(2) < 1.0;
+                let inside =
+                    ((x - centre[0]) / half[0]).powi(2) + ((y - centre[1]) / half[1]).powi(2) < 1.0;
                 inside.then(|| *smooth.get_pixel(x as u32, y as u32))
             });
         }
     }
-    let mask = clean.pixels().zip(image.pixels()).map(|(before, after)| before != after).collect();
+    let mask = clean
+        .pixels()
+        .zip(image.pixels())
+        .map(|(before, after)| before != after)
+        .collect();
     (image, mask)
 }
 

@@ -87,9 +87,13 @@ pub fn write_dataset(
     result
 }
 
-fn fill(root: &Path, options: &SynthOptions, on_progress: &mut dyn FnMut(usize)) -> Result<(), SynthError> {
+fn fill(
+    root: &Path,
+    options: &SynthOptions,
+    on_progress: &mut dyn FnMut(usize),
+) -> Result<(), SynthError> {
     let mut done = 0;
-    let mut save = |folder: &str, name: String, picture: image::DynamicImage| {
+    let save = |folder: &str, name: String, picture: image::DynamicImage| {
         let folder = root.join(folder);
         let path = folder.join(name);
         fs::create_dir_all(&folder).map_err(|source| SynthError::Write {
@@ -110,7 +114,11 @@ fn fill(root: &Path, options: &SynthOptions, on_progress: &mut dyn FnMut(usize))
         ("test/good", "synth-test", options.test_good),
     ] {
         for index in 0..count {
-            save(folder, format!("{index:03}.png"), good(purpose, index).into())?;
+            save(
+                folder,
+                format!("{index:03}.png"),
+                good(purpose, index).into(),
+            )?;
             done += 1;
             on_progress(done);
         }
@@ -121,9 +129,17 @@ fn fill(root: &Path, options: &SynthOptions, on_progress: &mut dyn FnMut(usize))
             let mut rng = generator(options.seed, defect.name(), 1_000_000 + index as u64);
             let (image, mask) = apply(defect, &clean, &mut rng);
             let truth = GrayImage::from_fn(options.size_px, options.size_px, |x, y| {
-                Luma([if mask[(y * options.size_px + x) as usize] { 255 } else { 0 }])
+                Luma([if mask[(y * options.size_px + x) as usize] {
+                    255
+                } else {
+                    0
+                }])
             });
-            save(&format!("test/{}", defect.name()), format!("{index:03}.png"), image.into())?;
+            save(
+                &format!("test/{}", defect.name()),
+                format!("{index:03}.png"),
+                image.into(),
+            )?;
             let truth_folder = format!("ground_truth/{}", defect.name());
             save(&truth_folder, format!("{index:03}_mask.png"), truth.into())?;
             done += 1;
@@ -145,10 +161,17 @@ mod tests {
                 let clean = paint(texture, 128, &mut generator(1, "t", 0));
                 assert_eq!(clean, paint(texture, 128, &mut generator(1, "t", 0)));
                 let (image, mask) = apply(defect, &clean, &mut generator(1, "d", 0));
-                let changed: Vec<bool> = clean.pixels().zip(image.pixels()).map(|(a, b)| a != b).collect();
+                let changed: Vec<bool> = clean
+                    .pixels()
+                    .zip(image.pixels())
+                    .map(|(a, b)| a != b)
+                    .collect();
                 assert_eq!(mask, changed, "{texture:?} {defect:?}");
                 let area = mask.iter().filter(|&&inside| inside).count();
-                assert!((20..128 * 128 / 4).contains(&area), "{texture:?} {defect:?}: {area} px");
+                assert!(
+                    (20..128 * 128 / 4).contains(&area),
+                    "{texture:?} {defect:?}: {area} px"
+                );
             }
         }
     }
@@ -168,8 +191,15 @@ mod tests {
         write_dataset(&target, &options, &mut |_| {}).unwrap();
         let items = crate::dataset::test_items(&target).unwrap();
         assert_eq!(items.len(), 1 + Defect::ALL.len());
-        assert!(items.iter().all(|item| item.is_good() || item.mask.is_some()));
+        assert!(
+            items
+                .iter()
+                .all(|item| item.is_good() || item.mask.is_some())
+        );
         assert_eq!(crate::dataset::training_files(&target).unwrap().len(), 2);
-        assert!(matches!(write_dataset(&target, &options, &mut |_| {}), Err(SynthError::Exists(_))));
+        assert!(matches!(
+            write_dataset(&target, &options, &mut |_| {}),
+            Err(SynthError::Exists(_))
+        ));
     }
 }

@@ -31,7 +31,10 @@ pub fn paint(texture: Texture, size_px: u32, rng: &mut ChaCha8Rng) -> RgbImage {
         Texture::Wood => wood(rng),
     };
     // Light falls off a little across the image, and the sensor has noise.
-    let light = [rng.random_range(-0.06..0.06f32), rng.random_range(-0.06..0.06f32)];
+    let light = [
+        rng.random_range(-0.06..0.06f32),
+        rng.random_range(-0.06..0.06f32),
+    ];
     let level = rng.random_range(0.95..1.05f32);
     let side = size_px as f32;
     let mut image = RgbImage::new(size_px, size_px);
@@ -39,20 +42,27 @@ pub fn paint(texture: Texture, size_px: u32, rng: &mut ChaCha8Rng) -> RgbImage {
         let (x, y) = (x as f32, y as f32);
         let bright = level + light[0] * (x / side - 0.5) + light[1] * (y / side - 0.5);
         let noise = rng.random_range(-3.0..3.0f32);
-        *pixel = Rgb(shade(x, y).map(|value| (255.0 * value * bright + noise).clamp(0.0, 255.0) as u8));
+        *pixel =
+            Rgb(shade(x, y).map(|value| (255.0 * value * bright + noise).clamp(0.0, 255.0) as u8));
     }
     image
 }
 
 fn woven(rng: &mut ChaCha8Rng) -> Box<dyn Fn(f32, f32) -> [f32; 3]> {
     let pitch = rng.random_range(7.6..8.4f32);
-    let phase = [rng.random_range(0.0..16.0f32), rng.random_range(0.0..16.0f32)];
+    let phase = [
+        rng.random_range(0.0..16.0f32),
+        rng.random_range(0.0..16.0f32),
+    ];
     let (warp, weft) = ([0.62, 0.55, 0.42], [0.42, 0.38, 0.33]);
     let grain = Grain::new(rng);
     Box::new(move |x, y| {
         // Threads wander a little.
         let wander = 0.6 * grain.at(x / 40.0, y / 40.0);
-        let (u, v) = ((x + phase[0] + wander) / pitch, (y + phase[1] + wander) / pitch);
+        let (u, v) = (
+            (x + phase[0] + wander) / pitch,
+            (y + phase[1] + wander) / pitch,
+        );
         let over = (u.floor() as i64 + v.floor() as i64).rem_euclid(2) == 0;
         let (across, along, colour) = if over { (u, v, warp) } else { (v, u, weft) };
         let round = |position: f32| (std::f32::consts::PI * position.fract()).sin().max(0.0);
@@ -91,7 +101,8 @@ fn leather(size_px: u32, rng: &mut ChaCha8Rng) -> Box<dyn Fn(f32, f32) -> [f32; 
             }
         }
         let crease = ((second - first) / 2.5).clamp(0.0, 1.0);
-        let bright = (0.55 + 0.45 * crease) * (1.0 + 0.06 * grain.at(x / 2.0, y / 2.0) + 0.05 * grain.at(x / 30.0, y / 30.0));
+        let bright = (0.55 + 0.45 * crease)
+            * (1.0 + 0.06 * grain.at(x / 2.0, y / 2.0) + 0.05 * grain.at(x / 30.0, y / 30.0));
         [(0.52 + hue) * bright, 0.33 * bright, (0.22 - hue) * bright]
     })
 }
@@ -135,7 +146,9 @@ impl Grain {
 
     fn new(rng: &mut ChaCha8Rng) -> Self {
         Self {
-            lattice: (0..Self::SIDE * Self::SIDE).map(|_| rng.random_range(-1.0..1.0)).collect(),
+            lattice: (0..Self::SIDE * Self::SIDE)
+                .map(|_| rng.random_range(-1.0..1.0))
+                .collect(),
         }
     }
 

@@ -12,7 +12,7 @@ pub const BETA1: f64 = 0.5;
 /// Decay of the second moment (IV-F).
 pub const BETA2: f64 = 0.999;
 /// Added to the denominator: PyTorch's default, the paper gives none.
-pub const EPSILON: f64 = 1e-8;
+const EPSILON: f64 = 1e-8;
 
 /// The optimiser: parameters with their moments.
 #[derive(Debug)]
@@ -40,7 +40,10 @@ impl Adam {
                 parameter,
             })
         };
-        let slots = parameters.into_iter().map(slot).collect::<Result<_, TchError>>()?;
+        let slots = parameters
+            .into_iter()
+            .map(slot)
+            .collect::<Result<_, TchError>>()?;
         Ok(Self { slots, steps: 0 })
     }
 
@@ -126,12 +129,17 @@ mod tests {
         let weights = Tensor::from_slice(&[1.0f32, 2.0, 3.0]);
         let mut adam = Adam::new(vec![("p".into(), parameter.shallow_clone())]).unwrap();
         for step in golden["steps"].as_array().unwrap() {
-            (parameter.square() * &weights).sum(tch::Kind::Float).backward();
+            (parameter.square() * &weights)
+                .sum(tch::Kind::Float)
+                .backward();
             adam.step().unwrap();
             let found = Vec::<f32>::try_from(&parameter).unwrap();
             for (found, expected) in found.iter().zip(step.as_array().unwrap()) {
                 let expected = expected.as_f64().unwrap();
-                assert!((f64::from(*found) - expected).abs() < 2e-7, "{found} for {expected}");
+                assert!(
+                    (f64::from(*found) - expected).abs() < 2e-7,
+                    "{found} for {expected}"
+                );
             }
         }
     }

@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use tch::{Kind, TchError, Tensor};
 
 use super::adam::Adam;
-use crate::files::{WriteError, write_atomic};
+use edge_runtime::io::atomic::{WriteError, write_atomic};
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +60,10 @@ pub fn save(path: &Path, adam: &Adam, progress: Progress) -> Result<(), Checkpoi
         .into_iter()
         .map(|(name, size, values)| {
             let size = size.into_iter().map(|side| side as usize).collect();
-            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let bytes = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
             (name, size, bytes)
         })
         .collect();
@@ -152,7 +155,10 @@ impl Saved {
             )));
         }
         let (values, _) = view.data().as_chunks::<4>();
-        Ok(values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+        Ok(values
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect())
     }
 
     /// Puts the state into an optimiser of the same network.

@@ -45,10 +45,7 @@ impl Loss {
         match self {
             Self::Perceptual(features) => features.loss(repaired, clean),
             Self::L2 => repaired.f_mse_loss(clean, tch::Reduction::Mean),
-            Self::Ssim(ssim) => ssim
-                .index(repaired, clean)?
-                .f_neg()?
-                .f_add_scalar(1.0),
+            Self::Ssim(ssim) => ssim.index(repaired, clean)?.f_neg()?.f_add_scalar(1.0),
         }
     }
 }
@@ -86,7 +83,14 @@ impl Ssim {
     /// The mean index of two batches of images.
     pub fn index(&self, a: &Tensor, b: &Tensor) -> Result<Tensor, TchError> {
         let blur = |x: &Tensor| {
-            x.f_conv2d(&self.window, None::<&Tensor>, [1i64; 2], [0i64; 2], [1i64; 2], 3)
+            x.f_conv2d(
+                &self.window,
+                None::<&Tensor>,
+                [1i64; 2],
+                [0i64; 2],
+                [1i64; 2],
+                3,
+            )
         };
         let (c1, c2) = ((0.01 * Self::RANGE).powi(2), (0.03 * Self::RANGE).powi(2));
         let (mean_a, mean_b) = (blur(a)?, blur(b)?);
@@ -122,7 +126,10 @@ mod tests {
         assert!(other < 0.0, "{other}");
         // Flat images: only luminance counts, (2ab + c1) / (a² + b² + c1).
         let flat = |value: f64| Tensor::full([1, 3, 16, 16], value, (Kind::Float, Device::Cpu));
-        let found = ssim.index(&flat(0.5), &flat(0.25)).unwrap().double_value(&[]);
+        let found = ssim
+            .index(&flat(0.5), &flat(0.25))
+            .unwrap()
+            .double_value(&[]);
         let expected = (0.25 + 0.0004) / (0.3125 + 0.0004);
         assert!((found - expected).abs() < 1e-4, "{found} for {expected}");
     }

@@ -238,11 +238,12 @@ pub fn train(
 fn samples(clean: &Tensor, noisy: &Tensor, passed: &Pass) -> Result<Samples, TchError> {
     let count = clean.size()[0].min(8);
     let first = |tensor: &Tensor| floats(&tensor.f_narrow(0, 0, count)?);
-    let scores = passed.shift.f_detach()?.f_abs()?.f_sum_dim_intlist(
-        1i64,
-        false,
-        tch::Kind::Float,
-    )?;
+    let scores =
+        passed
+            .shift
+            .f_detach()?
+            .f_abs()?
+            .f_sum_dim_intlist(1i64, false, tch::Kind::Float)?;
     Ok(Samples {
         count: count as usize,
         clean: first(clean)?,

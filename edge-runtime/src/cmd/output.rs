@@ -1,0 +1,278 @@
+//! What `score` prints (a table or JSON) and the pictures that it writes.
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Write};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result};
+use edge_runtime::inspect::frame::Frame;
+use edge_runtime::inspect::region::Region;
+use edge_runtime::inspect::verdict::Verdict;
+use edge_runtime::inspector::{Inspection, Inspector};
+use edge_runtime::io::atomic::write_atomic;
+use edge_runtime::render::{heat_map, overlay};
+use image::{ImageFormat, RgbImage};
+use proto::manifest::Scoring;
+use serde::Serialize;
+
+/// Version of the JSON object; raised when a key changes its meaning or goes.
+const SCHEMA: u32 = 1;
+/// Regions listed in the table for one image, worst first.
+const LISTED_REGIONS: usize = 5;
+
+/// What holds for all images.
+#[derive(Serialize)]
+pub(super) struct Header {
+    name: String,
+    version: String,
+    signer: String,
+    scoring: &'static str,
+    threshold: Option<f32>,
+}
+
+impl Header {
+    pub(super) fn new(inspector: &Inspector, signer: String) -> Self {
+        let manifest = inspector.manifest();
+        Self {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            signer,
+            scoring: match manifest.scoring {
+                Scoring::FullyConvolutional => "full",
+                Scoring::AveragedTiles { .. } => "tiles",
+            },
+            threshold: inspector.threshold(),
+        }
+    }
+}
+
+/// What is said of one image: a score, or why there is none.
+#[derive(Serialize)]
+pub(super) struct Entry {
+    image: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    verdict: Option<Verdict>,
+    score: Option<f32>,
+    elapsed_ms: Option<f64>,
+    regions: Vec<Region>,
+    #[serde(flatten)]
+    pictures: Option<Pictures>,
+}
+
+impl Entry {
+    pub(super) fn scored(path: &Path, found: &Inspection, pictures: Option<Pictures>) -> Self {
+        Self {
+            image: path.display().to_string(),
+            error: None,
+            verdict: found.verdict,
+            score: Some(found.score),
+            elapsed_ms: Some(found.elapsed.as_secs_f64() * 1e3),
+            regions: found.regions.clone(),
+            pictures,
+        }
+    }
+
+    pub(super) fn failed(path: &Path, error: &anyhow::Error) -> Self {
+        Self {
+            image: path.display().to_string(),
+            error: Some(format!("{error:#}")),
+            verdict: None,
+            score: None,
+            elapsed_ms: None,
+            regions: Vec::new(),
+            pictures: None,
+        }
+    }
+
+    fn row(&self) -> String {
+        let word = match self.verdict {
+            _ if self.error.is_some() => "FAILED",
+            Some(Verdict::Ok) => "OK",
+            Some(Verdict::Ng) => "NG",
+            None => "-",
+        };
+        let number = |value: Option<f64>, digits: usize| {
+            value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+        };
+        let mut text = format!(
+            "{word:<7} {:>8} {:>7} {:>8}  {}\n",
+            number(self.score.map(f64::from), 4),
+            self.regions.len(),
+            number(self.elapsed_ms, 1),
+            self.image
+        );
+        for region in self.regions.iter().take(LISTED_REGIONS) {
+            text += &format!(
+                "          at ({}, {}) {}×{} px, area {:.0} px², peak {:.4}, mean {:.4}\n",
+                region.x_px,
+                region.y_px,
+                region.width_px,
+                region.height_px,
+                region.area_px,
+                region.peak,
+                region.mean
+            );
+        }
+        if self.regions.len() > LISTED_REGIONS {
+            let more = self.regions.len() - LISTED_REGIONS;
+            text += &format!("          and {more} more (--json lists all)\n");
+        }
+        text
+    }
+}
+
+/// Prints a row as soon as it is known, or the JSON object at the end.
+pub(super) struct Output {
+    json: bool,
+    header: Header,
+    images: Vec<Entry>,
+}
+
+impl Output {
+    pub(super) fn begin(json: bool, header: Header) -> Result<Self> {
+        if !json {
+            let threshold = header
+                .threshold
+                .map_or_else(|| "none".to_owned(), |value| format!("{value:.4}"));
+            print(&format!(
+                "{} {}, scoring {}, threshold {threshold}\n{:<7} {:>8} {:>7} {:>8}  IMAGE\n",
+                header.name, header.version, header.scoring, "VERDICT", "SCORE", "REGIONS", "MS"
+            ))?;
+        }
+        Ok(Self {
+            json,
+            header,
+            images: Vec::new(),
+        })
+    }
+
+    pub(super) fn add(&mut self, entry: Entry) -> Result<()> {
+        if self.json {
+            self.images.push(entry);
+            return Ok(());
+        }
+        print(&entry.row())
+    }
+
+    pub(super) fn finish(self) -> Result<()> {
+        if !self.json {
+            return Ok(());
+        }
+        let object = serde_json::json!({
+            "schema": SCHEMA,
+            "package": self.header,
+            "images": self.images,
+        });
+        print(&format!("{object:#}\n"))
+    }
+}
+
+/// `print!` would panic where the reader of a pipe has gone.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .context("cannot write to standard output")
+}
+
+/// Where the pictures of an image were written.
+#[derive(Serialize)]
+pub(super) struct Pictures {
+    heat_map: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    overlay: Option<PathBuf>,
+}
+
+impl Pictures {
+    /// The heat map at the size of scoring; the overlay, which needs a threshold, at the size of the frame.
+    ///
+    /// Colours run to twice the threshold, so that pictures of one package can be compared; without a threshold they
+    /// run to the image's own peak.
+    pub(super) fn write(
+        folder: &Path,
+        name: &str,
+        frame: &Frame,
+        found: &Inspection,
+        threshold: Option<f32>,
+    ) -> Result<Self> {
+        let full_scale = threshold.map_or(found.score, |threshold| 2.0 * threshold);
+        let heat = folder.join(format!("{name}.heat.png"));
+        write_png(&heat, &heat_map(&found.map, full_scale))?;
+        let overlay = match threshold {
+            Some(threshold) => {
+                let path = folder.join(format!("{name}.overlay.png"));
+                write_png(&path, &overlay(&frame.to_rgb8(), &found.map, threshold))?;
+                Some(path)
+            }
+            None => None,
+        };
+        Ok(Self {
+            heat_map: heat,
+            overlay,
+        })
+    }
+}
+
+fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut bytes, ImageFormat::Png)
+        .with_context(|| format!("cannot encode {}", path.display()))?;
+    Ok(write_atomic(path, bytes.get_ref())?)
+}
+
+/// A file name without ending for every image, different for different entries: the image's own where no other image
+/// has it (MVTec's folders all hold a 000.png), otherwise its whole path.
+pub(super) fn picture_names(images: &[PathBuf]) -> Vec<String> {
+    let stem = |path: &Path| {
+        path.file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
+    let mut stems = BTreeMap::new();
+    for path in images {
+        *stems.entry(stem(path)).or_insert(0usize) += 1;
+    }
+    let mut taken = BTreeMap::new();
+    let name = |path: &PathBuf| {
+        let mut name = stem(path);
+        if stems.get(&name).is_some_and(|&count| count > 1) {
+            let parts = path.components().filter_map(|part| match part {
+                Component::Normal(part) => Some(part.to_string_lossy()),
+                _ => None,
+            });
+            name = parts.collect::<Vec<_>>().join("_");
+        }
+        let count = taken.entry(name.clone()).or_insert(0usize);
+        *count += 1;
+        if *count > 1 {
+            format!("{name}~{count}")
+        } else {
+            name
+        }
+    };
+    images.iter().map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_of_different_images_never_share_a_name() {
+        let images = [
+            "a/cut/000.png",
+            "a/fold/000.png",
+            "b/001.png",
+            "./a/cut/000.png",
+        ]
+        .map(PathBuf::from);
+        assert_eq!(
+            picture_names(&images),
+            ["a_cut_000.png", "a_fold_000.png", "001", "a_cut_000.png~2"]
+        );
+    }
+}

@@ -1,0 +1,221 @@
+//! `edge-runtime score`: images in, verdicts out.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use edge_runtime::inspect::roi::from_mask;
+use edge_runtime::inspect::verdict::Verdict;
+use edge_runtime::inspector::{Inspection, Inspector};
+use edge_runtime::io::image_file::{is_image_name, read_frame};
+use edge_runtime::package::{self, Trust, key_id, read_public_key};
+use image::DynamicImage;
+use proto::manifest::Scoring;
+
+use super::output::{Entry, Header, Output, Pictures, picture_names};
+
+/// Distance between the paper's tiles (IV-G: about 50 % overlap).
+const REFERENCE_STRIDE_PX: u16 = 32;
+
+/// Score images with a model package: verdict, score and defect regions of each.
+///
+/// The score of an image is the highest value of its anomaly map. It is NG when the score is greater than the
+/// package's threshold, and OK otherwise. A package without a threshold gives scores but no verdicts.
+///
+/// Exit codes: 0 every image is OK; 1 at least one is NG; 2 something failed: an image could not be read (the others
+/// are still scored), or there is no threshold to decide by.
+///
+/// Examples:
+///
+///   edge-runtime score --package leather.awr part-17.png
+///
+///   edge-runtime score --package leather.awr --out found captured/
+///
+///   edge-runtime score --package leather.awr --json *.png > scores.json
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Score {
+    /// Model package, as written by `host-trainer package`
+    #[arg(long, short, value_name = "PACKAGE")]
+    package: PathBuf,
+    /// Images (PNG, JPEG, BMP, TIFF; 8 or 16 bit; grey or colour), or folders of them
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// Write a heat map of every image into this folder, and an overlay with its defects in red
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Decide by this threshold instead of the package's
+    #[arg(long, value_name = "SCORE", value_parser = threshold)]
+    threshold: Option<f32>,
+    /// Score in this mode instead of the package's, whose threshold then no longer applies
+    #[arg(long, value_enum)]
+    scoring: Option<ScoringMode>,
+    /// Accept only packages signed by this public key; may be given several times. Without it any valid signature is
+    /// accepted, and the signer is named
+    #[arg(long, value_name = "KEY.pub")]
+    trust: Vec<PathBuf>,
+    /// Inspect only where this picture is white, instead of the package's region of interest; it is stretched over the
+    /// frame
+    #[arg(long, value_name = "PNG")]
+    roi_mask: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ScoringMode {
+    /// The paper's 65-pixel tiles at 50 % overlap, averaged (slow, the reference)
+    Tiles,
+    /// One pass over the whole frame
+    Full,
+}
+
+fn threshold(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
+        _ => Err(format!("expected a number of at least 0, found {text}")),
+    }
+}
+
+/// What is to be said of all images together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All are OK.
+    AllOk,
+    /// At least one is NG, and none failed.
+    SomeNg,
+    /// At least one has no verdict.
+    SomeFailed,
+}
+
+impl Score {
+    pub(crate) fn run(&self) -> Result<Outcome> {
+        let images = expand(&self.images)?;
+        let (inspector, signer) = self.inspector()?;
+        if let Some(folder) = &self.out {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("cannot make folder {}", folder.display()))?;
+        }
+        let names = picture_names(&images);
+        let mut output = Output::begin(self.json, Header::new(&inspector, signer))?;
+        let (mut ng, mut failed) = (0usize, 0usize);
+        for (path, name) in images.iter().zip(&names) {
+            match self.score_one(&inspector, path, name) {
+                Ok((found, pictures)) => {
+                    match found.verdict {
+                        Some(Verdict::Ok) => {}
+                        Some(Verdict::Ng) => ng += 1,
+                        None => failed += 1,
+                    }
+                    output.add(Entry::scored(path, &found, pictures))?;
+                }
+                Err(error) => {
+                    super::report(&error);
+                    failed += 1;
+                    output.add(Entry::failed(path, &error))?;
+                }
+            }
+        }
+        output.finish()?;
+        if inspector.threshold().is_none() {
+            eprintln!("error: no verdicts: the package has no threshold for this way of scoring");
+            eprintln!(
+                "hint: decide by --threshold SCORE, or calibrate it with `host-trainer calibrate`"
+            );
+        }
+        Ok(match (failed, ng) {
+            (0, 0) => Outcome::AllOk,
+            (0, _) => Outcome::SomeNg,
+            _ => Outcome::SomeFailed,
+        })
+    }
+
+    /// The package at work, with the overrides asked for, and its signer's key id.
+    fn inspector(&self) -> Result<(Inspector, String)> {
+        let trust = if self.trust.is_empty() {
+            Trust::AnySigner
+        } else {
+            let keys: Result<Vec<_>, _> = self
+                .trust
+                .iter()
+                .map(|path| read_public_key(path))
+                .collect();
+            Trust::Only(keys?)
+        };
+        let package = package::read(&self.package, &trust)?;
+        let signer = key_id(package.signer());
+        if self.trust.is_empty() {
+            eprintln!(
+                "signed by {signer} (any valid signature is accepted; --trust KEY.pub narrows it)"
+            );
+        }
+        let mut inspector = Inspector::new(&package)
+            .with_context(|| format!("package {}", self.package.display()))?;
+        if let Some(mode) = self.scoring {
+            inspector = inspector.with_scoring(match mode {
+                ScoringMode::Full => Scoring::FullyConvolutional,
+                ScoringMode::Tiles => Scoring::AveragedTiles {
+                    stride_px: REFERENCE_STRIDE_PX,
+                },
+            });
+        }
+        if let Some(threshold) = self.threshold {
+            inspector = inspector.with_threshold(threshold);
+        }
+        if let Some(path) = &self.roi_mask {
+            let mask = DynamicImage::ImageRgb8(read_frame(path)?.to_rgb8()).to_luma8();
+            inspector = inspector.with_roi(from_mask(&mask));
+        }
+        Ok((inspector, signer))
+    }
+
+    fn score_one(
+        &self,
+        inspector: &Inspector,
+        path: &Path,
+        name: &str,
+    ) -> Result<(Inspection, Option<Pictures>)> {
+        let frame = read_frame(path)?;
+        let found = inspector
+            .inspect(&frame)
+            .with_context(|| path.display().to_string())?;
+        let pictures = match &self.out {
+            Some(folder) => Some(Pictures::write(
+                folder,
+                name,
+                &frame,
+                &found,
+                inspector.threshold(),
+            )?),
+            None => None,
+        };
+        Ok((found, pictures))
+    }
+}
+
+/// Files as given; of a folder the images that lie in it, by name.
+fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut images = Vec::new();
+    for path in given {
+        if !path.is_dir() {
+            images.push(path.clone());
+            continue;
+        }
+        let cannot_list = || format!("cannot list folder {}", path.display());
+        let entries: std::io::Result<Vec<_>> =
+            std::fs::read_dir(path).with_context(cannot_list)?.collect();
+        let mut inside: Vec<PathBuf> = entries
+            .with_context(cannot_list)?
+            .iter()
+            .map(|entry| entry.path())
+            .collect();
+        inside.retain(|path| path.is_file() && is_image_name(path));
+        if inside.is_empty() {
+            bail!("expected images in folder {}, found none", path.display());
+        }
+        inside.sort();
+        images.append(&mut inside);
+    }
+    Ok(images)
+}

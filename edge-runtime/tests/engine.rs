@@ -1,0 +1,198 @@
+//! The inference engine and both scoring modes on a real graph (fixtures/make_network.py says how it was made).
+
+mod common;
+
+use common::{NETWORK, engine, planes};
+use edge_runtime::infer::{Engine, InferError};
+use edge_runtime::inspect::score::{Shift, score, sum_of_magnitudes};
+use proto::manifest::Scoring;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Golden {
+    graph: String,
+    width_px: usize,
+    height_px: usize,
+    sum_of_magnitudes: f64,
+    at: Vec<usize>,
+    values: Vec<f32>,
+}
+
+#[test]
+fn the_engine_computes_what_onnx_runtime_does() {
+    let golden: Vec<Golden> = serde_json::from_str(include_str!("fixtures/golden.json")).unwrap();
+    assert_eq!(golden.len(), 4);
+    for golden in golden {
+        let onnx: &[u8] = match golden.graph.as_str() {
+            "network.onnx" => common::ONNX,
+            _ => include_bytes!("fixtures/baseline.onnx"),
+        };
+        let engine = Engine::from_onnx(onnx, NETWORK).unwrap();
+        let found = engine
+            .shift(&planes(golden.width_px, golden.height_px))
+            .unwrap();
+        for (&at, &expected) in golden.at.iter().zip(&golden.values) {
+            let found = found.data[at];
+            // Float32 sums in another order: a few units in the last place of values around 1.
+            assert!(
+                (found - expected).abs() < 1e-5,
+                "{} at {at}: {found}, not {expected}",
+                golden.graph
+            );
+        }
+        let sum: f64 = found.data.iter().map(|value| f64::from(value.abs())).sum();
+        assert!((sum / golden.sum_of_magnitudes - 1.0).abs() < 1e-5, "{sum}");
+    }
+}
+
+/// Tile origins at multiples of 8 whose cores (49 px, without the 8 px that see the tile's own padding) cover `length`.
+fn core_origins(length: usize) -> Vec<usize> {
+    let mut origins: Vec<usize> = (0..=length - 65).step_by(48).collect();
+    if origins.last() != Some(&(length - 65)) {
+        origins.push(length - 65);
+    }
+    origins
+}
+
+#[test]
+fn one_pass_over_a_frame_equals_the_stitched_cores_of_its_tiles() {
+    let engine = engine();
+    let (width, height) = (177, 121);
+    let frame = planes(width, height);
+    let whole = engine.shift(&frame).unwrap();
+    let mut stitched = vec![None; whole.data.len()];
+    for &y in &core_origins(height) {
+        for &x in &core_origins(width) {
+            let tile = engine.shift(&frame.crop(x, y, 65, 65)).unwrap();
+            // At the frame's edges the tile's padding is the frame's.
+            let core = |origin: usize, length: usize| {
+                let from = if origin == 0 { 0 } else { 8 };
+                let to = if origin + 65 == length { 65 } else { 57 };
+                from..to
+            };
+            for channel in 0..3 {
+                for ty in core(y, height) {
+                    for tx in core(x, width) {
+                        let at = (channel * height + y + ty) * width + x + tx;
+                        stitched[at] = Some(tile.plane(channel)[ty * 65 + tx]);
+                    }
+                }
+            }
+        }
+    }
+    for (at, (stitched, whole)) in stitched.iter().zip(&whole.data).enumerate() {
+        assert_eq!(stitched.map(f32::to_bits), Some(whole.to_bits()), "at {at}");
+    }
+}
+
+#[test]
+fn averaged_tiles_are_the_mean_over_all_tiles_that_hold_a_pixel() {
+    let engine = engine();
+    let (width, height) = (100, 70);
+    let frame = planes(width, height);
+    let scoring = Scoring::AveragedTiles { stride_px: 32 };
+    let found = score(&engine, &frame, &NETWORK, scoring).unwrap();
+    // Origins by hand: 0, 32 and flush at 35 across; 0 and flush at 5 down.
+    let tiles: Vec<_> = [0, 32, 35]
+        .iter()
+        .flat_map(|&x| [0, 5].map(|y| (x, y)))
+        .map(|(x, y)| {
+            let shift = engine.shift(&frame.crop(x, y, 65, 65)).unwrap();
+            (x, y, shift)
+        })
+        .collect();
+    for y in 0..height {
+        for x in 0..width {
+            let scores: Vec<f64> = tiles
+                .iter()
+                .filter(|(left, top, _)| {
+                    (*left..left + 65).contains(&x) && (*top..top + 65).contains(&y)
+                })
+                .map(|(left, top, shift)| {
+                    let at = (y - top) * 65 + x - left;
+                    (0..3)
+                        .map(|channel| f64::from(shift.plane(channel)[at].abs()))
+                        .sum()
+                })
+                .collect();
+            let expected = scores.iter().sum::<f64>() / scores.len() as f64;
+            let found = f64::from(found.data[y * width + x]);
+            assert!(
+                (found - expected).abs() < 1e-5,
+                "at ({x}, {y}): {found}, not {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_frame_of_any_size_is_scored_up_to_its_borders() {
+    let engine = engine();
+    for (width, height) in [(65, 65), (66, 65), (65, 73), (72, 80), (130, 99)] {
+        let frame = planes(width, height);
+        let found = score(&engine, &frame, &NETWORK, Scoring::FullyConvolutional).unwrap();
+        assert_eq!((found.width_px, found.height_px), (width, height));
+        // Padding by hand: the right and lower edges repeated up to k·8 + 1, the scores of the padding cut off.
+        let aligned = |length: usize| (length + 6) / 8 * 8 + 1;
+        let (wide, high) = (aligned(width), aligned(height));
+        let mut padded = planes(wide, high);
+        for (at, value) in padded.data.iter_mut().enumerate() {
+            let (x, y, channel) = (at % wide, at / wide % high, at / wide / high);
+            *value = frame.plane(channel)[y.min(height - 1) * width + x.min(width - 1)];
+        }
+        let expected = sum_of_magnitudes(&engine.shift(&padded).unwrap());
+        for y in 0..height {
+            for x in 0..width {
+                assert_eq!(
+                    found.data[y * width + x],
+                    expected.data[y * wide + x],
+                    "at ({x}, {y})"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn several_threads_score_at_once_and_alike() {
+    let engine = engine();
+    let expected = engine.shift(&planes(73, 65)).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(engine.shift(&planes(73, 65)).unwrap(), expected));
+        }
+    });
+}
+
+#[test]
+fn what_the_network_cannot_take_is_refused_with_numbers() {
+    let engine = engine();
+    for (width, height) in [(64, 65), (65, 66), (57, 65), (1, 1)] {
+        let error = engine.shift(&planes(width, height)).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, InferError::Shape { .. }));
+        assert!(
+            text.contains("k·8 + 1") && text.contains(&format!("{width}×{height}")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_damaged_graph_is_an_error() {
+    for damaged in [
+        &b""[..],
+        b"not a graph",
+        &common::ONNX[..common::ONNX.len() / 2],
+    ] {
+        assert!(Engine::from_onnx(damaged, NETWORK).is_err());
+    }
+    let four = proto::manifest::Network {
+        channels: 4,
+        ..NETWORK
+    };
+    assert!(
+        Engine::from_onnx(common::ONNX, four).is_err(),
+        "weights for 3 channels"
+    );
+}

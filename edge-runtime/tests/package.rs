@@ -1,0 +1,212 @@
+//! Packages: whatever is altered, cut off or signed by somebody else is refused, and nothing panics.
+
+mod common;
+
+use common::{key, manifest, package};
+use ed25519_dalek::{Signer, SigningKey};
+use edge_runtime::inspector::{InspectError, Inspector};
+use edge_runtime::package::{Loaded, PackageError, ParityError, Trust, Verified};
+use proptest::prelude::*;
+use proto::manifest::{Manifest, Roi, Scoring};
+
+fn verify(bytes: Vec<u8>) -> Result<Verified, PackageError> {
+    Loaded::new(bytes)?.verify(&Trust::Only(vec![key().verifying_key()]))
+}
+
+/// Signs again, so that only what was changed can be the reason of a refusal.
+fn signed(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.truncate(bytes.len() - 64);
+    let signature = key().sign(&bytes);
+    bytes.extend_from_slice(&signature.to_bytes());
+    bytes
+}
+
+#[test]
+fn a_package_is_read_back_as_it_was_written() {
+    let manifest = manifest();
+    let verified = verify(package(&manifest)).unwrap();
+    assert_eq!(verified.manifest(), &manifest);
+    assert_eq!(verified.onnx(), common::ONNX);
+    assert_eq!(verified.signer(), &key().verifying_key());
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_refused() {
+    let bytes = package(&manifest());
+    // The header, the key and the signature whole, and every 23rd byte between them.
+    let ends = (0..24).chain(bytes.len() - 96..bytes.len());
+    let positions: Vec<usize> = ends.chain((24..bytes.len() - 96).step_by(23)).collect();
+    assert!(positions.len() >= 1_000, "{}", positions.len());
+    for (count, &position) in positions.iter().enumerate() {
+        let mut altered = bytes.clone();
+        altered[position] ^= 1 << (count % 8);
+        assert!(verify(altered).is_err(), "byte {position}");
+    }
+}
+
+#[test]
+fn a_truncated_or_extended_package_is_refused() {
+    let bytes = package(&manifest());
+    for length in (0..200)
+        .chain((200..bytes.len()).step_by(97))
+        .chain([bytes.len() - 1])
+    {
+        let error = Loaded::new(bytes[..length].to_vec()).unwrap_err();
+        let expected = matches!(
+            error,
+            PackageError::Length { .. } | PackageError::Magic { .. }
+        );
+        assert!(expected, "{length} bytes: {error}");
+    }
+    let longer = [&bytes[..], b"x"].concat();
+    assert!(matches!(
+        Loaded::new(longer),
+        Err(PackageError::Length { .. })
+    ));
+}
+
+#[test]
+fn announced_lengths_are_checked_before_anything_is_allocated() {
+    let mut bytes = package(&manifest());
+    bytes[16..24].fill(0xff);
+    assert!(matches!(
+        Loaded::new(bytes.clone()),
+        Err(PackageError::Limit { .. })
+    ));
+    bytes[12..16].fill(0xff);
+    assert!(matches!(
+        Loaded::new(bytes),
+        Err(PackageError::Limit { .. })
+    ));
+}
+
+#[test]
+fn another_signer_is_refused_by_name_and_accepted_where_any_is() {
+    let bytes = package(&manifest());
+    let other = SigningKey::from_bytes(&[7; 32]).verifying_key();
+    let loaded = Loaded::new(bytes.clone()).unwrap();
+    let error = loaded
+        .verify(&Trust::Only(vec![other]))
+        .unwrap_err()
+        .to_string();
+    for key in [key().verifying_key(), other] {
+        assert!(
+            error.contains(&edge_runtime::package::key_id(&key)),
+            "{error}"
+        );
+    }
+    assert!(
+        Loaded::new(bytes.clone())
+            .unwrap()
+            .verify(&Trust::AnySigner)
+            .is_ok()
+    );
+    assert!(
+        Loaded::new(bytes)
+            .unwrap()
+            .verify(&Trust::Only(Vec::new()))
+            .is_err()
+    );
+}
+
+#[test]
+fn a_key_replaced_in_the_file_does_not_help() {
+    let mut bytes = package(&manifest());
+    let at = bytes.len() - 96;
+    let other = SigningKey::from_bytes(&[7; 32]);
+    bytes[at..at + 32].copy_from_slice(other.verifying_key().as_bytes());
+    let error = Loaded::new(bytes)
+        .unwrap()
+        .verify(&Trust::AnySigner)
+        .unwrap_err();
+    assert!(matches!(error, PackageError::Signature));
+}
+
+#[test]
+fn a_graph_that_the_manifest_does_not_mean_is_refused_though_signed() {
+    let mut bytes = package(&manifest());
+    let at = bytes.len() - 97;
+    bytes[at] ^= 1;
+    assert!(matches!(verify(signed(bytes)), Err(PackageError::Onnx)));
+}
+
+#[test]
+fn a_manifest_that_contradicts_itself_is_refused_though_signed() {
+    let refused = |change: fn(&mut Manifest), word: &str| {
+        let mut manifest = manifest();
+        change(&mut manifest);
+        let error = verify(package(&manifest)).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    };
+    refused(|m| m.format = 9, "format 1, found 9");
+    refused(|m| m.network.tile_px = 33, "found 33 px");
+    refused(|m| m.network.align_px = 0, "found 65 px");
+    refused(
+        |m| m.scoring = Scoring::AveragedTiles { stride_px: 0 },
+        "stride",
+    );
+    refused(
+        |m| m.scoring = Scoring::AveragedTiles { stride_px: 66 },
+        "stride",
+    );
+    refused(|m| m.post.smooth_sigma_px = f32::NAN, "smoothing");
+    refused(|m| m.post.open_px = 4, "odd window");
+    refused(
+        |m| m.threshold.as_mut().unwrap().value = f32::NAN,
+        "threshold",
+    );
+    refused(|m| m.golden.clear(), "golden tiles");
+    refused(|m| m.golden[0].pixels.truncate(9), "12675 pixel values");
+    refused(|m| m.golden[0].block_means.truncate(9), "169 block means");
+    refused(|m| m.golden[0].peak = f32::INFINITY, "finite scores");
+    refused(
+        |m| m.roi = Roi::Polygons(vec![vec![[0.0, 0.0]]]),
+        "ROI polygon 0",
+    );
+}
+
+#[test]
+fn the_parity_gate_says_which_tile_is_off_and_by_how_much() {
+    let mut manifest = manifest();
+    assert!(
+        Inspector::new(&verify(package(&manifest)).unwrap())
+            .unwrap()
+            .parity_off()
+            < 1e-4
+    );
+    let tile = manifest.golden[0].clone();
+    manifest.golden.push(tile);
+    manifest.golden[1].block_means[100] += 0.25;
+    let error = Inspector::new(&verify(package(&manifest)).unwrap()).unwrap_err();
+    let InspectError::Parity(ParityError::Differs {
+        tile,
+        off,
+        tolerance,
+        ..
+    }) = &error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!((*tile, *tolerance), (1, 1e-4));
+    assert!((off - 0.25).abs() < 1e-3, "{off}");
+    let text = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        text.contains("golden tile 1") && text.contains("off by 0.2"),
+        "{text}"
+    );
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(verify(bytes.clone()).is_err());
+        // With a right header, so that the decoder of the manifest is reached.
+        let mut framed = b"AWRPKG\r\n\x01\0\0\0".to_vec();
+        framed.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        framed.extend_from_slice(&[0; 8]);
+        framed.extend_from_slice(&bytes);
+        framed.extend_from_slice(key().verifying_key().as_bytes());
+        framed.extend_from_slice(&[0; 64]);
+        prop_assert!(verify(signed(framed)).is_err());
+    }
+}

@@ -1,0 +1,199 @@
+//! The exported graph, run by the camera's engine, gives what libtorch gives; and a whole-frame pass equals stitched
+//! tile cores.
+
+use std::process::Command;
+
+use edge_runtime::infer::Engine;
+use edge_runtime::inspect::preprocess::Planes;
+use edge_runtime::inspect::score::{Shift, sum_of_magnitudes};
+use host_trainer::network::{CHANNELS, Network, OutputActivation, layer_shapes};
+use host_trainer::onnx::{LayerWeights, export};
+use host_trainer::seed::generator;
+use host_trainer::train::floats;
+use proto::manifest::{Network as NetworkShape, TrainingMode};
+use rand::RngExt;
+use tch::{Device, Tensor};
+
+const WIDTH: i64 = 8;
+
+fn network() -> (Network, Vec<LayerWeights>) {
+    let network = Network::initialise(CHANNELS, WIDTH, 11, Device::Cpu).unwrap();
+    // PyTorch's initialisation gives tiny outputs; larger weights make a stricter comparison.
+    tch::no_grad(|| {
+        for (_, mut parameter) in network.parameters() {
+            let _ = parameter.g_mul_scalar_(3.0);
+        }
+    });
+    let parameters = network.parameters();
+    let layers = layer_shapes(CHANNELS, WIDTH)
+        .into_iter()
+        .zip(parameters.chunks(2))
+        .map(|(shape, pair)| LayerWeights {
+            shape,
+            weight: floats(&pair[0].1).unwrap(),
+            bias: floats(&pair[1].1).unwrap(),
+        })
+        .collect();
+    (network, layers)
+}
+
+fn engine(onnx: &[u8]) -> Engine {
+    let shape = NetworkShape {
+        channels: 3,
+        width: WIDTH as u16,
+        tile_px: 65,
+        align_px: 8,
+        halo_px: 14,
+    };
+    Engine::from_onnx(onnx, shape).unwrap()
+}
+
+fn planes(width_px: usize, height_px: usize) -> Planes {
+    let mut rng = generator(1, "planes", 0);
+    Planes {
+        channels: 3,
+        width_px,
+        height_px,
+        data: (0..3 * width_px * height_px)
+            .map(|_| rng.random_range(-1.0..1.0))
+            .collect(),
+    }
+}
+
+fn tensor(planes: &Planes) -> Tensor {
+    let size = [1, 3, planes.height_px as i64, planes.width_px as i64];
+    Tensor::from_slice(&planes.data).view(size)
+}
+
+fn assert_close(found: &[f32], expected: &[f32]) {
+    let largest = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+    assert!(
+        largest > 0.1,
+        "an output of nearly nothing would prove nothing: {largest}"
+    );
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() < 5e-5, "{found} for {expected}");
+    }
+}
+
+#[test]
+fn the_direct_graph_gives_the_networks_shift_at_any_size() {
+    let (network, layers) = network();
+    let engine = engine(&export(
+        &layers,
+        TrainingMode::Direct,
+        OutputActivation::RefRelu,
+        &[],
+    ));
+    for (width, height) in [(65, 65), (97, 73), (129, 257)] {
+        let input = planes(width, height);
+        let expected = tch::no_grad(|| network.forward(&tensor(&input))).unwrap();
+        assert_close(
+            &engine.shift(&input).unwrap().data,
+            &floats(&expected).unwrap(),
+        );
+    }
+}
+
+#[test]
+fn a_baselines_graph_gives_the_distance_from_its_image() {
+    let (network, layers) = network();
+    let input = planes(65, 65);
+    for activation in [
+        OutputActivation::RefRelu,
+        OutputActivation::Tanh,
+        OutputActivation::None,
+    ] {
+        let engine = engine(&export(&layers, TrainingMode::Denoising, activation, &[]));
+        let expected = tch::no_grad(|| {
+            let output = network.forward(&tensor(&input)).unwrap();
+            activation.apply(&output).unwrap() - tensor(&input)
+        });
+        assert_close(
+            &engine.shift(&input).unwrap().data,
+            &floats(&expected).unwrap(),
+        );
+    }
+}
+
+/// Tiles with origins at multiples of 8 see what the frame sees, 8 px inside their border (14 px receptive field, of
+/// which the innermost six are reached through values that the padding does not touch). At stride 48 their cores
+/// cover the frame.
+#[test]
+fn one_pass_over_the_frame_equals_stitched_tile_cores() {
+    let (_, layers) = network();
+    let engine = engine(&export(
+        &layers,
+        TrainingMode::Direct,
+        OutputActivation::RefRelu,
+        &[],
+    ));
+    let frame = planes(48 * 2 + 65, 48 + 65);
+    let whole = sum_of_magnitudes(&engine.shift(&frame).unwrap());
+    let mut compared = 0;
+    for tile_y in [0, 48] {
+        for tile_x in [0, 48, 96] {
+            let tile = frame.crop(tile_x, tile_y, 65, 65);
+            let scores = sum_of_magnitudes(&engine.shift(&tile).unwrap());
+            // At the frame's own edges the tile's padding is the frame's.
+            let core = |origin: usize, last: usize| {
+                (if origin == 0 { 0 } else { 8 })..(if origin == last { 65 } else { 57 })
+            };
+            for y in core(tile_y, 48) {
+                for x in core(tile_x, 96) {
+                    let of_frame = whole.data[(tile_y + y) * whole.width_px + tile_x + x];
+                    assert!((of_frame - scores.data[y * 65 + x]).abs() < 1e-6);
+                    compared += 1;
+                }
+            }
+        }
+    }
+    assert!(
+        compared >= frame.width_px * frame.height_px,
+        "the cores cover the frame"
+    );
+}
+
+#[test]
+fn onnx_checker_and_onnxruntime_accept_the_graph() {
+    let ready = Command::new("python3")
+        .args(["-c", "import onnx, onnxruntime, numpy"])
+        .output();
+    if !ready.is_ok_and(|output| output.status.success()) {
+        eprintln!("not run: python3 has no onnx, onnxruntime and numpy here");
+        return;
+    }
+    let (network, layers) = network();
+    let folder = tempfile::tempdir().unwrap();
+    let metadata = [("name".to_owned(), "test".to_owned())];
+    let onnx = export(
+        &layers,
+        TrainingMode::Direct,
+        OutputActivation::RefRelu,
+        &metadata,
+    );
+    std::fs::write(folder.path().join("m.onnx"), onnx).unwrap();
+    let input = planes(73, 65);
+    let bytes: Vec<u8> = input.data.iter().flat_map(|v| v.to_le_bytes()).collect();
+    std::fs::write(folder.path().join("in.f32"), bytes).unwrap();
+    let script = "
+import onnx, onnxruntime, numpy as np
+model = onnx.load('m.onnx'); onnx.checker.check_model(model, full_check=True)
+assert model.metadata_props[0].value == 'test'
+x = np.fromfile('in.f32', dtype='<f4').reshape(1, 3, 65, 73)
+onnxruntime.InferenceSession('m.onnx').run(None, {'input': x})[0].astype('<f4').tofile('out.f32')
+";
+    let status = Command::new("python3")
+        .args(["-c", script])
+        .current_dir(folder.path())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let bytes = std::fs::read(folder.path().join("out.f32")).unwrap();
+    let found: Vec<f32> = bytes
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect();
+    let expected = tch::no_grad(|| network.forward(&tensor(&input))).unwrap();
+    assert_close(&found, &floats(&expected).unwrap());
+}

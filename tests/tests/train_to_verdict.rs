@@ -1,0 +1,220 @@
+//! From a folder of images to verdicts, with the programs that users run.
+
+mod common;
+
+use common::{TINY, fails, ok, run, tiny_package};
+use host_trainer::network::layer_shapes;
+use host_trainer::train::Saved;
+
+#[test]
+fn a_model_is_trained_packaged_evaluated_and_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    tiny_package(root);
+    let text = ok(
+        "host-trainer",
+        root,
+        &["inspect-package", "m.awr", "--trust", "k.key.pub"],
+    );
+    assert!(
+        text.contains("tiny 1") && text.contains("false rejects per 10,000"),
+        "{text}"
+    );
+    let json = ok(
+        "host-trainer",
+        root,
+        &[
+            "evaluate",
+            "--package",
+            "m.awr",
+            "--data",
+            "data",
+            "--out",
+            "report",
+            "--json",
+        ],
+    );
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    for key in [
+        "pixel_auroc",
+        "aupro",
+        "image_auroc",
+        "image_aupr",
+        "pixel_aupr",
+        "f1_max",
+        "false_reject_rate",
+        "miss_rate",
+        "frame_ms",
+    ] {
+        assert!(json[key].is_number(), "{key} in {json}");
+    }
+    let kinds: Vec<_> = json["kinds"].as_object().unwrap().keys().collect();
+    assert_eq!(kinds, ["fibre", "hole", "scratch", "smear", "stain"]);
+    let page = std::fs::read_to_string(root.join("report/report.html")).unwrap();
+    assert_eq!(page.matches("<section").count(), 7);
+    assert!(
+        !page.contains("http"),
+        "the page needs nothing from elsewhere"
+    );
+    // The camera's program gives the score that the evaluation used, and its exit code tells OK from NG.
+    let image = "data/test/good/000.png";
+    let scored = |extra: &[&str]| {
+        run(
+            "edge-runtime",
+            root,
+            &[&["score", "--package", "m.awr", image, "--json"], extra].concat(),
+        )
+    };
+    let ng = scored(&["--threshold", "0", "--out", "maps"]);
+    assert_eq!(ng.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&ng.stdout).unwrap();
+    assert_eq!(json["images"][0]["verdict"], "NG");
+    assert!(!json["images"][0]["regions"].as_array().unwrap().is_empty());
+    assert!(
+        root.join("maps/000.heat.png").is_file() && root.join("maps/000.overlay.png").is_file()
+    );
+    assert_eq!(scored(&["--threshold", "1000"]).status.code(), Some(0));
+    ok("station", root, &["check", "m.awr", "--trust", "k.key.pub"]);
+}
+
+#[test]
+fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    ok(
+        "host-trainer",
+        root,
+        &[
+            "synth",
+            "data",
+            "--size",
+            "80",
+            "--train",
+            "4",
+            "--test-good",
+            "1",
+            "--per-kind",
+            "1",
+        ],
+    );
+    let train = |run: &str, iterations: &str, extra: &[&str]| {
+        ok(
+            "host-trainer",
+            root,
+            &[
+                &["train", "--run", run, "--iterations", iterations],
+                TINY,
+                extra,
+            ]
+            .concat(),
+        );
+    };
+    train("whole", "7", &[]);
+    train("again", "7", &[]);
+    train("parts", "3", &[]);
+    train("parts", "7", &["--resume", "--workers", "2"]);
+    let weights = |run: &str| -> Vec<Vec<f32>> {
+        let saved = Saved::open(&root.join(run).join("checkpoint.safetensors")).unwrap();
+        assert_eq!(saved.progress.iterations, 7);
+        layer_shapes(3, 4)
+            .iter()
+            .flat_map(|layer| ["", ".first", ".second"].map(|part| (layer.clone(), part)))
+            .map(|(layer, part)| {
+                saved
+                    .values(
+                        &format!("{}.weight{part}", layer.name),
+                        &layer.weight_size(),
+                    )
+                    .unwrap()
+            })
+            .collect()
+    };
+    assert_eq!(weights("whole"), weights("again"));
+    assert_eq!(weights("whole"), weights("parts"));
+    let losses = |run: &str| std::fs::read_to_string(root.join(run).join("losses.csv")).unwrap();
+    assert_eq!(losses("whole"), losses("parts"));
+    fails(
+        "host-trainer",
+        root,
+        &[&["train", "--run", "whole"], TINY].concat(),
+        &["already holds a run", "--resume"],
+    );
+    let other = [
+        &["train", "--run", "whole", "--resume", "--seed", "9"],
+        TINY,
+    ]
+    .concat();
+    fails("host-trainer", root, &other, &["settings", "differ"]);
+}
+
+#[test]
+fn every_mode_trains_and_packages() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    ok(
+        "host-trainer",
+        root,
+        &[
+            "synth",
+            "data",
+            "--size",
+            "80",
+            "--train",
+            "4",
+            "--test-good",
+            "1",
+            "--per-kind",
+            "1",
+        ],
+    );
+    ok("host-trainer", root, &["keygen", "--out", "k.key"]);
+    let cases: [&[&str]; 5] = [
+        &["--mode", "denoising"],
+        &["--mode", "reconstruction"],
+        &["--mode", "reconstruction", "--loss", "ssim"],
+        &["--activation", "tanh", "--noise", "opaque,speckle"],
+        &[
+            "--loss",
+            "perceptual",
+            "--features",
+            "random:3",
+            "--without",
+            "morphological",
+        ],
+    ];
+    for (index, extra) in cases.into_iter().enumerate() {
+        let name = format!("run{index}");
+        // The last of two --loss wins only if the first is left out.
+        let settings: Vec<&str> = if extra.contains(&"--loss") {
+            TINY.iter()
+                .copied()
+                .filter(|word| !["--loss", "l2"].contains(word))
+                .collect()
+        } else {
+            TINY.to_vec()
+        };
+        ok(
+            "host-trainer",
+            root,
+            &[
+                &["train", "--run", &name, "--iterations", "2"],
+                &settings[..],
+                extra,
+            ]
+            .concat(),
+        );
+        let out = format!("{name}.awr");
+        ok(
+            "host-trainer",
+            root,
+            &[
+                "package", "--run", &name, "--key", "k.key", "--name", "x", "--out", &out,
+            ],
+        );
+        ok(
+            "host-trainer",
+            root,
+            &["evaluate", "--package", &out, "--data", "data"],
+        );
+    }
+}

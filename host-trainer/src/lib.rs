@@ -11,6 +11,7 @@ pub mod calibrate;
 pub mod dataset;
 pub mod device;
 pub mod evaluate;
+pub mod memory;
 pub mod network;
 pub mod noise;
 pub mod onnx;

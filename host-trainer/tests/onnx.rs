@@ -1,6 +1,11 @@
 //! The exported graph, run by the camera's engine, gives what libtorch gives; and a whole-frame pass equals stitched
 //! tile cores.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: what goes wrong in them fails the test"
+)]
+
 use std::process::Command;
 
 use edge_runtime::infer::Engine;

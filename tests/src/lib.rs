@@ -1,3 +1,117 @@
-//! Tests over the built programs; see `tests/`.
+//! Running the built programs, for the tests in `tests/`. What goes wrong here fails the test that called it.
 
 #![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A built program beside this test (`cargo xtask test` builds them all first).
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let path = test
+        .ancestors()
+        .nth(2)
+        .expect("a test lies in target/PROFILE/deps")
+        .join(name);
+    assert!(
+        path.is_file(),
+        "{} is not built: run `cargo build --workspace`",
+        path.display()
+    );
+    path
+}
+
+/// Runs a program in `folder`.
+pub fn run(name: &str, folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(program(name))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .expect("the program starts")
+}
+
+/// Runs a program that must succeed; returns its standard output.
+pub fn ok(name: &str, folder: &Path, arguments: &[&str]) -> String {
+    let output = run(name, folder, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {arguments:?}: {errors}");
+    String::from_utf8(output.stdout).expect("programs print UTF-8")
+}
+
+/// Runs a program that must fail with exit code 2 and say all of `words` on one line of standard error.
+pub fn fails(name: &str, folder: &Path, arguments: &[&str], words: &[&str]) {
+    let output = run(name, folder, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "{name} {arguments:?}: {errors}"
+    );
+    let line = errors
+        .lines()
+        .find(|line| line.starts_with("error:"))
+        .unwrap_or_default();
+    for word in words {
+        assert!(
+            line.contains(word),
+            "{name} {arguments:?}: `{word}` is not in `{line}`"
+        );
+    }
+}
+
+/// A tiny trained run in `folder`: data in `data`, run in `run`, keys in `k.key`, package `m.awr`.
+pub fn tiny_package(folder: &Path) {
+    ok(
+        "host-trainer",
+        folder,
+        &[
+            "synth",
+            "data",
+            "--size",
+            "80",
+            "--train",
+            "4",
+            "--test-good",
+            "2",
+            "--per-kind",
+            "1",
+        ],
+    );
+    ok(
+        "host-trainer",
+        folder,
+        &[&["train", "--run", "run", "--iterations", "6"], TINY].concat(),
+    );
+    ok("host-trainer", folder, &["keygen", "--out", "k.key"]);
+    ok(
+        "host-trainer",
+        folder,
+        &[
+            "package", "--run", "run", "--key", "k.key", "--name", "tiny", "--out", "m.awr",
+        ],
+    );
+}
+
+/// Settings of a run that takes seconds.
+pub const TINY: &[&str] = &[
+    "--data",
+    "data",
+    "--size",
+    "80",
+    "--width",
+    "4",
+    "--batch",
+    "3",
+    "--tiles",
+    "20",
+    "--loss",
+    "l2",
+    "--hold-out",
+    "0.5",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+    "--checkpoint-every",
+    "2",
+];

@@ -1,10 +1,8 @@
 //! What users get wrong: a clear line, exit code 2, and nothing half-written.
 
-mod common;
-
 use std::fs;
 
-use common::{TINY, fails, ok, tiny_package};
+use integration_tests::{TINY, fails, ok, tiny_package};
 
 #[test]
 fn data_that_cannot_be_used() {
@@ -60,7 +58,7 @@ fn a_broken_image_among_good_ones_is_named_and_skipped() {
         .copied()
         .map(|word| if word == "0.5" { "0" } else { word })
         .collect();
-    let output = common::run(
+    let output = integration_tests::run(
         "host-trainer",
         root,
         &[&["train", "--run", "run", "--iterations", "1"], &all[..]].concat(),

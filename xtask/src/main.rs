@@ -87,7 +87,7 @@ fn demo(root: &Path) -> Result<()> {
             "--batch",
             "16",
             "--iterations",
-            "300",
+            "1000",
             "--hold-out",
             "0.2",
         ],

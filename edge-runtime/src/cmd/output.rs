@@ -122,6 +122,13 @@ impl Entry {
     }
 }
 
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    package: &'a Header,
+    images: &'a [Entry],
+}
+
 /// Prints a row as soon as it is known, or the JSON object at the end.
 pub(super) struct Output {
     json: bool,
@@ -159,12 +166,12 @@ impl Output {
         if !self.json {
             return Ok(());
         }
-        let object = serde_json::json!({
-            "schema": SCHEMA,
-            "package": self.header,
-            "images": self.images,
-        });
-        print(&format!("{object:#}\n"))
+        let text = serde_json::to_string_pretty(&Document {
+            schema: SCHEMA,
+            package: &self.header,
+            images: &self.images,
+        })?;
+        print(&format!("{text}\n"))
     }
 }
 

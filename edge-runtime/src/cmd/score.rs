@@ -17,6 +17,12 @@ use super::output::{Entry, Header, Output, Pictures, picture_names};
 /// Distance between the paper's tiles (IV-G: about 50 % overlap).
 const REFERENCE_STRIDE_PX: u16 = 32;
 
+const EXAMPLES: &str = "\
+Examples:
+  edge-runtime score --package leather.awr part-17.png
+  edge-runtime score --package leather.awr --out found captured/
+  edge-runtime score --package leather.awr --json *.png > scores.json";
+
 /// Score images with a model package: verdict, score and defect regions of each.
 ///
 /// The score of an image is the highest value of its anomaly map. It is NG when the score is greater than the
@@ -24,16 +30,8 @@ const REFERENCE_STRIDE_PX: u16 = 32;
 ///
 /// Exit codes: 0 every image is OK; 1 at least one is NG; 2 something failed: an image could not be read (the others
 /// are still scored), or there is no threshold to decide by.
-///
-/// Examples:
-///
-///   edge-runtime score --package leather.awr part-17.png
-///
-///   edge-runtime score --package leather.awr --out found captured/
-///
-///   edge-runtime score --package leather.awr --json *.png > scores.json
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Score {
     /// Model package, as written by `host-trainer package`
     #[arg(long, short, value_name = "PACKAGE")]

@@ -33,14 +33,10 @@ pub enum RoiError {
     Empty,
 }
 
-/// Which pixels of a `width_px` × `height_px` map are inspected: those whose centre lies inside. `None`: all of them.
-pub fn rasterise(
-    roi: &Roi,
-    width_px: usize,
-    height_px: usize,
-) -> Result<Option<Vec<bool>>, RoiError> {
-    let inside: Box<dyn Fn(f32, f32) -> bool> = match roi {
-        Roi::Whole => return Ok(None),
+/// Whether a region of interest is well formed, whatever the size of the map.
+pub fn check(roi: &Roi) -> Result<(), RoiError> {
+    match roi {
+        Roi::Whole => Ok(()),
         Roi::Polygons(polygons) => {
             for (index, polygon) in polygons.iter().enumerate() {
                 let finite = polygon.iter().flatten().all(|value| value.is_finite());
@@ -53,6 +49,38 @@ pub fn rasterise(
                     return Err(RoiError::Polygon { index, found });
                 }
             }
+            Ok(())
+        }
+        Roi::Bitmap {
+            width,
+            height,
+            runs,
+        } => {
+            let expected = u64::from(*width) * u64::from(*height);
+            let found = runs.iter().map(|&run| u64::from(run)).sum();
+            if found != expected || expected == 0 || *width.max(height) > MAX_FRAME_SIDE_PX {
+                return Err(RoiError::Runs {
+                    width: *width,
+                    height: *height,
+                    expected,
+                    found,
+                });
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Which pixels of a `width_px` × `height_px` map are inspected: those whose centre lies inside. `None`: all of them.
+pub fn rasterise(
+    roi: &Roi,
+    width_px: usize,
+    height_px: usize,
+) -> Result<Option<Vec<bool>>, RoiError> {
+    check(roi)?;
+    let inside: Box<dyn Fn(f32, f32) -> bool> = match roi {
+        Roi::Whole => return Ok(None),
+        Roi::Polygons(polygons) => {
             Box::new(move |x, y| polygons.iter().any(|polygon| contains(polygon, x, y)))
         }
         Roi::Bitmap {
@@ -60,7 +88,7 @@ pub fn rasterise(
             height,
             runs,
         } => {
-            let cells = unpack(*width, *height, runs)?;
+            let cells = unpack(runs);
             let (width, height) = (*width as usize, *height as usize);
             Box::new(move |x, y| {
                 let column = ((x * width as f32) as usize).min(width - 1);
@@ -99,23 +127,11 @@ fn contains(polygon: &[[f32; 2]], x: f32, y: f32) -> bool {
     inside
 }
 
-fn unpack(width: u32, height: u32, runs: &[u32]) -> Result<Vec<bool>, RoiError> {
-    let expected = u64::from(width) * u64::from(height);
-    let found = runs.iter().map(|&run| u64::from(run)).sum();
-    let too_large = width.max(height) > MAX_FRAME_SIDE_PX;
-    if found != expected || expected == 0 || too_large {
-        return Err(RoiError::Runs {
-            width,
-            height,
-            expected,
-            found,
-        });
-    }
-    let mut cells = Vec::with_capacity(expected as usize);
-    for (index, &run) in runs.iter().enumerate() {
-        cells.extend(std::iter::repeat_n(index % 2 == 1, run as usize));
-    }
-    Ok(cells)
+/// Cells of runs that are known to add up.
+fn unpack(runs: &[u32]) -> Vec<bool> {
+    let run =
+        |(index, &length): (usize, &u32)| std::iter::repeat_n(index % 2 == 1, length as usize);
+    runs.iter().enumerate().flat_map(run).collect()
 }
 
 /// A bitmap from a mask picture: cells above half brightness are inspected.

@@ -4,6 +4,7 @@ use proto::limits::{MAX_FRAME_SIDE_PX, MAX_GOLDEN_TILES};
 use proto::manifest::{InputSize, Manifest, Scoring, TILE_PX};
 
 use super::parity::BLOCKS;
+use crate::inspect::roi;
 
 /// Says what is wrong, if anything is.
 pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
@@ -55,6 +56,7 @@ pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
             ));
         }
     }
+    roi::check(&manifest.roi).map_err(|error| error.to_string())?;
     if let Some(threshold) = &manifest.threshold
         && !(threshold.value.is_finite() && threshold.value >= 0.0)
     {

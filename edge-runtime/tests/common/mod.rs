@@ -1,6 +1,10 @@
 //! A small signed package over the fixture network, and frames to score with it.
 
 #![allow(dead_code, reason = "every test program uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
 
 use ed25519_dalek::SigningKey;
 use edge_runtime::infer::Engine;
@@ -12,10 +16,10 @@ use proto::manifest::{
 };
 use sha2::{Digest, Sha256};
 
-pub const ONNX: &[u8] = include_bytes!("../fixtures/network.onnx");
+pub(crate) const ONNX: &[u8] = include_bytes!("../fixtures/network.onnx");
 
 /// The shape of the fixture network.
-pub const NETWORK: Network = Network {
+pub(crate) const NETWORK: Network = Network {
     channels: 3,
     width: 4,
     tile_px: 65,
@@ -23,16 +27,16 @@ pub const NETWORK: Network = Network {
     halo_px: 14,
 };
 
-pub fn engine() -> Engine {
+pub(crate) fn engine() -> Engine {
     Engine::from_onnx(ONNX, NETWORK).unwrap()
 }
 
-pub fn key() -> SigningKey {
+pub(crate) fn key() -> SigningKey {
     SigningKey::from_bytes(&[42; 32])
 }
 
 /// The input that make_network.py gives to ONNX Runtime.
-pub fn planes(width_px: usize, height_px: usize) -> Planes {
+pub(crate) fn planes(width_px: usize, height_px: usize) -> Planes {
     let value = |index: usize| ((index * 7919 % 1021) as f64 / 510.0 - 1.0) as f32;
     Planes {
         channels: 3,
@@ -43,7 +47,7 @@ pub fn planes(width_px: usize, height_px: usize) -> Planes {
 }
 
 /// A calibrated package's manifest that is consistent and passes the parity gate.
-pub fn manifest() -> Manifest {
+pub(crate) fn manifest() -> Manifest {
     let pixels: Vec<u8> = (0..65 * 65 * 3)
         .map(|i: u32| (i * 37 % 251) as u8)
         .collect();
@@ -95,6 +99,6 @@ pub fn manifest() -> Manifest {
     }
 }
 
-pub fn package(manifest: &Manifest) -> Vec<u8> {
+pub(crate) fn package(manifest: &Manifest) -> Vec<u8> {
     encode(manifest, ONNX, &key()).unwrap()
 }

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use edge_runtime::io::atomic::write_atomic;
 use host_trainer::dataset::{Colour, Coordinates, Groups, TrainingSet, split, training_files};
 use host_trainer::device::DeviceChoice;
+use host_trainer::memory;
 use host_trainer::network::OutputActivation;
 use host_trainer::noise::{Family, NoiseBank};
 use host_trainer::perceptual::Features;
@@ -133,6 +134,7 @@ fn parse_size(text: &str) -> Result<InputSize, String> {
 
 impl Train {
     pub(crate) fn run(self) -> Result<()> {
+        memory::keep_freed_memory();
         let device = self.device.open()?;
         if let Some(threads) = self.threads {
             tch::set_num_threads(i32::from(threads));

@@ -12,7 +12,7 @@ pub enum Defect {
     Scratch,
     /// A dark round hole.
     Hole,
-    /// A translucent discolouration.
+    /// A translucent patch of oil.
     Stain,
     /// A foreign fibre: a curved thread of another colour.
     Fibre,
@@ -76,15 +76,13 @@ pub fn apply(defect: Defect, clean: &RgbImage, rng: &mut ChaCha8Rng) -> (RgbImag
         Defect::Stain => {
             let radius = rng.random_range(0.05..0.11f32) * width as f32;
             let lobes = rng.random_range(0.0..std::f32::consts::TAU);
-            let colour = [
-                rng.random_range(90..220),
-                rng.random_range(20..90),
-                rng.random_range(10..60),
-            ];
+            // Oil: darker and a little warmer.
+            let colour = [38, 24, 12];
+            let share = rng.random_range(0.5..0.65f32);
             edit(&mut image, |x, y, pixel| {
                 let (dx, dy) = (x - centre[0], y - centre[1]);
                 let wobble = 1.0 + 0.2 * (3.0 * dy.atan2(dx) + lobes).sin();
-                (dx.hypot(dy) < radius * wobble).then(|| mix(pixel, colour, 0.6))
+                (dx.hypot(dy) < radius * wobble).then(|| mix(pixel, colour, share))
             });
         }
         Defect::Fibre => {

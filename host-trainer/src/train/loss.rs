@@ -122,8 +122,8 @@ mod tests {
         let a = Tensor::rand([2, 3, 32, 32], (Kind::Float, Device::Cpu)) * 2.0 - 1.0;
         let same = ssim.index(&a, &a).unwrap().double_value(&[]);
         assert!((same - 1.0).abs() < 1e-5, "{same}");
-        let other = ssim.index(&a, &(-&a)).unwrap().double_value(&[]);
-        assert!(other < 0.0, "{other}");
+        let other = ssim.index(&a, &a.flip([2])).unwrap().double_value(&[]);
+        assert!(other.abs() < 0.2, "unrelated noise: {other}");
         // Flat images: only luminance counts, (2ab + c1) / (a² + b² + c1).
         let flat = |value: f64| Tensor::full([1, 3, 16, 16], value, (Kind::Float, Device::Cpu));
         let found = ssim

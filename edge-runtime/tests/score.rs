@@ -1,0 +1,219 @@
+//! `edge-runtime score` as a user runs it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use common::{key, manifest, package};
+use ed25519_dalek::SigningKey;
+use edge_runtime::package::{key_id, write_key_pair};
+use image::{GrayImage, Luma};
+use proto::manifest::Manifest;
+
+/// A folder with a package and two frames, plain.png and spot.png.
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(change: impl FnOnce(&mut Manifest)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut manifest = manifest();
+        change(&mut manifest);
+        let bench = Self { folder };
+        std::fs::write(bench.path("model.awr"), package(&manifest)).unwrap();
+        let plain = GrayImage::from_pixel(97, 80, Luma([128]));
+        let mut spot = plain.clone();
+        for (x, y) in (40..52).flat_map(|x| (30..42).map(move |y| (x, y))) {
+            spot.put_pixel(x, y, Luma([255]));
+        }
+        plain.save(bench.path("plain.png")).unwrap();
+        spot.save(bench.path("spot.png")).unwrap();
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn score(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_edge-runtime"))
+            .args(["score", "--package", "model.awr"])
+            .args(arguments)
+            .current_dir(&self.folder)
+            .output()
+            .unwrap()
+    }
+
+    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.score(&[&["--json"], arguments].concat());
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn scores(&self) -> [f64; 2] {
+        let found = self.json(&["plain.png", "spot.png"]);
+        [0, 1].map(|image| found["images"][image]["score"].as_f64().unwrap())
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn the_exit_code_tells_ok_from_ng_from_failure() {
+    let bench = Bench::new(|_| ());
+    let [plain, spot] = bench.scores();
+    assert!(plain < spot, "{plain} {spot}");
+    let between = ((plain + spot) / 2.0).to_string();
+    let code = |arguments: &[&str]| bench.score(arguments).status.code();
+    assert_eq!(
+        code(&["plain.png", "spot.png"]),
+        Some(0),
+        "far below the package's threshold"
+    );
+    assert_eq!(code(&["--threshold", &between, "plain.png"]), Some(0));
+    assert_eq!(
+        code(&["--threshold", &between, "plain.png", "spot.png"]),
+        Some(1)
+    );
+    assert_eq!(
+        code(&["--threshold", &between, "spot.png", "missing.png"]),
+        Some(2)
+    );
+    assert_eq!(code(&["--threshold", "-1", "spot.png"]), Some(2));
+}
+
+#[test]
+fn a_broken_image_is_named_and_the_others_are_still_scored() {
+    let bench = Bench::new(|_| ());
+    std::fs::write(bench.path("broken.png"), b"\x89PNG\r\n\x1a\nxx").unwrap();
+    let output = bench.score(&["broken.png", "plain.png"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(
+        text.contains("error: broken.png") && text.contains("hint: "),
+        "{text}"
+    );
+    let table = String::from_utf8(output.stdout).unwrap();
+    let row = |name: &str| {
+        table
+            .lines()
+            .find(|line| line.ends_with(name))
+            .unwrap()
+            .to_owned()
+    };
+    assert!(row("broken.png").starts_with("FAILED"), "{table}");
+    assert!(row("plain.png").starts_with("OK"), "{table}");
+}
+
+#[test]
+fn the_json_object_says_everything_once() {
+    let bench = Bench::new(|_| ());
+    let found = bench.json(&[
+        "--threshold",
+        "0",
+        "--out",
+        "found",
+        "spot.png",
+        "missing.png",
+    ]);
+    assert_eq!(found["schema"], 1);
+    assert_eq!(found["package"]["signer"], key_id(&key().verifying_key()));
+    assert_eq!(found["package"]["scoring"], "full");
+    assert_eq!(found["package"]["threshold"], 0.0);
+    let image = &found["images"][0];
+    assert_eq!(
+        (&image["image"], &image["verdict"]),
+        (&"spot.png".into(), &"NG".into())
+    );
+    assert_eq!(image["regions"][0]["peak"], image["score"]);
+    for picture in ["heat_map", "overlay"] {
+        let path = bench.path(image[picture].as_str().unwrap());
+        let picture = image::open(&path).unwrap();
+        assert_eq!((picture.width(), picture.height()), (97, 80));
+    }
+    assert!(
+        found["images"][1]["error"]
+            .as_str()
+            .unwrap()
+            .contains("missing.png")
+    );
+    let left = std::fs::read_dir(bench.path("found")).unwrap().count();
+    assert_eq!(left, 2, "nothing but the pictures is left");
+}
+
+#[test]
+fn without_a_threshold_there_is_a_score_but_no_verdict() {
+    let bench = Bench::new(|manifest| manifest.threshold = None);
+    let output = bench.score(&["plain.png"]);
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "no verdict must not pass for OK"
+    );
+    assert!(stderr(&output).contains("no verdicts"));
+    let calibrated = Bench::new(|_| ());
+    let other_mode = calibrated.score(&["--scoring", "tiles", "plain.png"]);
+    assert_eq!(
+        other_mode.status.code(),
+        Some(2),
+        "a threshold belongs to its scoring mode"
+    );
+}
+
+#[test]
+fn only_the_signers_asked_for_are_trusted() {
+    let bench = Bench::new(|_| ());
+    let pair = |name: &str, seed| {
+        write_key_pair(&bench.path(name), &SigningKey::from_bytes(&[seed; 32])).unwrap()
+    };
+    pair("right", 42);
+    pair("wrong", 7);
+    let named = bench.score(&["plain.png"]);
+    assert!(
+        stderr(&named).contains(&key_id(&key().verifying_key())),
+        "the signer is named"
+    );
+    let refused = bench.score(&["--trust", "wrong.pub", "plain.png"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(refused.stdout.is_empty() && stderr(&refused).contains("--trust"));
+    let accepted = bench.score(&["--trust", "wrong.pub", "--trust", "right.pub", "plain.png"]);
+    assert_eq!(accepted.status.code(), Some(0));
+}
+
+#[test]
+fn a_mask_hides_the_defect() {
+    let bench = Bench::new(|_| ());
+    let [plain, spot] = bench.scores();
+    let between = ((plain + spot) / 2.0).to_string();
+    // The spot lies at the upper left; its halo of 14 px ends well before the last columns.
+    let mask = GrayImage::from_fn(97, 80, |x, _| Luma([if x >= 80 { 255 } else { 0 }]));
+    mask.save(bench.path("mask.png")).unwrap();
+    let hidden = bench.score(&[
+        "--threshold",
+        &between,
+        "--roi-mask",
+        "mask.png",
+        "spot.png",
+    ]);
+    assert_eq!(hidden.status.code(), Some(0), "{}", stderr(&hidden));
+}
+
+#[test]
+fn a_frame_smaller_than_a_tile_is_a_failure_with_both_sizes() {
+    let bench = Bench::new(|_| ());
+    GrayImage::new(64, 200)
+        .save(bench.path("small.png"))
+        .unwrap();
+    let output = bench.score(&["small.png"]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text.contains("65×65") && text.contains("64×200"), "{text}");
+}

@@ -22,3 +22,4 @@ pub mod seed;
 pub mod sheet;
 pub mod synth;
 pub mod train;
+pub mod weights;

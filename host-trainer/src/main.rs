@@ -26,6 +26,8 @@ enum Command {
     Keygen(cmd::package::Keygen),
     Synth(cmd::data::Synth),
     NoiseSheet(cmd::data::NoiseSheet),
+    ImportWeights(cmd::weights::ImportWeights),
+    FetchWeights(cmd::weights::FetchWeights),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,8 @@ fn main() -> ExitCode {
         Command::Keygen(command) => command.run(),
         Command::Synth(command) => command.run(),
         Command::NoiseSheet(command) => command.run(),
+        Command::ImportWeights(command) => command.run(),
+        Command::FetchWeights(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,3 +5,4 @@ pub(crate) mod evaluate;
 pub(crate) mod package;
 pub(crate) mod progress;
 pub(crate) mod train;
+pub(crate) mod weights;

@@ -1,0 +1,332 @@
+//! PyTorch's two containers of a state dict: the zip format (`archive/data.pkl`, `archive/data/KEY`), and the older one
+//! (magic number, protocol, system information, the pickle, storage keys, then each storage's length and data).
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+
+use edge_runtime::io::atomic::{WriteError, write_atomic};
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::pickle::{self, PickleError, Value};
+
+/// The low eight bytes of 0x1950a86a20f9469cfc6c.
+const MAGIC: i64 = 0xa86a_20f9_469c_fc6c_u64 as i64;
+/// Larger than any VGG.
+const MAX_FILE_BYTES: u64 = 2 << 30;
+/// Largest data.pkl.
+const MAX_PICKLE_BYTES: u64 = 64 << 20;
+
+/// Why weights cannot be imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Not a zip archive that PyTorch writes.
+    #[error("not a PyTorch archive: {0}")]
+    Zip(#[from] zip::result::ZipError),
+    /// The pickle in it is refused.
+    #[error(transparent)]
+    Pickle(#[from] PickleError),
+    /// The pickle holds something else than a state dict.
+    #[error("not a state dict: {0}")]
+    Content(String),
+    /// It cannot be encoded.
+    #[error("cannot encode the weights")]
+    Encode(#[from] safetensors::SafeTensorError),
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// What was imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// Names of the tensors kept.
+    pub tensors: Vec<String>,
+    /// Tensors left out: a classifier's, which no loss needs.
+    pub left_out: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Element {
+    F32,
+    F64,
+    F16,
+}
+
+impl Element {
+    fn of(storage: &str) -> Option<Self> {
+        match storage {
+            "torch.FloatStorage" => Some(Self::F32),
+            "torch.DoubleStorage" => Some(Self::F64),
+            "torch.HalfStorage" => Some(Self::F16),
+            _ => None,
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F64 => 8,
+            Self::F16 => 2,
+        }
+    }
+
+    fn value(self, bytes: &[u8]) -> Option<f32> {
+        Some(match self {
+            Self::F32 => f32::from_le_bytes(bytes.try_into().ok()?),
+            Self::F64 => f64::from_le_bytes(bytes.try_into().ok()?) as f32,
+            Self::F16 => half(u16::from_le_bytes(bytes.try_into().ok()?)),
+        })
+    }
+}
+
+/// IEEE 754 binary16.
+fn half(bits: u16) -> f32 {
+    let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
+    let exponent = i32::from(bits >> 10 & 0x1f);
+    let fraction = f32::from(bits & 0x3ff) / 1024.0;
+    sign * match exponent {
+        0 => fraction * 2f32.powi(-14),
+        0x1f if fraction == 0.0 => f32::INFINITY,
+        0x1f => f32::NAN,
+        _ => (1.0 + fraction) * 2f32.powi(exponent - 15),
+    }
+}
+
+/// Where a tensor's values lie.
+struct Layout {
+    element: Element,
+    key: String,
+    offset: usize,
+    size: Vec<usize>,
+    stride: Vec<usize>,
+}
+
+/// Converts the convolutions of a torchvision state dict (`features.*`) to safetensors.
+pub fn import_weights(pth: &Path, out: &Path) -> Result<Imported, ImportError> {
+    let read = |source| ImportError::Read {
+        path: pth.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    File::open(pth)
+        .and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
+        .map_err(read)?;
+    let (state, storages) = if bytes.starts_with(b"PK") {
+        from_zip(&bytes)?
+    } else {
+        from_legacy(&bytes)?
+    };
+    let Value::Dict(entries) = state else {
+        return Err(ImportError::Content(
+            "expected an ordered dict of tensors".into(),
+        ));
+    };
+    let mut tensors = Vec::new();
+    let mut left_out = 0;
+    for (name, value) in entries {
+        let (Value::Text(name), Value::Tensor(arguments)) = (name, value) else {
+            return Err(ImportError::Content("expected names with tensors".into()));
+        };
+        if !name.starts_with("features.") {
+            left_out += 1;
+            continue;
+        }
+        let layout = layout(&name, &arguments)?;
+        let storage = storages
+            .get(&layout.key)
+            .ok_or_else(|| ImportError::Content(format!("the storage of {name} is missing")))?;
+        let values = gather(&name, &layout, storage)?;
+        let data: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        tensors.push((name.to_string(), layout.size, data));
+    }
+    if tensors.is_empty() {
+        return Err(ImportError::Content(
+            "expected torchvision's names (features.0.weight …), found none of them".into(),
+        ));
+    }
+    let mut views = Vec::new();
+    for (name, size, data) in &tensors {
+        views.push((name, TensorView::new(Dtype::F32, size.clone(), data)?));
+    }
+    write_atomic(out, &safetensors::serialize(views, None)?)?;
+    Ok(Imported {
+        tensors: tensors.into_iter().map(|(name, ..)| name).collect(),
+        left_out,
+    })
+}
+
+type Storages = HashMap<String, Vec<u8>>;
+
+fn from_zip(bytes: &[u8]) -> Result<(Value, Storages), ImportError> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(bytes))?;
+    let names = archive
+        .file_names()
+        .map(|name| name.map(|name| name.into_owned()))
+        .collect::<Result<Vec<String>, _>>()?;
+    let pickle = names
+        .iter()
+        .find(|name| name.ends_with("/data.pkl"))
+        .ok_or_else(|| ImportError::Content("no data.pkl in the archive".into()))?;
+    let root = pickle.trim_end_matches("data.pkl").to_owned();
+    let mut extract = |name: &str, limit: u64| -> Result<Vec<u8>, ImportError> {
+        let mut content = Vec::new();
+        archive
+            .by_name(name)?
+            .take(limit)
+            .read_to_end(&mut content)
+            .map_err(zip::result::ZipError::Io)?;
+        Ok(content)
+    };
+    let (state, _) = pickle::read(&extract(pickle, MAX_PICKLE_BYTES)?)?;
+    let mut storages = HashMap::new();
+    for name in &names {
+        if let Some(key) = name.strip_prefix(&format!("{root}data/")) {
+            // PyTorch stores uncompressed: nothing in an honest file grows.
+            storages.insert(key.to_owned(), extract(name, bytes.len() as u64)?);
+        }
+    }
+    Ok((state, storages))
+}
+
+fn from_legacy(bytes: &[u8]) -> Result<(Value, Storages), ImportError> {
+    let mut at = 0;
+    let mut next = || -> Result<Value, PickleError> {
+        let (value, length) = pickle::read(&bytes[at..])?;
+        at += length;
+        Ok(value)
+    };
+    if next()? != Value::Int(MAGIC) {
+        return Err(ImportError::Content(
+            "expected PyTorch's magic number".into(),
+        ));
+    }
+    next()?; // protocol
+    next()?; // byte order and integer sizes of the machine; PyTorch writes little-endian
+    let state = next()?;
+    let Value::List(keys) = next()? else {
+        return Err(ImportError::Content(
+            "expected a list of storage keys".into(),
+        ));
+    };
+    let elements = storage_elements(&state);
+    let mut storages = HashMap::new();
+    for key in keys {
+        let Value::Text(key) = key else {
+            return Err(ImportError::Content("expected text as storage key".into()));
+        };
+        let cut_off = || ImportError::Content(format!("storage {key} is cut off"));
+        let header = bytes.get(at..at + 8).ok_or_else(cut_off)?;
+        let count = header.try_into().map_or(0, u64::from_le_bytes);
+        let element = elements
+            .get(&*key)
+            .ok_or_else(|| ImportError::Content(format!("storage {key} belongs to no tensor")))?;
+        let length = usize::try_from(count)
+            .ok()
+            .and_then(|count| count.checked_mul(element.bytes()));
+        let end = length.and_then(|length| length.checked_add(at + 8));
+        let data = end
+            .and_then(|end| bytes.get(at + 8..end))
+            .ok_or_else(cut_off)?;
+        at += 8 + data.len();
+        storages.insert(key.to_string(), data.to_vec());
+    }
+    Ok((state, storages))
+}
+
+/// The element type of every storage that a tensor lies in.
+fn storage_elements(state: &Value) -> HashMap<String, Element> {
+    let Value::Dict(entries) = state else {
+        return HashMap::new();
+    };
+    let tensors = entries.iter().filter_map(|(_, value)| match value {
+        Value::Tensor(arguments) => layout("", arguments).ok(),
+        _ => None,
+    });
+    tensors.map(|layout| (layout.key, layout.element)).collect()
+}
+
+/// Arguments of `_rebuild_tensor_v2`: storage, offset, size, stride, ….
+fn layout(name: &str, arguments: &[Value]) -> Result<Layout, ImportError> {
+    let wrong = |what: &str| ImportError::Content(format!("tensor {name}: expected {what}"));
+    let [
+        Value::Persistent(id),
+        Value::Int(offset),
+        Value::Tuple(size),
+        Value::Tuple(stride),
+        ..,
+    ] = arguments
+    else {
+        return Err(wrong("storage, offset, size and stride"));
+    };
+    let Value::Tuple(id) = &**id else {
+        return Err(wrong("a storage"));
+    };
+    let [Value::Text(word), Value::Global(kind), Value::Text(key), ..] = &**id else {
+        return Err(wrong("a storage"));
+    };
+    let element = Element::of(kind).filter(|_| &**word == "storage");
+    let whole = |values: &[Value]| -> Option<Vec<usize>> {
+        let number = |value: &Value| match value {
+            Value::Int(number) => usize::try_from(*number).ok(),
+            _ => None,
+        };
+        values.iter().map(number).collect()
+    };
+    Ok(Layout {
+        element: element.ok_or_else(|| wrong("float, double or half values"))?,
+        key: key.to_string(),
+        offset: usize::try_from(*offset).map_err(|_| wrong("an offset of at least 0"))?,
+        size: whole(size).ok_or_else(|| wrong("a size"))?,
+        stride: whole(stride)
+            .filter(|s| s.len() == size.len())
+            .ok_or_else(|| wrong("a stride a side"))?,
+    })
+}
+
+/// Values in row-major order, wherever the strides put them.
+fn gather(name: &str, layout: &Layout, storage: &[u8]) -> Result<Vec<f32>, ImportError> {
+    let outside = || ImportError::Content(format!("tensor {name} reaches beyond its storage"));
+    let bytes = layout.element.bytes();
+    let available = storage.len() / bytes;
+    let count = layout
+        .size
+        .iter()
+        .try_fold(1usize, |product, &side| product.checked_mul(side))
+        // A broadcast tensor (stride 0) could be larger than its storage; weights never are.
+        .filter(|&count| count <= available)
+        .ok_or_else(outside)?;
+    let mut values = Vec::with_capacity(count);
+    for index in 0..count {
+        let (mut rest, mut at) = (index, layout.offset);
+        for (&side, &stride) in layout.size.iter().zip(&layout.stride).rev() {
+            at = (rest % side)
+                .checked_mul(stride)
+                .and_then(|step| at.checked_add(step))
+                .ok_or_else(outside)?;
+            rest /= side;
+        }
+        let start = at.checked_mul(bytes).ok_or_else(outside)?;
+        let element = start
+            .checked_add(bytes)
+            .and_then(|end| storage.get(start..end));
+        values.push(
+            element
+                .and_then(|bytes| layout.element.value(bytes))
+                .ok_or_else(outside)?,
+        );
+    }
+    Ok(values)
+}

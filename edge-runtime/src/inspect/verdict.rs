@@ -21,12 +21,12 @@ pub fn frame_score(map: &ScoreMap) -> f32 {
     map.peak()
 }
 
-/// NG exactly when the score is greater than the threshold.
+/// OK exactly when the score is not greater than the threshold; a threshold or score that is no number never passes.
 pub fn decide(score: f32, threshold: f32) -> Verdict {
-    if score > threshold {
-        Verdict::Ng
-    } else {
+    if score <= threshold {
         Verdict::Ok
+    } else {
+        Verdict::Ng
     }
 }
 
@@ -47,6 +47,7 @@ mod tests {
 
     #[test]
     fn the_threshold_itself_passes() {
+        assert_eq!(decide(0.5, f32::NAN), Verdict::Ng);
         assert_eq!(decide(0.5, 0.5), Verdict::Ok);
         assert_eq!(decide(0.500_001, 0.5), Verdict::Ng);
     }

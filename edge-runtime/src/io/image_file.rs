@@ -1,7 +1,7 @@
 //! Image files as frames: PNG, JPEG, BMP and TIFF, 8 or 16 bit, grey or colour, with or without alpha.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use image::{ColorType, DynamicImage, ImageReader, Limits};
@@ -28,6 +28,9 @@ pub enum ImageFileError {
         /// The decoder's words.
         source: image::ImageError,
     },
+    /// A JPEG without its end: decoders fill in the rest with grey, and a defect there would pass unseen.
+    #[error("{} is cut off: a JPEG without its end marker", .0.display())]
+    CutOff(PathBuf),
     /// A pixel type that no camera delivers.
     #[error("{}: expected 8 or 16 bit grey or colour, found {found:?}", path.display())]
     PixelType {
@@ -46,6 +49,18 @@ pub enum ImageFileError {
     },
 }
 
+/// No image of a camera is larger.
+const MAX_FILE_BYTES: u64 = 2 << 30;
+
+/// A JPEG must end in its end-of-image marker (ITU-T T.81, B.2.1); padding with zeros behind it is common.
+fn is_cut_off_jpeg(bytes: &[u8]) -> bool {
+    let end = bytes
+        .iter()
+        .rposition(|&byte| byte != 0)
+        .map_or(0, |last| last + 1);
+    bytes.starts_with(&[0xff, 0xd8]) && !bytes[..end].ends_with(&[0xff, 0xd9])
+}
+
 /// Whether the name's ending is one of the known kinds.
 pub fn is_image_name(path: &Path) -> bool {
     let ending = path.extension().and_then(|ending| ending.to_str());
@@ -60,8 +75,14 @@ pub fn read_frame(path: &Path) -> Result<Frame, ImageFileError> {
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(open)?;
-    let mut reader = ImageReader::new(BufReader::new(file))
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
+        .map_err(open)?;
+    if is_cut_off_jpeg(&bytes) {
+        return Err(ImageFileError::CutOff(path.to_owned()));
+    }
+    let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(open)?;
     let mut limits = Limits::default();
@@ -148,6 +169,27 @@ mod tests {
         }
         let frame = read_frame(&folder.path().join("a.png")).unwrap();
         assert_eq!(frame.pixels(), &Pixels::U8(eight.to_rgb8().into_raw()));
+    }
+
+    #[test]
+    fn a_jpeg_cut_off_anywhere_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jpg");
+        image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([(x * y) as u8, 9, 200]))
+            .save(&path)
+            .unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        assert!(read_frame(&path).is_ok());
+        for length in (1..whole.len()).step_by(5) {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert!(
+                read_frame(&path).is_err(),
+                "cut to {length} of {} bytes",
+                whole.len()
+            );
+        }
+        std::fs::write(&path, [&whole[..], &[0; 3]].concat()).unwrap();
+        assert!(read_frame(&path).is_ok(), "padding is no damage");
     }
 
     #[test]

@@ -54,9 +54,13 @@ pub fn write_key_pair(path: &Path, key: &SigningKey) -> Result<PathBuf, KeyError
     let mut public = path.as_os_str().to_owned();
     public.push(".pub");
     let public = PathBuf::from(public);
-    write_new(path, SIGNING, &key.to_bytes(), 0o600)?;
+    // The public key first: a signing key without one would be of no use, and could not be made again under its name.
     write_new(&public, PUBLIC, key.verifying_key().as_bytes(), 0o644)?;
-    Ok(public)
+    let written = write_new(path, SIGNING, &key.to_bytes(), 0o600);
+    if written.is_err() {
+        fs::remove_file(&public).ok();
+    }
+    written.map(|()| public)
 }
 
 fn write_new(path: &Path, kind: &str, bytes: &[u8], mode: u32) -> Result<(), KeyError> {

@@ -54,6 +54,8 @@ fn run() -> Result<()> {
 
 fn test(root: &Path) -> Result<()> {
     setup::run(root, None)?;
+    // The integration tests run the programs, which `cargo test` alone does not build for another package.
+    cargo(root, &["build", "--workspace", "--locked"])?;
     cargo(root, &["test", "--workspace", "--locked"])?;
     // Feature and dependency unification in a workspace hides what a crate alone would lack.
     cargo(root, &["check", "--locked", "--package", "proto"])?;

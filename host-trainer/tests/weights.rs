@@ -1,6 +1,12 @@
 //! Importing weights that real PyTorch saved; tests/fixtures/weights/make.py made them.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: what goes wrong in them fails the test"
+)]
+
 use std::fs;
+use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
 use host_trainer::weights::import_weights;
@@ -74,6 +80,77 @@ fn cut_off_files_are_errors() {
             assert!(!out.exists());
         }
     }
+}
+
+/// zip.pth with its entries passed through `change`, and how each is to be compressed.
+fn rezipped(
+    change: impl Fn(&str, Vec<u8>) -> Vec<u8>,
+    compression: zip::CompressionMethod,
+) -> Vec<u8> {
+    let mut source = zip::ZipArchive::new(fs::File::open(fixture("zip.pth")).unwrap()).unwrap();
+    let mut target = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().compression_method(compression);
+    for index in 0..source.len() {
+        let mut entry = source.by_index(index).unwrap();
+        let name = entry.name().unwrap().into_owned();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        target.start_file(&*name, options).unwrap();
+        target.write_all(&change(&name, content)).unwrap();
+    }
+    target.finish().unwrap().into_inner()
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let (pth, out) = (folder.path().join("in.pth"), folder.path().join("out"));
+    fs::write(&pth, bytes).unwrap();
+    let error = import_weights(&pth, &out).unwrap_err().to_string();
+    assert!(!out.exists());
+    error
+}
+
+#[test]
+fn compressed_storages_are_refused() {
+    // The same archive, rewritten without compression, is fine: it is compression that is refused.
+    let folder = tempfile::tempdir().unwrap();
+    let stored = folder.path().join("stored.pth");
+    let same = |_: &str, content| content;
+    fs::write(&stored, rezipped(same, zip::CompressionMethod::Stored)).unwrap();
+    import_weights(&stored, &folder.path().join("out")).unwrap();
+    let error = refusal(&rezipped(same, zip::CompressionMethod::Deflated));
+    assert!(error.contains("uncompressed"), "{error}");
+}
+
+#[test]
+fn big_endian_files_are_refused() {
+    let big = |name: &str, content| {
+        if name.ends_with("/byteorder") {
+            b"big".to_vec()
+        } else {
+            content
+        }
+    };
+    let error = refusal(&rezipped(big, zip::CompressionMethod::Stored));
+    assert!(error.contains("little-endian"), "{error}");
+
+    let mut legacy = fs::read(fixture("legacy.pth")).unwrap();
+    let key = b"little_endian";
+    let at = legacy
+        .windows(key.len())
+        .position(|window| window == key)
+        .unwrap();
+    let flag = at + legacy[at..].iter().position(|&byte| byte == 0x88).unwrap();
+    legacy[flag] = 0x89; // NEWTRUE becomes NEWFALSE
+    let error = refusal(&legacy);
+    assert!(error.contains("little-endian"), "{error}");
+}
+
+/// PyTorch reads 2, 3, 4, 5 from this file (see make.py); ignoring the view would give 0, 1, 2, 3.
+#[test]
+fn views_of_old_files_are_refused_rather_than_misread() {
+    let error = refusal(&fs::read(fixture("view.pth")).unwrap());
+    assert!(error.contains("view"), "{error}");
 }
 
 proptest! {

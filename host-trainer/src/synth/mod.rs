@@ -72,12 +72,14 @@ pub fn write_dataset(
     if target.exists() {
         return Err(SynthError::Exists(target.to_owned()));
     }
+    // Without the final slash that a shell's completion adds: the partial folder stands beside the target, not in it.
+    let target: PathBuf = target.components().collect();
     let mut partial = target.as_os_str().to_owned();
     partial.push(format!(".partial-{}", std::process::id()));
     let partial = PathBuf::from(partial);
     let result = fill(&partial, options, on_progress).and_then(|()| {
-        fs::rename(&partial, target).map_err(|source| SynthError::Write {
-            path: target.to_owned(),
+        fs::rename(&partial, &target).map_err(|source| SynthError::Write {
+            path: target.clone(),
             source,
         })
     });
@@ -174,6 +176,35 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_same_seed_writes_the_same_bytes_and_a_final_slash_is_no_matter() {
+        let root = tempfile::tempdir().unwrap();
+        let make = |name: &str, seed| {
+            let options = SynthOptions {
+                texture: Texture::Leather,
+                size_px: 80,
+                train: 1,
+                test_good: 1,
+                per_kind: 1,
+                seed,
+            };
+            let target = root.path().join(name);
+            write_dataset(&target, &options, &mut |_| {}).unwrap();
+            let image = fs::read(target.join("test/smear/000.png")).unwrap();
+            let mask = fs::read(target.join("ground_truth/smear/000_mask.png")).unwrap();
+            (
+                image,
+                mask,
+                fs::read(target.join("train/good/000.png")).unwrap(),
+            )
+        };
+        let first = make("a", 3);
+        assert_eq!(first, make("slash/", 3));
+        assert_ne!(first, make("c", 4));
+        let left: Vec<_> = fs::read_dir(root.path()).unwrap().collect();
+        assert_eq!(left.len(), 3, "nothing but the three folders: {left:?}");
     }
 
     #[test]

@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// Most values on the stack or in the memo: far beyond any state dict, far below trouble.
-const MAX_VALUES: usize = 1_000_000;
+/// Most opcodes, and so values: far beyond any state dict, far below trouble.
+const MAX_OPCODES: usize = 1_000_000;
+/// Deepest nesting; a state dict has about five levels. Dropping a value recurses, so depth costs stack.
+const MAX_DEPTH: u8 = 32;
 
 /// Why a pickle is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,9 +37,12 @@ pub enum PickleError {
         /// What should have been there.
         expected: &'static str,
     },
-    /// More values than any state dict has.
-    #[error("the pickle holds more than {MAX_VALUES} values")]
+    /// Longer than any state dict.
+    #[error("the pickle has more than {MAX_OPCODES} opcodes")]
     TooMany,
+    /// Nested further than any state dict.
+    #[error("the pickle nests values more than {MAX_DEPTH} deep")]
+    TooDeep,
 }
 
 /// A value; compound ones are shared, so that a memo costs nothing.
@@ -68,21 +73,45 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Value, usize), PickleError> {
         stack: Vec::new(),
         memo: HashMap::new(),
     };
-    loop {
+    for _ in 0..MAX_OPCODES {
         if let Some(value) = machine.step()? {
             return Ok((value, machine.at));
         }
-        if machine.stack.len() > MAX_VALUES || machine.memo.len() > MAX_VALUES {
-            return Err(PickleError::TooMany);
-        }
     }
+    Err(PickleError::TooMany)
+}
+
+/// A value and how deep it is nested.
+#[derive(Clone)]
+struct Held {
+    value: Value,
+    depth: u8,
+}
+
+impl Held {
+    fn flat(value: Value) -> Self {
+        Self { value, depth: 0 }
+    }
+}
+
+/// Depth of a value that contains these.
+fn depth_around(contents: &[Held]) -> Result<u8, PickleError> {
+    match contents.iter().map(|held| held.depth).max() {
+        None => Ok(0),
+        Some(depth) if depth < MAX_DEPTH => Ok(depth + 1),
+        Some(_) => Err(PickleError::TooDeep),
+    }
+}
+
+fn values(contents: Vec<Held>) -> impl Iterator<Item = Value> {
+    contents.into_iter().map(|held| held.value)
 }
 
 struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
-    stack: Vec<Value>,
-    memo: HashMap<u32, Value>,
+    stack: Vec<Held>,
+    memo: HashMap<u32, Held>,
 }
 
 impl Machine<'_> {
@@ -110,19 +139,23 @@ impl Machine<'_> {
         })
     }
 
-    fn pop(&mut self) -> Result<Value, PickleError> {
+    fn pop(&mut self) -> Result<Held, PickleError> {
         match self.stack.pop() {
-            Some(Value::Mark) | None => self.malformed("a value on the stack"),
-            Some(value) => Ok(value),
+            Some(held) if held.value != Value::Mark => Ok(held),
+            _ => self.malformed("a value on the stack"),
         }
     }
 
-    fn pop_to_mark(&mut self) -> Result<Vec<Value>, PickleError> {
-        match self.stack.iter().rposition(|value| *value == Value::Mark) {
+    fn pop_to_mark(&mut self) -> Result<Vec<Held>, PickleError> {
+        let mark = self
+            .stack
+            .iter()
+            .rposition(|held| held.value == Value::Mark);
+        match mark {
             Some(mark) => {
-                let values = self.stack.split_off(mark + 1);
+                let contents = self.stack.split_off(mark + 1);
                 self.stack.pop();
-                Ok(values)
+                Ok(contents)
             }
             None => self.malformed("a mark on the stack"),
         }
@@ -146,47 +179,70 @@ impl Machine<'_> {
         Ok(line)
     }
 
-    fn insert(&mut self, pairs: Vec<Value>) -> Result<(), PickleError> {
+    fn insert(&mut self, pairs: Vec<Held>) -> Result<(), PickleError> {
         if !pairs.len().is_multiple_of(2) {
             return self.malformed("keys with values");
         }
-        let mut pairs = pairs.into_iter();
-        let mut entries = Vec::new();
-        while let (Some(key), Some(value)) = (pairs.next(), pairs.next()) {
-            entries.push((key, value));
-        }
+        let around = depth_around(&pairs)?;
+        let mut pairs = values(pairs);
         match self.stack.last_mut() {
-            Some(Value::Dict(dict)) => {
-                dict.append(&mut entries);
+            Some(Held {
+                value: Value::Dict(dict),
+                depth,
+            }) => {
+                *depth = around.max(*depth);
+                while let (Some(key), Some(value)) = (pairs.next(), pairs.next()) {
+                    dict.push((key, value));
+                }
                 Ok(())
             }
             _ => self.malformed("a dict to fill"),
         }
     }
 
+    fn append(&mut self, contents: Vec<Held>) -> Result<(), PickleError> {
+        let around = depth_around(&contents)?;
+        match self.stack.last_mut() {
+            Some(Held {
+                value: Value::List(list),
+                depth,
+            }) => {
+                *depth = around.max(*depth);
+                list.extend(values(contents));
+                Ok(())
+            }
+            _ => self.malformed("a list to fill"),
+        }
+    }
+
     /// The only calls that mean anything; each merely arranges its arguments.
     fn call(&mut self) -> Result<(), PickleError> {
-        let arguments = self.pop()?;
-        let function = self.pop()?;
+        let Held {
+            value: arguments,
+            depth,
+        } = self.pop()?;
+        let function = self.pop()?.value;
         let (Value::Global(name), Value::Tuple(arguments)) = (function, arguments) else {
             return self.malformed("a function and its arguments");
         };
-        let result = match (&*name, &*arguments) {
+        let value = match (&*name, &*arguments) {
             ("collections.OrderedDict", []) => Value::Dict(Vec::new()),
             ("torch._utils._rebuild_tensor_v2", [_, _, _, _, ..]) => Value::Tensor(arguments),
             ("torch._utils._rebuild_parameter", [tensor @ Value::Tensor(_), ..]) => tensor.clone(),
             _ => return Err(PickleError::Refused(name.to_string())),
         };
-        self.stack.push(result);
+        self.stack.push(Held { value, depth });
         Ok(())
     }
 
     fn remember(&mut self, slot: u32) -> Result<(), PickleError> {
         match self.stack.last() {
             // Containers are filled after they are memoised, and a state dict never refers back to one.
-            Some(Value::Dict(_) | Value::List(_) | Value::Mark) => Ok(()),
-            Some(value) => {
-                self.memo.insert(slot, value.clone());
+            Some(held) if matches!(held.value, Value::Dict(_) | Value::List(_) | Value::Mark) => {
+                Ok(())
+            }
+            Some(held) => {
+                self.memo.insert(slot, held.clone());
                 Ok(())
             }
             None => self.malformed("a value to remember"),
@@ -195,21 +251,27 @@ impl Machine<'_> {
 
     fn recall(&mut self, slot: u32) -> Result<(), PickleError> {
         match self.memo.get(&slot) {
-            Some(value) => {
-                self.stack.push(value.clone());
+            Some(held) => {
+                self.stack.push(held.clone());
                 Ok(())
             }
             None => self.malformed("a value remembered before"),
         }
     }
 
-    fn tuple(&mut self, length: usize) -> Result<(), PickleError> {
-        let mut values = Vec::with_capacity(length);
-        for _ in 0..length {
-            values.push(self.pop()?);
+    fn pop_count(&mut self, count: usize) -> Result<Vec<Held>, PickleError> {
+        let mut contents = Vec::with_capacity(count);
+        for _ in 0..count {
+            contents.push(self.pop()?);
         }
-        values.reverse();
-        self.stack.push(Value::Tuple(values.into()));
+        contents.reverse();
+        Ok(contents)
+    }
+
+    fn tuple(&mut self, contents: Vec<Held>) -> Result<(), PickleError> {
+        let depth = depth_around(&contents)?;
+        let value = Value::Tuple(values(contents).collect());
+        self.stack.push(Held { value, depth });
         Ok(())
     }
 
@@ -217,7 +279,7 @@ impl Machine<'_> {
         let at = self.at;
         let [code] = self.number()?;
         let value = match code {
-            b'.' => return self.pop().map(Some), // STOP
+            b'.' => return self.pop().map(|held| Some(held.value)), // STOP
             0x80 => {
                 self.take(1)?; // PROTO
                 return Ok(None);
@@ -260,12 +322,23 @@ impl Machine<'_> {
                 let (module, name) = (self.line()?, self.line()?); // GLOBAL
                 Value::Global(format!("{module}.{name}").into())
             }
-            b't' => Value::Tuple(self.pop_to_mark()?.into()),
-            0x85..=0x87 => {
-                self.tuple(usize::from(code - 0x84))?;
+            b't' => {
+                let contents = self.pop_to_mark()?;
+                self.tuple(contents)?;
                 return Ok(None);
             }
-            b'Q' => Value::Persistent(Rc::new(self.pop()?)),
+            0x85..=0x87 => {
+                let contents = self.pop_count(usize::from(code - 0x84))?;
+                self.tuple(contents)?;
+                return Ok(None);
+            }
+            b'Q' => {
+                let id = self.pop()?; // BINPERSID
+                let depth = depth_around(std::slice::from_ref(&id))?;
+                let value = Value::Persistent(Rc::new(id.value));
+                self.stack.push(Held { value, depth });
+                return Ok(None);
+            }
             b'R' => {
                 self.call()?;
                 return Ok(None);
@@ -291,9 +364,8 @@ impl Machine<'_> {
                 return Ok(None);
             }
             b's' => {
-                let value = self.pop()?;
-                let key = self.pop()?;
-                self.insert(vec![key, value])?;
+                let pair = self.pop_count(2)?;
+                self.insert(pair)?;
                 return Ok(None);
             }
             b'u' => {
@@ -303,31 +375,25 @@ impl Machine<'_> {
             }
             b'a' => {
                 let value = self.pop()?;
-                match self.stack.last_mut() {
-                    Some(Value::List(list)) => list.push(value),
-                    _ => return self.malformed("a list to fill"),
-                }
+                self.append(vec![value])?;
                 return Ok(None);
             }
             b'e' => {
-                let mut values = self.pop_to_mark()?;
-                match self.stack.last_mut() {
-                    Some(Value::List(list)) => list.append(&mut values),
-                    _ => return self.malformed("a list to fill"),
-                }
+                let contents = self.pop_to_mark()?;
+                self.append(contents)?;
                 return Ok(None);
             }
             b'b' => {
                 // BUILD: a state dict carries `_metadata` this way; it is of no use here.
                 self.pop()?;
-                match self.stack.last() {
+                match self.stack.last().map(|held| &held.value) {
                     Some(Value::Dict(_)) => return Ok(None),
                     _ => return self.malformed("a dict to build"),
                 }
             }
             _ => return Err(PickleError::Opcode { code, at }),
         };
-        self.stack.push(value);
+        self.stack.push(Held::flat(value));
         Ok(None)
     }
 }
@@ -356,6 +422,30 @@ mod tests {
             read(b"\x96"),
             Err(PickleError::Opcode { code: 0x96, at: 0 })
         ));
+    }
+
+    /// Dropping a value recurses, so one nested without bound would overflow the stack: an abort, not an error.
+    #[test]
+    fn nesting_without_end_is_an_error() {
+        let count = 400_000;
+        let nested = |head: &[u8], body: &[u8], tail: &[u8]| {
+            let mut bytes = head.to_vec();
+            bytes.extend(body.repeat(count));
+            bytes.extend(tail.repeat(count));
+            bytes.push(b'.');
+            read(&bytes).unwrap_err()
+        };
+        assert_eq!(nested(b")", b"\x85", b""), PickleError::TooDeep);
+        assert_eq!(nested(b"N", b"Q", b""), PickleError::TooDeep);
+        assert_eq!(nested(b"", b"]", b"a"), PickleError::TooDeep);
+        assert_eq!(nested(b"N", b"q\x01(h\x01t", b""), PickleError::TooDeep);
+    }
+
+    #[test]
+    fn a_long_pickle_cannot_fill_memory() {
+        let mut bytes = b"]".to_vec();
+        bytes.extend(b"Na".repeat(MAX_OPCODES));
+        assert_eq!(read(&bytes), Err(PickleError::TooMany));
     }
 
     proptest! {

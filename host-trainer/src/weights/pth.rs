@@ -1,7 +1,8 @@
 //! PyTorch's two containers of a state dict: the zip format (`archive/data.pkl`, `archive/data/KEY`), and the older one
 //! (magic number, protocol, system information, the pickle, storage keys, then each storage's length and data).
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use super::pickle::{self, PickleError, Value};
 const MAGIC: i64 = 0xa86a_20f9_469c_fc6c_u64 as i64;
 /// Larger than any VGG.
 const MAX_FILE_BYTES: u64 = 2 << 30;
+/// Names of the tensors that a perceptual loss needs begin so.
+const KEPT: &str = "features.";
 /// Largest data.pkl.
 const MAX_PICKLE_BYTES: u64 = 64 << 20;
 
@@ -137,7 +140,7 @@ pub fn import_weights(pth: &Path, out: &Path) -> Result<Imported, ImportError> {
         let (Value::Text(name), Value::Tensor(arguments)) = (name, value) else {
             return Err(ImportError::Content("expected names with tensors".into()));
         };
-        if !name.starts_with("features.") {
+        if !name.starts_with(KEPT) {
             left_out += 1;
             continue;
         }
@@ -168,9 +171,14 @@ pub fn import_weights(pth: &Path, out: &Path) -> Result<Imported, ImportError> {
     })
 }
 
-type Storages = HashMap<String, Vec<u8>>;
+/// Storages by key; borrowed from the file where it holds them in one piece.
+type Storages<'a> = HashMap<String, Cow<'a, [u8]>>;
 
-fn from_zip(bytes: &[u8]) -> Result<(Value, Storages), ImportError> {
+fn big_endian() -> ImportError {
+    ImportError::Content("expected little-endian values, found big-endian".into())
+}
+
+fn from_zip(bytes: &[u8]) -> Result<(Value, Storages<'_>), ImportError> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes))?;
     let names = archive
         .file_names()
@@ -181,27 +189,46 @@ fn from_zip(bytes: &[u8]) -> Result<(Value, Storages), ImportError> {
         .find(|name| name.ends_with("/data.pkl"))
         .ok_or_else(|| ImportError::Content("no data.pkl in the archive".into()))?;
     let root = pickle.trim_end_matches("data.pkl").to_owned();
+    // Honest entries together fit the archive that stores them as they are; a bomb's do not.
+    let mut budget = bytes.len() as u64;
     let mut extract = |name: &str, limit: u64| -> Result<Vec<u8>, ImportError> {
+        let entry = archive.by_name(name)?;
+        if entry.compression() != zip::CompressionMethod::Stored {
+            return Err(ImportError::Content(format!(
+                "expected {name} uncompressed, as PyTorch stores it"
+            )));
+        }
+        if entry.size() > limit.min(budget) {
+            return Err(ImportError::Content(format!("{name} is too large")));
+        }
+        budget -= entry.size();
         let mut content = Vec::new();
-        archive
-            .by_name(name)?
+        entry
             .take(limit)
             .read_to_end(&mut content)
             .map_err(zip::result::ZipError::Io)?;
         Ok(content)
     };
+    // Files from before PyTorch 2.1 do not say; they are little-endian in practice.
+    let order = format!("{root}byteorder");
+    if names.contains(&order) && extract(&order, 16)? != b"little" {
+        return Err(big_endian());
+    }
     let (state, _) = pickle::read(&extract(pickle, MAX_PICKLE_BYTES)?)?;
+    let wanted = storage_elements(&state, |name| name.starts_with(KEPT))?;
     let mut storages = HashMap::new();
-    for name in &names {
-        if let Some(key) = name.strip_prefix(&format!("{root}data/")) {
-            // PyTorch stores uncompressed: nothing in an honest file grows.
-            storages.insert(key.to_owned(), extract(name, bytes.len() as u64)?);
+    let known: HashSet<&String> = names.iter().collect();
+    for key in wanted.into_keys() {
+        let name = format!("{root}data/{key}");
+        if known.contains(&name) {
+            let storage = extract(&name, bytes.len() as u64)?;
+            storages.insert(key, Cow::Owned(storage));
         }
     }
     Ok((state, storages))
 }
 
-fn from_legacy(bytes: &[u8]) -> Result<(Value, Storages), ImportError> {
+fn from_legacy(bytes: &[u8]) -> Result<(Value, Storages<'_>), ImportError> {
     let mut at = 0;
     let mut next = || -> Result<Value, PickleError> {
         let (value, length) = pickle::read(&bytes[at..])?;
@@ -214,14 +241,18 @@ fn from_legacy(bytes: &[u8]) -> Result<(Value, Storages), ImportError> {
         ));
     }
     next()?; // protocol
-    next()?; // byte order and integer sizes of the machine; PyTorch writes little-endian
+    let little = (Value::Text("little_endian".into()), Value::Bool(true));
+    match next()? {
+        Value::Dict(machine) if machine.contains(&little) => {}
+        _ => return Err(big_endian()),
+    }
     let state = next()?;
     let Value::List(keys) = next()? else {
         return Err(ImportError::Content(
             "expected a list of storage keys".into(),
         ));
     };
-    let elements = storage_elements(&state);
+    let elements = storage_elements(&state, |_| true)?;
     let mut storages = HashMap::new();
     for key in keys {
         let Value::Text(key) = key else {
@@ -241,21 +272,28 @@ fn from_legacy(bytes: &[u8]) -> Result<(Value, Storages), ImportError> {
             .and_then(|end| bytes.get(at + 8..end))
             .ok_or_else(cut_off)?;
         at += 8 + data.len();
-        storages.insert(key.to_string(), data.to_vec());
+        storages.insert(key.to_string(), Cow::Borrowed(data));
     }
     Ok((state, storages))
 }
 
-/// The element type of every storage that a tensor lies in.
-fn storage_elements(state: &Value) -> HashMap<String, Element> {
-    let Value::Dict(entries) = state else {
-        return HashMap::new();
-    };
-    let tensors = entries.iter().filter_map(|(_, value)| match value {
-        Value::Tensor(arguments) => layout("", arguments).ok(),
-        _ => None,
-    });
-    tensors.map(|layout| (layout.key, layout.element)).collect()
+/// The element type of every storage that a tensor of such a name lies in.
+fn storage_elements(
+    state: &Value,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<HashMap<String, Element>, ImportError> {
+    let mut elements = HashMap::new();
+    if let Value::Dict(entries) = state {
+        for entry in entries {
+            if let (Value::Text(name), Value::Tensor(arguments)) = entry
+                && wanted(name)
+            {
+                let layout = layout(name, arguments)?;
+                elements.insert(layout.key, layout.element);
+            }
+        }
+    }
+    Ok(elements)
 }
 
 /// Arguments of `_rebuild_tensor_v2`: storage, offset, size, stride, ….
@@ -277,6 +315,13 @@ fn layout(name: &str, arguments: &[Value]) -> Result<Layout, ImportError> {
     let [Value::Text(word), Value::Global(kind), Value::Text(key), ..] = &**id else {
         return Err(wrong("a storage"));
     };
+    // Files of PyTorch before 0.4 may place a storage inside another: its values start elsewhere.
+    if !matches!(
+        &**id,
+        [_, _, _] | [_, _, _, _] | [_, _, _, _, _] | [_, _, _, _, _, Value::None]
+    ) {
+        return Err(wrong("a storage of its own, not a view of another"));
+    }
     let element = Element::of(kind).filter(|_| &**word == "storage");
     let whole = |values: &[Value]| -> Option<Vec<usize>> {
         let number = |value: &Value| match value {

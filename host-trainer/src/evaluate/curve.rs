@@ -130,7 +130,12 @@ impl Overlap {
                 y1
             };
             self.area += (end - x0) * (y0 + height) / 2.0;
-            push_thinned(&mut self.curve, [x1, y1]);
+            let point = [end, height];
+            if x1 >= self.limit {
+                self.curve.push(point);
+            } else {
+                push_thinned(&mut self.curve, point);
+            }
         }
     }
 

@@ -7,29 +7,32 @@ mod curve;
 mod images;
 mod pixels;
 mod report;
+mod rows;
 mod sorter;
 mod summary;
 
 pub use images::{ImageResult, Scored, measure};
-pub use pixels::{PRO_LIMIT, PixelError, PixelMetrics, PixelResult};
+pub use pixels::{PRO_LIMIT, PixelError, PixelMetrics, PixelResult, PixelResults};
 pub use report::{Report, html};
 pub use summary::{KindSummary, Summary};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use edge_runtime::inspect::frame::Frame;
 use edge_runtime::inspect::map::ScoreMap;
 use edge_runtime::inspect::verdict::Verdict;
-use edge_runtime::inspector::{InspectError, Inspector};
+use edge_runtime::inspector::{InspectError, Inspection, Inspector};
 use edge_runtime::io::image_file::{ImageFileError, read_frame};
 use edge_runtime::render::{heat_map, overlay};
 use image::imageops::{FilterType, thumbnail};
 use image::{GrayImage, Luma, RgbImage};
 
 use crate::dataset::{DatasetError, TestItem, file_digest, read_mask};
+use rows::Shown;
 
-/// Keys of 8 bytes in memory over all metrics together: 512 MB.
-const KEYS_IN_MEMORY: usize = 64 << 20;
+/// Pixel keys of 8 bytes kept in memory: 256 MB.
+const KEYS_IN_MEMORY: usize = 32 << 20;
 /// Largest side of a picture in the report.
 const PICTURE_PX: u32 = 320;
 
@@ -79,6 +82,21 @@ pub struct Row {
     pub pictures: Pictures,
 }
 
+impl Row {
+    /// Whether the decision contradicts the label: a false reject or a miss.
+    pub fn is_wrong(&self) -> bool {
+        is_wrong(self.verdict, self.defect)
+    }
+}
+
+fn is_wrong(verdict: Option<Verdict>, defect: bool) -> bool {
+    match verdict {
+        Some(Verdict::Ng) => !defect,
+        Some(Verdict::Ok) => defect,
+        None => false,
+    }
+}
+
 /// A frame's pictures at the report's size.
 #[derive(Debug, Clone)]
 pub struct Pictures {
@@ -97,8 +115,10 @@ pub struct Pictures {
 pub struct Evaluation {
     /// The figures.
     pub summary: Summary,
-    /// Frames, for the report.
+    /// Frames, for the report: wrong decisions before right ones where there are too many.
     pub rows: Vec<Row>,
+    /// Every frame's score and label.
+    pub frames: Vec<Scored>,
     /// ROC curve over pixels.
     pub roc: Vec<[f64; 2]>,
     /// PRO curve.
@@ -117,25 +137,18 @@ pub fn evaluate(
     rows: usize,
     on_progress: &mut dyn FnMut(usize),
 ) -> Result<Evaluation, EvaluateError> {
-    let kinds: Vec<String> = {
-        let mut kinds: Vec<String> = items
-            .iter()
-            .filter(|item| !item.is_good())
-            .map(|item| item.kind.clone())
-            .collect();
-        kinds.dedup();
-        kinds
-    };
-    let memory = KEYS_IN_MEMORY / (kinds.len() + 1);
-    let mut total = PixelMetrics::with_memory(memory);
-    let mut by_kind: BTreeMap<String, PixelMetrics> = kinds
+    let kinds: BTreeSet<&str> = items
         .iter()
-        .map(|kind| (kind.clone(), PixelMetrics::with_memory(memory)))
+        .filter(|item| !item.is_good())
+        .map(|item| item.kind.as_str())
         .collect();
-    let mut frames: Vec<(String, Scored)> = Vec::new();
-    let mut masks: BTreeMap<String, usize> = BTreeMap::new();
+    let kinds: Vec<&str> = kinds.into_iter().collect();
+    let number = |item: &TestItem| kinds.binary_search(&item.kind.as_str()).ok();
+    let mut pixels = PixelMetrics::new(kinds.len(), KEYS_IN_MEMORY);
+    let mut frames: Vec<(Option<usize>, Scored)> = Vec::new();
+    let mut masks = vec![0; kinds.len()];
     let mut milliseconds = Vec::new();
-    let mut kept = Vec::new();
+    let mut shown = Shown::new(rows, items.iter().map(|item| item.kind.as_str()));
     let mut digests = Vec::new();
     let mut skipped = Vec::new();
     let mut first_error = None;
@@ -150,15 +163,8 @@ pub fn evaluate(
             }
         };
         digests.push(file_digest(&item.image)?);
-        let mask = match &item.mask {
-            Some(path) => Some(read_mask(path, frame.width_px(), frame.height_px())?),
-            None if item.is_good() => Some(vec![
-                false;
-                frame.width_px() as usize
-                    * frame.height_px() as usize
-            ]),
-            None => None,
-        };
+        let kind = number(item);
+        let mask = read_truth(item, &frame)?;
         let found = inspector
             .inspect(&frame)
             .map_err(|source| EvaluateError::Inspect {
@@ -166,54 +172,22 @@ pub fn evaluate(
                 source,
             })?;
         milliseconds.push(found.elapsed.as_secs_f64() * 1e3);
-        let map = &found.map;
         if let Some(mask) = &mask {
+            let map = &found.map;
             let small = resize_mask(mask, frame.width_px() as usize, map);
-            total.add(&map.data, &small, map.width_px)?;
-            if item.is_good() {
-                for metrics in by_kind.values_mut() {
-                    metrics.add(&map.data, &small, map.width_px)?;
-                }
-            } else if let Some(metrics) = by_kind.get_mut(&item.kind) {
-                metrics.add(&map.data, &small, map.width_px)?;
-                *masks.entry(item.kind.clone()).or_default() += 1;
+            pixels.add(&map.data, &small, map.width_px, kind)?;
+            if let Some(kind) = kind {
+                masks[kind] += 1;
             }
         }
-        let defect = !item.is_good();
-        frames.push((
-            item.kind.clone(),
-            Scored {
-                score: found.score,
-                defect,
-            },
-        ));
-        if kept.len() < rows {
-            let threshold = inspector.threshold();
-            let scale = threshold.map_or(found.score, |threshold| 2.0 * threshold);
-            let picture = shrink(frame.to_rgb8());
-            kept.push(Row {
-                kind: item.kind.clone(),
-                name: item
-                    .image
-                    .file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned(),
-                score: found.score,
-                verdict: found.verdict,
-                regions: found.regions.len(),
-                defect,
-                pictures: Pictures {
-                    heat: shrink(heat_map(map, scale)),
-                    overlay: threshold.map(|threshold| overlay(&picture, map, threshold)),
-                    truth: item
-                        .mask
-                        .as_ref()
-                        .and(mask.as_ref())
-                        .map(|mask| shrink(draw_mask(mask, frame.width_px(), frame.height_px()))),
-                    input: picture,
-                },
-            });
+        let scored = Scored {
+            score: found.score,
+            defect: kind.is_some(),
+        };
+        frames.push((kind, scored));
+        if shown.wants(&item.kind, is_wrong(found.verdict, scored.defect)) {
+            let truth = item.mask.as_ref().and(mask.as_deref());
+            shown.push(draw(item, &frame, &found, truth, inspector.threshold()));
         }
     }
     on_progress(items.len());
@@ -226,30 +200,28 @@ pub fn evaluate(
         });
     }
     let threshold = inspector.threshold();
-    let of_kind = |wanted: &str| -> Vec<Scored> {
-        frames
-            .iter()
-            .filter(|(kind, scored)| kind == wanted || !scored.defect)
-            .map(|(_, scored)| *scored)
-            .collect()
-    };
-    let all: Vec<Scored> = frames.iter().map(|(_, scored)| *scored).collect();
-    let pixels = total.finish()?;
+    let PixelResults {
+        total: pixels,
+        kinds: pixels_of,
+    } = pixels.finish()?;
     let mut per_kind = BTreeMap::new();
-    for (kind, metrics) in by_kind {
-        let images = of_kind(&kind);
-        let pixels = metrics.finish()?;
+    for (number, (kind, pixels)) in kinds.iter().zip(&pixels_of).enumerate() {
+        let of_kind: Vec<Scored> = frames
+            .iter()
+            .filter(|(kind, _)| kind.is_none_or(|kind| kind == number))
+            .map(|(_, scored)| *scored)
+            .collect();
         let summary = KindSummary {
-            images: frames.iter().filter(|(of, _)| *of == kind).count(),
-            with_ground_truth: masks.get(&kind).copied().unwrap_or(0),
-            ..KindSummary::new(&pixels, &measure(&images, threshold))
+            images: of_kind.iter().filter(|frame| frame.defect).count(),
+            with_ground_truth: masks[number],
+            ..KindSummary::new(pixels, &measure(&of_kind, threshold))
         };
-        per_kind.insert(kind, summary);
+        per_kind.insert((*kind).to_owned(), summary);
     }
-    milliseconds.sort_by(f64::total_cmp);
+    let all: Vec<Scored> = frames.into_iter().map(|(_, scored)| scored).collect();
     let total = KindSummary {
-        images: frames.len(),
-        with_ground_truth: masks.values().sum(),
+        images: all.len(),
+        with_ground_truth: masks.iter().sum(),
         ..KindSummary::new(&pixels, &measure(&all, threshold))
     };
     Ok(Evaluation {
@@ -257,17 +229,62 @@ pub fn evaluate(
             schema: 1,
             total,
             threshold,
-            frame_ms: milliseconds.get(milliseconds.len() / 2).copied(),
+            frame_ms: median(milliseconds),
             good_images: all.iter().filter(|frame| !frame.defect).count(),
             skipped_images: skipped.len(),
             kinds: per_kind,
         },
-        rows: kept,
+        rows: shown.into_rows(),
+        frames: all,
         roc: pixels.roc,
         pro: pixels.pro,
         digests,
         skipped,
     })
+}
+
+/// The mask at the frame's size; of a good frame empty, `None` where a defect frame has no file.
+fn read_truth(item: &TestItem, frame: &Frame) -> Result<Option<Vec<bool>>, DatasetError> {
+    let (width_px, height_px) = (frame.width_px(), frame.height_px());
+    match &item.mask {
+        Some(path) => read_mask(path, width_px, height_px).map(Some),
+        None if item.is_good() => Ok(Some(vec![false; width_px as usize * height_px as usize])),
+        None => Ok(None),
+    }
+}
+
+fn draw(
+    item: &TestItem,
+    frame: &Frame,
+    found: &Inspection,
+    truth: Option<&[bool]>,
+    threshold: Option<f32>,
+) -> Row {
+    let scale = threshold.map_or(found.score, |threshold| 2.0 * threshold);
+    let input = shrink(frame.to_rgb8());
+    let name = item.image.file_name().unwrap_or_default();
+    Row {
+        kind: item.kind.clone(),
+        name: name.to_string_lossy().into_owned(),
+        score: found.score,
+        verdict: found.verdict,
+        regions: found.regions.len(),
+        defect: !item.is_good(),
+        pictures: Pictures {
+            heat: shrink(heat_map(&found.map, scale)),
+            overlay: threshold.map(|threshold| overlay(&input, &found.map, threshold)),
+            truth: truth.map(|mask| shrink(draw_mask(mask, frame.width_px(), frame.height_px()))),
+            input,
+        },
+    }
+}
+
+/// The middle value, or the mean of the two in the middle.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let upper = *values.get(values.len() / 2)?;
+    let lower = values[(values.len() - 1) / 2];
+    Some((lower + upper) / 2.0)
 }
 
 /// Nearest neighbour, at pixel centres.
@@ -309,6 +326,13 @@ fn shrink(picture: RgbImage) -> RgbImage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_median_lies_in_the_middle() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![9.0, 1.0, 2.0, 4.0]), Some(3.0));
+    }
 
     #[test]
     fn a_mask_is_resized_at_pixel_centres() {

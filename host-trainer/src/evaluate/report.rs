@@ -35,7 +35,8 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.
 .row{border-top:1px solid var(--line);padding:.8rem 0;break-inside:avoid}.row.wrong{border-left:4px solid var(--bad);padding-left:.7rem}
 .pictures{display:grid;grid-template-columns:repeat(4,1fr);gap:.5rem}.pictures img{width:100%;height:auto;image-rendering:auto;border-radius:4px}
 .pictures figure{margin:0}@media(max-width:600px){.pictures{grid-template-columns:repeat(2,1fr)}}
-.bad{color:var(--bad);font-weight:600}.ok{color:var(--ok);font-weight:600}";
+.bad{color:var(--bad);font-weight:600}.ok{color:var(--ok);font-weight:600}
+@media print{:root{color-scheme:light;--ink:#000;--soft:#444;--line:#bbb;--card:#fff;--bad:#a3231b;--ok:#1b5e31}body{max-width:none;padding:0;font-size:11pt}h2{break-after:avoid}table,.card,.charts figure{break-inside:avoid}}";
 
 /// The page.
 pub fn html(report: &Report, evaluation: &Evaluation) -> String {
@@ -43,15 +44,18 @@ pub fn html(report: &Report, evaluation: &Evaluation) -> String {
     let mut rows: Vec<&Row> = evaluation.rows.iter().collect();
     rows.sort_by_key(|row| {
         (
-            !is_wrong(row),
+            !row.is_wrong(),
             !row.defect,
             row.kind.clone(),
             row.name.clone(),
         )
     });
     let scores = |defect: bool| -> Vec<f32> {
-        let of_class = evaluation.rows.iter().filter(|row| row.defect == defect);
-        of_class.map(|row| row.score).collect()
+        let of_class = evaluation
+            .frames
+            .iter()
+            .filter(|frame| frame.defect == defect);
+        of_class.map(|frame| frame.score).collect()
     };
     let page = markup! {
         (DOCTYPE)
@@ -74,16 +78,16 @@ pub fn html(report: &Report, evaluation: &Evaluation) -> String {
                 h2 { "Curves" }
                 div .charts {
                     @if !evaluation.roc.is_empty() {
-                        figure { (PreEscaped(chart::curve(&evaluation.roc, 1.0, "true-positive rate"))) figcaption { "ROC over pixels" } }
+                        figure { span role="img" aria-label="ROC curve over pixels" { (PreEscaped(chart::curve(&evaluation.roc, 1.0, "true-positive rate"))) } figcaption { "ROC over pixels" } }
                     }
                     @if !evaluation.pro.is_empty() {
-                        figure { (PreEscaped(chart::curve(&evaluation.pro, PRO_LIMIT, "mean region overlap"))) figcaption { "Per-region overlap, to 30 % false-positive rate" } }
+                        figure { span role="img" aria-label="Per-region-overlap curve" { (PreEscaped(chart::curve(&evaluation.pro, PRO_LIMIT, "mean region overlap"))) } figcaption { "Per-region overlap, to 30 % false-positive rate" } }
                     }
-                    figure { (PreEscaped(chart::histogram(&scores(false), &scores(true), summary.threshold))) figcaption { "Frame scores: good blue, defect red, threshold grey" } }
+                    figure { span role="img" aria-label="Histogram of frame scores" { (PreEscaped(chart::histogram(&scores(false), &scores(true), summary.threshold))) } figcaption { "Frame scores: good blue, defect red, threshold grey" } }
                 }
                 h2 { "Frames" }
                 @if rows.len() < summary.total.images {
-                    p .soft { "The first " (rows.len()) " of " (summary.total.images) "." }
+                    p .soft { (rows.len()) " of " (summary.total.images) " are shown: wrong decisions as far as there is room, and some right ones of every kind." }
                 }
                 p .soft { "Wrong decisions first. Heat maps are brightest at twice the threshold (without a threshold: at each frame's own peak)." }
                 @for row in rows { (frame(row)) }
@@ -91,14 +95,6 @@ pub fn html(report: &Report, evaluation: &Evaluation) -> String {
         }
     };
     page.into_string()
-}
-
-fn is_wrong(row: &Row) -> bool {
-    match row.verdict {
-        Some(Verdict::Ng) => !row.defect,
-        Some(Verdict::Ok) => row.defect,
-        None => false,
-    }
 }
 
 fn figure(value: Option<f64>) -> String {
@@ -162,7 +158,7 @@ fn kinds(summary: &Summary) -> Markup {
 }
 
 fn frame(row: &Row) -> Markup {
-    let wrong = is_wrong(row);
+    let wrong = row.is_wrong();
     let words = match (row.verdict, wrong) {
         (Some(Verdict::Ng), true) => "NG: false reject",
         (Some(Verdict::Ok), true) => "OK: missed",

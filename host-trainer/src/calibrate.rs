@@ -27,16 +27,17 @@ pub enum CalibrationError {
     },
     /// Too few parts for the promise.
     #[error(
-        "{parts} good parts cannot support \"at most {rate} false rejects per 10,000 parts at {percent} % confidence\": at \
-         least {needed} are needed; the best that {parts} support is {best:.0} per 10,000"
+        "{parts} good parts cannot support \"at most {rate} false rejects per 10,000 parts at {} % confidence\": at \
+         least {needed} are needed; the best that {parts} support is {} per 10,000",
+        percent(*confidence), promised(*best)
     )]
     TooFew {
         /// Parts there are.
         parts: usize,
         /// Rejects per 10,000 asked for.
         rate: f64,
-        /// Confidence asked for, in per cent.
-        percent: f64,
+        /// Confidence asked for, 0..1.
+        confidence: f64,
         /// Parts needed.
         needed: u64,
         /// The bound that the parts support, per 10,000.
@@ -81,6 +82,17 @@ pub fn bound_per_10_000(parts: usize, rejected: usize, confidence: f64) -> f64 {
     }
 }
 
+/// A bound for people, in tenths: rounded up, because a promise must not be too small.
+pub fn promised(bound_per_10_000: f64) -> String {
+    format!("{:.1}", (10.0 * bound_per_10_000).ceil() / 10.0)
+}
+
+/// A confidence (0..1) for people, in per cent to hundredths: rounded down, for the same reason.
+pub fn percent(confidence: f64) -> String {
+    // A whole number of hundredths must not fall to the one below by its binary representation.
+    format!("{}", (10_000.0 * confidence + 1e-6).floor() / 100.0)
+}
+
 /// Whether `rejected` of `parts` would be as few, or fewer, with a probability of at most 1 - confidence if the true
 /// rate were `rate`.
 fn supports(parts: usize, rejected: usize, rate: f64, confidence: f64) -> bool {
@@ -112,7 +124,7 @@ pub fn calibrate(
         return Err(CalibrationError::TooFew {
             parts,
             rate: rate_per_10_000,
-            percent: 100.0 * confidence,
+            confidence,
             needed: parts_needed(rate_per_10_000, confidence),
             best: bound_per_10_000(parts, 0, confidence),
         });
@@ -192,6 +204,8 @@ mod tests {
             error.contains("298 good parts") && error.contains("least 299"),
             "{error}"
         );
+        // 100.024: "the best is 100" would contradict the refusal of 100.
+        assert!(error.contains("support is 100.1 per"), "{error}");
         let scores: Vec<f32> = (0..299).map(|i| i as f32).collect();
         let found = calibrate(&scores, 100.0, 0.95).unwrap();
         assert_eq!((found.threshold, found.rejected), (298.0, 0));
@@ -223,6 +237,19 @@ mod tests {
         assert!(
             broken > 10,
             "{broken} of 2000: the threshold is needlessly high"
+        );
+    }
+
+    #[test]
+    fn nothing_is_rounded_in_the_promises_favour() {
+        assert_eq!(
+            [99.36, 1.498, 100.0, 100.024].map(promised),
+            ["99.4", "1.5", "100.0", "100.1"]
+        );
+        let confidences = [0.95, 0.29, 0.995, 0.999, 0.999_99];
+        assert_eq!(
+            confidences.map(percent),
+            ["95", "29", "99.5", "99.9", "99.99"]
         );
     }
 

@@ -55,6 +55,25 @@ fn a_model_is_trained_packaged_evaluated_and_used() {
         fetched.iter().all(|from| !page.contains(from)),
         "the page needs nothing from elsewhere"
     );
+    // In another scoring mode the package's threshold does not apply, and the report must not promise that it does.
+    ok(
+        "host-trainer",
+        root,
+        &[
+            "evaluate",
+            "--package",
+            "m.awr",
+            "--data",
+            "data",
+            "--scoring",
+            "tiles",
+            "--out",
+            "tiles",
+        ],
+    );
+    let tiles = std::fs::read_to_string(root.join("tiles/report.html")).unwrap();
+    assert!(page.contains("false rejects per 10,000"));
+    assert!(!tiles.contains("false rejects per 10,000") && tiles.contains("none in force"));
     // The camera's program gives the score that the evaluation used, and its exit code tells OK from NG.
     let image = "data/test/good/000.png";
     let scored = |extra: &[&str]| {

@@ -74,7 +74,7 @@ impl Evaluate {
                     self.data.file_name().unwrap_or_default().to_string_lossy(),
                     evaluation.summary.total.images
                 ),
-                facts: facts(&package),
+                facts: facts(manifest, package.signer(), inspector.threshold().is_some()),
             };
             let page = html(&report, &evaluation);
             write_atomic(&folder.join("report.html"), page.as_bytes())?;

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{SigningKey, VerifyingKey};
 use edge_runtime::io::atomic::write_atomic;
 use edge_runtime::package::{self, Trust, Verified, key_id, read_signing_key, write_key_pair};
-use host_trainer::calibrate::{Calibration, parts_needed};
+use host_trainer::calibrate::{Calibration, parts_needed, percent, promised};
 use host_trainer::dataset::{Groups, calibration_files};
 use host_trainer::package::{Draft, GoodFrame, PackageOptions, Wanted, calibrate_draft, draft};
 use host_trainer::run_folder::Run;
@@ -259,9 +259,10 @@ fn in_words(manifest: &Manifest, found: &Calibration) -> String {
         None => text.push_str(": from training images, no promise"),
         Some(promise) => {
             let bound = promise.max_false_rejects_per_10_000;
-            let confidence = 100.0 * promise.confidence;
             text.push_str(&format!(
-                ": at most {bound:.0} false rejects per 10,000 parts at {confidence:.0} % confidence"
+                ": at most {} false rejects per 10,000 parts at {} % confidence",
+                promised(bound),
+                percent(promise.confidence)
             ));
             if bound > 100.0 {
                 let needed = parts_needed(100.0, promise.confidence);
@@ -300,7 +301,7 @@ impl InspectPackage {
             println!("{}", serde_json::to_string_pretty(verified.manifest())?);
             return Ok(());
         }
-        let facts = facts(&verified);
+        let facts = facts(verified.manifest(), verified.signer(), true);
         let widest = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, value) in facts {
             println!("{name:widest$}  {value}");
@@ -324,8 +325,13 @@ pub(crate) fn open(path: &Path, trust: &[PathBuf]) -> Result<Verified> {
 }
 
 /// A package in words, as name and value.
-pub(crate) fn facts(package: &Verified) -> Vec<(String, String)> {
-    let manifest = package.manifest();
+///
+/// `manifest` has the overrides in force applied; where `threshold_applies` is false, they took the threshold away.
+pub(crate) fn facts(
+    manifest: &Manifest,
+    signer: &VerifyingKey,
+    threshold_applies: bool,
+) -> Vec<(String, String)> {
     let training = &manifest.training;
     let size = match manifest.input.size {
         InputSize::Native => "as captured".to_owned(),
@@ -338,16 +344,22 @@ pub(crate) fn facts(package: &Verified) -> Vec<(String, String)> {
         Scoring::FullyConvolutional => "one fully-convolutional pass".to_owned(),
         Scoring::AveragedTiles { stride_px } => format!("tiles at stride {stride_px} px, averaged"),
     };
-    let threshold = manifest.threshold.as_ref().map_or_else(
-        || "none: not calibrated".to_owned(),
+    let without = if threshold_applies || manifest.threshold.is_none() {
+        "none: not calibrated"
+    } else {
+        "none in force: the package's belongs to another scoring mode"
+    };
+    let calibrated = manifest.threshold.as_ref().filter(|_| threshold_applies);
+    let threshold = calibrated.map_or_else(
+        || without.to_owned(),
         |threshold| {
             let promise = threshold.promise.map_or_else(
                 || "no promise".to_owned(),
                 |promise| {
                     format!(
-                        "at most {:.0} false rejects per 10,000 parts at {:.0} % confidence",
-                        promise.max_false_rejects_per_10_000,
-                        100.0 * promise.confidence
+                        "at most {} false rejects per 10,000 parts at {} % confidence",
+                        promised(promise.max_false_rejects_per_10_000),
+                        percent(promise.confidence)
                     )
                 },
             );
@@ -361,7 +373,7 @@ pub(crate) fn facts(package: &Verified) -> Vec<(String, String)> {
     let fact = |name: &str, value: String| (name.to_owned(), value);
     vec![
         fact("model", format!("{} {}", manifest.name, manifest.version)),
-        fact("signed by", key_id(package.signer())),
+        fact("signed by", key_id(signer)),
         fact("threshold", threshold),
         fact(
             "input",

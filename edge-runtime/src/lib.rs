@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod capture;
 pub mod infer;
 pub mod inspect;
 pub mod inspector;

@@ -85,6 +85,17 @@ const VGG19: [Layer; 7] = [
     Layer::Conv("conv3_1", 128, 256),
 ];
 
+/// Which activations of the extractor the loss compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Depth {
+    /// The last only (paper, IV-E).
+    Last,
+    /// Also the ReLU before every max-pool; at each, the squared distance over the mean square of the clean
+    /// image's activations, averaged. Ours: an extractor that pools less than the paper's leaves patterns of a
+    /// few pixels in the anomaly map that its last layer does not see (measured in ARCHITECTURE.md).
+    EachScale,
+}
+
 /// What an extractor expects: per channel, `x * scale + shift` of a value in [-1, 1], in RGB or BGR order.
 #[derive(Debug)]
 struct InputConvention {
@@ -136,10 +147,20 @@ impl InputConvention {
 pub struct Features {
     layers: Vec<Option<(Tensor, Tensor)>>,
     input: InputConvention,
+    depth: Depth,
     label: String,
 }
 
 impl Features {
+    /// Sets what the loss compares; [`Depth::Last`] unless told.
+    pub fn compared_at(mut self, depth: Depth) -> Self {
+        if depth == Depth::EachScale {
+            self.label.push_str(", compared at each scale");
+        }
+        self.depth = depth;
+        self
+    }
+
     /// Weights from a safetensors file: torchvision's VGG-11 names, or the VGG-19 file's.
     pub fn from_file(path: &Path, device: Device) -> Result<Self, FeatureError> {
         let shown = path.display().to_string();
@@ -204,6 +225,7 @@ impl Features {
         Ok(Self {
             layers,
             input,
+            depth: Depth::Last,
             label: format!("{architecture}, {file}, sha256 {digest}…"),
         })
     }
@@ -231,6 +253,7 @@ impl Features {
         Ok(Self {
             layers,
             input: InputConvention::torchvision(device)?,
+            depth: Depth::Last,
             label: format!("random:{seed} (VGG-11 layers, orthogonal, not trained on anything)"),
         })
     }
@@ -240,25 +263,49 @@ impl Features {
         &self.label
     }
 
-    /// Features of images N × 3 × H × W in [-1, 1].
-    pub fn extract(&self, image: &Tensor) -> Result<Tensor, TchError> {
+    /// Features of images N × 3 × H × W in [-1, 1], at the places that the loss compares, deepest last.
+    pub fn extract(&self, image: &Tensor) -> Result<Vec<Tensor>, TchError> {
         let mut x = self.input.apply(image)?;
+        let mut compared = Vec::new();
+        if self.depth == Depth::EachScale {
+            compared.push(image.shallow_clone());
+        }
         for layer in &self.layers {
             x = match layer {
                 Some((weight, bias)) => x
                     .f_conv2d(weight, Some(bias), [1i64; 2], [1i64; 2], [1i64; 2], 1)?
                     .f_relu()?,
-                None => x.f_max_pool2d([2i64; 2], [2i64; 2], [0i64; 2], [1i64; 2], false)?,
+                None => {
+                    let pooled =
+                        x.f_max_pool2d([2i64; 2], [2i64; 2], [0i64; 2], [1i64; 2], false)?;
+                    if self.depth == Depth::EachScale {
+                        compared.push(x);
+                    }
+                    pooled
+                }
             };
         }
-        Ok(x)
+        compared.push(x);
+        Ok(compared)
     }
 
     /// Mean squared distance of the features of `repaired` and `clean`; no gradient flows to `clean`.
     pub fn loss(&self, repaired: &Tensor, clean: &Tensor) -> Result<Tensor, TchError> {
         let wanted = tch::no_grad(|| self.extract(clean))?;
-        self.extract(repaired)?
-            .f_mse_loss(&wanted, tch::Reduction::Mean)
+        let found = self.extract(repaired)?;
+        let distance =
+            |(found, wanted): (&Tensor, &Tensor)| found.f_mse_loss(wanted, tch::Reduction::Mean);
+        if let ([found], [wanted]) = (&found[..], &wanted[..]) {
+            return distance((found, wanted));
+        }
+        let mut sum = Tensor::f_zeros([], (tch::Kind::Float, repaired.device()))?;
+        for (found, wanted) in found.iter().zip(&wanted) {
+            let power = wanted.f_square()?.f_mean(tch::Kind::Float)?;
+            // An all-zero activation would divide by zero.
+            let power = power.f_clamp_min(1e-12)?;
+            sum = sum.f_add(&distance((found, wanted))?.f_div(&power)?)?;
+        }
+        sum.f_div_scalar(wanted.len() as f64)
     }
 }
 
@@ -305,7 +352,41 @@ mod tests {
     fn features_of_a_tile_have_the_papers_shape() {
         let features = Features::random(0, Device::Cpu).unwrap();
         let tile = Tensor::zeros([1, 3, 65, 65], (tch::Kind::Float, Device::Cpu));
-        assert_eq!(features.extract(&tile).unwrap().size(), [1, 256, 8, 8]);
+        let shapes = |features: &Features| -> Vec<Vec<i64>> {
+            let compared = features.extract(&tile).unwrap();
+            compared.iter().map(Tensor::size).collect()
+        };
+        assert_eq!(shapes(&features), [[1, 256, 8, 8]]);
+        assert_eq!(
+            shapes(&features.compared_at(Depth::EachScale)),
+            [
+                [1, 64, 65, 65],
+                [1, 128, 32, 32],
+                [1, 256, 16, 16],
+                [1, 256, 8, 8]
+            ]
+        );
+    }
+
+    #[test]
+    fn comparing_at_each_scale_sees_a_checkerboard_that_the_last_layer_hardly_sees() {
+        let options = (tch::Kind::Float, Device::Cpu);
+        let clean = Tensor::zeros([1, 3, 64, 64], options);
+        let parity = Tensor::arange(64, options).remainder(2.0) - 0.5;
+        let board =
+            (parity.view([64, 1]) * parity.view([1, 64]) * 0.4).expand([1, 3, 64, 64], true);
+        let flat = Tensor::full([1, 3, 64, 64], 0.1, options);
+        let seen = |depth| {
+            let features = Features::random(0, Device::Cpu).unwrap().compared_at(depth);
+            let loss = |image: &Tensor| features.loss(image, &clean).unwrap().double_value(&[]);
+            assert_eq!(loss(&clean), 0.0);
+            loss(&board) / loss(&flat)
+        };
+        let (last, each) = (seen(Depth::Last), seen(Depth::EachScale));
+        assert!(
+            each > 2.0 * last,
+            "{each} at each scale, {last} at the last"
+        );
     }
 
     #[test]

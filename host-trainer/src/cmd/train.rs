@@ -12,7 +12,7 @@ use host_trainer::device::DeviceChoice;
 use host_trainer::memory;
 use host_trainer::network::OutputActivation;
 use host_trainer::noise::{Family, NoiseBank};
-use host_trainer::perceptual::Features;
+use host_trainer::perceptual::{Depth, Features};
 use host_trainer::run_folder::{self, Run};
 use host_trainer::sheet;
 use host_trainer::train::{
@@ -47,6 +47,14 @@ pub(crate) struct Train {
     /// Perceptual features: a .safetensors file (VGG-11 or VGG-19 names), or random:SEED.
     #[arg(long, default_value = "random:0")]
     features: String,
+
+    /// What the perceptual loss compares.
+    #[arg(long, value_enum, default_value_t = Depth::Last)]
+    feature_depth: Depth,
+
+    /// Weight of the mean |A| on uncorrupted pixels, added to the loss (not in the paper, whose value is 0).
+    #[arg(long, default_value_t = 0.0)]
+    quiet: f64,
     /// direct is the method; the others are baselines.
     #[arg(long, default_value = "direct")]
     mode: Mode,
@@ -178,6 +186,7 @@ impl Train {
         let recipe = Recipe {
             mode: run.mode,
             activation: run.activation,
+            quiet: self.quiet,
             loss: self.make_loss(device)?,
             width: run.width,
             iterations: run.iterations,
@@ -212,15 +221,18 @@ impl Train {
         Ok(match self.loss {
             LossKind::L2 => Loss::L2,
             LossKind::Ssim => Loss::Ssim(Ssim::new(device)?),
-            LossKind::Perceptual => Loss::Perceptual(match self.features.strip_prefix("random:") {
-                Some(seed) => {
-                    let seed = seed
-                        .parse()
-                        .with_context(|| format!("--features random:SEED, found seed `{seed}`"))?;
-                    Features::random(seed, device)?
-                }
-                None => Features::from_file(Path::new(&self.features), device)?,
-            }),
+            LossKind::Perceptual => {
+                let features = match self.features.strip_prefix("random:") {
+                    Some(seed) => {
+                        let seed = seed.parse().with_context(|| {
+                            format!("--features random:SEED, found seed `{seed}`")
+                        })?;
+                        Features::random(seed, device)?
+                    }
+                    None => Features::from_file(Path::new(&self.features), device)?,
+                };
+                Loss::Perceptual(features.compared_at(self.feature_depth))
+            }
         })
     }
 

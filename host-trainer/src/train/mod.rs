@@ -11,7 +11,7 @@ mod loss;
 pub use adam::{Adam, BETA1, BETA2, LEARNING_RATE};
 pub use batches::{Batch, BatchSource, BatchStream};
 pub use checkpoint::{CheckpointError, Progress, Saved, floats, save};
-pub use loss::{Loss, LossKind, Ssim};
+pub use loss::{Loss, LossKind, Ssim, noise_on_clean_pixels};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -64,6 +64,8 @@ pub struct Recipe {
     pub activation: OutputActivation,
     /// What is minimised.
     pub loss: Loss,
+    /// Weight of [`noise_on_clean_pixels`], added to the loss; 0 is the paper's.
+    pub quiet: f64,
     /// Channels after the first convolution.
     pub width: i64,
     /// Iterations in all, those of earlier sessions included.
@@ -192,7 +194,11 @@ pub fn train(
         let clean = tensor(&batch.clean, &batch, recipe.device)?;
         let noisy = tensor(&batch.noisy, &batch, recipe.device)?;
         let passed = pass(&network, recipe.mode, recipe.activation, &noisy)?;
-        let loss = recipe.loss.compute(&passed.image, &clean)?;
+        let mut loss = recipe.loss.compute(&passed.image, &clean)?;
+        if recipe.quiet > 0.0 {
+            let noise = noise_on_clean_pixels(&passed.shift, &clean, &noisy)?;
+            loss = loss.f_add(&noise.f_mul_scalar(recipe.quiet)?)?;
+        }
         let value = loss.f_double_value(&[])?;
         if !value.is_finite() {
             return Err(TrainError::NotFinite {

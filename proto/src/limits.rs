@@ -10,3 +10,17 @@ pub const MAX_FRAME_SIDE_PX: u32 = 16_384;
 pub const MAX_GOLDEN_TILES: usize = 64;
 /// Most corners in one ROI polygon.
 pub const MAX_POLYGON_CORNERS: usize = 1_024;
+/// Largest payload of a frame on the wire, in bytes.
+pub const MAX_PAYLOAD_BYTES: usize = 128 << 10;
+/// Most regions in a part report; the report says how many there were.
+pub const MAX_REGIONS: usize = 64;
+/// Longest name, reason or log line in a message, in bytes.
+pub const MAX_TEXT_BYTES: usize = 512;
+/// Largest heat map in a part report, compressed, in bytes.
+pub const MAX_HEAT_MAP_BYTES: usize = 64 << 10;
+/// Largest thumbnail in a part report, compressed, in bytes.
+pub const MAX_THUMBNAIL_BYTES: usize = 32 << 10;
+/// Largest piece of a snapshot or of a flash, in bytes.
+pub const MAX_CHUNK_BYTES: usize = 64 << 10;
+/// Most runs in a mask sent as a bitmap.
+pub const MAX_MASK_RUNS: usize = 16_384;

@@ -34,6 +34,8 @@ pub enum InspectError {
 /// What is known of a frame after inspection.
 #[derive(Debug, Clone)]
 pub struct Inspection {
+    /// The frame as it was scored: coloured and sized for the network.
+    pub prepared: Frame,
     /// The anomaly map after post-processing, at the size that the frame was scored at.
     pub map: ScoreMap,
     /// The frame's score: the map's maximum.
@@ -145,6 +147,7 @@ impl Inspector {
             .threshold
             .map(|threshold| regions(&map, threshold, scale));
         Ok(Inspection {
+            prepared,
             score,
             regions: found.unwrap_or_default(),
             verdict: self.threshold.map(|threshold| decide(score, threshold)),

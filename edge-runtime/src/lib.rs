@@ -13,9 +13,14 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+pub mod config;
+pub mod http;
 pub mod infer;
 pub mod inspect;
 pub mod inspector;
 pub mod io;
+pub mod metrics;
 pub mod package;
+pub mod parts;
 pub mod render;
+pub mod slot;

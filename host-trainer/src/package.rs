@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ed25519_dalek::SigningKey;
 use edge_runtime::infer::{Engine, InferError};
+use edge_runtime::inspect::drift::{Look, image_statistics};
 use edge_runtime::inspect::frame::Frame;
 use edge_runtime::inspect::preprocess::{PreprocessError, prepare};
 use edge_runtime::inspector::{InspectError, Inspector};
@@ -290,6 +291,7 @@ pub fn calibrate_draft(
     let mut pixel_peak = 0.0f32;
     let mut digests = Vec::new();
     let mut maps = Vec::new();
+    let mut looks = Vec::new();
     for (index, good) in frames.iter().enumerate() {
         let digest = file_digest(&good.file)?;
         let known = draft.manifest.training.file_ids.contains(&file_id(&digest));
@@ -307,6 +309,7 @@ pub fn calibrate_draft(
         *part = part.max(found.score);
         pixel_peak = pixel_peak.max(found.score);
         frame_scores.push(found.score);
+        looks.push(Look::of(&found.prepared));
         // Only a fine histogram of each map is kept; its bins are folded into the package's afterwards.
         maps.push(fine_histogram(&found.map.data));
         on_progress(index + 1);
@@ -343,6 +346,7 @@ pub fn calibrate_draft(
     draft.manifest.normal_scores = Some(NormalScores {
         frames: fold(bin_width, frame_scores.iter().map(|&score| (score, 1))),
         pixels: fold(bin_width, maps.into_iter().flatten()),
+        images: image_statistics(&looks),
     });
     Ok(found)
 }

@@ -214,6 +214,19 @@ pub struct NormalScores {
     pub frames: Histogram,
     /// Pixel scores.
     pub pixels: Histogram,
+    /// What the good frames looked like, to tell lighting and focus from the surface itself.
+    pub images: ImageStatistics,
+}
+
+/// Mean and standard deviation, over frames, of what can be said of a frame without a model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ImageStatistics {
+    /// Mean brightness of a frame, 0..=1.
+    pub brightness: [f32; 2],
+    /// Standard deviation of brightness within a frame, 0..=1.
+    pub contrast: [f32; 2],
+    /// Mean square of the Laplacian of brightness (Pech-Pacheco et al. 2000 use its variance as a focus measure).
+    pub sharpness: [f32; 2],
 }
 
 /// Equal-width bins from 0.

@@ -386,9 +386,7 @@ impl Message for Record {
                 Event::CaptureLost { reason }
                 | Event::RecordsLost { reason, .. }
                 | Event::GateFault { reason } => text(reason),
-                Event::StageRestarted { stage, reason } => {
-                    text(stage).and_then(|()| text(reason))
-                }
+                Event::StageRestarted { stage, reason } => text(stage).and_then(|()| text(reason)),
                 Event::GoldenCheck(result) => text(&result.detail),
                 Event::SettingChanged {
                     setting,

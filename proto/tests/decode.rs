@@ -47,7 +47,10 @@ proptest! {
 #[test]
 fn a_variant_from_the_future_is_unknown_and_not_damage() {
     for byte in [5u8, 6, 100, 127] {
-        assert_eq!(ToCamera::decode(&[byte, 1, 2, 3]), Err(DecodeError::Unknown));
+        assert_eq!(
+            ToCamera::decode(&[byte, 1, 2, 3]),
+            Err(DecodeError::Unknown)
+        );
     }
 }
 

@@ -1,0 +1,670 @@
+//! `camera.toml`: everything that a camera is told at start. Unknown keys are errors with a suggestion, because a
+//! misspelt safety setting that is silently ignored costs more than a camera that does not start.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is no TOML, or a key or value is not known.
+    #[error("{}: {reason}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        reason: String,
+    },
+}
+
+/// All of it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name of the camera, as stations show it.
+    pub name: String,
+    /// Folder for journal, images and positions; made if need be. Relative paths count from the configuration's folder.
+    pub state: PathBuf,
+    /// What to inspect with.
+    pub model: Model,
+    /// Where frames come from.
+    pub capture: Capture,
+    /// What makes a part.
+    #[serde(default)]
+    pub trigger: Trigger,
+    /// The reject gate; without it verdicts are only reported.
+    pub gate: Option<Gate>,
+    /// Lines to a PLC.
+    #[serde(default)]
+    pub signals: Signals,
+    /// Deadlines and threads.
+    #[serde(default)]
+    pub inspection: Inspection,
+    /// What a report carries.
+    #[serde(default)]
+    pub report: Report,
+    /// Who is told.
+    #[serde(default)]
+    pub link: Link,
+    /// The journal.
+    #[serde(default)]
+    pub journal: Journal,
+    /// The ring of stored images.
+    #[serde(default)]
+    pub images: Images,
+    /// Metrics and health over HTTP.
+    #[serde(default)]
+    pub metrics: Metrics,
+    /// The golden-sample check.
+    #[serde(default)]
+    pub golden: Golden,
+    /// Drift detection.
+    #[serde(default)]
+    pub drift: Drift,
+}
+
+/// What to inspect with.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// The package.
+    pub package: PathBuf,
+    /// Public keys that may have signed it; empty: any valid signature.
+    #[serde(default)]
+    pub trust: Vec<PathBuf>,
+    /// Decide by this instead of the package's threshold.
+    pub threshold: Option<f32>,
+    /// Inspect where this image is white, instead of the package's region of interest.
+    pub roi_mask: Option<PathBuf>,
+}
+
+/// Where frames come from.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Capture {
+    /// A V4L2 camera.
+    V4l2 {
+        /// e.g. `/dev/video0` or `/dev/v4l/by-id/…`.
+        device: PathBuf,
+        /// Pixel format code, e.g. `GREY`; the best that the camera offers unless given.
+        format: Option<String>,
+        /// Width in pixels; the camera's unless given.
+        width_px: Option<u32>,
+        /// Height in pixels.
+        height_px: Option<u32>,
+        /// Frames a second; the camera's unless given.
+        fps: Option<f64>,
+        /// No frame for so long is a fault.
+        #[serde(default = "default_frame_timeout_ms")]
+        timeout_ms: u64,
+        /// Driver controls by name, e.g. `exposure_time_absolute = 200`.
+        #[serde(default)]
+        controls: BTreeMap<String, toml::Value>,
+    },
+    /// A folder of images, or a recording.
+    Replay {
+        /// Folder or file.
+        path: PathBuf,
+        /// `recorded`, `maximum`, or frames a second.
+        #[serde(default)]
+        speed: Speed,
+        /// Begin again at the end.
+        #[serde(default)]
+        repeat: bool,
+    },
+}
+
+/// Speed of a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
+#[serde(untagged)]
+pub enum Speed {
+    /// A word.
+    Named(NamedSpeed),
+    /// Frames a second.
+    FramesPerSecond(f64),
+    /// As recorded.
+    #[default]
+    #[serde(skip)]
+    Default,
+}
+
+/// Speeds with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamedSpeed {
+    /// As recorded; 10 frames a second for a folder.
+    Recorded,
+    /// As fast as frames are scored; none is dropped.
+    Maximum,
+}
+
+/// What makes a part.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Trigger {
+    /// Every frame is a part.
+    #[default]
+    Free,
+    /// An edge on an input line is a part; the first frame exposed after it shows it.
+    Gpio {
+        /// The line.
+        #[serde(flatten)]
+        line: Line,
+        /// Which edge.
+        #[serde(default)]
+        edge: EdgeKind,
+        /// Edges closer together are one.
+        #[serde(default)]
+        debounce_us: u64,
+        /// A frame must come within so long after the edge.
+        #[serde(default = "default_frame_timeout_ms")]
+        frame_within_ms: u64,
+    },
+}
+
+/// Edge of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EdgeKind {
+    /// From inactive to active.
+    #[default]
+    Rising,
+    /// From active to inactive.
+    Falling,
+}
+
+/// A GPIO line.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Line {
+    /// e.g. `/dev/gpiochip0`, or the chip's label.
+    pub chip: PathBuf,
+    /// Number of the line on the chip.
+    pub line: u32,
+    /// Whether the line is active when low.
+    #[serde(default)]
+    pub active_low: bool,
+}
+
+/// The reject gate.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gate {
+    /// The output; active pushes a part out.
+    pub output: Line,
+    /// What happens to a part without a verdict, and while the camera cannot inspect.
+    #[serde(default)]
+    pub on_fault: OnFault,
+    /// From trigger to gate.
+    #[serde(default)]
+    pub delay_ms: u64,
+    /// How long the output stays active.
+    #[serde(default = "default_pulse_ms")]
+    pub pulse_ms: u64,
+    /// Instead of by time, by edges of an encoder.
+    pub encoder: Option<Encoder>,
+}
+
+/// What a part without a verdict gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFault {
+    /// It is pushed out.
+    #[default]
+    Reject,
+    /// It passes.
+    Pass,
+}
+
+/// Conveyor encoder.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Encoder {
+    /// Its line; rising edges count.
+    pub input: Line,
+    /// Counts from trigger to gate.
+    pub delay_counts: u64,
+    /// Counts that the output stays active.
+    pub pulse_counts: u64,
+}
+
+/// Lines to a PLC.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signals {
+    /// Active while a part awaits its verdict.
+    pub busy: Option<Line>,
+    /// Active while parts can be inspected.
+    pub ready: Option<Line>,
+    /// Active while they cannot, and while reports cannot be kept.
+    pub fault: Option<Line>,
+}
+
+/// Deadlines and threads.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Inspection {
+    /// From trigger to verdict; later is a fault. The gate's delay where it is shorter, or where none is given.
+    pub deadline_ms: Option<u64>,
+    /// Frames scored at the same time.
+    pub threads: usize,
+    /// `inspect` or `observe` (every part passes).
+    pub mode: ModeName,
+}
+
+/// Mode at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModeName {
+    /// Drives the gate.
+    #[default]
+    Inspect,
+    /// Lets every part pass.
+    Observe,
+}
+
+impl Default for Inspection {
+    fn default() -> Self {
+        Self {
+            deadline_ms: None,
+            threads: 1,
+            mode: ModeName::Inspect,
+        }
+    }
+}
+
+/// Which reports carry pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pictures {
+    /// None.
+    None,
+    /// Those of NG parts.
+    #[default]
+    Ng,
+    /// All.
+    All,
+}
+
+/// What a report carries.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Report {
+    /// Which reports carry a heat map.
+    pub heat_map: Pictures,
+    /// Which reports carry a thumbnail.
+    pub thumbnail: Pictures,
+    /// Longer side of the thumbnail.
+    pub thumbnail_px: u32,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            heat_map: Pictures::Ng,
+            thumbnail: Pictures::Ng,
+            thumbnail_px: 160,
+        }
+    }
+}
+
+/// Who is told.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Link {
+    /// Address to listen on, e.g. `0.0.0.0:9750`.
+    pub tcp: Option<SocketAddr>,
+    /// A serial line.
+    pub serial: Option<SerialLine>,
+    /// Stations at the same time.
+    pub max_stations: usize,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            tcp: None,
+            serial: None,
+            max_stations: 8,
+        }
+    }
+}
+
+/// A serial line.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SerialLine {
+    /// e.g. `/dev/ttyS1`.
+    pub path: PathBuf,
+    /// Bits a second.
+    #[serde(default = "default_baud")]
+    pub baud: u32,
+}
+
+/// The journal.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Journal {
+    /// Largest size on disk.
+    pub max_mb: u64,
+    /// Records wait at most so long for the disk; together they cost one write.
+    pub sync_ms: u64,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            max_mb: 256,
+            sync_ms: 20,
+        }
+    }
+}
+
+/// The ring of stored images.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Images {
+    /// Largest size on disk; 0 stores none.
+    pub max_mb: u64,
+    /// One OK frame in so many is kept; 0 keeps none.
+    pub ok_one_in: u32,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self {
+            max_mb: 1_024,
+            ok_one_in: 1_000,
+        }
+    }
+}
+
+/// Metrics and health.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Address, e.g. `127.0.0.1:9751`.
+    pub http: Option<SocketAddr>,
+}
+
+/// The golden-sample check.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Golden {
+    /// Every so many minutes; 0 only on command.
+    pub every_min: u64,
+    /// A frame that must be OK.
+    pub good: Option<PathBuf>,
+    /// A frame that must be NG.
+    pub bad: Option<PathBuf>,
+}
+
+/// Drift detection.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drift {
+    /// Good parts in the running window; 0 turns drift detection off.
+    pub window: usize,
+}
+
+impl Default for Drift {
+    fn default() -> Self {
+        Self { window: 500 }
+    }
+}
+
+fn default_frame_timeout_ms() -> u64 {
+    1_000
+}
+
+fn default_pulse_ms() -> u64 {
+    50
+}
+
+fn default_baud() -> u32 {
+    115_200
+}
+
+impl Config {
+    /// Reads, checks, and makes relative paths count from the file's folder.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut config = Self::parse(&text).map_err(|reason| ConfigError::Content {
+            path: path.to_owned(),
+            reason,
+        })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        config.anchor(folder);
+        Ok(config)
+    }
+
+    /// From TOML; the error is one line.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error
+                .span()
+                .map_or(1, |span| text[..span.start].lines().count().max(1));
+            format!("line {line}: {}", with_suggestion(error.message()))
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn anchor(&mut self, folder: &Path) {
+        let mut paths: Vec<&mut PathBuf> = vec![&mut self.state, &mut self.model.package];
+        paths.extend(&mut self.model.trust);
+        paths.extend(&mut self.model.roi_mask);
+        paths.extend(&mut self.golden.good);
+        paths.extend(&mut self.golden.bad);
+        if let Capture::Replay { path, .. } = &mut self.capture {
+            paths.push(path);
+        }
+        for path in paths {
+            *path = folder.join(&*path);
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let wrong = |key: &str, expected: &str, found: &dyn std::fmt::Display| {
+            Err(format!("{key}: expected {expected}, found {found}"))
+        };
+        let longest = proto::limits::MAX_TEXT_BYTES;
+        if self.name.is_empty() || self.name.len() > longest {
+            return wrong("name", "1 to 512 bytes", &self.name.len());
+        }
+        if let Some(threshold) = self.model.threshold
+            && !(threshold.is_finite() && threshold >= 0.0)
+        {
+            return wrong("model.threshold", "a number of at least 0", &threshold);
+        }
+        if !(1..=64).contains(&self.inspection.threads) {
+            return wrong("inspection.threads", "1 to 64", &self.inspection.threads);
+        }
+        if !(1..=64).contains(&self.link.max_stations) {
+            return wrong("link.max_stations", "1 to 64", &self.link.max_stations);
+        }
+        if self.journal.max_mb == 0 {
+            return wrong("journal.max_mb", "at least 1", &0);
+        }
+        if !(16..=320).contains(&self.report.thumbnail_px) {
+            return wrong(
+                "report.thumbnail_px",
+                "16 to 320",
+                &self.report.thumbnail_px,
+            );
+        }
+        if let Some(gate) = &self.gate
+            && gate.pulse_ms == 0
+        {
+            return wrong("gate.pulse_ms", "at least 1", &0);
+        }
+        if let Some(encoder) = self.gate.as_ref().and_then(|gate| gate.encoder.as_ref())
+            && encoder.pulse_counts == 0
+        {
+            return wrong("gate.encoder.pulse_counts", "at least 1", &0);
+        }
+        match &self.capture {
+            Capture::V4l2 { fps: Some(fps), .. } if !(*fps > 0.0 && *fps <= 10_000.0) => {
+                return wrong("capture.fps", "above 0, at most 10000", fps);
+            }
+            Capture::V4l2 {
+                format: Some(format),
+                ..
+            } if format.is_empty() || format.len() > 4 || !format.is_ascii() => {
+                return wrong("capture.format", "a code of 4 characters like GREY", format);
+            }
+            Capture::Replay {
+                speed: Speed::FramesPerSecond(fps),
+                ..
+            } if !(*fps > 0.0 && *fps <= 10_000.0) => {
+                return wrong("capture.speed", "above 0, at most 10000", fps);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Time from trigger to the latest verdict that still counts.
+    pub fn deadline(&self) -> Option<Duration> {
+        let own = self.inspection.deadline_ms;
+        // With an encoder the gate's distance is no time.
+        let gate = self.gate.as_ref().filter(|gate| gate.encoder.is_none());
+        let shortest = match (own, gate.map(|gate| gate.delay_ms)) {
+            (Some(own), Some(gate)) if gate > 0 => Some(own.min(gate)),
+            (None, Some(gate)) if gate > 0 => Some(gate),
+            (own, _) => own,
+        };
+        shortest.map(Duration::from_millis)
+    }
+}
+
+/// "unknown field `x`, expected one of `a`, `b`" with the nearest name in front.
+fn with_suggestion(message: &str) -> String {
+    let message = message.replace('\n', " ");
+    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    let ([name, known @ ..], true) = (&names[..], unknown) else {
+        return message;
+    };
+    let nearest = known
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(name, known), known))
+        .min()
+        .filter(|(distance, known)| *distance <= 1 + known.len() / 3);
+    match nearest {
+        Some((_, known)) => {
+            let kind = if message.contains("field") {
+                "key"
+            } else {
+                "value"
+            };
+            format!("unknown {kind} `{name}`: did you mean `{known}`?")
+        }
+        None => message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"
+        name = "top"
+        state = "state"
+        [model]
+        package = "m.awr"
+        [capture]
+        kind = "replay"
+        path = "frames"
+    "#;
+
+    #[test]
+    fn a_small_configuration_has_safe_defaults() {
+        let config = Config::parse(SMALL).unwrap();
+        assert!(config.gate.is_none());
+        assert_eq!(config.inspection.threads, 1);
+        assert_eq!(config.deadline(), None);
+        assert_eq!(OnFault::default(), OnFault::Reject);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused_with_its_line_and_a_suggestion() {
+        let text = SMALL.replace("package =", "pakage =");
+        let error = Config::parse(&text).unwrap_err();
+        assert!(
+            error.contains("line 5") && error.contains("did you mean `package`"),
+            "{error}"
+        );
+        let error = Config::parse(&format!("{SMALL}\n[jurnal]\nmax_mb = 1")).unwrap_err();
+        assert!(error.contains("did you mean `journal`"), "{error}");
+        let error = Config::parse(&format!("{SMALL}\nsped = 1")).unwrap_err();
+        assert!(error.contains("did you mean `speed`"), "{error}");
+        let error = Config::parse(&SMALL.replace("replay", "reply")).unwrap_err();
+        assert!(error.contains("did you mean `replay`"), "{error}");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_by_name() {
+        let with = |more: &str| Config::parse(&format!("{SMALL}\n{more}")).unwrap_err();
+        assert!(with("[inspection]\nthreads = 0").contains("inspection.threads"));
+        assert!(with("speed = 0.0").contains("capture.speed"));
+        assert!(with("[journal]\nmax_mb = 0").contains("journal.max_mb"));
+        assert!(with("[link]\ntcp = \"nowhere\"").contains("line"));
+    }
+
+    #[test]
+    fn speeds_are_words_or_numbers() {
+        let speed = |value: &str| {
+            let config = Config::parse(&format!("{SMALL}\nspeed = {value}")).unwrap();
+            let Capture::Replay { speed, .. } = config.capture else {
+                panic!("it is a replay")
+            };
+            speed
+        };
+        assert_eq!(speed("\"maximum\""), Speed::Named(NamedSpeed::Maximum));
+        assert_eq!(speed("12.5"), Speed::FramesPerSecond(12.5));
+        assert_eq!(speed("30"), Speed::FramesPerSecond(30.0));
+    }
+
+    #[test]
+    fn the_deadline_is_the_shorter_of_the_gates_delay_and_the_one_asked_for() {
+        let gate = |more: &str| {
+            let gate = "[gate]\noutput = { chip = \"c\", line = 1 }\ndelay_ms = 200\n";
+            Config::parse(&format!("{SMALL}\n{gate}{more}"))
+                .unwrap()
+                .deadline()
+        };
+        assert_eq!(gate(""), Some(Duration::from_millis(200)));
+        assert_eq!(
+            gate("[inspection]\ndeadline_ms = 90"),
+            Some(Duration::from_millis(90))
+        );
+        assert_eq!(
+            gate("[inspection]\ndeadline_ms = 900"),
+            Some(Duration::from_millis(200))
+        );
+    }
+
+    #[test]
+    fn paths_count_from_the_configurations_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("camera.toml");
+        std::fs::write(&path, SMALL).unwrap();
+        let config = Config::read(&path).unwrap();
+        assert_eq!(config.model.package, root.path().join("m.awr"));
+    }
+}

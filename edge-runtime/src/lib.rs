@@ -17,5 +17,6 @@ pub mod infer;
 pub mod inspect;
 pub mod inspector;
 pub mod io;
+pub mod journal;
 pub mod package;
 pub mod render;

@@ -19,6 +19,7 @@ pub mod infer;
 pub mod inspect;
 pub mod inspector;
 pub mod io;
+pub mod journal;
 pub mod metrics;
 pub mod package;
 pub mod parts;

@@ -55,6 +55,7 @@ pub struct Inspector {
     engine: Engine,
     threshold: Option<f32>,
     parity_off: f32,
+    sha256: [u8; 32],
 }
 
 impl Inspector {
@@ -68,6 +69,7 @@ impl Inspector {
             manifest,
             engine,
             parity_off,
+            sha256: *package.sha256(),
         })
     }
 
@@ -114,6 +116,21 @@ impl Inspector {
     /// The threshold in force.
     pub fn threshold(&self) -> Option<f32> {
         self.threshold
+    }
+
+    /// SHA-256 of the package.
+    pub fn sha256(&self) -> &[u8; 32] {
+        &self.sha256
+    }
+
+    /// First 8 bytes of it, as reports have it.
+    pub fn model_id(&self) -> [u8; 8] {
+        std::array::from_fn(|n| self.sha256[n])
+    }
+
+    /// Lets the golden tiles through the parity gate again; their largest deviation.
+    pub fn check_parity(&self) -> Result<f32, ParityError> {
+        check_parity(&self.engine, &self.manifest.golden)
     }
 
     /// The largest deviation of the golden tiles.

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Version of this structure; a reader refuses any other.
-pub const MANIFEST_FORMAT: u16 = 1;
+pub const MANIFEST_FORMAT: u16 = 2;
 
 /// Side of the tiles that the method works on, in pixels (paper, IV-A).
 pub const TILE_PX: u32 = 65;

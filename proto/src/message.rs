@@ -47,7 +47,7 @@ pub enum FromCamera {
     Hello(CameraHello),
     /// A journalled record. Sent again until acknowledged: the same sequence number is the same record.
     Record {
-        /// Consecutive from 0 over the camera's life.
+        /// Consecutive from 1 over the camera's life.
         sequence: u64,
         /// The record.
         record: Record,

@@ -177,6 +177,7 @@ impl Loaded {
 
     /// Checks signature, trust, and that manifest and graph belong together.
     pub fn verify(self, trust: &Trust) -> Result<Verified, PackageError> {
+        let sha256 = Sha256::digest(&self.bytes).into();
         let (signed, signature) = self.bytes.split_at(self.bytes.len() - SIGNATURE_LENGTH);
         let (content, key) = signed.split_at(signed.len() - PUBLIC_KEY_LENGTH);
         let signature = Signature::from_slice(signature).map_err(|_| PackageError::Signature)?;
@@ -206,6 +207,7 @@ impl Loaded {
             manifest,
             onnx,
             signer,
+            sha256,
         })
     }
 }
@@ -238,6 +240,7 @@ pub struct Verified {
     manifest: Manifest,
     onnx: Vec<u8>,
     signer: VerifyingKey,
+    sha256: [u8; 32],
 }
 
 impl Verified {
@@ -249,6 +252,11 @@ impl Verified {
     /// The graph.
     pub fn onnx(&self) -> &[u8] {
         &self.onnx
+    }
+
+    /// SHA-256 of the package file: its identity.
+    pub fn sha256(&self) -> &[u8; 32] {
+        &self.sha256
     }
 
     /// Who signed it.

@@ -1,0 +1,281 @@
+//! What can be asked of a running camera: settings that stations read and change, the golden-sample check, the last
+//! frame. In: commands. Out: answers, and events for the journal.
+
+use std::io::Cursor;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use proto::manifest::Roi;
+use proto::message::{Answer, Command, Mode, SnapshotKind, cut_text};
+use proto::report::{Event, GoldenResult};
+use tiff::encoder::{TiffEncoder, colortype};
+
+use crate::inspect::frame::Frame;
+use crate::inspect::map::ScoreMap;
+use crate::inspect::verdict::Verdict;
+use crate::inspector::{Inspection, Inspector};
+use crate::io::image_file::{ImageFileError, read_frame};
+use crate::metrics::Metrics;
+use crate::pipeline::LineShared;
+use crate::reporting::Reporter;
+
+/// The last part that was scored.
+#[derive(Debug)]
+pub struct Last {
+    /// Number of the part.
+    pub part: u64,
+    /// The frame as captured.
+    pub frame: Frame,
+    /// What was found.
+    pub inspection: Inspection,
+}
+
+/// Frames that must be OK and NG.
+#[derive(Debug, Default)]
+pub struct GoldenFrames {
+    good: Option<Frame>,
+    bad: Option<Frame>,
+}
+
+impl GoldenFrames {
+    /// Reads those that are configured.
+    pub fn read(good: Option<&Path>, bad: Option<&Path>) -> Result<Self, ImageFileError> {
+        Ok(Self {
+            good: good.map(read_frame).transpose()?,
+            bad: bad.map(read_frame).transpose()?,
+        })
+    }
+}
+
+/// Shared by scoring, links and schedules.
+#[derive(Debug)]
+pub struct Control {
+    inspector: Mutex<Arc<Inspector>>,
+    observe: AtomicBool,
+    last: Mutex<Option<Arc<Last>>>,
+    golden: GoldenFrames,
+    line: Arc<LineShared>,
+    reporter: Reporter,
+    metrics: Arc<Metrics>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Control {
+    /// Puts an inspector to work.
+    pub fn new(
+        inspector: Inspector,
+        mode: Mode,
+        golden: GoldenFrames,
+        line: Arc<LineShared>,
+        reporter: Reporter,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let control = Self {
+            inspector: Mutex::new(Arc::new(inspector)),
+            observe: AtomicBool::new(false),
+            last: Mutex::new(None),
+            golden,
+            line,
+            reporter,
+            metrics,
+        };
+        control.put_mode(mode);
+        control
+    }
+
+    /// The inspector in force.
+    pub fn inspector(&self) -> Arc<Inspector> {
+        Arc::clone(&lock(&self.inspector))
+    }
+
+    /// The mode in force.
+    pub fn mode(&self) -> Mode {
+        if self.observe.load(Ordering::Relaxed) {
+            Mode::Observe
+        } else {
+            Mode::Inspect
+        }
+    }
+
+    fn put_mode(&self, mode: Mode) {
+        let observe = mode == Mode::Observe;
+        self.observe.store(observe, Ordering::Relaxed);
+        self.line.with(|parts| parts.set_observe(observe));
+    }
+
+    /// Remembers the last part.
+    pub fn set_last(&self, last: Last) {
+        *lock(&self.last) = Some(Arc::new(last));
+    }
+
+    /// Carries out a command of a station. A snapshot's pictures come second.
+    pub fn execute(
+        &self,
+        station: &str,
+        command: Command,
+    ) -> (Answer, Vec<(SnapshotKind, Vec<u8>)>) {
+        let answer = match command {
+            Command::ReadThreshold => Answer::Threshold(self.inspector().threshold()),
+            Command::SetThreshold { value, reason } => {
+                if !(value.is_finite() && value >= 0.0) {
+                    return refused(format!(
+                        "expected a threshold of at least 0, found {value}"
+                    ));
+                }
+                let before = self.replace(|inspector| inspector.with_threshold(value));
+                let before = before
+                    .threshold()
+                    .map_or_else(|| "none".to_owned(), |value| value.to_string());
+                self.changed("threshold", before, value.to_string(), reason, station);
+                Answer::Done
+            }
+            Command::ReadMask => Answer::Mask(self.inspector().manifest().roi.clone()),
+            Command::SetMask { roi, reason } => {
+                if let Err(error) = crate::inspect::roi::rasterise(&roi, 256, 256) {
+                    return refused(format!("the mask cannot be used: {error}"));
+                }
+                let after = describe(&roi);
+                let before = self.replace(|inspector| inspector.with_roi(roi));
+                let before = describe(&before.manifest().roi);
+                self.changed("mask", before, after, reason, station);
+                Answer::Done
+            }
+            Command::ReadMode => Answer::Mode(self.mode()),
+            Command::SetMode { mode, reason } => {
+                let before = format!("{:?}", self.mode()).to_lowercase();
+                self.put_mode(mode);
+                let after = format!("{mode:?}").to_lowercase();
+                self.changed("mode", before, after, reason, station);
+                Answer::Done
+            }
+            Command::Snapshot => return self.snapshot(),
+            Command::GoldenCheck => Answer::Golden(self.golden_check()),
+            Command::ReadHealth => Answer::Health(self.metrics.health(self.mode())),
+        };
+        (answer, Vec::new())
+    }
+
+    /// Swaps the inspector between two frames; the old one comes back.
+    fn replace(&self, change: impl FnOnce(Inspector) -> Inspector) -> Arc<Inspector> {
+        let mut inspector = lock(&self.inspector);
+        let changed = change((**inspector).clone());
+        std::mem::replace(&mut *inspector, Arc::new(changed))
+    }
+
+    fn changed(&self, setting: &str, before: String, after: String, reason: String, station: &str) {
+        tracing::info!(setting, before, after, reason, station, "setting changed");
+        self.reporter.event(Event::SettingChanged {
+            setting: setting.to_owned(),
+            before,
+            after,
+            reason,
+            station: station.to_owned(),
+        });
+    }
+
+    fn snapshot(&self) -> (Answer, Vec<(SnapshotKind, Vec<u8>)>) {
+        let Some(last) = lock(&self.last).clone() else {
+            return refused("no frame has been scored yet".to_owned());
+        };
+        let pictures = png(&last.frame).and_then(|frame| Ok((frame, tiff(&last.inspection.map)?)));
+        match pictures {
+            Ok((frame, map)) => {
+                let answer = Answer::Snapshot {
+                    part: last.part,
+                    score: Some(last.inspection.score),
+                    bytes: [frame.len() as u32, map.len() as u32],
+                };
+                let pictures = vec![(SnapshotKind::FramePng, frame), (SnapshotKind::MapTiff, map)];
+                (answer, pictures)
+            }
+            Err(reason) => refused(reason),
+        }
+    }
+
+    /// Golden tiles, then the frame that must be OK and the one that must be NG; the result is journalled.
+    pub fn golden_check(&self) -> GoldenResult {
+        let inspector = self.inspector();
+        let mut passed = true;
+        let mut found = Vec::new();
+        match inspector.check_parity() {
+            Ok(off) => found.push(format!(
+                "{} golden tiles within {off:.2e}",
+                inspector.manifest().golden.len()
+            )),
+            Err(error) => {
+                passed = false;
+                found.push(error.to_string());
+            }
+        }
+        let frames = [
+            ("good", &self.golden.good, Verdict::Ok),
+            ("bad", &self.golden.bad, Verdict::Ng),
+        ];
+        for (name, frame, expected) in frames {
+            let Some(frame) = frame else { continue };
+            match inspector.inspect(frame) {
+                Ok(inspection) => {
+                    let right = inspection.verdict == Some(expected);
+                    passed &= right;
+                    found.push(format!(
+                        "{name} frame scores {:.4}: {}",
+                        inspection.score,
+                        if right { "as expected" } else { "WRONG verdict" }
+                    ));
+                }
+                Err(error) => {
+                    passed = false;
+                    found.push(format!("{name} frame: {error}"));
+                }
+            }
+        }
+        let result = GoldenResult {
+            passed,
+            detail: cut_text(&found.join("; ")),
+        };
+        tracing::info!(passed, detail = result.detail, "golden check");
+        self.reporter.event(Event::GoldenCheck(result.clone()));
+        result
+    }
+}
+
+fn refused(reason: String) -> (Answer, Vec<(SnapshotKind, Vec<u8>)>) {
+    let reason = cut_text(&reason);
+    (Answer::Refused { reason }, Vec::new())
+}
+
+fn describe(roi: &Roi) -> String {
+    match roi {
+        Roi::Whole => "whole frame".to_owned(),
+        Roi::Polygons(polygons) => format!("{} polygons", polygons.len()),
+        Roi::Bitmap { width, height, .. } => format!("bitmap of {width}×{height}"),
+    }
+}
+
+fn png(frame: &Frame) -> Result<Vec<u8>, String> {
+    let mut bytes = Cursor::new(Vec::new());
+    frame
+        .to_rgb8()
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .map_err(|error| error.to_string())?;
+    Ok(bytes.into_inner())
+}
+
+/// 32-bit float, exact.
+fn tiff(map: &ScoreMap) -> Result<Vec<u8>, String> {
+    let mut bytes = Cursor::new(Vec::new());
+    TiffEncoder::new(&mut bytes)
+        .and_then(|mut encoder| {
+            encoder.write_image::<colortype::Gray32Float>(
+                map.width_px as u32,
+                map.height_px as u32,
+                &map.data,
+            )
+        })
+        .map_err(|error| error.to_string())?;
+    Ok(bytes.into_inner())
+}

@@ -1,0 +1,471 @@
+//! From verdicts to the journal: puts parts back in order, adds pictures, watches drift, writes and syncs. One thread,
+//! so that a slow disk never holds up scoring.
+//!
+//! In: [`Reporter`] calls from any thread. Out: journal records, stored images, and a [`Signal`] when records are
+//! durable. Does not talk to stations: that is `link`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Cursor;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use image::imageops::{FilterType, resize};
+use image::{GrayImage, ImageFormat, Luma};
+use proto::limits::{MAX_HEAT_MAP_BYTES, MAX_REGIONS, MAX_THUMBNAIL_BYTES};
+use proto::message::{Message, cut_text};
+use proto::report::{
+    Body, DriftKind, Event, GateAction, HeatMap, Outcome, PartReport, Record, Region,
+};
+
+use crate::config::{Pictures, Report};
+use crate::control::{Control, Last};
+use crate::image_store::{ImageStore, Item as StoredItem};
+use crate::inspect::drift::{DriftWatch, Look};
+use crate::inspect::frame::Frame;
+use crate::inspect::map::ScoreMap;
+use crate::inspect::verdict::Verdict;
+use crate::inspector::Inspection;
+use crate::journal::Journal;
+use crate::journal::positions::Positions;
+use crate::metrics::{Drop, Metrics, Stage};
+
+/// Reports under way between scoring and journal.
+const QUEUE: usize = 64;
+/// Parts held back for an earlier one whose verdict is not there yet.
+const MAX_HELD_BACK: usize = 64;
+/// And for how long.
+const LONGEST_HOLD: Duration = Duration::from_secs(2);
+/// The largest side of a heat map in a report.
+const HEAT_MAP_PX: usize = 256;
+
+/// What became of a part, as scoring knows it.
+#[derive(Debug)]
+pub struct PartResult {
+    /// Number of the part.
+    pub part: u64,
+    /// Wall-clock time of its trigger or frame.
+    pub unix_ms: u64,
+    /// The driver's frame counter.
+    pub frame_sequence: u32,
+    /// Model in force.
+    pub model_id: [u8; 8],
+    /// Threshold in force.
+    pub threshold: Option<f32>,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// What the gate was told.
+    pub action: GateAction,
+    /// From capture to verdict.
+    pub latency: Duration,
+    /// The frame and what was found in it, if it was scored.
+    pub scored: Option<(Frame, Inspection)>,
+}
+
+enum Item {
+    Part(Box<PartResult>),
+    Event(Box<Event>),
+}
+
+/// Hands parts and events to the report thread.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    sender: Sender<Item>,
+    lossless: bool,
+    lost: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
+}
+
+impl std::fmt::Debug for Item {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Item")
+    }
+}
+
+/// The other end of a [`Reporter`].
+#[derive(Debug)]
+pub struct Inbox {
+    receiver: Receiver<Item>,
+    lost: Arc<AtomicU64>,
+}
+
+/// A reporter and its inbox. `lossless`: a full queue holds up the sender (replay) instead of losing a report.
+pub fn channel(lossless: bool, metrics: Arc<Metrics>) -> (Reporter, Inbox) {
+    let (sender, receiver) = crossbeam_channel::bounded(QUEUE);
+    let lost = Arc::new(AtomicU64::new(0));
+    let reporter = Reporter {
+        sender,
+        lossless,
+        lost: Arc::clone(&lost),
+        metrics,
+    };
+    (reporter, Inbox { receiver, lost })
+}
+
+impl Reporter {
+    /// A part is settled.
+    pub fn part(&self, result: PartResult) {
+        self.metrics.part(result.outcome);
+        self.send(Item::Part(Box::new(result)));
+    }
+
+    /// Something happened.
+    pub fn event(&self, event: Event) {
+        self.send(Item::Event(Box::new(event)));
+    }
+
+    fn send(&self, item: Item) {
+        let lost = if self.lossless {
+            self.sender.send(item).is_err()
+        } else {
+            matches!(
+                self.sender.try_send(item),
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_))
+            )
+        };
+        if lost {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.metrics.dropped(Drop::Journal, 1);
+        }
+    }
+}
+
+/// Wakes those who wait for durable records.
+#[derive(Debug, Default)]
+pub struct Signal {
+    count: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Signal {
+    /// Wakes all.
+    pub fn notify(&self) {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits for a notification after `seen`, or for the time-out; what to give next time.
+    pub fn wait(&self, seen: u64, timeout: Duration) -> u64 {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .changed
+            .wait_timeout_while(count, timeout, |count| *count == seen);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// The report thread.
+pub struct Reporting {
+    /// Where parts and events come from.
+    pub inbox: Inbox,
+    /// Where they go.
+    pub journal: Journal,
+    /// What stations acknowledged; written to disk from here.
+    pub positions: Arc<Mutex<Positions>>,
+    /// Told when records are durable.
+    pub signal: Arc<Signal>,
+    /// Longest wait for the disk.
+    pub sync_every: Duration,
+    /// Stored images.
+    pub images: Option<ImageStore>,
+    /// Drift detection.
+    pub drift: Option<DriftWatch>,
+    /// What reports carry.
+    pub report: Report,
+    /// How often the program was started.
+    pub boot: u32,
+    /// Name and version of the model, for stored images.
+    pub model: String,
+    /// For snapshots.
+    pub control: Arc<Control>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Parts that wait for an earlier one.
+#[derive(Debug, Default)]
+struct Order {
+    next: u64,
+    held: BTreeMap<u64, (Instant, Box<PartResult>)>,
+}
+
+impl Order {
+    fn take(&mut self, part: Box<PartResult>) {
+        self.held.insert(part.part, (Instant::now(), part));
+    }
+
+    /// The next part in order, or the first one there is if the others were waited for long enough.
+    fn give(&mut self, all: bool) -> Option<Box<PartResult>> {
+        let (&first, (since, _)) = self.held.first_key_value()?;
+        let due = first <= self.next
+            || all
+            || self.held.len() > MAX_HELD_BACK
+            || since.elapsed() > LONGEST_HOLD;
+        if !due {
+            return None;
+        }
+        let (_, part) = self.held.remove(&first)?;
+        self.next = self.next.max(first + 1);
+        Some(part)
+    }
+}
+
+impl Reporting {
+    /// Runs until all reporters are gone, and journals everything that they sent. `beat` is called in every round.
+    pub fn run(mut self, beat: &dyn Fn()) {
+        let mut order = Order {
+            next: 1,
+            ..Order::default()
+        };
+        let mut unsynced: Option<Instant> = None;
+        let mut waiting = VecDeque::new();
+        let mut lost_told = 0;
+        loop {
+            beat();
+            let patience = unsynced.map_or(Duration::from_millis(100), |since| {
+                self.sync_every.saturating_sub(since.elapsed())
+            });
+            let gone = match self.inbox.receiver.recv_timeout(patience) {
+                Ok(Item::Part(part)) => {
+                    order.take(part);
+                    false
+                }
+                Ok(Item::Event(event)) => {
+                    waiting.push_back(Body::Event(*event));
+                    false
+                }
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => true,
+            };
+            while let Some(part) = order.give(gone) {
+                let started = Instant::now();
+                let unix_ms = part.unix_ms;
+                let (report, events) = self.make(*part);
+                self.append(unix_ms, Body::Part(report));
+                waiting.extend(events.into_iter().map(Body::Event));
+                self.metrics.took(Stage::Report, started.elapsed());
+                unsynced.get_or_insert_with(Instant::now);
+            }
+            let lost = self.inbox.lost.load(Ordering::Relaxed);
+            if lost > lost_told && unsynced.is_none() {
+                let told = self.append(
+                    crate::clock::unix_ms(),
+                    Body::Event(Event::RecordsLost {
+                        count: lost - lost_told,
+                        reason: "disk or processor too slow, or disk full".to_owned(),
+                    }),
+                );
+                if told {
+                    lost_told = lost;
+                    unsynced.get_or_insert_with(Instant::now);
+                }
+            }
+            for event in waiting.drain(..) {
+                self.append(crate::clock::unix_ms(), event);
+                unsynced.get_or_insert_with(Instant::now);
+            }
+            if unsynced.is_some_and(|since| gone || since.elapsed() >= self.sync_every) {
+                self.sync();
+                unsynced = (!self.metrics.journal_ok()).then(Instant::now);
+            }
+            let mut positions = self
+                .positions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let written = if gone {
+                positions.flush_now().map(|()| true)
+            } else {
+                positions.flush(Instant::now())
+            };
+            if let Err(error) = written {
+                tracing::warn!(%error, "positions of stations");
+            }
+            drop(positions);
+            if gone {
+                return;
+            }
+        }
+    }
+
+    fn append(&mut self, unix_ms: u64, body: Body) -> bool {
+        let record = Record {
+            unix_ms,
+            boot: self.boot,
+            body,
+        };
+        match self.journal.append(&record.encode()) {
+            Ok(_) => true,
+            Err(error) => {
+                if self.metrics.journal_ok() {
+                    tracing::error!(%error, "journal");
+                }
+                self.metrics.set_journal_ok(false);
+                if !matches!(record.body, Body::Event(Event::RecordsLost { .. })) {
+                    self.inbox.lost.fetch_add(1, Ordering::Relaxed);
+                    self.metrics.dropped(Drop::Journal, 1);
+                }
+                false
+            }
+        }
+    }
+
+    fn sync(&mut self) {
+        match self.journal.sync() {
+            Ok(_) => {
+                if !self.metrics.journal_ok() {
+                    tracing::info!("the journal is written again");
+                }
+                self.metrics.set_journal_ok(true);
+                self.signal.notify();
+            }
+            Err(error) => {
+                if self.metrics.journal_ok() {
+                    let error = anyhow_chain(&error);
+                    tracing::error!(error, "journal cannot be written; inspection goes on");
+                }
+                self.metrics.set_journal_ok(false);
+            }
+        }
+    }
+
+    /// The report of a part, and what else is to be told because of it.
+    fn make(&mut self, result: PartResult) -> (PartReport, Vec<Event>) {
+        let mut report = PartReport {
+            part: result.part,
+            frame_sequence: result.frame_sequence,
+            model_id: result.model_id,
+            outcome: result.outcome,
+            action: result.action,
+            score: None,
+            threshold: result.threshold,
+            latency_us: u32::try_from(result.latency.as_micros()).unwrap_or(u32::MAX),
+            regions: Vec::new(),
+            regions_found: 0,
+            heat_map: None,
+            thumbnail_jpeg: None,
+        };
+        let mut events = Vec::new();
+        let Some((frame, inspection)) = result.scored else {
+            return (report, events);
+        };
+        report.score = Some(inspection.score);
+        report.regions_found = inspection.regions.len() as u32;
+        let regions = inspection.regions.iter().take(MAX_REGIONS);
+        report.regions = regions.map(wire_region).collect();
+        let wanted = |pictures: Pictures| match pictures {
+            Pictures::None => false,
+            Pictures::Ng => inspection.verdict == Some(Verdict::Ng),
+            Pictures::All => true,
+        };
+        if wanted(self.report.heat_map) {
+            report.heat_map = heat_map(&inspection.map, result.threshold);
+        }
+        if wanted(self.report.thumbnail) {
+            report.thumbnail_jpeg = thumbnail(&frame, self.report.thumbnail_px);
+        }
+        if let (Some(drift), Outcome::Ok) = (&mut self.drift, result.outcome) {
+            let news = drift.add(Look::of(&inspection.prepared), inspection.score);
+            for (kind, name) in DRIFTS {
+                self.metrics.drift(name, drift.is_out(kind));
+            }
+            for news in news {
+                tracing::warn!(kind = ?news.kind, found = news.found, expected = news.expected, "drift");
+                events.push(Event::Drift {
+                    kind: news.kind,
+                    found: news.found,
+                    expected: news.expected,
+                });
+            }
+        }
+        if let (Some(images), Some(verdict)) = (&mut self.images, inspection.verdict)
+            && images.wants(verdict)
+        {
+            let stored = images.store(StoredItem {
+                id: u64::from(self.boot) << 40 | result.part,
+                unix_ms: result.unix_ms,
+                verdict,
+                score: inspection.score,
+                threshold: result.threshold,
+                model: &self.model,
+                frame: &frame,
+                map: Some(&inspection.map),
+            });
+            if let Err(error) = stored {
+                tracing::warn!(error = anyhow_chain(&error), "image store");
+                self.metrics.dropped(Drop::Images, 1);
+            }
+        }
+        self.control.set_last(Last {
+            part: result.part,
+            frame,
+            inspection,
+        });
+        (report, events)
+    }
+}
+
+/// An error with its causes, on one line.
+pub fn anyhow_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    cut_text(&text.replace('\n', " "))
+}
+
+const DRIFTS: [(DriftKind, &str); 4] = [
+    (DriftKind::Brightness, "brightness"),
+    (DriftKind::Contrast, "contrast"),
+    (DriftKind::Sharpness, "sharpness"),
+    (DriftKind::Surface, "surface"),
+];
+
+fn wire_region(region: &crate::inspect::region::Region) -> Region {
+    Region {
+        x_px: region.x_px,
+        y_px: region.y_px,
+        width_px: region.width_px,
+        height_px: region.height_px,
+        area_px: region.area_px,
+        peak: region.peak,
+        mean: region.mean,
+        centroid_px: region.centroid_px,
+    }
+}
+
+/// The map in 8 bits (see [`HeatMap`]): reduced to at most 256 pixels a side by the highest score of each block, so
+/// that no defect gets lost. `None` if it stays too long even so.
+pub fn heat_map(map: &ScoreMap, threshold: Option<f32>) -> Option<HeatMap> {
+    let block = map.width_px.max(map.height_px).div_ceil(HEAT_MAP_PX);
+    let (width, height) = (map.width_px.div_ceil(block), map.height_px.div_ceil(block));
+    let full_scale = threshold.map_or(map.peak(), |threshold| 2.0 * threshold);
+    let full_scale = full_scale.max(f32::MIN_POSITIVE);
+    let mut small = GrayImage::new(width as u32, height as u32);
+    for (index, &score) in map.data.iter().enumerate() {
+        let (x, y) = (index % map.width_px / block, index / map.width_px / block);
+        let value = (255.0 * (score / full_scale).min(1.0)).round() as u8;
+        let Luma([old]) = small.get_pixel_mut(x as u32, y as u32);
+        *old = value.max(*old);
+    }
+    let png = encoded(&small.into(), ImageFormat::Png)?;
+    (png.len() <= MAX_HEAT_MAP_BYTES).then_some(HeatMap { full_scale, png })
+}
+
+fn thumbnail(frame: &Frame, side_px: u32) -> Option<Vec<u8>> {
+    let picture = frame.to_rgb8();
+    let (width, height) = picture.dimensions();
+    let scale = f64::from(side_px) / f64::from(width.max(height));
+    let small = |side: u32| ((f64::from(side) * scale.min(1.0)).round() as u32).max(1);
+    let small = resize(&picture, small(width), small(height), FilterType::Triangle);
+    let jpeg = encoded(&small.into(), ImageFormat::Jpeg)?;
+    (jpeg.len() <= MAX_THUMBNAIL_BYTES).then_some(jpeg)
+}
+
+fn encoded(picture: &image::DynamicImage, format: ImageFormat) -> Option<Vec<u8>> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, format).ok()?;
+    Some(bytes.into_inner())
+}

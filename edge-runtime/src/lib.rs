@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+pub mod image_store;
 pub mod infer;
 pub mod inspect;
 pub mod inspector;

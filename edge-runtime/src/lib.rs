@@ -15,6 +15,7 @@
 pub mod capture;
 pub mod config;
 pub mod http;
+pub mod image_store;
 pub mod infer;
 pub mod inspect;
 pub mod inspector;

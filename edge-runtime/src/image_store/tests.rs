@@ -1,0 +1,206 @@
+use super::*;
+use crate::inspect::frame::{Channels, Pixels};
+use crate::io::image_file::read_frame;
+use tiff::decoder::{Decoder, DecodingResult};
+
+const ROOMY: Limits = Limits {
+    max_bytes: 1 << 20,
+    ok_one_in: 10,
+};
+/// Three items of each verdict, of three files each.
+const TIGHT: Limits = Limits {
+    max_bytes: 2 * 3 * 3 * 4_096,
+    ok_one_in: 0,
+};
+
+fn frame(channels: Channels, deep: bool) -> Frame {
+    let count = 12 * 9 * channels.count();
+    let pixels = if deep {
+        Pixels::U16((0..count).map(|i| (i * 523) as u16).collect())
+    } else {
+        Pixels::U8((0..count).map(|i| (i * 7) as u8).collect())
+    };
+    Frame::new(12, 9, channels, pixels).unwrap()
+}
+
+fn map() -> ScoreMap {
+    let mut map = ScoreMap::zeros(5, 4);
+    for (index, score) in map.data.iter_mut().enumerate() {
+        *score = (index as f32).exp() / 3.0;
+    }
+    map.data[3] = f32::MIN_POSITIVE;
+    map
+}
+
+fn store(store: &mut ImageStore, id: u64, verdict: Verdict) {
+    let frame = frame(Channels::Grey, false);
+    let item = Item {
+        id,
+        unix_ms: 1_790_000_000_000 + id,
+        verdict,
+        score: 1.25,
+        threshold: 1.0,
+        model: "bracket 3",
+        frame: &frame,
+        map: Some(&map()),
+    };
+    store.store(item).unwrap();
+}
+
+fn ids(store: &ImageStore, verdict: Verdict) -> Vec<u64> {
+    store.ids(verdict).collect()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn frames_maps_and_facts_are_read_back_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut kept = ImageStore::open(folder.path(), ROOMY).unwrap();
+    let kinds = [
+        (Channels::Grey, false),
+        (Channels::Rgb, false),
+        (Channels::Grey, true),
+        (Channels::Rgb, true),
+    ];
+    for (id, (channels, deep)) in (1..).zip(kinds) {
+        let (frame, map) = (frame(channels, deep), map());
+        let item = Item {
+            id,
+            unix_ms: 7,
+            verdict: Verdict::Ng,
+            score: 1.25,
+            threshold: 1.0,
+            model: "bracket 3",
+            frame: &frame,
+            map: Some(&map),
+        };
+        kept.store(item).unwrap();
+        let path = |ending: &str| folder.path().join(format!("{id:020}-NG.{ending}"));
+        assert_eq!(read_frame(&path("png")).unwrap(), frame);
+        let mut decoder = Decoder::new(fs::File::open(path("map.tiff")).unwrap()).unwrap();
+        assert_eq!(decoder.dimensions().unwrap(), (5, 4));
+        let DecodingResult::F32(scores) = decoder.read_image().unwrap() else {
+            panic!("the map is f32");
+        };
+        assert_eq!(scores, map.data);
+        let facts: serde_json::Value =
+            serde_json::from_slice(&fs::read(path("json")).unwrap()).unwrap();
+        assert_eq!(facts["verdict"], "NG");
+        assert_eq!(facts["model"], "bracket 3");
+        assert_eq!(facts["map"]["width_px"], 5);
+    }
+}
+
+#[test]
+fn each_verdict_has_half_of_the_room_and_the_oldest_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut kept = ImageStore::open(folder.path(), TIGHT).unwrap();
+    store(&mut kept, 1, Verdict::Ok);
+    store(&mut kept, 2, Verdict::Ok);
+    for id in 3..20 {
+        store(&mut kept, id, Verdict::Ng);
+        assert!(kept.bytes() <= TIGHT.max_bytes);
+    }
+    store(&mut kept, 19, Verdict::Ng);
+    assert_eq!(ids(&kept, Verdict::Ok), [1, 2]);
+    assert_eq!(ids(&kept, Verdict::Ng), [17, 18, 19]);
+    assert_eq!(names(folder.path()).len(), 15);
+    let bytes = kept.bytes();
+    let mut kept = ImageStore::open(folder.path(), TIGHT).unwrap();
+    assert_eq!(kept.bytes(), bytes);
+    store(&mut kept, 20, Verdict::Ng);
+    assert_eq!(ids(&kept, Verdict::Ng), [18, 19, 20]);
+    let lower = Limits {
+        max_bytes: TIGHT.max_bytes / 3,
+        ..TIGHT
+    };
+    let kept = ImageStore::open(folder.path(), lower).unwrap();
+    assert_eq!(ids(&kept, Verdict::Ok), [2]);
+    assert_eq!(ids(&kept, Verdict::Ng), [20]);
+}
+
+#[test]
+fn leftovers_of_a_power_cut_are_removed_and_other_files_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut kept = ImageStore::open(folder.path(), ROOMY).unwrap();
+    for id in 1..=4 {
+        store(&mut kept, id, Verdict::Ng);
+    }
+    let gone = |name: &str| fs::remove_file(folder.path().join(name)).unwrap();
+    gone("00000000000000000001-NG.json");
+    gone("00000000000000000002-NG.png");
+    gone("00000000000000000003-NG.map.tiff");
+    fs::write(folder.path().join(".partial-7-7"), b"half").unwrap();
+    fs::write(folder.path().join("notes.txt"), b"mine").unwrap();
+    let kept = ImageStore::open(folder.path(), ROOMY).unwrap();
+    assert_eq!(ids(&kept, Verdict::Ng), [3, 4], "a map may be left out");
+    let names = names(folder.path());
+    assert_eq!(names.len(), 2 + 3 + 1, "{names:?}");
+    assert!(names.contains(&"notes.txt".to_owned()));
+}
+
+#[test]
+fn what_cannot_be_stored_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut kept = ImageStore::open(folder.path(), TIGHT).unwrap();
+    store(&mut kept, 1, Verdict::Ng);
+    let before = names(folder.path());
+    let frame = frame(Channels::Grey, false);
+    let mut wrong = map();
+    let item = |map| Item {
+        id: 2,
+        unix_ms: 0,
+        verdict: Verdict::Ng,
+        score: 0.0,
+        threshold: 0.0,
+        model: "",
+        frame: &frame,
+        map,
+    };
+    wrong.data.pop();
+    let result = kept.store(item(Some(&wrong)));
+    assert!(matches!(result, Err(StoreError::Encode { id: 2, .. })));
+    let large = ScoreMap::zeros(100, 100);
+    let result = kept.store(item(Some(&large)));
+    assert!(matches!(result, Err(StoreError::TooLarge { id: 2, .. })));
+    // The facts cannot replace a folder of their name.
+    let taken = folder.path().join("00000000000000000002-NG.json/x");
+    fs::create_dir_all(&taken).unwrap();
+    let result = kept.store(item(None));
+    assert!(matches!(result, Err(StoreError::Write { id: 2, .. })));
+    fs::remove_dir_all(taken.parent().unwrap()).unwrap();
+    drop(kept);
+    let kept = ImageStore::open(folder.path(), TIGHT).unwrap();
+    assert_eq!(ids(&kept, Verdict::Ng), [1]);
+    assert_eq!(names(folder.path()), before);
+}
+
+#[test]
+fn about_one_in_so_many_ok_frames_is_wanted_and_every_ng_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut kept = ImageStore::open_seeded(folder.path(), ROOMY, 1).unwrap();
+    let wanted: Vec<bool> = (0..10_000).map(|_| kept.wants(Verdict::Ok)).collect();
+    let count = |offset: usize, step: usize| {
+        let every = wanted.iter().skip(offset).step_by(step);
+        every.filter(|&&wanted| wanted).count()
+    };
+    assert!((900..1_100).contains(&count(0, 1)));
+    for lane in 0..10 {
+        assert!((65..135).contains(&count(lane, 10)), "lane {lane}");
+    }
+    assert!((0..100).all(|_| kept.wants(Verdict::Ng)));
+    let never = Limits {
+        ok_one_in: 0,
+        ..ROOMY
+    };
+    let mut kept = ImageStore::open(folder.path(), never).unwrap();
+    assert!(!(0..100).any(|_| kept.wants(Verdict::Ok)));
+}

@@ -3,6 +3,10 @@
 //! A source gives *raw* frames, as the driver has them; `pixel_format` makes [`crate::inspect::frame::Frame`]s of
 //! them. So a recording holds what the camera said, and its replay goes through the very conversion that ran live.
 
+mod bayer;
+mod mono;
+pub mod pixel_format;
+
 use std::time::Duration;
 
 /// A V4L2 pixel format code, e.g. `GREY` (four ASCII characters, kernel documentation "Image Formats").

@@ -108,8 +108,8 @@ impl Control {
     }
 
     /// Remembers the last part.
-    pub fn set_last(&self, last: Last) {
-        *lock(&self.last) = Some(Arc::new(last));
+    pub fn set_last(&self, last: Arc<Last>) {
+        *lock(&self.last) = Some(last);
     }
 
     /// Carries out a command of a station. A snapshot's pictures come second.

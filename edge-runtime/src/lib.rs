@@ -7,13 +7,24 @@
 //!          colour, resize)
 //! ```
 //! `inspect` holds the pure stages, `infer` is the only place that knows tract, `package` reads and verifies models,
-//! `io` touches files, and [`inspector::Inspector`] puts them in a row. Capture, reject gate, journal and links are
-//! not written yet (CHANGELOG.md says what is).
+//! `io` touches devices and files, and [`inspector::Inspector`] puts them in a row.
+//!
+//! Around them, the camera:
+//!
+//! ```text
+//! capture → slot → inspector → parts → outputs (reject gate, PLC)
+//!                      ↘ reporting → journal → link → stations
+//!                                  ↘ image store
+//! ```
+//! [`pipeline`] alone knows threads and queues. The devices are cargo features: `v4l2`, `gpio`, `serial`, all of them
+//! with `camera`.
 
 #![forbid(unsafe_code)]
 
 pub mod capture;
+pub mod clock;
 pub mod config;
+pub mod control;
 pub mod http;
 pub mod image_store;
 pub mod infer;
@@ -21,8 +32,12 @@ pub mod inspect;
 pub mod inspector;
 pub mod io;
 pub mod journal;
+pub mod link;
 pub mod metrics;
+pub mod outputs;
 pub mod package;
 pub mod parts;
+pub mod pipeline;
 pub mod render;
+pub mod reporting;
 pub mod slot;

@@ -25,7 +25,7 @@ use crate::inspector::Inspection;
 use crate::metrics::{Drop, Metrics, Stage};
 use crate::outputs::{Outputs, States};
 use crate::parts::{Moment, PartId, Parts};
-use crate::reporting::{PartResult, Reporter, anyhow_chain};
+use crate::reporting::{PartResult, Reporter, one_line};
 use crate::slot::Slot;
 
 /// Pauses between attempts to open the camera.
@@ -113,6 +113,8 @@ pub struct Shared {
     pub drained: AtomicBool,
     /// What a part without a verdict gets.
     pub safe_action: GateAction,
+    /// The source is a camera: its time stamps may be on our clock.
+    pub live: bool,
 }
 
 impl Shared {
@@ -229,7 +231,7 @@ impl Outage {
     fn failed(&mut self, shared: &Shared, error: &SourceError) {
         shared.metrics.set_capturing(false);
         shared.line.changed.notify_all();
-        let reason = anyhow_chain(error);
+        let reason = one_line(error);
         if self.since.is_none() {
             self.since = Some(Instant::now());
             tracing::error!(reason, "capture lost");
@@ -309,7 +311,7 @@ fn read(
             }
             Delivery::Frame(captured) => {
                 let stamped = captured.timestamp;
-                let exposed = if stamped.abs_diff(arrived) < SAME_CLOCK {
+                let exposed = if shared.live && stamped.abs_diff(arrived) < SAME_CLOCK {
                     stamped
                 } else {
                     arrived
@@ -402,7 +404,7 @@ fn inspect(
     })?;
     shared.metrics.took(Stage::Convert, started.elapsed());
     let inspection = inspector.inspect(&frame).map_err(|error| {
-        tracing::error!(error = anyhow_chain(&error), "frame cannot be scored");
+        tracing::error!(error = one_line(&error), "frame cannot be scored");
         Fault::Scoring
     })?;
     shared.metrics.took(Stage::Score, inspection.elapsed);

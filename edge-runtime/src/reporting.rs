@@ -167,20 +167,68 @@ pub struct Reporting {
     pub signal: Arc<Signal>,
     /// Longest wait for the disk.
     pub sync_every: Duration,
-    /// Stored images.
-    pub images: Option<ImageStore>,
+    /// To the thread that stores images ([`store_images`]).
+    pub images: Option<Sender<Picture>>,
     /// Drift detection.
     pub drift: Option<DriftWatch>,
     /// What reports carry.
     pub report: Report,
     /// How often the program was started.
     pub boot: u32,
-    /// Name and version of the model, for stored images.
-    pub model: String,
     /// For snapshots.
     pub control: Arc<Control>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+}
+
+/// A scored part on its way to the image store.
+#[derive(Debug)]
+pub struct Picture {
+    id: u64,
+    unix_ms: u64,
+    threshold: Option<f32>,
+    last: Arc<Last>,
+}
+
+/// Pictures that wait for the disk; more are dropped, because pictures must never hold up reports.
+pub const PICTURE_QUEUE: usize = 4;
+
+/// Stores images until all senders are gone.
+pub fn store_images(
+    mut store: ImageStore,
+    pictures: &Receiver<Picture>,
+    model: &str,
+    metrics: &Metrics,
+) {
+    let mut told = false;
+    for picture in pictures {
+        let inspection = &picture.last.inspection;
+        let (Some(verdict), Some(threshold)) = (inspection.verdict, picture.threshold) else {
+            continue;
+        };
+        if !store.wants(verdict) {
+            continue;
+        }
+        let stored = store.store(StoredItem {
+            id: picture.id,
+            unix_ms: picture.unix_ms,
+            verdict,
+            score: inspection.score,
+            threshold,
+            model,
+            frame: &picture.last.frame,
+            map: Some(&inspection.map),
+        });
+        match stored {
+            Ok(()) => told = false,
+            Err(error) => {
+                metrics.dropped(Drop::Images, 1);
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(error = one_line(&error), "image store");
+                }
+            }
+        }
+    }
 }
 
 /// Parts that wait for an earlier one.
@@ -321,7 +369,7 @@ impl Reporting {
             }
             Err(error) => {
                 if self.metrics.journal_ok() {
-                    let error = anyhow_chain(&error);
+                    let error = one_line(&error);
                     tracing::error!(error, "journal cannot be written; inspection goes on");
                 }
                 self.metrics.set_journal_ok(false);
@@ -378,35 +426,29 @@ impl Reporting {
                 });
             }
         }
-        if let (Some(images), Some(verdict)) = (&mut self.images, inspection.verdict)
-            && images.wants(verdict)
-        {
-            let stored = images.store(StoredItem {
-                id: u64::from(self.boot) << 40 | result.part,
-                unix_ms: result.unix_ms,
-                verdict,
-                score: inspection.score,
-                threshold: result.threshold,
-                model: &self.model,
-                frame: &frame,
-                map: Some(&inspection.map),
-            });
-            if let Err(error) = stored {
-                tracing::warn!(error = anyhow_chain(&error), "image store");
-                self.metrics.dropped(Drop::Images, 1);
-            }
-        }
-        self.control.set_last(Last {
+        let last = Arc::new(Last {
             part: result.part,
             frame,
             inspection,
         });
+        if let Some(images) = &self.images {
+            let lost = images.try_send(Picture {
+                id: u64::from(self.boot) << 40 | result.part,
+                unix_ms: result.unix_ms,
+                threshold: result.threshold,
+                last: Arc::clone(&last),
+            });
+            if lost.is_err() {
+                self.metrics.dropped(Drop::Images, 1);
+            }
+        }
+        self.control.set_last(last);
         (report, events)
     }
 }
 
 /// An error with its causes, on one line.
-pub fn anyhow_chain(error: &dyn std::error::Error) -> String {
+pub fn one_line(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

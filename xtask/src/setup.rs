@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail};
 
 /// The release that torch-sys 0.26 binds to.
 const TORCH_VERSION: &str = "2.13.0";
+/// Of the PyPI package, where the system has no libclang.
+const LIBCLANG_VERSION: &str = "18.1.1";
 /// libtorch_cpu.so of the wheel links against these two NVIDIA libraries, and no others.
 const CPU_COMPANIONS: [&str; 2] = ["nvidia-cuda-cupti==13.0.85", "nvidia-cuda-runtime==13.0.96"];
 
@@ -118,38 +120,76 @@ fn link_view(view: &Path, site: &Path) -> Result<()> {
     Ok(())
 }
 
-/// bindgen needs libclang's shared library: the system's if there is one, else the PyPI package.
+/// bindgen needs libclang's shared library and the compiler's own headers (stddef.h …). libclang looks for these in
+/// `clang/VERSION/include` beside itself; so `libclang/lib` holds links to both, and no compiler flag has to name a
+/// folder that differs from machine to machine.
 fn libclang(root: &Path) -> Result<()> {
     let view = root.join("libclang");
+    let lib = view.join("lib");
     if let Some(own) = std::env::var_os("LIBCLANG_PATH").map(PathBuf::from)
-        && own != view
+        && own != lib
     {
         eprintln!("libclang: using your LIBCLANG_PATH={}", own.display());
         return Ok(());
     }
-    if has_libclang(&view) {
+    if has_libclang(&lib) && has_own_headers(&lib) {
         return Ok(());
     }
-    let folder = match system_libclang() {
-        Some(folder) => folder,
+    // Earlier versions of this set-up made a link here; following it would empty the shared cache.
+    match fs::symlink_metadata(&view) {
+        Ok(found) if found.is_symlink() => fs::remove_file(&view),
+        Ok(_) => fs::remove_dir_all(&view),
+        Err(_) => Ok(()),
+    }
+    .with_context(|| format!("removing {}", view.display()))?;
+    fs::create_dir_all(&view).with_context(|| format!("making {}", view.display()))?;
+    match system_libclang() {
+        Some(folder) => link(&folder, &lib)?,
         None => {
-            let site = cache()?.join("libclang-18.1.1").join("site");
-            let arguments = ["--no-deps", "--only-binary=:all:", "libclang==18.1.1"];
+            let site = cache()?
+                .join(format!("libclang-{LIBCLANG_VERSION}"))
+                .join("site");
+            let wanted = format!("libclang=={LIBCLANG_VERSION}");
+            let arguments = ["--no-deps", "--only-binary=:all:", &wanted];
             pip_install(
                 &site,
                 &arguments.map(str::to_owned),
                 "libclang, 80 MB on disk",
             )?;
-            site.join("clang").join("native")
+            link_libclang(&lib, &site.join("clang").join("native"))?;
         }
-    };
-    if fs::symlink_metadata(&view).is_ok() {
-        fs::remove_file(&view).with_context(|| format!("removing {}", view.display()))?;
     }
-    std::os::unix::fs::symlink(&folder, &view)
-        .with_context(|| format!("linking {}", view.display()))?;
     eprintln!("libclang: ready");
     Ok(())
+}
+
+/// The PyPI package has no headers; those of the C compiler that is here anyway serve.
+fn link_libclang(lib: &Path, native: &Path) -> Result<()> {
+    let major = LIBCLANG_VERSION.split('.').next().unwrap_or_default();
+    let own = lib.join("clang").join(major);
+    fs::create_dir_all(&own).with_context(|| format!("making {}", own.display()))?;
+    link(&compiler_headers()?, &own.join("include"))?;
+    link(&native.join("libclang.so"), &lib.join("libclang.so"))
+}
+
+/// Where the C compiler keeps stddef.h.
+fn compiler_headers() -> Result<PathBuf> {
+    let output = Command::new("cc")
+        .arg("-print-file-name=include")
+        .output()
+        .context("asking cc for its headers")?;
+    let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    if !folder.join("stddef.h").is_file() {
+        bail!(
+            "cc says that its headers are in `{}`, but there is no stddef.h: install libclang, e.g. `sudo apt install libclang-dev`, or set LIBCLANG_PATH",
+            folder.display()
+        );
+    }
+    Ok(folder)
+}
+
+fn link(target: &Path, at: &Path) -> Result<()> {
+    std::os::unix::fs::symlink(target, at).with_context(|| format!("linking {}", at.display()))
 }
 
 fn system_libclang() -> Option<PathBuf> {
@@ -157,7 +197,18 @@ fn system_libclang() -> Option<PathBuf> {
     llvm.map(|entry| entry.path())
         .filter(|path| path.to_string_lossy().contains("/llvm-"))
         .map(|path| path.join("lib"))
-        .find(|folder| has_libclang(folder))
+        .find(|folder| has_libclang(folder) && has_own_headers(folder))
+}
+
+/// The folder's name is the version, written `14.0.6` or `18`.
+fn has_own_headers(lib: &Path) -> bool {
+    let versions = fs::read_dir(lib.join("clang"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    versions
+        .map(|entry| entry.path().join("include").join("stddef.h"))
+        .any(|header| header.is_file())
 }
 
 /// libclang.so, libclang.so.18, libclang-18.so … but not libclang-cpp.so, which lacks the C interface.

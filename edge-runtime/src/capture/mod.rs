@@ -5,6 +5,10 @@
 
 pub mod recording;
 pub mod replay;
+mod bayer;
+mod mono;
+pub mod pixel_format;
+pub use pixel_format::to_frame;
 
 use std::time::Duration;
 

@@ -53,7 +53,7 @@ pub enum ImageFileError {
 const MAX_FILE_BYTES: u64 = 2 << 30;
 
 /// A JPEG must end in its end-of-image marker (ITU-T T.81, B.2.1); padding with zeros behind it is common.
-fn is_cut_off_jpeg(bytes: &[u8]) -> bool {
+pub(crate) fn is_cut_off_jpeg(bytes: &[u8]) -> bool {
     let end = bytes
         .iter()
         .rposition(|&byte| byte != 0)

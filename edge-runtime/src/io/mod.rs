@@ -1,4 +1,8 @@
-//! Files: frames from outside, results to outside.
+//! What lies outside: files, and with the features `gpio` and `serial` the camera's lines and port.
 
 pub mod atomic;
+#[cfg(feature = "gpio")]
+pub mod gpio;
 pub mod image_file;
+#[cfg(feature = "serial")]
+pub mod serial;

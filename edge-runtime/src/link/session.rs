@@ -1,0 +1,346 @@
+//! One station, from hello to goodbye. In: a byte stream in two halves. Out: the same.
+//!
+//! This thread reads; a second one ([`super::deliver`]) writes, so that a station that reads slowly can still be heard.
+
+use std::io::{self, Read, Write};
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use proto::accumulator::{Accumulator, Fed};
+use proto::frame::{MAX_STUFFED_BYTES, encode};
+use proto::message::{CameraHello, Command, FromCamera, Message, Start, StationHello, ToCamera};
+use proto::recovery::{self, MARK};
+use proto::version::{MAGIC, MIN_VERSION, SCHEMA_HASH, VERSION, agree};
+
+use super::LinkContext;
+use super::deliver::{Delivery, Outbox, deliver};
+use crate::metrics::Drop;
+
+/// A station must say hello within so long.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// A link that is silent for so long is closed.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Kind of link, where it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A connection ends, and the next one is another session.
+    Tcp,
+    /// There is no connection: a hello begins a session, whatever was before.
+    Serial,
+}
+
+/// Why a session is over.
+enum End {
+    /// The peer has gone, or is silent, or the program stops.
+    Closed,
+    /// Another hello came (serial).
+    Hello(StationHello),
+}
+
+/// Bytes in, messages out.
+struct Incoming<'a, R> {
+    reader: R,
+    accumulator: Accumulator<Vec<u8>>,
+    bytes: Vec<u8>,
+    context: &'a LinkContext,
+}
+
+enum Heard {
+    Message(ToCamera),
+    Recovery(recovery::Request),
+    /// Nothing within the reader's time-out.
+    Nothing,
+    Closed,
+}
+
+impl<'a, R: Read> Incoming<'a, R> {
+    fn new(reader: R, context: &'a LinkContext) -> Self {
+        Self {
+            reader,
+            accumulator: Accumulator::new(vec![0; MAX_STUFFED_BYTES]),
+            bytes: Vec::new(),
+            context,
+        }
+    }
+
+    /// The next message. What is no message is counted and passed over.
+    fn next(&mut self) -> Heard {
+        let mut piece = [0; 4_096];
+        loop {
+            while !self.bytes.is_empty() {
+                let all = std::mem::take(&mut self.bytes);
+                let (payload, rest) = match self.accumulator.feed(&all) {
+                    Fed::NeedMore => break,
+                    Fed::Frame { payload, rest } => (Some(payload.to_vec()), rest.to_vec()),
+                    Fed::Discarded { reason, rest } => {
+                        tracing::debug!(?reason, "bytes from a station discarded");
+                        self.context.metrics.dropped(Drop::Link, 1);
+                        (None, rest.to_vec())
+                    }
+                };
+                self.bytes = rest;
+                let Some(payload) = payload else { continue };
+                if payload.first() == Some(&MARK) {
+                    match recovery::Request::decode(&payload) {
+                        Ok(request) => return Heard::Recovery(request),
+                        Err(_) => self.context.metrics.dropped(Drop::Link, 1),
+                    }
+                    continue;
+                }
+                match ToCamera::decode(&payload) {
+                    Ok(message) => return Heard::Message(message),
+                    Err(error) => {
+                        tracing::debug!(%error, "message from a station ignored");
+                        self.context.metrics.dropped(Drop::Link, 1);
+                    }
+                }
+            }
+            match self.reader.read(&mut piece) {
+                Ok(0) => return Heard::Closed,
+                Ok(count) => self.bytes.extend_from_slice(&piece[..count]),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock
+                    | io::ErrorKind::TimedOut
+                    | io::ErrorKind::Interrupted => return Heard::Nothing,
+                    _ => return Heard::Closed,
+                },
+            }
+        }
+    }
+}
+
+/// Serves stations on a stream until it closes or everything stops. The reader must time out (about 100 ms).
+pub(super) fn serve(
+    context: &LinkContext,
+    kind: Kind,
+    reader: impl Read,
+    mut writer: impl Write + Send,
+) {
+    let mut incoming = Incoming::new(reader, context);
+    let opened = Instant::now();
+    let mut hello = None;
+    loop {
+        let first = match hello.take() {
+            Some(first) => first,
+            None => match wait_for_hello(&mut incoming, &mut writer, kind, opened) {
+                Some(first) => first,
+                None => return,
+            },
+        };
+        match session(context, kind, &first, &mut incoming, &mut writer) {
+            End::Hello(next) => hello = Some(next),
+            End::Closed if kind == Kind::Tcp || context.stop.load(Ordering::Relaxed) => return,
+            End::Closed => {}
+        }
+    }
+}
+
+fn wait_for_hello<R: Read>(
+    incoming: &mut Incoming<'_, R>,
+    writer: &mut impl Write,
+    kind: Kind,
+    opened: Instant,
+) -> Option<StationHello> {
+    let context = incoming.context;
+    loop {
+        if context.stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        match incoming.next() {
+            Heard::Message(ToCamera::Hello(hello)) if hello.magic == MAGIC => return Some(hello),
+            Heard::Message(_) => context.metrics.dropped(Drop::Link, 1),
+            Heard::Recovery(request) => {
+                let response = recover(context, &request);
+                send(writer, &response.encode()).ok()?;
+            }
+            Heard::Nothing => {}
+            Heard::Closed => return None,
+        }
+        if kind == Kind::Tcp && opened.elapsed() > HELLO_WITHIN {
+            goodbye(writer, "no hello within 5 s");
+            return None;
+        }
+    }
+}
+
+fn session<R: Read>(
+    context: &LinkContext,
+    kind: Kind,
+    hello: &StationHello,
+    incoming: &mut Incoming<'_, R>,
+    writer: &mut (impl Write + Send),
+) -> End {
+    let theirs = (hello.min_version, hello.max_version);
+    let Some(version) = agree((MIN_VERSION, VERSION), theirs) else {
+        goodbye(
+            writer,
+            &format!(
+                "this camera speaks versions {MIN_VERSION} to {VERSION}, the station {} to {}",
+                theirs.0, theirs.1
+            ),
+        );
+        return End::Closed;
+    };
+    if version == VERSION && hello.max_version == VERSION && hello.schema_hash != SCHEMA_HASH {
+        tracing::warn!(station = hello.station, "the station was built from another schema");
+    }
+    let acknowledged = lock_positions(context).get(&hello.station);
+    let next = context.journal.durable().map_or(1, |last| last + 1);
+    let oldest = context.journal.oldest().unwrap_or(next);
+    let after = acknowledged.map_or(oldest, |sequence| sequence + 1);
+    let start = match hello.start {
+        Start::Acknowledged => after,
+        Start::Now => next,
+        Start::At(sequence) => sequence.max(1),
+    };
+    // An acknowledgement covers everything before it, so it counts only where delivery leaves no hole behind.
+    let counts = start <= after;
+    let greeting = FromCamera::Hello(CameraHello {
+        magic: MAGIC,
+        version,
+        schema_hash: SCHEMA_HASH,
+        camera: context.camera.clone(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        model_id: context.control.inspector().model_id(),
+        model: context.model.clone(),
+        boot: context.boot,
+        oldest,
+        next,
+    });
+    if send(writer, &greeting.encode()).is_err() {
+        return End::Closed;
+    }
+    tracing::info!(station = hello.station, start, "station connected");
+    context.metrics.stations().inc();
+    let outbox = Outbox::new(std::sync::Arc::clone(&context.signal));
+    let over = AtomicBool::new(false);
+    let sent = AtomicU64::new(start - 1);
+    let end = std::thread::scope(|scope| {
+        let delivery = Delivery {
+            context,
+            outbox: &outbox,
+            over: &over,
+            sent: &sent,
+        };
+        scope.spawn(move || deliver(&delivery, start, writer));
+        let end = listen(context, kind, hello, incoming, &outbox, &over, &sent, counts);
+        over.store(true, Ordering::Relaxed);
+        context.signal.notify();
+        end
+    });
+    context.metrics.stations().dec();
+    tracing::info!(station = hello.station, "station gone");
+    end
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the reading half of one session; a struct would only rename them"
+)]
+fn listen<R: Read>(
+    context: &LinkContext,
+    kind: Kind,
+    hello: &StationHello,
+    incoming: &mut Incoming<'_, R>,
+    outbox: &Outbox,
+    over: &AtomicBool,
+    sent: &AtomicU64,
+    counts: bool,
+) -> End {
+    let mut heard_at = Instant::now();
+    while !over.load(Ordering::Relaxed) && !context.stop.load(Ordering::Relaxed) {
+        let heard = incoming.next();
+        if !matches!(heard, Heard::Nothing) {
+            heard_at = Instant::now();
+        }
+        match heard {
+            Heard::Closed => return End::Closed,
+            Heard::Nothing if heard_at.elapsed() > SILENCE => {
+                tracing::info!(station = hello.station, "station silent for 30 s");
+                return End::Closed;
+            }
+            Heard::Nothing | Heard::Message(ToCamera::Alive) => {}
+            Heard::Message(ToCamera::Hello(next)) => {
+                if kind == Kind::Serial && next.magic == MAGIC {
+                    return End::Hello(next);
+                }
+                context.metrics.dropped(Drop::Link, 1);
+            }
+            Heard::Message(ToCamera::Acknowledge { sequence }) => {
+                // What was not sent cannot have arrived.
+                if sequence > sent.load(Ordering::Acquire) {
+                    context.metrics.dropped(Drop::Link, 1);
+                } else if counts
+                    && let Err(error) =
+                        lock_positions(context).acknowledge(&hello.station, sequence)
+                {
+                    tracing::warn!(%error, "acknowledgement");
+                }
+            }
+            Heard::Message(ToCamera::Command { id, command }) => {
+                answer(context, &hello.station, id, command, outbox);
+            }
+            Heard::Recovery(request) => outbox.put(recover(context, &request).encode()),
+        }
+    }
+    End::Closed
+}
+
+fn answer(context: &LinkContext, station: &str, id: u32, command: Command, outbox: &Outbox) {
+    let (answer, pictures) = context.control.execute(station, command);
+    outbox.put(FromCamera::Reply { id, answer }.encode());
+    for (kind, bytes) in pictures {
+        let total_bytes = bytes.len() as u32;
+        for (index, chunk) in bytes.chunks(proto::limits::MAX_CHUNK_BYTES).enumerate() {
+            let chunk = FromCamera::Chunk {
+                id,
+                kind,
+                total_bytes,
+                offset_bytes: (index * proto::limits::MAX_CHUNK_BYTES) as u32,
+                bytes: chunk.to_vec(),
+            };
+            outbox.put(chunk.encode());
+        }
+    }
+}
+
+fn recover(context: &LinkContext, request: &recovery::Request) -> recovery::Response {
+    match request {
+        recovery::Request::Identify => recovery::Response::Identity {
+            boot: context.boot,
+            camera: context.camera.clone(),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        recovery::Request::Slots => recovery::Response::Slots(context.slots),
+        _ => recovery::Response::Refused {
+            reason: "this version takes its package from its configuration only".to_owned(),
+        },
+    }
+}
+
+fn lock_positions(
+    context: &LinkContext,
+) -> std::sync::MutexGuard<'_, crate::journal::positions::Positions> {
+    context
+        .positions
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A payload in its frame.
+pub(super) fn send(writer: &mut impl Write, payload: &[u8]) -> io::Result<()> {
+    let wire =
+        encode(payload).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    writer.write_all(&wire)?;
+    writer.flush()
+}
+
+pub(super) fn goodbye(writer: &mut impl Write, reason: &str) {
+    let message = FromCamera::Goodbye {
+        reason: reason.to_owned(),
+    };
+    // The link is closed anyway.
+    send(writer, &message.encode()).ok();
+}

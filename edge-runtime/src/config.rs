@@ -81,8 +81,7 @@ pub struct Config {
 pub struct Model {
     /// The package.
     pub package: PathBuf,
-    /// Public keys that may have signed it; empty: any valid signature.
-    #[serde(default)]
+    /// Public keys that may have signed it, at least one.
     pub trust: Vec<PathBuf>,
     /// Decide by this instead of the package's threshold.
     pub threshold: Option<f32>,
@@ -111,7 +110,7 @@ pub enum Capture {
         timeout_ms: u64,
         /// Driver controls by name, e.g. `exposure_time_absolute = 200`.
         #[serde(default)]
-        controls: BTreeMap<String, toml::Value>,
+        controls: BTreeMap<String, Control>,
     },
     /// A folder of images, or a recording.
     Replay {
@@ -126,6 +125,18 @@ pub enum Capture {
     },
 }
 
+/// Value of a driver control.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Control {
+    /// A number, or a menu item's index.
+    Integer(i64),
+    /// On or off.
+    Boolean(bool),
+    /// A menu item's name.
+    Item(String),
+}
+
 /// Speed of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
 #[serde(untagged)]
@@ -134,7 +145,7 @@ pub enum Speed {
     Named(NamedSpeed),
     /// Frames a second.
     FramesPerSecond(f64),
-    /// As recorded.
+    /// As recorded; images without times as fast as they are scored.
     #[default]
     #[serde(skip)]
     Default,
@@ -144,7 +155,7 @@ pub enum Speed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NamedSpeed {
-    /// As recorded; 10 frames a second for a folder.
+    /// As recorded; a folder of images has no times.
     Recorded,
     /// As fast as frames are scored; none is dropped.
     Maximum,
@@ -486,6 +497,9 @@ impl Config {
         if self.name.is_empty() || self.name.len() > longest {
             return wrong("name", "1 to 512 bytes", &self.name.len());
         }
+        if self.model.trust.is_empty() {
+            return wrong("model.trust", "at least one public key", &"none");
+        }
         if let Some(threshold) = self.model.threshold
             && !(threshold.is_finite() && threshold >= 0.0)
         {
@@ -587,6 +601,7 @@ mod tests {
         state = "state"
         [model]
         package = "m.awr"
+        trust = ["m.pub"]
         [capture]
         kind = "replay"
         path = "frames"

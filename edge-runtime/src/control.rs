@@ -122,9 +122,7 @@ impl Control {
             Command::ReadThreshold => Answer::Threshold(self.inspector().threshold()),
             Command::SetThreshold { value, reason } => {
                 if !(value.is_finite() && value >= 0.0) {
-                    return refused(format!(
-                        "expected a threshold of at least 0, found {value}"
-                    ));
+                    return refused(format!("expected a threshold of at least 0, found {value}"));
                 }
                 let before = self.replace(|inspector| inspector.with_threshold(value));
                 let before = before
@@ -189,7 +187,10 @@ impl Control {
                     score: Some(last.inspection.score),
                     bytes: [frame.len() as u32, map.len() as u32],
                 };
-                let pictures = vec![(SnapshotKind::FramePng, frame), (SnapshotKind::MapTiff, map)];
+                let pictures = vec![
+                    (SnapshotKind::FramePng, frame),
+                    (SnapshotKind::MapTiff, map),
+                ];
                 (answer, pictures)
             }
             Err(reason) => refused(reason),
@@ -224,7 +225,11 @@ impl Control {
                     found.push(format!(
                         "{name} frame scores {:.4}: {}",
                         inspection.score,
-                        if right { "as expected" } else { "WRONG verdict" }
+                        if right {
+                            "as expected"
+                        } else {
+                            "WRONG verdict"
+                        }
                     ));
                 }
                 Err(error) => {

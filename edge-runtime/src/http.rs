@@ -38,8 +38,9 @@ pub fn serve(listener: &TcpListener, metrics: &Arc<Metrics>, stop: &AtomicBool) 
 
 /// Listens, with an error that names the address.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+    TcpListener::bind(address).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+    })
 }
 
 fn answer(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {

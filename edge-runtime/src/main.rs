@@ -13,7 +13,7 @@ const EXIT_NG: u8 = 1;
 /// Exit code when something could not be done, so that no verdict stands for it.
 const EXIT_FAILURE: u8 = 2;
 
-/// The camera's program: scores surfaces with a model package.
+/// The camera's program: captures frames, scores surfaces with a model package, drives the reject gate and reports.
 ///
 /// Model packages are made by `host-trainer package`. Results go to standard output, everything else to standard
 /// error. Exit codes: 0 nothing found, 1 a defect was found, 2 something failed.
@@ -27,17 +27,24 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Score(Box<cmd::score::Score>),
+    Run(cmd::run::Run),
+    Record(cmd::record::Record),
+    Bench(cmd::bench::Bench),
 }
 
 fn main() -> ExitCode {
-    let Command::Score(score) = Cli::parse().command;
-    match score.run() {
-        Ok(cmd::score::Outcome::AllOk) => ExitCode::SUCCESS,
-        Ok(cmd::score::Outcome::SomeNg) => ExitCode::from(EXIT_NG),
-        Ok(cmd::score::Outcome::SomeFailed) => ExitCode::from(EXIT_FAILURE),
-        Err(error) => {
-            cmd::report(&error);
-            ExitCode::from(EXIT_FAILURE)
-        }
-    }
+    let done = match Cli::parse().command {
+        Command::Score(score) => score.run().map(|outcome| match outcome {
+            cmd::score::Outcome::AllOk => ExitCode::SUCCESS,
+            cmd::score::Outcome::SomeNg => ExitCode::from(EXIT_NG),
+            cmd::score::Outcome::SomeFailed => ExitCode::from(EXIT_FAILURE),
+        }),
+        Command::Run(run) => run.run().map(|()| ExitCode::SUCCESS),
+        Command::Record(record) => record.run().map(|()| ExitCode::SUCCESS),
+        Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        cmd::report(&error);
+        ExitCode::from(EXIT_FAILURE)
+    })
 }

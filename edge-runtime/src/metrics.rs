@@ -47,6 +47,8 @@ pub enum Stage {
     Convert,
     /// Frame to verdict.
     Score,
+    /// From the slot to the verdict, without scoring: conversion, decision, gate.
+    Around,
     /// Verdict to journal, pictures included.
     Report,
     /// From capture to verdict.
@@ -55,10 +57,11 @@ pub enum Stage {
 
 impl Stage {
     /// All, in order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Queue,
         Self::Convert,
         Self::Score,
+        Self::Around,
         Self::Report,
         Self::Total,
     ];
@@ -69,6 +72,7 @@ impl Stage {
             Self::Queue => "queue",
             Self::Convert => "convert",
             Self::Score => "score",
+            Self::Around => "around",
             Self::Report => "report",
             Self::Total => "total",
         }
@@ -148,9 +152,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix("awr");
         let drops = Family::<Place, Counter>::default();
         let parts = Family::<Result, Counter>::default();
-        let stages = Family::<StageLabel, Histogram>::new_with_constructor(|| {
-            Histogram::new(BUCKETS_S)
-        });
+        let stages =
+            Family::<StageLabel, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS_S));
         let drifted = Family::<DriftLabel, Gauge>::default();
         let metrics = Self {
             started: Instant::now(),
@@ -298,9 +301,7 @@ impl Metrics {
     /// Percentiles (0..=100) of a stage in microseconds.
     pub fn percentiles_us<const N: usize>(&self, stage: Stage, wanted: [f64; N]) -> [u32; N] {
         let latencies = lock(&self.latencies);
-        wanted.map(|percentile| {
-            latencies[stage as usize].value_at_percentile(percentile) as u32
-        })
+        wanted.map(|percentile| latencies[stage as usize].value_at_percentile(percentile) as u32)
     }
 
     /// Forgets the latencies so far, for [`Self::percentiles_us`].

@@ -72,9 +72,9 @@ impl LineShared {
         }
     }
 
-    /// The encoder moved.
-    pub fn count(&self) {
-        self.counts.fetch_add(1, Ordering::Relaxed);
+    /// The encoder moved so far.
+    pub fn count(&self, counts: u64) {
+        self.counts.fetch_add(counts, Ordering::Relaxed);
         self.changed.notify_all();
     }
 
@@ -140,6 +140,14 @@ impl Shared {
             action: settled.action,
             latency: Duration::ZERO,
             scored: None,
+        });
+    }
+
+    /// Parts passed the trigger that cannot be followed.
+    pub fn lost_parts(&self, count: u64) {
+        self.metrics.dropped(Drop::Parts, count);
+        self.reporter.event(Event::GateFault {
+            reason: format!("{count} parts passed the trigger faster than they can be followed"),
         });
     }
 
@@ -336,7 +344,7 @@ fn read(
 
 /// Scores frames until the slot is closed and empty. A panic costs one part.
 pub fn score(shared: &Shared, beat: &dyn Fn()) {
-    while let Some(job) = shared.slot.take() {
+    while let Some(job) = shared.slot.take(beat) {
         beat();
         let taken = monotonic();
         let (part, sequence) = (job.part, job.captured.sequence);
@@ -374,6 +382,10 @@ pub fn score(shared: &Shared, beat: &dyn Fn()) {
         let Some(settled) = settled else { continue };
         let latency = now.time.saturating_sub(job.arrived);
         shared.metrics.took(Stage::Total, latency);
+        let scoring = inspection.elapsed + taken.saturating_sub(job.arrived);
+        shared
+            .metrics
+            .took(Stage::Around, latency.saturating_sub(scoring));
         shared.reporter.part(PartResult {
             part,
             unix_ms: job.unix_ms,
@@ -450,8 +462,9 @@ pub fn gate(shared: &Shared, outputs: &mut Outputs, beat: &dyn Fn()) {
             shared.metrics.missed_pulses(missed - missed_told);
             missed_told = missed;
             shared.reporter.event(Event::GateFault {
-                reason: "a reject pulse began after it should have ended: the processor is overloaded"
-                    .to_owned(),
+                reason:
+                    "a reject pulse began after it should have ended: the processor is overloaded"
+                        .to_owned(),
             });
         }
         if let Some(reason) = failures {

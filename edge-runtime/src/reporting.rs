@@ -66,6 +66,7 @@ pub struct PartResult {
 enum Item {
     Part(Box<PartResult>),
     Event(Box<Event>),
+    End,
 }
 
 /// Hands parts and events to the report thread.
@@ -113,6 +114,12 @@ impl Reporter {
     /// Something happened.
     pub fn event(&self, event: Event) {
         self.send(Item::Event(Box::new(event)));
+    }
+
+    /// Nothing more comes: the report thread writes what it has and ends.
+    pub fn close(&self) {
+        // Waits for room; an error means that it has ended already.
+        self.sender.send(Item::End).ok();
     }
 
     fn send(&self, item: Item) {
@@ -260,7 +267,7 @@ impl Order {
 }
 
 impl Reporting {
-    /// Runs until all reporters are gone, and journals everything that they sent. `beat` is called in every round.
+    /// Runs until [`Reporter::close`], and journals everything that was sent before. `beat` is called in every round.
     pub fn run(mut self, beat: &dyn Fn()) {
         let mut order = Order {
             next: 1,
@@ -284,7 +291,7 @@ impl Reporting {
                     false
                 }
                 Err(RecvTimeoutError::Timeout) => false,
-                Err(RecvTimeoutError::Disconnected) => true,
+                Ok(Item::End) | Err(RecvTimeoutError::Disconnected) => true,
             };
             while let Some(part) = order.give(gone) {
                 let started = Instant::now();

@@ -1,6 +1,10 @@
 //! The one place where frames are dropped: a slot for the latest frame, in front of scoring.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A waiting taker shows that it lives so often.
+const BEAT: Duration = Duration::from_millis(500);
 
 /// What happens to a frame that is still in the slot when the next one comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +64,8 @@ impl<T> Slot<T> {
         displaced
     }
 
-    /// Waits for an item; `None` when the slot is closed and empty.
-    pub fn take(&self) -> Option<T> {
+    /// Waits for an item; `None` when the slot is closed and empty. `beat` is called now and then meanwhile.
+    pub fn take(&self, beat: &dyn Fn()) -> Option<T> {
         let mut inside = self.lock();
         loop {
             if let Some(item) = inside.item.take() {
@@ -71,10 +75,9 @@ impl<T> Slot<T> {
             if inside.closed {
                 return None;
             }
-            inside = self
-                .changed
-                .wait(inside)
-                .unwrap_or_else(PoisonError::into_inner);
+            beat();
+            let waited = self.changed.wait_timeout(inside, BEAT);
+            inside = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -94,11 +97,11 @@ mod tests {
         let slot = Slot::new(WhenFull::Displace);
         assert_eq!(slot.put(1), None);
         assert_eq!(slot.put(2), Some(1));
-        assert_eq!(slot.take(), Some(2));
+        assert_eq!(slot.take(&|| ()), Some(2));
         slot.put(3);
         slot.close();
         assert_eq!(slot.put(4), Some(4));
-        assert_eq!((slot.take(), slot.take()), (Some(3), None));
+        assert_eq!((slot.take(&|| ()), slot.take(&|| ())), (Some(3), None));
     }
 
     #[test]
@@ -112,9 +115,9 @@ mod tests {
                 slot.close();
             });
             for n in 0..1_000 {
-                assert_eq!(slot.take(), Some(n));
+                assert_eq!(slot.take(&|| ()), Some(n));
             }
-            assert_eq!(slot.take(), None);
+            assert_eq!(slot.take(&|| ()), None);
         });
     }
 }

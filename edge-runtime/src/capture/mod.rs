@@ -3,11 +3,11 @@
 //! A source gives *raw* frames, as the driver has them; `pixel_format` makes [`crate::inspect::frame::Frame`]s of
 //! them. So a recording holds what the camera said, and its replay goes through the very conversion that ran live.
 
-pub mod recording;
-pub mod replay;
 mod bayer;
 mod mono;
 pub mod pixel_format;
+pub mod recording;
+pub mod replay;
 pub use pixel_format::to_frame;
 
 use std::time::Duration;

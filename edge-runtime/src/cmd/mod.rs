@@ -1,8 +1,16 @@
 //! One file a command: arguments in, library calls, text out.
 
+pub(crate) mod bench;
+mod camera;
 mod output;
+pub(crate) mod record;
+pub(crate) mod run;
 pub(crate) mod score;
 
+use std::io::{IsTerminal, Write};
+
+use edge_runtime::capture::SourceError;
+use edge_runtime::config::ConfigError;
 use edge_runtime::inspect::preprocess::PreprocessError;
 use edge_runtime::inspector::InspectError;
 use edge_runtime::io::image_file::ImageFileError;
@@ -37,9 +45,31 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         if let Some(PreprocessError::TooSmall { .. }) = cause.downcast_ref() {
             return Some("the package scores frames as captured; give larger ones, or train with --size 256");
         }
+        if let Some(ConfigError::Read { .. }) = cause.downcast_ref() {
+            return Some("a small configuration to start from is in the README");
+        }
+        if cause.is::<SourceError>() {
+            return Some("check [capture] in the configuration");
+        }
         if let Some(ImageFileError::Decode { .. }) = cause.downcast_ref() {
             return Some("8 or 16 bit PNG, JPEG, BMP and TIFF are read");
         }
         None
     })
+}
+
+/// A bar on standard error for something that takes `total` seconds; silent unless a person watches.
+fn progress(quiet: bool, total: f64) -> impl Fn(f64) {
+    let shown = !quiet && std::io::stderr().is_terminal();
+    move |done: f64| {
+        if shown {
+            let cells = ((done / total).min(1.0) * 30.0) as usize;
+            let bar = "█".repeat(cells);
+            eprint!("\r{bar:<30} {done:.0} of {total:.0} s ");
+            if done >= total {
+                eprint!("\r\x1b[K");
+            }
+            std::io::stderr().flush().ok();
+        }
+    }
 }

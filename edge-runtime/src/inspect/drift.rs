@@ -162,7 +162,12 @@ impl DriftWatch {
         let then = self.normal.images;
         let mut news = Vec::new();
         let statistics = [
-            (DriftKind::Brightness, now.brightness, then.brightness, FLOOR),
+            (
+                DriftKind::Brightness,
+                now.brightness,
+                then.brightness,
+                FLOOR,
+            ),
             (DriftKind::Contrast, now.contrast, then.contrast, FLOOR),
             (
                 DriftKind::Sharpness,

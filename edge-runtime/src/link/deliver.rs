@@ -38,10 +38,7 @@ impl Outbox {
     }
 
     pub(super) fn put(&self, payload: Vec<u8>) {
-        let mut payloads = self
-            .payloads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut payloads = self.payloads.lock().unwrap_or_else(PoisonError::into_inner);
         if payloads.len() < MAX_WAITING {
             payloads.push_back(payload);
         }

@@ -184,7 +184,10 @@ fn session<R: Read>(
         return End::Closed;
     };
     if version == VERSION && hello.max_version == VERSION && hello.schema_hash != SCHEMA_HASH {
-        tracing::warn!(station = hello.station, "the station was built from another schema");
+        tracing::warn!(
+            station = hello.station,
+            "the station was built from another schema"
+        );
     }
     let acknowledged = lock_positions(context).get(&hello.station);
     let next = context.journal.durable().map_or(1, |last| last + 1);
@@ -225,7 +228,9 @@ fn session<R: Read>(
             sent: &sent,
         };
         scope.spawn(move || deliver(&delivery, start, writer));
-        let end = listen(context, kind, hello, incoming, &outbox, &over, &sent, counts);
+        let end = listen(
+            context, kind, hello, incoming, &outbox, &over, &sent, counts,
+        );
         over.store(true, Ordering::Relaxed);
         context.signal.notify();
         end

@@ -1,0 +1,222 @@
+//! `edge-runtime bench`: the whole camera on a replay at full speed, with its times.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use edge_runtime::config::Config;
+use edge_runtime::metrics::{Stage, memory_bytes};
+use proto::message::Mode;
+use serde::Serialize;
+
+use super::camera::Camera;
+
+/// Measure stage latencies, frames a second and memory.
+///
+/// Replays images at full speed through the camera as `run` has it (conversion, scoring, decision, journal) and prints
+/// a table. Without --images, frames of random pixels are used: scoring takes as long for any content.
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// The model package.
+    #[arg(long)]
+    package: PathBuf,
+
+    /// The signer's public key.
+    #[arg(long)]
+    trust: PathBuf,
+
+    /// Folder of images, or a recording.
+    #[arg(long)]
+    images: Option<PathBuf>,
+
+    /// Size of the random frames, WIDTHxHEIGHT in pixels.
+    #[arg(long, default_value = "256x256")]
+    size: String,
+
+    /// How long to measure, in seconds.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+
+    /// Frames scored at the same time.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+
+    /// Threshold, if the package has none.
+    #[arg(long)]
+    threshold: Option<f32>,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Row {
+    stage: &'static str,
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+#[derive(Serialize)]
+struct Table {
+    schema: u32,
+    threads: usize,
+    frames: u64,
+    seconds: f64,
+    frames_per_second: f64,
+    first_verdict_ms: f64,
+    memory_mb: f64,
+    stages: Vec<Row>,
+}
+
+impl Bench {
+    pub(crate) fn run(&self) -> Result<()> {
+        let started = Instant::now();
+        let folder = Temporary::new()?;
+        let images = match &self.images {
+            Some(images) => std::path::absolute(images)?,
+            None => {
+                let images = folder.0.join("images");
+                random_images(&images, &self.size)?;
+                images
+            }
+        };
+        // A JSON string is a TOML string too.
+        let path = |path: &std::path::Path| -> Result<String> {
+            let path = std::path::absolute(path)?;
+            let text = path.to_str().context("the path is not UTF-8")?;
+            Ok(serde_json::to_string(text)?)
+        };
+        let threshold = self
+            .threshold
+            .map_or_else(String::new, |value| format!("threshold = {value:?}\n"));
+        let text = format!(
+            "name = \"bench\"\nstate = {}\n[model]\npackage = {}\ntrust = [{}]\n{threshold}\
+             [capture]\nkind = \"replay\"\npath = {}\nspeed = \"maximum\"\nrepeat = true\n\
+             [inspection]\nthreads = {}\n[images]\nmax_mb = 0\n",
+            path(&folder.0.join("state"))?,
+            path(&self.package)?,
+            path(&self.trust)?,
+            path(&images)?,
+            self.threads
+        );
+        let config = Config::parse(&text).map_err(anyhow::Error::msg)?;
+        let started = if self.images.is_some() {
+            started
+        } else {
+            Instant::now()
+        };
+        let camera = Camera::start(&config)?;
+        let parts = |camera: &Camera| camera.metrics().health(Mode::Inspect).parts;
+        let total = |camera: &Camera| parts(camera).iter().sum::<u64>();
+        while total(&camera) == 0 {
+            if camera.capture_ended() || started.elapsed() > Duration::from_secs(60) {
+                camera.stop()?;
+                bail!("no frame was scored");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let first = started.elapsed();
+        // Caches and branch predictors first.
+        std::thread::sleep(Duration::from_millis(500));
+        camera.metrics().forget_latencies();
+        let (before, begun) = (total(&camera), Instant::now());
+        let bar = super::progress(self.json, self.seconds);
+        while begun.elapsed().as_secs_f64() < self.seconds {
+            std::thread::sleep(Duration::from_millis(50));
+            bar(begun.elapsed().as_secs_f64());
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        let frames = total(&camera) - before;
+        let rows = Stage::ALL.map(|stage| {
+            let [p50, p99] = camera.metrics().percentiles_us(stage, [50.0, 99.0]);
+            Row {
+                stage: stage.name(),
+                p50_ms: f64::from(p50) / 1e3,
+                p99_ms: f64::from(p99) / 1e3,
+            }
+        });
+        let table = Table {
+            schema: 1,
+            threads: self.threads,
+            frames,
+            seconds,
+            frames_per_second: frames as f64 / seconds,
+            first_verdict_ms: first.as_secs_f64() * 1e3,
+            memory_mb: memory_bytes() as f64 / 1e6,
+            stages: rows.into(),
+        };
+        let faults = parts(&camera)[2];
+        camera.stop()?;
+        if faults > 0 {
+            bail!("{faults} frames could not be scored");
+        }
+        table.print(self.json)
+    }
+}
+
+impl Table {
+    fn print(&self, json: bool) -> Result<()> {
+        if json {
+            println!("{}", serde_json::to_string_pretty(self)?);
+            return Ok(());
+        }
+        println!("{:<8} {:>9} {:>9}", "STAGE", "P50 MS", "P99 MS");
+        for row in &self.stages {
+            println!("{:<8} {:>9.3} {:>9.3}", row.stage, row.p50_ms, row.p99_ms);
+        }
+        println!(
+            "\n{:.1} frames/s over {} frames, {} scoring thread{}; first verdict after {:.0} ms; {:.0} MB",
+            self.frames_per_second,
+            self.frames,
+            self.threads,
+            if self.threads == 1 { "" } else { "s" },
+            self.first_verdict_ms,
+            self.memory_mb
+        );
+        println!(
+            "queue: wait for scoring; around: conversion, decision and gate; report: journal, after the verdict"
+        );
+        Ok(())
+    }
+}
+
+/// A folder that goes when this does.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("edge-runtime-bench-{}", std::process::id()));
+        std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+fn random_images(folder: &std::path::Path, size: &str) -> Result<()> {
+    let sides = size
+        .split_once('x')
+        .and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    let Some((width, height)) = sides.filter(|&(w, h): &(u32, u32)| w > 0 && h > 0) else {
+        bail!("--size: expected WIDTHxHEIGHT like 640x480, found `{size}`");
+    };
+    std::fs::create_dir_all(folder)?;
+    let mut state = 1u32;
+    for index in 0..8 {
+        let picture = image::RgbImage::from_fn(width, height, |_, _| {
+            // Marsaglia's xorshift: any noise does.
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            image::Rgb(state.to_le_bytes()[..3].try_into().unwrap_or_default())
+        });
+        picture.save(folder.join(format!("{index}.bmp")))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,689 @@
+//! Puts the camera together from its configuration: devices, threads, links. `run` and `bench` share it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use edge_runtime::capture::Source;
+use edge_runtime::capture::SourceError;
+use edge_runtime::capture::replay::{Pace, Replay};
+use edge_runtime::clock::{monotonic, unix_ms};
+use edge_runtime::config::{Capture, Config, Gate, ModeName, NamedSpeed, OnFault, Speed, Trigger};
+use edge_runtime::control::{Control, GoldenFrames};
+use edge_runtime::http;
+use edge_runtime::image_store::{self, ImageStore};
+use edge_runtime::inspect::drift::DriftWatch;
+use edge_runtime::inspect::roi::from_mask;
+use edge_runtime::inspector::Inspector;
+use edge_runtime::io::atomic::write_atomic;
+use edge_runtime::io::image_file::read_frame;
+use edge_runtime::journal::positions::Positions;
+use edge_runtime::journal::{Journal, Limits};
+use edge_runtime::link::{LinkContext, server};
+use edge_runtime::metrics::Metrics;
+use edge_runtime::outputs::{Outputs, Pin};
+use edge_runtime::package::{self, Trust, read_public_key};
+use edge_runtime::parts::{GateSettings, Parts, Settings, Travel};
+use edge_runtime::pipeline::{self, LineShared, Shared, panic_text};
+use edge_runtime::reporting::{self, PICTURE_QUEUE, Reporting, Signal};
+use edge_runtime::slot::{Slot, WhenFull};
+use image::DynamicImage;
+use proto::message::{Mode, cut_text};
+use proto::recovery::{Slot as PackageSlot, SlotState};
+use proto::report::{Event, GateAction};
+
+/// A thread that shows no sign of life for so long hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
+/// Positions of stations reach the disk within so long.
+const POSITIONS_EVERY: Duration = Duration::from_secs(1);
+
+/// When each thread was last alive, in milliseconds of the monotonic clock.
+#[derive(Debug, Clone, Default)]
+struct Pulse(Arc<AtomicU64>);
+
+impl Pulse {
+    fn beat(&self) {
+        let now = monotonic().as_millis() as u64;
+        self.0.store(now, Ordering::Relaxed);
+    }
+
+    fn age(&self) -> Duration {
+        let now = monotonic().as_millis() as u64;
+        Duration::from_millis(now.saturating_sub(self.0.load(Ordering::Relaxed)))
+    }
+}
+
+/// A running camera.
+pub(crate) struct Camera {
+    shared: Arc<Shared>,
+    link_stop: Arc<AtomicBool>,
+    pulses: Vec<(&'static str, Pulse)>,
+    capture: Option<JoinHandle<Result<(), SourceError>>>,
+    scoring: Vec<JoinHandle<()>>,
+    gate: Option<JoinHandle<()>>,
+    report: Option<JoinHandle<()>>,
+    images: Option<JoinHandle<()>>,
+    links: Vec<JoinHandle<()>>,
+    /// Where stations connect.
+    pub(crate) tcp: Option<SocketAddr>,
+    /// Where metrics are.
+    pub(crate) http: Option<SocketAddr>,
+}
+
+/// The package at work, with the configuration's overrides.
+pub(crate) fn inspector(config: &Config) -> Result<Inspector> {
+    let keys: Result<Vec<_>, _> = config
+        .model
+        .trust
+        .iter()
+        .map(|path| read_public_key(path))
+        .collect();
+    let package = package::read(&config.model.package, &Trust::Only(keys?))?;
+    let mut inspector = Inspector::new(&package)
+        .with_context(|| format!("package {}", config.model.package.display()))?;
+    if let Some(threshold) = config.model.threshold {
+        inspector = inspector.with_threshold(threshold);
+    }
+    if let Some(path) = &config.model.roi_mask {
+        let mask = DynamicImage::ImageRgb8(read_frame(path)?.to_rgb8()).to_luma8();
+        inspector = inspector.with_roi(from_mask(&mask));
+    }
+    if inspector.threshold().is_none() {
+        bail!(
+            "package {} has no threshold, so there would be no verdicts: calibrate it, or set model.threshold",
+            config.model.package.display()
+        );
+    }
+    Ok(inspector)
+}
+
+/// How the configured source is opened.
+pub(crate) type Opener = Box<dyn FnMut() -> Result<Box<dyn Source>, SourceError> + Send>;
+
+/// Opens the configured source, again and again if need be.
+pub(crate) fn opener(capture: &Capture) -> Result<Opener> {
+    match capture.clone() {
+        Capture::Replay {
+            path,
+            speed,
+            repeat,
+        } => {
+            let pace = match speed {
+                Speed::FramesPerSecond(rate) => Pace::Fixed(rate),
+                Speed::Named(NamedSpeed::Maximum) => Pace::Maximum,
+                Speed::Named(NamedSpeed::Recorded) => Pace::Recorded,
+                // A folder of images has no times.
+                Speed::Default if path.is_dir() => Pace::Maximum,
+                Speed::Default => Pace::Recorded,
+            };
+            Ok(Box::new(move || {
+                Ok(Box::new(Replay::open(&path, pace, repeat)?) as Box<dyn Source>)
+            }))
+        }
+        #[cfg(not(feature = "v4l2"))]
+        Capture::V4l2 { .. } => bail!(
+            "capture.kind = \"v4l2\": this build has no camera support; build with `--features camera`"
+        ),
+        #[cfg(feature = "v4l2")]
+        Capture::V4l2 {
+            device,
+            format,
+            width_px,
+            height_px,
+            fps,
+            timeout_ms,
+            controls,
+        } => {
+            use edge_runtime::capture::FourCc;
+            use edge_runtime::capture::v4l2::{Camera as Device, CameraOptions, ControlValue};
+            use edge_runtime::config::Control as Value;
+
+            let code = |text: String| {
+                let mut code = [b' '; 4];
+                code.iter_mut()
+                    .zip(text.bytes())
+                    .for_each(|(to, from)| *to = from);
+                FourCc(code)
+            };
+            let options = CameraOptions {
+                format: format.map(code),
+                width_px,
+                height_px,
+                frame_interval: fps.map(|fps| Duration::from_secs_f64(1.0 / fps)),
+                timeout: Duration::from_millis(timeout_ms),
+                controls: controls
+                    .into_iter()
+                    .map(|(name, value)| {
+                        let value = match value {
+                            Value::Integer(value) => ControlValue::Integer(value),
+                            Value::Boolean(value) => ControlValue::Boolean(value),
+                            Value::Item(value) => ControlValue::Item(value),
+                        };
+                        (name, value)
+                    })
+                    .collect(),
+                ..CameraOptions::new(device)
+            };
+            Ok(Box::new(move || {
+                Ok(Box::new(Device::open(&options)?) as Box<dyn Source>)
+            }))
+        }
+    }
+}
+
+/// Whether the source is a replay, which must lose nothing.
+fn is_replay(capture: &Capture) -> bool {
+    matches!(capture, Capture::Replay { .. })
+}
+
+fn safe_action(gate: Option<&Gate>) -> GateAction {
+    match gate.map(|gate| gate.on_fault) {
+        None => GateAction::None,
+        Some(OnFault::Reject) => GateAction::Reject,
+        Some(OnFault::Pass) => GateAction::Pass,
+    }
+}
+
+fn parts(config: &Config) -> Parts {
+    let gate = config.gate.as_ref().map(|gate| match &gate.encoder {
+        Some(encoder) => GateSettings {
+            delay: Travel::Counts(encoder.delay_counts),
+            pulse: Travel::Counts(encoder.pulse_counts),
+        },
+        None => GateSettings {
+            delay: Travel::Time(Duration::from_millis(gate.delay_ms)),
+            pulse: Travel::Time(Duration::from_millis(gate.pulse_ms)),
+        },
+    });
+    let frame_within_ms = match &config.trigger {
+        Trigger::Free => 0,
+        Trigger::Gpio {
+            frame_within_ms, ..
+        } => *frame_within_ms,
+    };
+    Parts::new(Settings {
+        deadline: config.deadline(),
+        frame_within: Duration::from_millis(frame_within_ms),
+        gate,
+        safe_action: safe_action(config.gate.as_ref()),
+    })
+}
+
+/// How often the program was started with this state folder, this time included.
+fn boot(state: &Path) -> Result<u32> {
+    let path = state.join("boot");
+    let before = std::fs::read_to_string(&path)
+        .ok()
+        .and_then(|text| text.trim().parse::<u32>().ok());
+    let boot = before.unwrap_or(0).saturating_add(1);
+    write_atomic(&path, boot.to_string().as_bytes())?;
+    Ok(boot)
+}
+
+impl Camera {
+    /// Starts everything. An error leaves nothing running and the gate in its safe state.
+    pub(crate) fn start(config: &Config) -> Result<Self> {
+        // Before anything that takes time: the gate must be safe while the model loads.
+        let safe_action = safe_action(config.gate.as_ref());
+        let outputs = outputs(config, safe_action)?;
+        let mut open = opener(&config.capture)?;
+        let inspector = inspector(config)?;
+        let golden =
+            GoldenFrames::read(config.golden.good.as_deref(), config.golden.bad.as_deref())?;
+        std::fs::create_dir_all(&config.state)
+            .with_context(|| format!("cannot make folder {}", config.state.display()))?;
+        let (mut journal, recovery) = Journal::open(
+            &config.state.join("journal"),
+            Limits::new(config.journal.max_mb << 20),
+        )?;
+        tracing::info!(?recovery, "journal");
+        let (positions, warning) =
+            Positions::open(&config.state.join("positions"), POSITIONS_EVERY);
+        if let Some(warning) = warning {
+            tracing::warn!(%warning, "positions of stations");
+        }
+        if let Some(highest) = positions.highest() {
+            journal.skip_to(highest + 1)?;
+        }
+        let images = (config.images.max_mb > 0)
+            .then(|| {
+                let limits = image_store::Limits {
+                    max_bytes: config.images.max_mb << 20,
+                    ok_one_in: config.images.ok_one_in,
+                };
+                ImageStore::open(&config.state.join("images"), limits)
+            })
+            .transpose()?;
+        let tcp = config.link.tcp.map(server::listen).transpose()?;
+        let web = config.metrics.http.map(http::listen).transpose()?;
+        let boot = boot(&config.state)?;
+
+        let manifest = inspector.manifest();
+        let model = format!("{} {}", manifest.name, manifest.version);
+        let model_id = inspector.model_id();
+        let sha256 = *inspector.sha256();
+        let drift = manifest
+            .normal_scores
+            .clone()
+            .filter(|_| config.drift.window > 0)
+            .map(|normal| DriftWatch::new(normal, config.drift.window));
+        let hex: String = model_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let metrics = Arc::new(Metrics::new(&config.name, &model, &hex));
+        let replay = is_replay(&config.capture);
+        let triggered = matches!(config.trigger, Trigger::Gpio { .. });
+        let line = Arc::new(LineShared::new(parts(config), triggered));
+        let (reporter, inbox) = reporting::channel(replay, Arc::clone(&metrics));
+        let mode = match config.inspection.mode {
+            ModeName::Inspect => Mode::Inspect,
+            ModeName::Observe => Mode::Observe,
+        };
+        let control = Arc::new(Control::new(
+            inspector,
+            mode,
+            golden,
+            Arc::clone(&line),
+            reporter.clone(),
+            Arc::clone(&metrics),
+        ));
+        let shared = Arc::new(Shared {
+            line,
+            slot: Slot::new(if replay {
+                WhenFull::Wait
+            } else {
+                WhenFull::Displace
+            }),
+            control: Arc::clone(&control),
+            reporter: reporter.clone(),
+            metrics: Arc::clone(&metrics),
+            stop: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
+            safe_action,
+            live: !replay,
+        });
+        let positions = Arc::new(Mutex::new(positions));
+        let signal = Arc::new(Signal::default());
+        let link_stop = Arc::new(AtomicBool::new(false));
+        let context = Arc::new(LinkContext {
+            journal: journal.reader(),
+            positions: Arc::clone(&positions),
+            signal: Arc::clone(&signal),
+            control: Arc::clone(&control),
+            metrics: Arc::clone(&metrics),
+            stop: Arc::clone(&link_stop),
+            camera: config.name.clone(),
+            model: model.clone(),
+            boot,
+            slots: [
+                PackageSlot {
+                    state: SlotState::Active,
+                    sha256,
+                },
+                PackageSlot {
+                    state: SlotState::Empty,
+                    sha256: [0; 32],
+                },
+            ],
+            max_stations: config.link.max_stations,
+        });
+
+        let mut camera = Self {
+            shared: Arc::clone(&shared),
+            link_stop,
+            pulses: Vec::new(),
+            capture: None,
+            scoring: Vec::new(),
+            gate: None,
+            report: None,
+            images: None,
+            links: Vec::new(),
+            tcp: tcp.as_ref().and_then(|socket| socket.local_addr().ok()),
+            http: web.as_ref().and_then(|socket| socket.local_addr().ok()),
+        };
+        reporter_event(&camera, model_id, &model);
+        let pictures = images.map(|store| {
+            let (sender, receiver) = crossbeam_channel::bounded(PICTURE_QUEUE);
+            let metrics = Arc::clone(&metrics);
+            let model = model.clone();
+            let thread = spawn("images", move || {
+                reporting::store_images(store, &receiver, &model, &metrics);
+            });
+            (sender, thread)
+        });
+        let pictures = match pictures {
+            Some((sender, thread)) => {
+                camera.images = Some(thread?);
+                Some(sender)
+            }
+            None => None,
+        };
+        let reporting = Reporting {
+            inbox,
+            journal,
+            positions,
+            signal,
+            sync_every: Duration::from_millis(config.journal.sync_ms),
+            images: pictures,
+            drift,
+            report: config.report.clone(),
+            boot,
+            control,
+            metrics: Arc::clone(&metrics),
+        };
+        let pulse = camera.pulse("report");
+        camera.report = Some(spawn("report", move || {
+            reporting.run(&|| pulse.beat());
+        })?);
+        let pulse = camera.pulse("gate");
+        let gate_shared = Arc::clone(&shared);
+        camera.gate = Some(spawn("gate", move || {
+            let mut outputs = outputs;
+            supervise(&gate_shared, "gate", || {
+                pipeline::gate(&gate_shared, &mut outputs, &|| pulse.beat());
+            });
+        })?);
+        for _ in 0..config.inspection.threads {
+            let pulse = camera.pulse("score");
+            let shared = Arc::clone(&shared);
+            camera.scoring.push(spawn("score", move || {
+                pipeline::score(&shared, &|| pulse.beat());
+            })?);
+        }
+        inputs(config, &shared, &mut camera.links)?;
+        if let Some(listener) = tcp {
+            let context = Arc::clone(&context);
+            camera.links.push(spawn("tcp", move || {
+                server::serve_tcp(&context, &listener);
+            })?);
+        }
+        serial(config, &context, &mut camera.links)?;
+        if let Some(listener) = web {
+            let stop = Arc::clone(&camera.link_stop);
+            let metrics = Arc::clone(&metrics);
+            camera.links.push(spawn("metrics", move || {
+                http::serve(&listener, &metrics, &stop);
+            })?);
+        }
+        let pulse = camera.pulse("capture");
+        camera.capture = Some(spawn("capture", move || {
+            let mut result = Ok(());
+            supervise(&shared, "capture", || {
+                result = pipeline::capture(&shared, &mut *open, &|| pulse.beat());
+            });
+            shared.slot.close();
+            result
+        })?);
+        Ok(camera)
+    }
+
+    fn pulse(&mut self, name: &'static str) -> Pulse {
+        let pulse = Pulse::default();
+        pulse.beat();
+        self.pulses.push((name, pulse.clone()));
+        pulse
+    }
+
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// Settings and commands.
+    pub(crate) fn control(&self) -> &Control {
+        &self.shared.control
+    }
+
+    /// A thread that hangs or has ended too early, if any.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        if self.report.as_ref().is_some_and(JoinHandle::is_finished) {
+            return Some("the report thread ended".to_owned());
+        }
+        let ended = self.capture_ended();
+        let hangs = |(name, pulse): &(&'static str, Pulse)| {
+            let over = ended && ["capture", "score"].contains(name);
+            (!over && pulse.age() > HANGS_AFTER).then(|| format!("the {name} thread hangs"))
+        };
+        self.pulses.iter().find_map(hangs)
+    }
+
+    /// Whether the source has ended for good.
+    pub(crate) fn capture_ended(&self) -> bool {
+        self.capture.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Whether everything that was captured is journalled; stations can still connect.
+    pub(crate) fn wait_until_scored(&mut self) -> Result<()> {
+        if let Some(capture) = self.capture.take() {
+            join("capture", capture)??;
+        }
+        for thread in self.scoring.drain(..) {
+            join("score", thread)?;
+        }
+        Ok(())
+    }
+
+    /// Stops in order, so that nothing is lost: capture, scoring, gate, journal, links.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let scored = self.wait_until_scored();
+        self.shared.drained.store(true, Ordering::Relaxed);
+        if let Some(gate) = self.gate.take() {
+            join("gate", gate)?;
+        }
+        self.shared.reporter.event(Event::Stopping);
+        self.link_stop.store(true, Ordering::Relaxed);
+        for thread in self.links.drain(..) {
+            join("link", thread)?;
+        }
+        self.shared.reporter.close();
+        if let Some(report) = self.report.take() {
+            join("report", report)?;
+        }
+        if let Some(images) = self.images.take() {
+            join("images", images)?;
+        }
+        scored
+    }
+}
+
+fn reporter_event(camera: &Camera, model_id: [u8; 8], model: &str) {
+    camera.shared.reporter.event(Event::Started {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        model_id,
+        model: cut_text(model),
+    });
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .with_context(|| format!("cannot start the {name} thread"))
+}
+
+fn join<T>(name: &str, thread: JoinHandle<T>) -> Result<T> {
+    thread
+        .join()
+        .map_err(|panic| anyhow::anyhow!("the {name} thread failed: {}", panic_text(&*panic)))
+}
+
+/// Runs a stage; after a panic it runs again, and the panic is reported.
+fn supervise(shared: &Shared, stage: &str, mut work: impl FnMut()) {
+    loop {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut work));
+        let Err(panic) = result else { return };
+        let reason = cut_text(&panic_text(&*panic));
+        tracing::error!(stage, reason, "stage failed and starts anew");
+        shared.reporter.event(Event::StageRestarted {
+            stage: stage.to_owned(),
+            reason,
+        });
+        // A stage that fails at once must not eat the processor.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The lines that are driven.
+#[cfg(feature = "gpio")]
+fn outputs(config: &Config, safe_action: GateAction) -> Result<Outputs> {
+    use edge_runtime::config::Line;
+    use edge_runtime::io::gpio::output;
+
+    let pin = |line: &Line, active: bool| -> Result<Box<dyn Pin>> {
+        let pin = output(&line.chip, line.line, line.active_low, active)?;
+        Ok(Box::new(pin))
+    };
+    let signal =
+        |line: &Option<Line>, active: bool| line.as_ref().map(|line| pin(line, active)).transpose();
+    let held = safe_action == GateAction::Reject;
+    let reject = config.gate.as_ref().map(|gate| pin(&gate.output, held));
+    let signals = [
+        signal(&config.signals.busy, false)?,
+        signal(&config.signals.ready, false)?,
+        signal(&config.signals.fault, true)?,
+    ];
+    Ok(Outputs::new(reject.transpose()?, signals, safe_action))
+}
+
+#[cfg(not(feature = "gpio"))]
+fn outputs(config: &Config, safe_action: GateAction) -> Result<Outputs> {
+    let signals = &config.signals;
+    if config.gate.is_some()
+        || signals.busy.is_some()
+        || signals.ready.is_some()
+        || signals.fault.is_some()
+    {
+        bail!("[gate] and [signals]: this build has no GPIO; build with `--features camera`");
+    }
+    let none: Option<Box<dyn Pin>> = None;
+    Ok(Outputs::new(none, [None, None, None], safe_action))
+}
+
+/// Threads that listen to the trigger and the encoder.
+#[cfg(feature = "gpio")]
+fn inputs(config: &Config, shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> {
+    use edge_runtime::config::EdgeKind;
+    use edge_runtime::io::gpio::{Edge, Edges};
+
+    const ROUND: Duration = Duration::from_millis(200);
+    if let Trigger::Gpio {
+        line,
+        edge,
+        debounce_us,
+        ..
+    } = &config.trigger
+    {
+        let edge = match edge {
+            EdgeKind::Rising => Edge::Rising,
+            EdgeKind::Falling => Edge::Falling,
+        };
+        let debounce = Duration::from_micros(*debounce_us);
+        let mut edges = Edges::open(&line.chip, line.line, edge, debounce, line.active_low, None)?;
+        let shared = Arc::clone(shared);
+        threads.push(spawn("trigger", move || {
+            while !shared.stop.load(Ordering::Relaxed) {
+                match edges.wait(ROUND) {
+                    Ok(None) => {}
+                    Ok(Some(edge)) => {
+                        if edge.lost > 0 {
+                            shared.lost_parts(u64::from(edge.lost));
+                        }
+                        if !shared.line.trigger(edge.timestamp) {
+                            shared.lost_parts(1);
+                        }
+                    }
+                    Err(error) => {
+                        let reason = cut_text(&format!("trigger: {error}"));
+                        tracing::error!(reason, "gate");
+                        shared.reporter.event(Event::GateFault { reason });
+                        std::thread::sleep(Duration::from_secs(1));
+                    }
+                }
+            }
+        })?);
+    }
+    if let Some(encoder) = config.gate.as_ref().and_then(|gate| gate.encoder.as_ref()) {
+        let line = &encoder.input;
+        let mut edges = Edges::open(
+            &line.chip,
+            line.line,
+            Edge::Rising,
+            Duration::ZERO,
+            line.active_low,
+            None,
+        )?;
+        let shared = Arc::clone(shared);
+        threads.push(spawn("encoder", move || {
+            while !shared.stop.load(Ordering::Relaxed) || !shared.drained.load(Ordering::Relaxed) {
+                match edges.wait(ROUND) {
+                    Ok(None) => {}
+                    Ok(Some(edge)) => shared.line.count(1 + u64::from(edge.lost)),
+                    Err(error) => {
+                        let reason = cut_text(&format!("encoder: {error}"));
+                        tracing::error!(reason, "gate");
+                        shared.reporter.event(Event::GateFault { reason });
+                        std::thread::sleep(Duration::from_secs(1));
+                    }
+                }
+            }
+        })?);
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "gpio"))]
+fn inputs(
+    config: &Config,
+    _shared: &Arc<Shared>,
+    _threads: &mut Vec<JoinHandle<()>>,
+) -> Result<()> {
+    if matches!(config.trigger, Trigger::Gpio { .. }) {
+        bail!("trigger.kind = \"gpio\": this build has no GPIO; build with `--features camera`");
+    }
+    Ok(())
+}
+
+#[cfg(feature = "serial")]
+fn serial(
+    config: &Config,
+    context: &Arc<LinkContext>,
+    threads: &mut Vec<JoinHandle<()>>,
+) -> Result<()> {
+    if let Some(line) = config.link.serial.clone() {
+        let context = Arc::clone(context);
+        threads.push(spawn("serial", move || {
+            server::serve_serial(&context, &line.path, line.baud);
+        })?);
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "serial"))]
+fn serial(
+    config: &Config,
+    _context: &Arc<LinkContext>,
+    _threads: &mut Vec<JoinHandle<()>>,
+) -> Result<()> {
+    if config.link.serial.is_some() {
+        bail!("[link.serial]: this build has no serial port; build with `--features camera`");
+    }
+    Ok(())
+}
+
+/// Writes where stations and metrics are found, for scripts that start the program with port 0.
+pub(crate) fn write_endpoints(camera: &Camera, state: &Path) -> Result<()> {
+    let text = serde_json::json!({
+        "pid": std::process::id(),
+        "started_unix_ms": unix_ms(),
+        "tcp": camera.tcp,
+        "http": camera.http,
+    });
+    write_atomic(&state.join("endpoints.json"), text.to_string().as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! `edge-runtime run`: the camera, until it is told to stop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use edge_runtime::config::Config;
+use sd_notify::NotifyState;
+
+use super::camera::{Camera, write_endpoints};
+
+/// Inspect, act and report until SIGTERM or Ctrl-C.
+///
+/// Frames come from the configured camera or replay; verdicts drive the reject gate, are journalled and go to stations
+/// over TCP and serial. Logs go to standard error (RUST_LOG=debug tells more). Under systemd, use Type=notify.
+#[derive(Args)]
+pub(crate) struct Run {
+    /// The camera's configuration.
+    #[arg(long)]
+    config: PathBuf,
+
+    /// Stop when a replay has ended and every report is journalled.
+    #[arg(long)]
+    exit_at_end: bool,
+
+    /// Logs as JSON lines.
+    #[arg(long)]
+    json_logs: bool,
+}
+
+impl Run {
+    pub(crate) fn run(&self) -> Result<()> {
+        start_logging(self.json_logs);
+        let config = Config::read(&self.config)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&stop);
+        ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed))
+            .context("cannot listen to signals")?;
+        let camera = Camera::start(&config)?;
+        write_endpoints(&camera, &config.state)?;
+        tracing::info!(
+            camera = config.name,
+            tcp = camera.tcp.map(tracing::field::display),
+            http = camera.http.map(tracing::field::display),
+            "inspecting"
+        );
+        // Nothing of it matters where there is no systemd.
+        sd_notify::notify(&[NotifyState::Ready]).ok();
+        let watched = self.watch(&camera, &config, &stop);
+        sd_notify::notify(&[NotifyState::Stopping]).ok();
+        if watched.is_err() {
+            // Threads hang: waiting for them would hang too. The journal is consistent at every moment.
+            return watched;
+        }
+        tracing::info!("stopping");
+        camera.stop()
+    }
+
+    fn watch(&self, camera: &Camera, config: &Config, stop: &AtomicBool) -> Result<()> {
+        let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 3);
+        let every = match config.golden.every_min {
+            0 => None,
+            minutes => Some(Duration::from_secs(60 * minutes)),
+        };
+        let (mut fed, mut checked) = (Instant::now(), Instant::now());
+        while !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(50));
+            if camera.capture_ended() && self.exit_at_end {
+                return Ok(());
+            }
+            if let Some(trouble) = camera.trouble() {
+                bail!("{trouble}");
+            }
+            if watchdog.is_some_and(|every| fed.elapsed() >= every) {
+                fed = Instant::now();
+                sd_notify::notify(&[NotifyState::Watchdog]).ok();
+            }
+            if every.is_some_and(|every| checked.elapsed() >= every) {
+                checked = Instant::now();
+                camera.control().golden_check();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Logs to standard error, at the level of RUST_LOG, `info` unless given.
+pub(super) fn start_logging(json: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,tract=warn"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    if json {
+        builder.json().init();
+    } else {
+        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        builder.with_ansi(colours).init();
+    }
+}

@@ -6,6 +6,8 @@
 mod bayer;
 mod mono;
 pub mod pixel_format;
+#[cfg(feature = "v4l2")]
+pub mod v4l2;
 
 use std::time::Duration;
 

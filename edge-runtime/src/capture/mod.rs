@@ -9,6 +9,8 @@ pub mod pixel_format;
 pub mod recording;
 pub mod replay;
 pub use pixel_format::to_frame;
+#[cfg(feature = "v4l2")]
+pub mod v4l2;
 
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
 //! What can be asked of a running camera: settings that stations read and change, the golden-sample check, the last
 //! frame. In: commands. Out: answers, and events for the journal.
 
-use std::io::Cursor;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,13 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use proto::manifest::Roi;
 use proto::message::{Answer, Command, Mode, SnapshotKind, cut_text};
 use proto::report::{Event, GoldenResult};
-use tiff::encoder::{TiffEncoder, colortype};
 
 use crate::inspect::frame::Frame;
-use crate::inspect::map::ScoreMap;
 use crate::inspect::verdict::Verdict;
 use crate::inspector::{Inspection, Inspector};
 use crate::io::image_file::{ImageFileError, read_frame};
+use crate::io::picture::{png, tiff};
 use crate::metrics::Metrics;
 use crate::pipeline::LineShared;
 use crate::reporting::Reporter;
@@ -193,7 +191,7 @@ impl Control {
                 ];
                 (answer, pictures)
             }
-            Err(reason) => refused(reason),
+            Err(error) => refused(error.to_string()),
         }
     }
 
@@ -259,28 +257,4 @@ fn describe(roi: &Roi) -> String {
         Roi::Polygons(polygons) => format!("{} polygons", polygons.len()),
         Roi::Bitmap { width, height, .. } => format!("bitmap of {width}×{height}"),
     }
-}
-
-fn png(frame: &Frame) -> Result<Vec<u8>, String> {
-    let mut bytes = Cursor::new(Vec::new());
-    frame
-        .to_rgb8()
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .map_err(|error| error.to_string())?;
-    Ok(bytes.into_inner())
-}
-
-/// 32-bit float, exact.
-fn tiff(map: &ScoreMap) -> Result<Vec<u8>, String> {
-    let mut bytes = Cursor::new(Vec::new());
-    TiffEncoder::new(&mut bytes)
-        .and_then(|mut encoder| {
-            encoder.write_image::<colortype::Gray32Float>(
-                map.width_px as u32,
-                map.height_px as u32,
-                &map.data,
-            )
-        })
-        .map_err(|error| error.to_string())?;
-    Ok(bytes.into_inner())
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
 use image::imageops::{FilterType, resize};
 use image::{GrayImage, ImageFormat, Luma};
 use proto::limits::{MAX_HEAT_MAP_BYTES, MAX_REGIONS, MAX_THUMBNAIL_BYTES};
@@ -499,7 +500,10 @@ pub fn heat_map(map: &ScoreMap, threshold: Option<f32>) -> Option<HeatMap> {
         let Luma([old]) = small.get_pixel_mut(x as u32, y as u32);
         *old = value.max(*old);
     }
-    let png = encoded(&small.into(), ImageFormat::Png)?;
+    let mut png = Vec::new();
+    // Every NG part pays for it: speed before size.
+    let encoder = PngEncoder::new_with_quality(&mut png, CompressionType::Fast, PngFilter::Up);
+    small.write_with_encoder(encoder).ok()?;
     (png.len() <= MAX_HEAT_MAP_BYTES).then_some(HeatMap { full_scale, png })
 }
 
@@ -509,12 +513,8 @@ fn thumbnail(frame: &Frame, side_px: u32) -> Option<Vec<u8>> {
     let scale = f64::from(side_px) / f64::from(width.max(height));
     let small = |side: u32| ((f64::from(side) * scale.min(1.0)).round() as u32).max(1);
     let small = resize(&picture, small(width), small(height), FilterType::Triangle);
-    let jpeg = encoded(&small.into(), ImageFormat::Jpeg)?;
+    let mut jpeg = Cursor::new(Vec::new());
+    small.write_to(&mut jpeg, ImageFormat::Jpeg).ok()?;
+    let jpeg = jpeg.into_inner();
     (jpeg.len() <= MAX_THUMBNAIL_BYTES).then_some(jpeg)
-}
-
-fn encoded(picture: &image::DynamicImage, format: ImageFormat) -> Option<Vec<u8>> {
-    let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, format).ok()?;
-    Some(bytes.into_inner())
 }

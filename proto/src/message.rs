@@ -52,7 +52,7 @@ pub enum FromCamera {
         /// The record.
         record: Record,
     },
-    /// Records that the journal's size limit displaced before this station acknowledged them.
+    /// Records that the journal's size limit displaced before this station acknowledged them, or that its disk damaged.
     Displaced {
         /// First one missing.
         from: u64,
@@ -291,6 +291,10 @@ impl core::error::Error for DecodeError {}
 
 /// A message that can be put into a frame.
 pub trait Message: Serialize + DeserializeOwned {
+    /// Whether it is a payload of its own, and so must not be taken for a recovery message. (A record's first byte is
+    /// any.)
+    const IS_PAYLOAD: bool = true;
+
     /// Checks the lengths that the message's type does not bound.
     fn check(&self) -> Result<(), DecodeError>;
 
@@ -302,7 +306,7 @@ pub trait Message: Serialize + DeserializeOwned {
 
     /// From a payload.
     fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
-        if payload.first() == Some(&recovery::MARK) {
+        if Self::IS_PAYLOAD && payload.first() == Some(&recovery::MARK) {
             return Err(DecodeError::Recovery);
         }
         match postcard::take_from_bytes::<Self>(payload) {
@@ -372,6 +376,8 @@ impl Message for FromCamera {
 
 /// Records are journalled in this encoding too.
 impl Message for Record {
+    const IS_PAYLOAD: bool = false;
+
     fn check(&self) -> Result<(), DecodeError> {
         match &self.body {
             Body::Part(part) => {

@@ -55,6 +55,18 @@ fn a_variant_from_the_future_is_unknown_and_not_damage() {
 }
 
 #[test]
+fn a_record_may_begin_with_any_byte() {
+    for unix_ms in 0..1_000 {
+        let record = Record {
+            unix_ms,
+            boot: 1,
+            body: Body::Event(Event::Stopping),
+        };
+        assert_eq!(Record::decode(&record.encode()), Ok(record));
+    }
+}
+
+#[test]
 fn lengths_beyond_their_limits_are_refused() {
     let command = |roi| ToCamera::Command {
         id: 1,

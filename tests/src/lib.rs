@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod camera;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -454,11 +454,17 @@ impl Camera {
         self.capture.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Whether everything that was captured is journalled; stations can still connect.
-    pub(crate) fn wait_until_scored(&mut self) -> Result<()> {
-        if let Some(capture) = self.capture.take() {
-            join("capture", capture)??;
+    /// Once the source has ended: whether it could be used at all.
+    pub(crate) fn check_source(&mut self) -> Result<()> {
+        match self.capture.take() {
+            Some(capture) => Ok(join("capture", capture)??),
+            None => Ok(()),
         }
+    }
+
+    /// Waits for everything that was captured to be scored.
+    fn finish_scoring(&mut self) -> Result<()> {
+        self.check_source()?;
         for thread in self.scoring.drain(..) {
             join("score", thread)?;
         }
@@ -468,7 +474,7 @@ impl Camera {
     /// Stops in order, so that nothing is lost: capture, scoring, gate, journal, links.
     pub(crate) fn stop(mut self) -> Result<()> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        let scored = self.wait_until_scored();
+        let scored = self.finish_scoring();
         self.shared.drained.store(true, Ordering::Relaxed);
         if let Some(gate) = self.gate.take() {
             join("gate", gate)?;

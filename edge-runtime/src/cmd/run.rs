@@ -39,7 +39,7 @@ impl Run {
         let seen = Arc::clone(&stop);
         ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed))
             .context("cannot listen to signals")?;
-        let camera = Camera::start(&config)?;
+        let mut camera = Camera::start(&config)?;
         write_endpoints(&camera, &config.state)?;
         tracing::info!(
             camera = config.name,
@@ -49,17 +49,17 @@ impl Run {
         );
         // Nothing of it matters where there is no systemd.
         sd_notify::notify(&[NotifyState::Ready]).ok();
-        let watched = self.watch(&camera, &config, &stop);
+        let watched = self.watch(&mut camera, &config, &stop);
         sd_notify::notify(&[NotifyState::Stopping]).ok();
-        if watched.is_err() {
-            // Threads hang: waiting for them would hang too. The journal is consistent at every moment.
-            return watched;
+        if let Some(trouble) = camera.trouble() {
+            // Waiting for a thread that hangs would hang too. The journal is consistent at every moment.
+            bail!("{trouble}");
         }
         tracing::info!("stopping");
-        camera.stop()
+        camera.stop().and(watched)
     }
 
-    fn watch(&self, camera: &Camera, config: &Config, stop: &AtomicBool) -> Result<()> {
+    fn watch(&self, camera: &mut Camera, config: &Config, stop: &AtomicBool) -> Result<()> {
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 3);
         let every = match config.golden.every_min {
             0 => None,
@@ -68,11 +68,14 @@ impl Run {
         let (mut fed, mut checked) = (Instant::now(), Instant::now());
         while !stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(50));
-            if camera.capture_ended() && self.exit_at_end {
-                return Ok(());
+            if camera.capture_ended() {
+                camera.check_source()?;
+                if self.exit_at_end {
+                    return Ok(());
+                }
             }
-            if let Some(trouble) = camera.trouble() {
-                bail!("{trouble}");
+            if camera.trouble().is_some() {
+                return Ok(());
             }
             if watchdog.is_some_and(|every| fed.elapsed() >= every) {
                 fed = Instant::now();

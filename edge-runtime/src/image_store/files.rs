@@ -1,18 +1,10 @@
 //! The files of one item: names and contents.
 
-use std::io::Cursor;
-
-use image::codecs::png::PngEncoder;
-use image::{ImageBuffer, ImageError, Luma, Rgb};
 use serde::Serialize;
-use tiff::TiffError;
-use tiff::encoder::TiffEncoder;
-use tiff::encoder::colortype::Gray32Float;
 
 use super::Item;
-use crate::inspect::frame::{Channels, Frame, Pixels};
-use crate::inspect::map::ScoreMap;
 use crate::inspect::verdict::Verdict;
+use crate::io::picture::{PictureError, png, tiff};
 
 /// Version of the facts' fields.
 const SCHEMA: u32 = 1;
@@ -22,22 +14,9 @@ const BLOCK_BYTES: u64 = 4_096;
 /// Why a file's content cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// The frame as PNG.
-    #[error("cannot encode the frame")]
-    Frame(#[from] ImageError),
-    /// The map as TIFF.
-    #[error("cannot encode the anomaly map")]
-    Map(#[from] TiffError),
-    /// The map is not as large as it says.
-    #[error("expected a map of {width_px}×{height_px} px, found {found} scores")]
-    MapSize {
-        /// Width in pixels.
-        width_px: usize,
-        /// Height in pixels.
-        height_px: usize,
-        /// Scores there are.
-        found: usize,
-    },
+    /// The frame or the map.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
     /// The facts as JSON.
     #[error("cannot encode the facts")]
     Facts(#[from] serde_json::Error),
@@ -137,52 +116,6 @@ struct Size {
     file: String,
     width_px: usize,
     height_px: usize,
-}
-
-fn png(frame: &Frame) -> Result<Vec<u8>, ImageError> {
-    let mut bytes = Vec::new();
-    let encoder = PngEncoder::new(&mut bytes);
-    let (width, height) = (frame.width_px(), frame.height_px());
-    // A frame's pixels fit its size, so no buffer is missing.
-    let encoded = match (frame.channels(), frame.pixels()) {
-        (Channels::Grey, Pixels::U8(values)) => {
-            ImageBuffer::<Luma<u8>, _>::from_raw(width, height, &values[..])
-                .map(|image| image.write_with_encoder(encoder))
-        }
-        (Channels::Rgb, Pixels::U8(values)) => {
-            ImageBuffer::<Rgb<u8>, _>::from_raw(width, height, &values[..])
-                .map(|image| image.write_with_encoder(encoder))
-        }
-        (Channels::Grey, Pixels::U16(values)) => {
-            ImageBuffer::<Luma<u16>, _>::from_raw(width, height, &values[..])
-                .map(|image| image.write_with_encoder(encoder))
-        }
-        (Channels::Rgb, Pixels::U16(values)) => {
-            ImageBuffer::<Rgb<u16>, _>::from_raw(width, height, &values[..])
-                .map(|image| image.write_with_encoder(encoder))
-        }
-    };
-    encoded.transpose()?;
-    Ok(bytes)
-}
-
-/// Not compressed, which every reader of TIFF understands.
-fn tiff(map: &ScoreMap) -> Result<Vec<u8>, EncodeError> {
-    let side = |px: usize| u32::try_from(px).ok().filter(|&px| px > 0);
-    let (Some(width), Some(height), true) = (
-        side(map.width_px),
-        side(map.height_px),
-        map.width_px.checked_mul(map.height_px) == Some(map.data.len()),
-    ) else {
-        return Err(EncodeError::MapSize {
-            width_px: map.width_px,
-            height_px: map.height_px,
-            found: map.data.len(),
-        });
-    };
-    let mut bytes = Cursor::new(Vec::new());
-    TiffEncoder::new(&mut bytes)?.write_image::<Gray32Float>(width, height, &map.data)?;
-    Ok(bytes.into_inner())
 }
 
 #[cfg(test)]

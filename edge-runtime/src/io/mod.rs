@@ -4,5 +4,6 @@ pub mod atomic;
 #[cfg(feature = "gpio")]
 pub mod gpio;
 pub mod image_file;
+pub mod picture;
 #[cfg(feature = "serial")]
 pub mod serial;

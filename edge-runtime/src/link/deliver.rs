@@ -64,6 +64,14 @@ pub(super) struct Delivery<'a> {
     pub(super) sent: &'a AtomicU64,
 }
 
+/// Tells of records that will not come.
+fn missing(writer: &mut impl Write, from: u64, to: u64) -> std::io::Result<()> {
+    if from >= to {
+        return Ok(());
+    }
+    send(writer, &FromCamera::Displaced { from, to }.encode())
+}
+
 /// Writes until the session is over or the link fails.
 pub(super) fn deliver(delivery: &Delivery<'_>, start: u64, writer: &mut impl Write) {
     let Delivery {
@@ -94,26 +102,25 @@ pub(super) fn deliver(delivery: &Delivery<'_>, start: u64, writer: &mut impl Wri
                 continue;
             }
         };
-        if batch.first > next {
-            let missing = FromCamera::Displaced {
-                from: next,
-                to: batch.first,
-            };
-            written = written.and_then(|()| send(writer, &missing.encode()));
-        }
         let idle = batch.records.is_empty();
-        for (sequence, payload) in batch.records {
-            // A record that this build cannot read is damaged; its number is passed over, and the gap tells.
-            match Record::decode(&payload) {
-                Ok(record) => {
-                    let message = FromCamera::Record { sequence, record };
-                    // Before writing: an acknowledgement may be faster than this thread.
-                    sent.fetch_max(sequence, Ordering::Release);
-                    written = written.and_then(|()| send(writer, &message.encode()));
+        for (sequence, payload) in &batch.records {
+            // A record that cannot be read counts as missing; the next one tells.
+            let record = match Record::decode(payload) {
+                Ok(record) => record,
+                Err(error) => {
+                    tracing::error!(sequence, %error, "journal record");
+                    continue;
                 }
-                Err(error) => tracing::error!(sequence, %error, "journal record"),
-            }
+            };
+            written = written.and_then(|()| missing(writer, next, *sequence));
+            let sequence = *sequence;
+            let message = FromCamera::Record { sequence, record };
+            // Before writing: an acknowledgement may be faster than this thread.
+            sent.fetch_max(sequence, Ordering::Release);
+            written = written.and_then(|()| send(writer, &message.encode()));
+            next = sequence + 1;
         }
+        written = written.and_then(|()| missing(writer, next, batch.next));
         next = batch.next.max(next);
         sent.fetch_max(next - 1, Ordering::Release);
         if written.is_err() {

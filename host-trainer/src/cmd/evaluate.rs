@@ -1,14 +1,19 @@
 //! `host-trainer evaluate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use edge_runtime::inspector::Inspector;
+use edge_runtime::inspect::region::Region;
+use edge_runtime::inspect::verdict::Verdict;
+use edge_runtime::inspector::{Inspection, Inspector};
 use edge_runtime::io::atomic::write_atomic;
+use edge_runtime::io::picture::tiff;
 use edge_runtime::package::key_id;
-use host_trainer::dataset::test_items;
+use host_trainer::dataset::{TestItem, test_items};
 use host_trainer::evaluate::{Report, Summary, evaluate, html};
+
+use serde::Serialize;
 
 use super::package::{ScoringMode, facts, open};
 use super::progress;
@@ -37,6 +42,10 @@ pub(crate) struct Evaluate {
     /// Score in another mode than the package's (its threshold does not apply then).
     #[arg(long)]
     scoring: Option<ScoringMode>,
+    /// Folder for every frame's verdict, score and regions (frames.json) and its exact anomaly map (32-bit float TIFF,
+    /// as MVTec's evaluation scripts read them).
+    #[arg(long)]
+    maps: Option<PathBuf>,
     /// Most frames shown in the report.
     #[arg(long, default_value_t = 300)]
     rows: usize,
@@ -58,12 +67,27 @@ impl Evaluate {
         let items = test_items(&self.data)?;
         let bar = progress::bar(items.len(), "scoring");
         let rows = if self.out.is_some() { self.rows } else { 0 };
-        let evaluation = evaluate(&inspector, &items, rows, &mut |done| {
-            bar.set_position(done as u64);
-        })?;
+        let mut frames = Vec::new();
+        let mut written = Ok(());
+        let evaluation = evaluate(
+            &inspector,
+            &items,
+            rows,
+            &mut |done| bar.set_position(done as u64),
+            &mut |item, found| {
+                if let (Some(folder), Ok(())) = (&self.maps, &written) {
+                    written = write_map(folder, item, found).map(|entry| frames.push(entry));
+                }
+            },
+        )?;
+        written?;
         bar.finish_and_clear();
         for line in &evaluation.skipped {
             eprintln!("skipped {line}");
+        }
+        if let Some(folder) = &self.maps {
+            let json = serde_json::to_string_pretty(&frames)?;
+            write_atomic(&folder.join("frames.json"), json.as_bytes())?;
         }
         if let Some(folder) = &self.out {
             let manifest = inspector.manifest();
@@ -91,6 +115,31 @@ impl Evaluate {
         }
         Ok(())
     }
+}
+
+/// What is said of a frame beside its map.
+#[derive(Serialize)]
+struct FrameEntry {
+    image: String,
+    kind: String,
+    map: String,
+    verdict: Option<Verdict>,
+    score: f32,
+    regions: Vec<Region>,
+}
+
+fn write_map(folder: &Path, item: &TestItem, found: &Inspection) -> Result<FrameEntry> {
+    let stem = item.image.file_stem().unwrap_or_default().to_string_lossy();
+    let map = format!("{}/{stem}.tiff", item.kind);
+    write_atomic(&folder.join(&map), &tiff(&found.map)?)?;
+    Ok(FrameEntry {
+        image: item.image.display().to_string(),
+        kind: item.kind.clone(),
+        map,
+        verdict: found.verdict,
+        score: found.score,
+        regions: found.regions.clone(),
+    })
 }
 
 fn print(summary: &Summary) {

@@ -129,13 +129,14 @@ pub struct Evaluation {
     pub skipped: Vec<String>,
 }
 
-/// Scores every item and measures. `rows` limits the frames kept for the report. Ground truth is resized to the map by
+/// Scores every item and measures. `rows` limits the frames kept for the report; `on_frame` sees all of them. Ground truth is resized to the map by
 /// nearest neighbour, as usual at a fixed input size; frames without it count for image metrics only.
 pub fn evaluate(
     inspector: &Inspector,
     items: &[TestItem],
     rows: usize,
     on_progress: &mut dyn FnMut(usize),
+    on_frame: &mut dyn FnMut(&TestItem, &Inspection),
 ) -> Result<Evaluation, EvaluateError> {
     let kinds: BTreeSet<&str> = items
         .iter()
@@ -171,6 +172,7 @@ pub fn evaluate(
                 path: item.image.clone(),
                 source,
             })?;
+        on_frame(item, &found);
         milliseconds.push(found.elapsed.as_secs_f64() * 1e3);
         if let Some(mask) = &mask {
             let map = &found.map;

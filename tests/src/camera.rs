@@ -1,0 +1,346 @@
+//! A running `edge-runtime run` under test, and a small station to talk to it. What goes wrong fails the test.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use proto::accumulator::{Accumulator, Fed};
+use proto::frame::{MAX_STUFFED_BYTES, encode};
+use proto::message::{
+    Answer, CameraHello, Command as Ask, FromCamera, Message, Start, StationHello, ToCamera,
+};
+use proto::report::{Body, PartReport, Record};
+use proto::version::{MAGIC, SCHEMA_HASH, VERSION};
+
+use crate::program;
+
+/// Anything a test waits for comes within so long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program, killed when dropped.
+pub struct Camera {
+    child: Child,
+    /// Where stations connect.
+    pub tcp: SocketAddr,
+    /// Where metrics are.
+    pub http: SocketAddr,
+    log: PathBuf,
+}
+
+/// `camera.toml` in `folder` for a replay of `frames` with the package `m.awr`, and whatever `more` says.
+pub fn configure(folder: &Path, capture: &str, more: &str) {
+    let text = format!(
+        "name = \"camera under test\"\nstate = \"state\"\n\
+         [model]\npackage = \"m.awr\"\ntrust = [\"k.key.pub\"]\n\
+         [capture]\nkind = \"replay\"\npath = \"frames\"\n{capture}\n\
+         [metrics]\nhttp = \"127.0.0.1:0\"\n\
+         [link]\ntcp = \"127.0.0.1:0\"\n{more}\n"
+    );
+    std::fs::write(folder.join("camera.toml"), text).expect("the folder can be written");
+}
+
+impl Camera {
+    /// Starts it with `folder`'s camera.toml and waits until it listens.
+    pub fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let endpoints = folder.join("state/endpoints.json");
+        std::fs::remove_file(&endpoints).ok();
+        let log = folder.join("log.txt");
+        let child = Command::new(program("edge-runtime"))
+            .args(["run", "--config", "camera.toml"])
+            .args(arguments)
+            .current_dir(folder)
+            .stderr(File::create(&log).expect("the folder can be written"))
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let mut camera = Self {
+            child,
+            tcp: ([127, 0, 0, 1], 1).into(),
+            http: ([127, 0, 0, 1], 1).into(),
+            log,
+        };
+        let started = Instant::now();
+        let text = loop {
+            if let Ok(text) = std::fs::read_to_string(&endpoints) {
+                break text;
+            }
+            let ended = camera.child.try_wait().expect("it can be waited for");
+            assert!(
+                ended.is_none() && started.elapsed() < PATIENCE,
+                "it did not start: {}",
+                camera.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let found: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        let address = |key: &str| {
+            let text = found[key].as_str().expect("the address is there");
+            text.parse().expect("it is an address")
+        };
+        (camera.tcp, camera.http) = (address("tcp"), address("http"));
+        camera
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Process number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL: no clean-up whatever.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it can be waited for");
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn terminate(mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        let killed = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(killed.expect("kill runs").success());
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "it hangs: {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Body of a GET request to the metrics port.
+    pub fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.http).expect("metrics are served");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").expect("it listens");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("it answers");
+        text
+    }
+
+    /// A counter of the metrics.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics");
+        let line = text.lines().find(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(' '))
+        });
+        let value = line.and_then(|line| line.rsplit(' ').next());
+        value.map_or(0.0, |value| value.parse().expect("it is a number"))
+    }
+}
+
+impl Drop for Camera {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// A station on any byte stream; the reader must time out.
+pub struct Station {
+    reader: Box<dyn Read>,
+    writer: Box<dyn Write>,
+    accumulator: Accumulator<Vec<u8>>,
+    bytes: Vec<u8>,
+    /// What the camera said first.
+    pub hello: CameraHello,
+    /// Every record received, by number; one that came twice must have been the same.
+    pub records: BTreeMap<u64, Record>,
+    /// The number of the last record received.
+    pub last: u64,
+    /// Records that came a second time.
+    pub repeated: usize,
+}
+
+fn hello(name: &str, start: Start) -> ToCamera {
+    ToCamera::Hello(StationHello {
+        magic: MAGIC,
+        min_version: VERSION,
+        max_version: VERSION,
+        schema_hash: SCHEMA_HASH,
+        station: name.to_owned(),
+        start,
+    })
+}
+
+impl Station {
+    /// Over TCP.
+    pub fn connect(camera: &Camera, name: &str, start: Start) -> Self {
+        let stream = TcpStream::connect(camera.tcp).expect("the camera listens");
+        let timeout = Some(Duration::from_millis(50));
+        stream.set_read_timeout(timeout).expect("it is a socket");
+        let reader = stream.try_clone().expect("it is a socket");
+        Self::over(Box::new(reader), Box::new(stream), name, start)
+    }
+
+    /// Over anything; says hello and waits for the camera's.
+    pub fn over(reader: Box<dyn Read>, writer: Box<dyn Write>, name: &str, start: Start) -> Self {
+        let mut station = Self {
+            reader,
+            writer,
+            accumulator: Accumulator::new(vec![0; MAX_STUFFED_BYTES]),
+            bytes: Vec::new(),
+            hello: CameraHello {
+                magic: MAGIC,
+                version: 0,
+                schema_hash: 0,
+                camera: String::new(),
+                program: String::new(),
+                model_id: [0; 8],
+                model: String::new(),
+                boot: 0,
+                oldest: 0,
+                next: 0,
+            },
+            records: BTreeMap::new(),
+            last: 0,
+            repeated: 0,
+        };
+        station.send(&hello(name, start));
+        let started = Instant::now();
+        loop {
+            match station.next() {
+                Some(FromCamera::Hello(hello)) => {
+                    station.hello = hello;
+                    return station;
+                }
+                Some(other) => panic!("expected a hello, found {other:?}"),
+                None => assert!(started.elapsed() < PATIENCE, "the camera says no hello"),
+            }
+        }
+    }
+
+    /// Goes on with what another session of this station had received.
+    pub fn resume(mut self, earlier: Self) -> Self {
+        for (sequence, record) in std::mem::take(&mut self.records) {
+            assert_eq!(earlier.records.get(&sequence).unwrap_or(&record), &record);
+        }
+        self.records = earlier.records;
+        self.repeated = earlier.repeated;
+        self
+    }
+
+    /// Sends a message; a broken link is no failure of the test.
+    pub fn send(&mut self, message: &ToCamera) {
+        let wire = encode(&message.encode()).expect("it is short");
+        self.writer.write_all(&wire).ok();
+    }
+
+    /// Sends bytes that are no message.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.writer.write_all(bytes).ok();
+    }
+
+    /// Everything up to here has arrived.
+    pub fn acknowledge(&mut self, sequence: u64) {
+        self.send(&ToCamera::Acknowledge { sequence });
+    }
+
+    /// The next message, if one comes within the reader's time-out. Records are kept too, and checked.
+    pub fn next(&mut self) -> Option<FromCamera> {
+        let mut piece = [0; 65_536];
+        loop {
+            let all = std::mem::take(&mut self.bytes);
+            match self.accumulator.feed(&all) {
+                Fed::NeedMore => {}
+                Fed::Frame { payload, rest } => {
+                    let message = FromCamera::decode(payload).expect("the camera speaks properly");
+                    self.bytes = rest.to_vec();
+                    self.keep(&message);
+                    return Some(message);
+                }
+                Fed::Discarded { reason, rest } => {
+                    // A session may begin in the middle of another one's frame.
+                    assert_eq!(self.hello.version, 0, "{reason:?}");
+                    self.bytes = rest.to_vec();
+                    continue;
+                }
+            }
+            match self.reader.read(&mut piece) {
+                Ok(0) => return None,
+                Ok(count) => self.bytes.extend_from_slice(&piece[..count]),
+                Err(error)
+                    if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) =>
+                {
+                    return None;
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn keep(&mut self, message: &FromCamera) {
+        let FromCamera::Record { sequence, record } = message else {
+            return;
+        };
+        assert!(*sequence > self.last, "{sequence} after {}", self.last);
+        self.last = *sequence;
+        match self.records.insert(*sequence, record.clone()) {
+            Some(before) => {
+                assert_eq!(&before, record, "record {sequence} changed");
+                self.repeated += 1;
+            }
+            None => {}
+        }
+    }
+
+    /// Receives until `enough` says so.
+    pub fn receive_until(&mut self, mut enough: impl FnMut(&Self) -> bool) {
+        let started = Instant::now();
+        while !enough(self) {
+            self.next();
+            assert!(
+                started.elapsed() < PATIENCE,
+                "waited in vain; {} records, the last is {}",
+                self.records.len(),
+                self.last
+            );
+        }
+    }
+
+    /// Asks, and waits for the answer.
+    pub fn ask(&mut self, id: u32, command: Ask) -> Answer {
+        self.send(&ToCamera::Command { id, command });
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            if let Some(FromCamera::Reply { id: of, answer }) = self.next()
+                && of == id
+            {
+                return answer;
+            }
+        }
+        panic!("no answer")
+    }
+
+    /// The parts among the records, in order of delivery.
+    pub fn parts(&self) -> impl Iterator<Item = &PartReport> {
+        self.records
+            .values()
+            .filter_map(|record| match &record.body {
+                Body::Part(part) => Some(part),
+                Body::Event(_) => None,
+            })
+    }
+
+    /// Panics unless the numbers received are consecutive from the first record of all.
+    pub fn assert_complete(&self) {
+        let mut expected = 1;
+        for &sequence in self.records.keys() {
+            assert_eq!(sequence, expected, "a record is missing");
+            expected += 1;
+        }
+    }
+}

@@ -59,7 +59,14 @@ fn test(root: &Path) -> Result<()> {
     cargo(root, &["test", "--workspace", "--locked"])?;
     // Feature and dependency unification in a workspace hides what a crate alone would lack.
     cargo(root, &["check", "--locked", "--package", "proto"])?;
-    cargo(root, &["check", "--locked", "--package", "station"])
+    cargo(root, &["check", "--locked", "--package", "station"])?;
+    // In its own target folder: the workspace's features must not leak into it.
+    let no_std = ["--manifest-path", "proto/no-std/Cargo.toml"];
+    let target = ["--target-dir", "target/no-std"];
+    cargo(
+        root,
+        &[&["check", "--locked"], &no_std[..], &target[..]].concat(),
+    )
 }
 
 /// Steps of the demo, each a command that a user would type.

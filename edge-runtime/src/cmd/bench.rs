@@ -58,6 +58,24 @@ struct Row {
     p99_ms: f64,
 }
 
+/// What a camera that runs for months must not have, between the start of the measurement and its end.
+#[derive(Serialize)]
+struct Growth {
+    memory_mb: f64,
+    threads: i64,
+    open_files: i64,
+}
+
+/// What the process holds: resident bytes, threads, open files.
+fn held() -> [i64; 3] {
+    let entries = |path: &str| std::fs::read_dir(path).map_or(0, |entries| entries.count() as i64);
+    [
+        memory_bytes() as i64,
+        entries("/proc/self/task"),
+        entries("/proc/self/fd"),
+    ]
+}
+
 #[derive(Serialize)]
 struct Table {
     schema: u32,
@@ -67,6 +85,7 @@ struct Table {
     frames_per_second: f64,
     first_verdict_ms: f64,
     memory_mb: f64,
+    growth: Growth,
     stages: Vec<Row>,
 }
 
@@ -121,6 +140,7 @@ impl Bench {
         // Caches and branch predictors first.
         std::thread::sleep(Duration::from_millis(500));
         camera.metrics().forget_latencies();
+        let held_before = held();
         let (before, begun) = (total(&camera), Instant::now());
         let bar = super::progress(self.json, self.seconds);
         while begun.elapsed().as_secs_f64() < self.seconds {
@@ -129,6 +149,8 @@ impl Bench {
         }
         let seconds = begun.elapsed().as_secs_f64();
         let frames = total(&camera) - before;
+        let held_after = held();
+        let grown = |index: usize| held_after[index] - held_before[index];
         let rows = Stage::ALL.map(|stage| {
             let [p50, p99] = camera.metrics().percentiles_us(stage, [50.0, 99.0]);
             Row {
@@ -144,7 +166,12 @@ impl Bench {
             seconds,
             frames_per_second: frames as f64 / seconds,
             first_verdict_ms: first.as_secs_f64() * 1e3,
-            memory_mb: memory_bytes() as f64 / 1e6,
+            memory_mb: held_after[0] as f64 / 1e6,
+            growth: Growth {
+                memory_mb: grown(0) as f64 / 1e6,
+                threads: grown(1),
+                open_files: grown(2),
+            },
             stages: rows.into(),
         };
         let faults = parts(&camera)[2];
@@ -174,6 +201,10 @@ impl Table {
             if self.threads == 1 { "" } else { "s" },
             self.first_verdict_ms,
             self.memory_mb
+        );
+        println!(
+            "growth over {:.0} s: {:+.1} MB, {:+} threads, {:+} open files",
+            self.seconds, self.growth.memory_mb, self.growth.threads, self.growth.open_files
         );
         println!(
             "queue: wait for scoring; around: conversion, decision and gate; report: journal, after the verdict"

@@ -617,6 +617,18 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_configuration_is_valid() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/camera.toml");
+        let config = Config::read(Path::new(path)).unwrap();
+        assert_eq!(config.deadline(), Some(Duration::from_millis(200)));
+        assert!(matches!(config.trigger, Trigger::Gpio { .. }));
+        let Capture::V4l2 { controls, .. } = config.capture else {
+            panic!("it is a camera")
+        };
+        assert_eq!(controls.len(), 2);
+    }
+
+    #[test]
     fn a_misspelt_key_is_refused_with_its_line_and_a_suggestion() {
         let text = SMALL.replace("package =", "pakage =");
         let error = Config::parse(&text).unwrap_err();

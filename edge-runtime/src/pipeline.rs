@@ -191,12 +191,11 @@ pub fn capture(
     beat: &dyn Fn(),
 ) -> Result<(), SourceError> {
     let mut outage = Outage::default();
-    let mut ever_opened = false;
+    let mut first = true;
     while !shared.stopping() {
         beat();
         let error = match open() {
             Ok(mut source) => {
-                ever_opened = true;
                 let error = read(shared, &mut *source, &mut outage, beat);
                 // A driver's clean-up must not end the program.
                 if catch_unwind(AssertUnwindSafe(|| drop(source))).is_err() {
@@ -208,9 +207,11 @@ pub fn capture(
         };
         match error {
             SourceError::Ended => break,
-            SourceError::Unsupported { .. } if !ever_opened => return Err(error),
+            // Later the device may only be half ready, or another one is plugged in: that can change again.
+            SourceError::Unsupported { .. } if first => return Err(error),
             error => outage.failed(shared, &error),
         }
+        first = false;
         shared.sleep(outage.pause);
     }
     shared.metrics.set_capturing(false);

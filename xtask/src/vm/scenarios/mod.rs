@@ -1,0 +1,41 @@
+//! The tests. A new one is a function and a line here.
+
+mod smoke;
+
+use super::rig::Scenario;
+
+/// In the order of running.
+pub(crate) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "boot",
+        run: smoke::boot,
+    },
+    Scenario {
+        name: "program",
+        run: smoke::program,
+    },
+    Scenario {
+        name: "loopback",
+        run: smoke::loopback,
+    },
+    Scenario {
+        name: "vivid",
+        run: smoke::vivid,
+    },
+    Scenario {
+        name: "gpio",
+        run: smoke::gpio,
+    },
+    Scenario {
+        name: "tcp",
+        run: smoke::tcp,
+    },
+    Scenario {
+        name: "serial",
+        run: smoke::serial,
+    },
+    Scenario {
+        name: "power-cut",
+        run: smoke::power_cut,
+    },
+];

@@ -15,7 +15,7 @@ use super::image::{self, GuestFile};
 use super::kit::Kit;
 use super::tool::{last_words, need, run_logged};
 
-/// From QEMU's start to the first answer; measured: 4 to 8 s on two shared cores.
+/// From QEMU's start to the first answer; measured: 3 to 7 s on two shared cores.
 const BOOT: Duration = Duration::from_secs(120);
 /// For a command that says nothing else.
 const COMMAND: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! The guest's kernel: Debian's own, its modules that the rig uses, and two that are built here because Debian has them
 //! only as source (v4l2loopback) or not at all (gpio-sim).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,12 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::debian::Apt;
+use super::modules;
 use super::tool::{Unavailable, need, run_logged};
 
 /// Debian 12's. Both built modules are known to compile against it.
 const SERIES: &str = "6.1";
 /// With everything that they depend on. crc32c is asked for by ext4 at run time, which its dependencies do not say.
-const WANTED: [&str; 9] = [
+const WANTED: [&str; 10] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_console",
@@ -24,10 +25,9 @@ const WANTED: [&str; 9] = [
     "ext4",
     "configfs",
     "vivid",
-    "videobuf2_vmalloc",
+    "gpio_sim",
+    "v4l2loopback",
 ];
-/// Built here.
-const BUILT: [&str; 2] = ["gpio-sim", "v4l2loopback"];
 const BUILD: Duration = Duration::from_secs(300);
 
 /// The release that the archive has now, such as `6.1.0-44-amd64`.
@@ -47,7 +47,7 @@ pub(crate) fn release(apt: &Apt) -> Result<String> {
     }
 }
 
-/// Puts `vmlinuz`, `modules/*.ko` and `modules/modules.dep` into `kit`; `work` is for what is thrown away.
+/// Puts `vmlinux` and `modules` into `kit`; `work` is for what is thrown away.
 pub(crate) fn make(apt: &Apt, release: &str, work: &Path, kit: &Path) -> Result<()> {
     need("gcc", "install it: package gcc")?;
     need("make", "install it: package make")?;
@@ -74,21 +74,42 @@ pub(crate) fn make(apt: &Apt, release: &str, work: &Path, kit: &Path) -> Result<
         build(&headers, &tree, &source, &log)
             .with_context(|| format!("building the kernel module {name} for {release}"))?;
     }
-    let modules = kit.join("modules");
-    fs::create_dir_all(&modules).with_context(|| format!("making {}", modules.display()))?;
     let mut found = BTreeMap::new();
-    collect(&tree.join("lib/modules").join(release), &mut found)?;
-    collect(&work.join("gpio-sim"), &mut found)?;
-    collect(&tree.join("usr/src"), &mut found)?;
-    let wanted = WANTED.iter().chain(&BUILT).map(|name| normal(name));
-    fs::write(
-        modules.join("modules.dep"),
-        install(&found, wanted.collect(), &modules)?,
-    )?;
-    let kernel = tree.join("boot").join(format!("vmlinuz-{release}"));
-    fs::copy(&kernel, kit.join("vmlinuz"))
-        .with_context(|| format!("copying {}", kernel.display()))?;
-    Ok(())
+    modules::collect(&tree.join("lib/modules").join(release), &mut found)?;
+    modules::collect(&work.join("gpio-sim"), &mut found)?;
+    modules::collect(&tree.join("usr/src"), &mut found)?;
+    modules::install(&found, &WANTED, &kit.join("modules"))?;
+    let image = tree.join("boot").join(format!("vmlinuz-{release}"));
+    unpack_kernel(&image, &kit.join("vmlinux"))
+}
+
+/// QEMU can start the kernel proper as it can the compressed image, which would first unpack itself: emulated, that is
+/// half of the time of a boot.
+fn unpack_kernel(image: &Path, to: &Path) -> Result<()> {
+    let bytes = fs::read(image).with_context(|| format!("reading {}", image.display()))?;
+    // The x86 boot protocol: number of set-up sectors at 0x1f1; where in what follows them the compressed kernel is, and
+    // its length, at 0x248 and 0x24c. The length includes four bytes after the stream.
+    let number = |at: usize| {
+        let field = bytes.get(at..at + 4)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(field)).ok()
+    };
+    let payload = || {
+        let setup = match bytes.get(0x1f1)? {
+            0 => 4,
+            sectors => usize::from(*sectors),
+        };
+        let start = (setup + 1) * 512 + number(0x248)?;
+        bytes.get(start..start + number(0x24c)?.checked_sub(4)?)
+    };
+    let payload = payload().with_context(|| format!("{} is not a kernel", image.display()))?;
+    let compressed = to.with_extension("xz");
+    fs::write(&compressed, payload)?;
+    run_logged(
+        Command::new("xz").arg("-d").arg(&compressed),
+        &to.with_extension("log"),
+        BUILD,
+    )
+    .with_context(|| format!("unpacking {}", image.display()))
 }
 
 /// The packages name each other by absolute path; here they lie elsewhere.
@@ -177,101 +198,4 @@ fn build(headers: &Path, tree: &Path, source: &Path, log: &Path) -> Result<()> {
         .env_remove("ARCH")
         .env_remove("CROSS_COMPILE");
     run_logged(&mut make, log, BUILD)
-}
-
-/// Every .ko below `folder`, by its normal name.
-fn collect(folder: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
-        let entry = entry?;
-        let path = entry.path();
-        if entry.file_type()?.is_dir() {
-            collect(&path, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "ko") {
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            found.insert(normal(&stem), path);
-        }
-    }
-    Ok(())
-}
-
-/// Copies `wanted` and everything they depend on; returns the text of modules.dep, which says so to modprobe.
-fn install(
-    found: &BTreeMap<String, PathBuf>,
-    wanted: BTreeSet<String>,
-    into: &Path,
-) -> Result<String> {
-    let mut needs = BTreeMap::new();
-    let mut open: Vec<String> = wanted.into_iter().collect();
-    while let Some(name) = open.pop() {
-        if needs.contains_key(&name) {
-            continue;
-        }
-        let path = found
-            .get(&name)
-            .with_context(|| format!("the kernel has no module {name}"))?;
-        let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-        let depends = depends(&bytes);
-        fs::write(into.join(format!("{name}.ko")), bytes)?;
-        open.extend(depends.iter().cloned());
-        needs.insert(name, depends);
-    }
-    let mut text = String::new();
-    for name in needs.keys() {
-        let mut all = Vec::new();
-        closure(name, &needs, &mut all);
-        let files = all.iter().map(|module| format!(" {module}.ko"));
-        text.push_str(&format!("{name}.ko:{}\n", files.collect::<String>()));
-    }
-    Ok(text)
-}
-
-/// What `name` needs, each module before those that it needs itself.
-fn closure(name: &str, needs: &BTreeMap<String, Vec<String>>, all: &mut Vec<String>) {
-    for next in needs.get(name).into_iter().flatten() {
-        all.retain(|module| module != next);
-        all.push(next.clone());
-        closure(next, needs, all);
-    }
-}
-
-/// A module carries the names of those that it needs, as `depends=a,b` among its NUL-terminated notes.
-fn depends(module: &[u8]) -> Vec<String> {
-    let key = b"\0depends=";
-    let Some(at) = module.windows(key.len()).position(|part| part == key) else {
-        return Vec::new();
-    };
-    let list = module[at + key.len()..].split(|byte| *byte == 0).next();
-    let list = String::from_utf8_lossy(list.unwrap_or_default()).into_owned();
-    list.split(',')
-        .filter(|name| !name.is_empty())
-        .map(normal)
-        .collect()
-}
-
-/// `crc32c-intel` and `crc32c_intel` are one module.
-fn normal(name: &str) -> String {
-    name.replace('-', "_")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dependencies_come_after_what_needs_them_and_once() {
-        assert_eq!(
-            depends(b"\x7fELF\0depends=mc,v4l2-tpg\0x"),
-            ["mc", "v4l2_tpg"]
-        );
-        assert!(depends(b"\0depends=\0name=x\0").is_empty());
-        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let needs = BTreeMap::from([
-            ("a".to_owned(), list(&["c", "b"])),
-            ("b".to_owned(), list(&["c"])),
-            ("c".to_owned(), list(&[])),
-        ]);
-        let mut all = Vec::new();
-        closure("a", &needs, &mut all);
-        assert_eq!(all, ["b", "c"]);
-    }
 }

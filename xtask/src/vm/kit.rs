@@ -14,7 +14,7 @@ use super::kernel;
 use super::tool::{Unavailable, find, need};
 
 /// Raised when what is made, or how, changes; older folders are then left unused.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 /// The first QEMU whose emulated processor has AVX2, which inference is compiled for.
 const OLDEST_QEMU: (u32, u32) = (7, 2);
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
@@ -65,7 +65,7 @@ impl Kit {
     }
 
     pub(crate) fn kernel(&self) -> PathBuf {
-        self.folder.join("vmlinuz")
+        self.folder.join("vmlinux")
     }
 
     pub(crate) fn modules(&self) -> PathBuf {
@@ -143,7 +143,7 @@ fn version(mut qemu: Command) -> Result<(u32, u32)> {
 
 /// Debian's QEMU, not installed but unpacked: as an installed package it can displace a newer qemu-utils.
 fn unpacked(cache: &Path, work: &Path, apt: &mut Option<Apt>) -> Result<PathBuf> {
-    let tree = cache.join(format!("qemu-r{RECIPE}"));
+    let tree = cache.join("qemu-r1");
     let answers = |tree: &Path| {
         let mut command = Command::new(tree.join("usr/bin/qemu-system-x86_64"));
         command.env("LD_LIBRARY_PATH", library_path(tree));

@@ -4,7 +4,7 @@
 //! lines, a serial port, a network and a disk, and can lose power at any instant. Nothing is installed on the host, no
 //! root and no hardware virtualisation is needed.
 //!
-//! `kit` (cached: `debian`, `kernel`) → `image` (`cpio`) → `boot` (`control`) → `rig` → `scenarios`.
+//! `kit` (cached: `debian`, `kernel`, `modules`) → `image` (`cpio`) → `boot` (`control`) → `rig` → `scenarios`.
 
 mod boot;
 mod control;
@@ -14,6 +14,7 @@ mod devices;
 mod image;
 mod kernel;
 mod kit;
+mod modules;
 mod rig;
 mod scenarios;
 mod tool;

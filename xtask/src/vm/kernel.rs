@@ -47,11 +47,21 @@ pub(crate) fn release(apt: &Apt) -> Result<String> {
     }
 }
 
+/// What `make` runs is here, or the error says what to install.
+pub(crate) fn check_tools() -> Result<()> {
+    for (program, package) in [
+        ("gcc", "gcc"),
+        ("make", "make"),
+        ("xz", "xz-utils"),
+        ("tar", "tar"),
+    ] {
+        need(program, &format!("install it: package {package}"))?;
+    }
+    Ok(())
+}
+
 /// Puts `vmlinux` and `modules` into `kit`; `work` is for what is thrown away.
 pub(crate) fn make(apt: &Apt, release: &str, work: &Path, kit: &Path) -> Result<()> {
-    need("gcc", "install it: package gcc")?;
-    need("make", "install it: package make")?;
-    need("xz", "install it: package xz-utils")?;
     let tree = work.join("kernel");
     let version = release.strip_suffix("-amd64").unwrap_or(release);
     let packages = [

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::debian::Apt;
 use super::kernel;
-use super::tool::{Unavailable, find, need};
+use super::tool::{Unavailable, find};
 
 /// Raised when what is made, or how, changes; older folders are then left unused.
 const RECIPE: u32 = 2;
@@ -40,13 +40,18 @@ impl Kit {
         }
         fs::create_dir_all(cache).with_context(|| format!("making {}", cache.display()))?;
         let work = Work(cache.join(format!("vm-partial-{}", std::process::id())));
+        let prefix = format!("vm-r{RECIPE}-");
+        let made = newest(cache, &prefix)?;
+        // Before anything is downloaded.
+        if made.is_none() {
+            kernel::check_tools()?;
+        }
         let mut apt = None;
         let qemu = match installed() {
             Some(path) => Qemu::Installed(path),
             None => Qemu::Unpacked(unpacked(cache, &work.0, &mut apt)?),
         };
-        let prefix = format!("vm-r{RECIPE}-");
-        let folder = match newest(cache, &prefix)? {
+        let folder = match made {
             Some(folder) => folder,
             None => make(cache, &prefix, &work.0, &mut apt)?,
         };
@@ -173,9 +178,6 @@ fn unpacked(cache: &Path, work: &Path, apt: &mut Option<Apt>) -> Result<PathBuf>
 fn make(cache: &Path, prefix: &str, work: &Path, apt: &mut Option<Apt>) -> Result<PathBuf> {
     let started = Instant::now();
     eprintln!("vm-test: making the guest's kernel and programs (230 MB to download, once) …");
-    for (program, package) in [("ldd", "libc-bin"), ("tar", "tar")] {
-        need(program, &format!("install it: package {package}"))?;
-    }
     let apt = open(apt, work)?;
     let release = kernel::release(apt)?;
     let kit = work.join("kit");

@@ -70,10 +70,15 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<ExitCode> {
 
 fn test(root: &Path, options: &Options, chosen: &[&Scenario]) -> Result<ExitCode> {
     let started = Instant::now();
+    // What scenarios need is checked here: what they find missing is a failure, never excused.
+    for (program, package) in [
+        ("ldd", "libc-bin"),
+        ("mkfs.ext4", "e2fsprogs"),
+        ("strip", "binutils"),
+    ] {
+        tool::need(program, &format!("install it: package {package}"))?;
+    }
     let kit = Kit::ensure(&crate::setup::cache()?)?;
-    // A failing scenario is a finding; from here on nothing is excused as missing.
-    tool::need("mkfs.ext4", "install it: package e2fsprogs")?;
-    tool::need("strip", "install it: package binutils")?;
     eprintln!("vm-test: {}", kit.describe());
     let mut rig = Rig::new(kit, root, options.programs.clone())?;
     if options.shell {

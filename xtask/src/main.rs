@@ -19,7 +19,8 @@ cargo xtask COMMAND
   vm-test         the camera's devices in a virtual machine: V4L2, GPIO, serial port, power cuts; once 250 MB
                   --only NAME: one scenario (may be repeated), --list: their names, --keep: keep the logs,
                   --shell: boot and run the lines of standard input in the guest,
-                  --program FILE: use this edge-runtime instead of building it,
+                  --program FILE: use this edge-runtime or host-trainer instead of building it,
+                  --material FOLDER: use its m.awr, k.key.pub and data instead of training a tiny model,
                   --if-possible: where something is missing, say so and end well
   help            this text
 ";

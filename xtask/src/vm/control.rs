@@ -94,6 +94,8 @@ impl Control {
         let mut buffer = vec![0; 1 << 16];
         match self.stream.read(&mut buffer) {
             Ok(0) => {
+                // Its sockets close a little before it ends, and how it ended says more.
+                std::thread::sleep(Duration::from_millis(500));
                 alive()?;
                 bail!("QEMU closed the control channel");
             }

@@ -6,16 +6,37 @@ use anyhow::{Context, Result};
 
 use super::boot::Guest;
 
-/// Pixels across and down, 8-bit grey.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FrameSize {
+/// Size and layout of raw frames without padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Format {
     pub(crate) width_px: usize,
     pub(crate) height_px: usize,
+    pub(crate) pixels: Pixels,
 }
 
-impl FrameSize {
+/// What a pixel is, 8 bits a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pixels {
+    Grey,
+    Rgb,
+}
+
+impl Format {
+    /// Of a frame.
     pub(crate) fn bytes(self) -> usize {
-        self.width_px * self.height_px
+        let channels = match self.pixels {
+            Pixels::Grey => 1,
+            Pixels::Rgb => 3,
+        };
+        self.width_px * self.height_px * channels
+    }
+
+    /// V4L2's name of the pixel format.
+    pub(crate) fn code(self) -> &'static str {
+        match self.pixels {
+            Pixels::Grey => "GREY",
+            Pixels::Rgb => "RGB3",
+        }
     }
 }
 
@@ -35,17 +56,22 @@ impl Guest {
         Ok(())
     }
 
-    /// v4l2loopback as /dev/video10: what is written by `vm-feed`, a reader gets, byte for byte.
-    pub(crate) fn load_loopback(&mut self, size: FrameSize) -> Result<()> {
+    /// v4l2loopback as /dev/video10: what `vm-feed` writes, a reader gets, byte for byte. Called again, it changes the
+    /// format; no program may have the device open then. A new reader may first get the frame written last before it
+    /// came, and a loopback that has never been written to is no camera yet.
+    pub(crate) fn load_loopback(&mut self, format: Format) -> Result<()> {
         self.check(
             "[ -c /dev/video10 ] || modprobe v4l2loopback video_nr=10 exclusive_caps=0 max_buffers=8",
         )?;
         self.wait_until("[ -c /dev/video10 ]", Duration::from_secs(10))?;
-        // Otherwise the format is forgotten whenever the last program closes the device.
+        // First forget the format that it had, then keep the new one when the last program closes the device.
+        let control = "v4l2-ctl -d /dev/video10";
         self.check(&format!(
-            "v4l2-ctl -d /dev/video10 -c keep_format=1 && v4l2-ctl -d /dev/video10 \
-             --set-fmt-video-out=width={},height={},pixelformat=GREY",
-            size.width_px, size.height_px
+            "{control} -c keep_format=0 && {control} -c keep_format=1 && {control} \
+             --set-fmt-video-out=width={},height={},pixelformat={}",
+            format.width_px,
+            format.height_px,
+            format.code()
         ))?;
         Ok(())
     }

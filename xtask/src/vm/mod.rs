@@ -14,6 +14,7 @@ mod devices;
 mod image;
 mod kernel;
 mod kit;
+mod material;
 mod modules;
 mod rig;
 mod scenarios;
@@ -27,6 +28,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use self::kit::Kit;
+use self::material::Material;
 use self::rig::{Rig, Scenario};
 use self::tool::Unavailable;
 
@@ -40,6 +42,8 @@ struct Options {
     if_possible: bool,
     /// Used instead of being built.
     programs: Vec<PathBuf>,
+    /// Used instead of being made.
+    material: Option<PathBuf>,
 }
 
 /// Exit codes: 0 all passed, 1 some failed or the rig broke, 2 this machine lacks something (0 with `--if-possible`).
@@ -80,7 +84,8 @@ fn test(root: &Path, options: &Options, chosen: &[&Scenario]) -> Result<ExitCode
     }
     let kit = Kit::ensure(&crate::setup::cache()?)?;
     eprintln!("vm-test: {}", kit.describe());
-    let mut rig = Rig::new(kit, root, options.programs.clone())?;
+    let material = options.material.as_deref().map(Material::open);
+    let mut rig = Rig::new(kit, root, options.programs.clone(), material.transpose()?)?;
     if options.shell {
         return shell(&mut rig);
     }
@@ -133,6 +138,10 @@ fn parse(arguments: &[&str]) -> Result<Options> {
                 None => {
                     bail!("--only needs a scenario's name; `cargo xtask vm-test --list` lists them")
                 }
+            },
+            "--material" => match words.next() {
+                Some(folder) => options.material = Some(std::path::absolute(folder)?),
+                None => bail!("--material needs a folder with m.awr, k.key.pub and data"),
             },
             "--program" => match words.next() {
                 Some(file) => options.programs.push(std::path::absolute(file)?),

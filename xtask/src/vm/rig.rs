@@ -10,7 +10,10 @@ use anyhow::{Context, Result, bail};
 use super::boot::{Boot, Guest, make_disk};
 use super::image::{Content, GuestFile};
 use super::kit::Kit;
+use super::material::Material;
 use super::tool::{need, run_logged};
+
+const FEEDER: &str = "vm-feed";
 
 /// A named test; it fails by returning an error.
 pub(crate) struct Scenario {
@@ -31,10 +34,16 @@ pub(crate) struct Rig {
     /// Programs that need not be built, by their file names.
     given: Vec<PathBuf>,
     programs: Vec<(&'static str, PathBuf)>,
+    material: Option<Material>,
 }
 
 impl Rig {
-    pub(crate) fn new(kit: Kit, root: &Path, given: Vec<PathBuf>) -> Result<Self> {
+    pub(crate) fn new(
+        kit: Kit,
+        root: &Path,
+        given: Vec<PathBuf>,
+        material: Option<Material>,
+    ) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("awr-vm-{}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         Ok(Self {
@@ -46,6 +55,7 @@ impl Rig {
             shared: None,
             given,
             programs: Vec::new(),
+            material,
         })
     }
 
@@ -99,7 +109,7 @@ impl Rig {
 
     /// `vm-feed` as /bin/vm-feed.
     pub(crate) fn feeder(&mut self) -> Result<GuestFile> {
-        let program = self.program("vm-feed", &["--package", "xtask", "--bin", "vm-feed"])?;
+        let program = self.program(FEEDER, &["--package", "xtask", "--bin", FEEDER])?;
         Ok(executable("/bin/vm-feed", program))
     }
 
@@ -110,21 +120,22 @@ impl Rig {
         Ok(executable("/bin/edge-runtime", program))
     }
 
-    /// Builds a program of this workspace, once a run, and returns a copy without debugging information, of which the
-    /// guest would have to hold 50 MB in memory.
+    /// A package, its key and frames, made once a run unless the command line gave some.
+    pub(crate) fn material(&mut self) -> Result<Material> {
+        if let Some(material) = &self.material {
+            return Ok(material.clone());
+        }
+        let trainer = self.built("host-trainer", &["--package", "host-trainer"])?;
+        let material = Material::make(&trainer, &self.folder.join("material"))?;
+        Ok(self.material.insert(material).clone())
+    }
+
+    /// A copy of a program without debugging information, of which the guest would have to hold 50 MB in memory.
     fn program(&mut self, name: &'static str, build: &[&str]) -> Result<PathBuf> {
         if let Some((_, path)) = self.programs.iter().find(|(known, _)| *known == name) {
             return Ok(path.clone());
         }
-        let built = match self.given.iter().find(|file| file.ends_with(name)) {
-            Some(file) => file.clone(),
-            None => {
-                let mut arguments = vec!["build", "--quiet", "--locked"];
-                arguments.extend(build);
-                crate::cargo(&self.root, &arguments)?;
-                crate::target(&self.root).join("debug").join(name)
-            }
-        };
+        let built = self.built(name, build)?;
         let copy = self.folder.join(name);
         let strip = need("strip", "install it: package binutils")?;
         let mut command = Command::new(strip);
@@ -136,6 +147,21 @@ impl Rig {
         )?;
         self.programs.push((name, copy.clone()));
         Ok(copy)
+    }
+
+    /// A program of this workspace, built unless the command line gave it.
+    fn built(&self, name: &str, build: &[&str]) -> Result<PathBuf> {
+        if let Some(file) = self.given.iter().find(|file| file.ends_with(name)) {
+            return Ok(file.clone());
+        }
+        // What the two large programs link against; costs nothing when it is there.
+        if name != FEEDER {
+            crate::setup::run(&self.root, None)?;
+        }
+        let mut arguments = vec!["build", "--quiet", "--locked"];
+        arguments.extend(build);
+        crate::cargo(&self.root, &arguments)?;
+        Ok(crate::target(&self.root).join("debug").join(name))
     }
 
     /// Runs `scenarios`, prints a line for each, and returns how many passed and failed.

@@ -1,5 +1,6 @@
 //! The tests. A new one is a function and a line here.
 
+mod camera;
 mod smoke;
 
 use super::rig::Scenario;
@@ -37,5 +38,9 @@ pub(crate) const ALL: &[Scenario] = &[
     Scenario {
         name: "power-cut",
         run: smoke::power_cut,
+    },
+    Scenario {
+        name: "camera",
+        run: camera::loopback_to_gate,
     },
 ];

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::vm::boot::Boot;
-use crate::vm::devices::FrameSize;
+use crate::vm::boot::{Boot, Guest};
+use crate::vm::devices::{Format, Pixels};
 use crate::vm::rig::{Rig, bytes, host, same};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -53,18 +53,26 @@ pub(crate) fn program(rig: &mut Rig) -> Result<()> {
 
 /// Frames come out of the loopback as they were fed, each once and in order.
 pub(crate) fn loopback(rig: &mut Rig) -> Result<()> {
-    const FRAMES: usize = 40;
-    let size = FrameSize {
-        width_px: 320,
-        height_px: 240,
-    };
-    let guest = rig.shared()?;
-    guest.load_loopback(size)?;
-    let fed: Vec<u8> = (0..FRAMES * size.bytes())
-        .map(|at| (at / size.bytes() * 37 + at % 251) as u8)
+    for (width_px, pixels) in [(320, Pixels::Grey), (64, Pixels::Rgb)] {
+        let format = Format {
+            width_px,
+            height_px: width_px * 3 / 4,
+            pixels,
+        };
+        let what = format.code();
+        feed_and_capture(rig.shared()?, format).context(what)?;
+    }
+    Ok(())
+}
+
+fn feed_and_capture(guest: &mut Guest, format: Format) -> Result<()> {
+    const FRAMES: usize = 20;
+    guest.load_loopback(format)?;
+    let frame = format.bytes();
+    let fed: Vec<u8> = (0..FRAMES * frame)
+        .map(|at| (at / frame * 37 + at % 251) as u8)
         .collect();
     guest.write("/tmp/fed.raw", &fed)?;
-    let frame = size.bytes();
     // The device tells a reader's format only once it has been written to; and a new reader first gets the frame that
     // was written last before it came.
     guest.check(&format!(

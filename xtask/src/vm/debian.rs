@@ -66,7 +66,7 @@ impl Apt {
             .map(str::to_owned)
             .collect();
         if names.is_empty() {
-            bail!(self.not_offered(package));
+            bail!(self.not_offered(package, &output.stderr));
         }
         Ok(names)
     }
@@ -86,7 +86,7 @@ impl Apt {
             .output()
             .context("running apt-get --simulate")?;
         if !output.status.success() {
-            bail!(self.not_offered(&packages.join(" ")));
+            bail!(self.not_offered(&packages.join(" "), &output.stderr));
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let names = text
@@ -142,9 +142,12 @@ impl Apt {
         command
     }
 
-    fn not_offered(&self, what: &str) -> Unavailable {
-        let why = self.complaint.as_deref().unwrap_or(
-            "the sources in the host's apt configuration have no such package; Debian 12 has",
+    fn not_offered(&self, what: &str, said: &[u8]) -> Unavailable {
+        // That lists could not be fetched explains more than that the package is not in them.
+        let said = String::from_utf8_lossy(said);
+        let error = said.lines().find(|line| line.starts_with("E:"));
+        let why = self.complaint.as_deref().or(error).unwrap_or(
+            "the sources in the host's apt configuration have no such package; Debian 12's have",
         );
         Unavailable(format!("apt cannot offer {what}: {why}"))
     }

@@ -4,9 +4,10 @@
 //! lines, a serial port, a network and a disk, and can lose power at any instant. Nothing is installed on the host, no
 //! root and no hardware virtualisation is needed.
 //!
-//! `kit` (cached: `debian`, `kernel`, `modules`) → `image` (`cpio`) → `boot` (`control`) → `rig` → `scenarios`.
+//! `kit` (cached: `debian`, `kernel`, `modules`) → `image` (`cpio`) → `boot` (`control`) → `rig` → `camera`, `station` → `scenarios`.
 
 mod boot;
+mod camera;
 mod control;
 mod cpio;
 mod debian;
@@ -18,6 +19,7 @@ mod material;
 mod modules;
 mod rig;
 mod scenarios;
+mod station;
 mod tool;
 
 use std::io::Write;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::boot::{Boot, Guest, make_disk};
+use super::camera::Pictures;
 use super::image::{Content, GuestFile};
 use super::kit::Kit;
 use super::material::Material;
@@ -35,6 +36,8 @@ pub(crate) struct Rig {
     given: Vec<PathBuf>,
     programs: Vec<(&'static str, PathBuf)>,
     material: Option<Material>,
+    /// Made from the material when first asked for.
+    pub(super) pictures: Option<Pictures>,
 }
 
 impl Rig {
@@ -56,6 +59,7 @@ impl Rig {
             given,
             programs: Vec::new(),
             material,
+            pictures: None,
         })
     }
 
@@ -115,9 +119,12 @@ impl Rig {
 
     /// The camera's program as /bin/edge-runtime.
     pub(crate) fn edge_runtime(&mut self) -> Result<GuestFile> {
-        let build = ["--package", "edge-runtime", "--features", "camera"];
-        let program = self.program("edge-runtime", &build)?;
-        Ok(executable("/bin/edge-runtime", program))
+        Ok(executable("/bin/edge-runtime", self.camera_program()?))
+    }
+
+    /// The camera's program on the host.
+    pub(crate) fn camera_program(&mut self) -> Result<PathBuf> {
+        self.program("edge-runtime", &["--package", "edge-runtime"])
     }
 
     /// A package, its key and frames, made once a run unless the command line gave some.

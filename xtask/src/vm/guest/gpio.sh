@@ -3,6 +3,7 @@
 #   gpio make LINES      a chip of so many; prints its name, such as gpiochip0
 #   gpio level LINE      0 or 1: what an output drives, or what an input is pulled to
 #   gpio pull LINE up|down   moves an input; a program that waits for edges sees one
+#   gpio watch LINE      prints its level, and each new one
 set -e
 config=/sys/kernel/config
 rig=$config/gpio-sim/rig
@@ -19,6 +20,15 @@ make)
 	cat $rig/bank/chip_name
 	;;
 level) cat "$(lines "$2")/value" ;;
+watch)
+	file=$(lines "$2")/value
+	last=
+	while read -r level <"$file"; do
+		[ "$level" = "$last" ] || echo "$level"
+		last=$level
+		usleep 10000
+	done
+	;;
 pull) echo "pull-$3" >"$(lines "$2")/pull" ;;
-*) echo "gpio: make LINES | level LINE | pull LINE up|down" >&2 && exit 2 ;;
+*) echo "gpio: make LINES | level LINE | watch LINE | pull LINE up|down" >&2 && exit 2 ;;
 esac

@@ -1,6 +1,6 @@
 //! The tests. A new one is a function and a line here.
 
-mod camera;
+mod inspect;
 mod smoke;
 
 use super::rig::Scenario;
@@ -40,7 +40,11 @@ pub(crate) const ALL: &[Scenario] = &[
         run: smoke::power_cut,
     },
     Scenario {
-        name: "camera",
-        run: camera::loopback_to_gate,
+        name: "reject",
+        run: inspect::reject,
+    },
+    Scenario {
+        name: "triggered",
+        run: inspect::triggered,
     },
 ];

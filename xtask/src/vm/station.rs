@@ -41,9 +41,14 @@ impl Ledger {
 
     /// Parts in order.
     pub(crate) fn parts(&self) -> Vec<&PartReport> {
-        let bodies = self.records.values().map(|record| &record.body);
-        bodies
-            .filter_map(|body| match body {
+        self.parts_after(0)
+    }
+
+    /// Parts behind the record of this number, in order.
+    pub(crate) fn parts_after(&self, sequence: u64) -> Vec<&PartReport> {
+        let records = self.records.range(sequence + 1..);
+        records
+            .filter_map(|(_, record)| match &record.body {
                 Body::Part(part) => Some(part),
                 Body::Event(_) => None,
             })

@@ -1,5 +1,6 @@
 //! The tests. A new one is a function and a line here.
 
+mod capture;
 mod inspect;
 mod smoke;
 
@@ -40,11 +41,19 @@ pub(crate) const ALL: &[Scenario] = &[
         run: smoke::power_cut,
     },
     Scenario {
+        name: "recording",
+        run: capture::recording,
+    },
+    Scenario {
         name: "reject",
         run: inspect::reject,
     },
     Scenario {
         name: "triggered",
         run: inspect::triggered,
+    },
+    Scenario {
+        name: "camera-faults",
+        run: capture::faults,
     },
 ];

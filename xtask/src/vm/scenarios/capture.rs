@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use proto::report::{Event, Fault, Outcome};
 
 use super::inspect::wait_for_metric;
-use crate::vm::camera::{Camera, PATIENCE};
+use crate::vm::camera::{Camera, PATIENCE, vivid_capture};
 use crate::vm::rig::{Rig, same};
 use crate::vm::station::{Ledger, Station};
 
@@ -31,11 +31,7 @@ enum Told {
 pub(crate) fn faults(rig: &mut Rig) -> Result<()> {
     let mut camera = Camera::boot(rig)?;
     camera.guest.load_vivid()?;
-    camera.configure(
-        1e6,
-        "[capture]\nkind = \"v4l2\"\ndevice = \"/dev/video0\"\nformat = \"GREY\"\nwidth_px = 320\nheight_px = 180\n\
-         fps = 5.0\ntimeout_ms = 3000\n[report]\nheat_map = \"none\"\nthumbnail = \"none\"\n",
-    )?;
+    camera.configure(1e6, &vivid_capture(5.0, "none"))?;
     camera.explain(|camera| {
         camera.start()?;
         let mut ledger = Ledger::default();

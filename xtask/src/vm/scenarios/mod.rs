@@ -1,6 +1,7 @@
 //! The tests. A new one is a function and a line here.
 
 mod capture;
+mod delivery;
 mod inspect;
 mod smoke;
 
@@ -55,5 +56,13 @@ pub(crate) const ALL: &[Scenario] = &[
     Scenario {
         name: "camera-faults",
         run: capture::faults,
+    },
+    Scenario {
+        name: "links",
+        run: delivery::links,
+    },
+    Scenario {
+        name: "cuts",
+        run: delivery::cuts,
     },
 ];

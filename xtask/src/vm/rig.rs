@@ -182,7 +182,7 @@ impl Rig {
             match result {
                 Ok(()) => {
                     passed += 1;
-                    println!("ok  {} ({seconds:.1} s)", scenario.name);
+                    println!("ok {} ({seconds:.1} s)", scenario.name);
                 }
                 Err(error) => {
                     failed += 1;

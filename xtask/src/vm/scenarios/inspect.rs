@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use proto::report::{Fault, GateAction, Outcome};
+use proto::report::{Event, Fault, GateAction, Outcome};
 
-use crate::vm::camera::{Camera, PATIENCE};
+use crate::vm::camera::{Camera, PATIENCE, vivid_capture};
 use crate::vm::rig::Rig;
 use crate::vm::station::{Ledger, Station};
 
 const LINES: u32 = 16;
 const GATE: u32 = 2;
 const TRIGGER: u32 = 3;
+const READY: u32 = 4;
+const FAULT: u32 = 5;
 /// Long enough to be seen from outside an emulated guest.
 const PULSE_MS: u64 = 700;
 
@@ -92,12 +94,18 @@ impl<'a> Line<'a> {
 fn gate() -> String {
     format!(
         "[gate]\noutput = {{ chip = \"/dev/gpiochip0\", line = {GATE} }}\npulse_ms = {PULSE_MS}\n\
-         on_fault = \"reject\"\n[report]\nheat_map = \"none\"\nthumbnail = \"none\"\n"
+         on_fault = \"reject\"\n"
+    )
+}
+
+fn trigger() -> String {
+    format!(
+        "[trigger]\nkind = \"gpio\"\nchip = \"/dev/gpiochip0\"\nline = {TRIGGER}\nframe_within_ms = 1500\n"
     )
 }
 
 fn loopback() -> &'static str {
-    "[capture]\nkind = \"v4l2\"\ndevice = \"/dev/video10\"\nformat = \"GREY\"\ntimeout_ms = 60000\n"
+    "[capture]\nkind = \"v4l2\"\ndevice = \"/dev/video10\"\nformat = \"GREY\"\ntimeout_ms = 20000\n"
 }
 
 /// Good frames never move the gate, bad ones do, each once.
@@ -133,10 +141,7 @@ pub(crate) fn triggered(rig: &mut Rig) -> Result<()> {
     camera.guest.make_gpio(LINES)?;
     camera.load_loopback()?;
     let threshold = camera.pictures.threshold;
-    let trigger = format!(
-        "[trigger]\nkind = \"gpio\"\nchip = \"/dev/gpiochip0\"\nline = {TRIGGER}\nframe_within_ms = 1500\n"
-    );
-    camera.configure(threshold, &format!("{}{}{trigger}", loopback(), gate()))?;
+    camera.configure(threshold, &format!("{}{}{}", loopback(), gate(), trigger()))?;
     camera.explain(|camera| {
         let mut line = Line::start(camera)?;
         let unassigned = "awr_drops_total{place=\"unassigned\"}";
@@ -160,6 +165,97 @@ pub(crate) fn triggered(rig: &mut Rig) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// While no frames come nothing passes unseen, whoever looks can tell, and it ends by itself when frames come again.
+pub(crate) fn outage(rig: &mut Rig) -> Result<()> {
+    let mut camera = Camera::boot(rig)?;
+    camera.guest.make_gpio(LINES)?;
+    camera.guest.load_vivid()?;
+    let signals = format!(
+        "[signals]\nready = {{ chip = \"/dev/gpiochip0\", line = {READY} }}\n\
+         fault = {{ chip = \"/dev/gpiochip0\", line = {FAULT} }}\n"
+    );
+    let capture = vivid_capture(5.0, "none");
+    camera.configure(1e6, &format!("{capture}{}{}{signals}", gate(), trigger()))?;
+    camera.explain(|camera| {
+        camera.start()?;
+        let mut ledger = Ledger::default();
+        let mut station = camera.station("line", &ledger)?;
+        for round in 1..=2 {
+            wait_for(camera, true).with_context(|| format!("round {round}"))?;
+            part(camera, &mut station, &mut ledger, Outcome::Ok)?;
+            let before = ledger.last();
+            camera
+                .guest
+                .vivid_fault("percentage_of_dropped_buffers", 100)?;
+            wait_for(camera, false).with_context(|| format!("round {round}"))?;
+            part(
+                camera,
+                &mut station,
+                &mut ledger,
+                Outcome::Fault(Fault::NoFrame),
+            )?;
+            camera
+                .guest
+                .vivid_fault("percentage_of_dropped_buffers", 0)?;
+            station.receive_until(&mut ledger, "word of the end", PATIENCE, |ledger| {
+                let events = ledger.events_after(before);
+                let resumed = events.last();
+                matches!(events.first(), Some(Event::CaptureLost { .. }))
+                    && matches!(resumed, Some(Event::CaptureResumed { .. }))
+            })?;
+        }
+        wait_for(camera, true)
+    })
+}
+
+/// Waits until gate, ready, fault and /health say that frames come, or that none do.
+fn wait_for(camera: &mut Camera, capturing: bool) -> Result<()> {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let lines = [GATE, READY, FAULT].map(|line| camera.guest.gpio_level(line));
+        let [gate, ready, fault] = lines;
+        let found = (gate?, ready?, fault?);
+        let healthy = camera.http("/health")?.starts_with("HTTP/1.1 200");
+        if found == (!capturing, capturing, !capturing) && healthy == capturing {
+            return Ok(());
+        }
+        if std::time::Instant::now() > deadline {
+            bail!(
+                "capturing should be {capturing}, but gate, ready and fault are {found:?} and healthy is {healthy}"
+            );
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A part passes the trigger and is reported so.
+fn part(
+    camera: &mut Camera,
+    station: &mut Station,
+    ledger: &mut Ledger,
+    outcome: Outcome,
+) -> Result<()> {
+    let before = ledger.last();
+    camera.guest.gpio_pull(TRIGGER, true)?;
+    camera.guest.gpio_pull(TRIGGER, false)?;
+    station.receive_until(ledger, "a part's report", PATIENCE, |ledger| {
+        !ledger.parts_after(before).is_empty()
+    })?;
+    let found: Vec<_> = ledger
+        .parts_after(before)
+        .iter()
+        .map(|part| (part.outcome, part.action))
+        .collect();
+    let action = match outcome {
+        Outcome::Ok => GateAction::Pass,
+        _ => GateAction::Reject,
+    };
+    if found != [(outcome, action)] {
+        bail!("one trigger became {found:?} instead of {outcome:?} {action:?}");
+    }
+    Ok(())
 }
 
 /// Waits until a counter has reached a value.

@@ -54,6 +54,10 @@ pub(crate) const ALL: &[Scenario] = &[
         run: inspect::triggered,
     },
     Scenario {
+        name: "outage",
+        run: inspect::outage,
+    },
+    Scenario {
         name: "camera-faults",
         run: capture::faults,
     },

@@ -184,8 +184,8 @@ pub(crate) fn check_boot(hello: &CameraHello, before: u32) -> Result<u32> {
     Ok(hello.boot)
 }
 
-/// A good image of the material's in grey, and the same with a drawn defect. The model may hardly be trained: the one
-/// that it scores lower counts as good.
+/// A good image of the material's in grey, the same with a drawn defect, and two that are nothing but defect. The model
+/// may hardly be trained: what it scores lowest counts as good, and what it scores highest as bad.
 fn pictures(rig: &mut Rig) -> Result<Pictures> {
     if let Some(pictures) = rig.pictures.clone() {
         return Ok(pictures);
@@ -203,25 +203,30 @@ fn pictures(rig: &mut Rig) -> Result<Pictures> {
         ..image.format
     };
     let drawn = draw_defect(&plain, format);
-    let score = |name: &str, frame: &[u8], rig: &mut Rig| -> Result<f32> {
-        let path = rig.folder().join(name);
-        write_png(&path, frame, format)?;
-        score(&rig.camera_program()?, &material.package(), &path)
-    };
-    let (plain_score, drawn_score) = (
-        score("plain.png", &plain, rig)?,
-        score("drawn.png", &drawn, rig)?,
-    );
-    let (good, bad, low, high) = if plain_score < drawn_score {
-        (plain, drawn, plain_score, drawn_score)
-    } else {
-        (drawn, plain, drawn_score, plain_score)
+    let black = vec![0; plain.len()];
+    let stripes = (0..plain.len())
+        .map(|at| {
+            if at % format.width_px % 16 < 8 {
+                0
+            } else {
+                255
+            }
+        })
+        .collect();
+    let program = rig.camera_program()?;
+    let mut scored = Vec::new();
+    for frame in [plain, drawn, black, stripes] {
+        let path = rig.folder().join("candidate.png");
+        write_png(&path, &frame, format)?;
+        scored.push((score(&program, &material.package(), &path)?, frame));
+    }
+    scored.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let (Some((high, bad)), Some((low, good))) = (scored.pop(), scored.into_iter().next()) else {
+        bail!("no pictures were scored");
     };
     // The guest's arithmetic may round otherwise.
     if high < low * 1.05 {
-        bail!(
-            "the model scores a good image {low} and a bad one {high}: too close to be told apart"
-        );
+        bail!("the model scores all pictures between {low} and {high}: too close to be told apart");
     }
     write_png(&rig.folder().join("good.png"), &good, format)?;
     write_png(&rig.folder().join("bad.png"), &bad, format)?;

@@ -12,9 +12,10 @@ use proto::message::CameraHello;
 
 use super::boot::{Boot, Guest};
 use super::devices::{Format, Pixels};
+use super::ledger::Ledger;
 use super::material::raw_frame;
 use super::rig::{Rig, bytes, host};
-use super::station::{Ledger, Station};
+use super::station::Station;
 
 /// For whatever an emulated guest does.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -115,13 +116,6 @@ impl Camera {
         self.guest.check(
             "kill -KILL $(cat /run/camera.pid); while kill -0 $(cat /run/camera.pid) 2>/dev/null; do usleep 5000; done",
         )?;
-        Ok(())
-    }
-
-    /// Ends it and forgets all that it kept.
-    pub(crate) fn forget(&mut self) -> Result<()> {
-        self.kill()?;
-        self.guest.check("rm -rf /state/camera")?;
         Ok(())
     }
 

@@ -15,6 +15,7 @@ mod devices;
 mod image;
 mod kernel;
 mod kit;
+mod ledger;
 mod material;
 mod modules;
 mod rig;

@@ -1,7 +1,6 @@
 //! A station as small as it can be: says hello, takes records, acknowledges, and is strict about what the protocol
 //! promises. Over TCP or the guest's serial port.
 
-use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -11,81 +10,14 @@ use anyhow::{Context, Result, bail};
 use proto::accumulator::{Accumulator, Fed};
 use proto::frame::{MAX_STUFFED_BYTES, encode};
 use proto::message::{CameraHello, FromCamera, Message, Start, StationHello, ToCamera};
-use proto::report::{Body, Event, PartReport, Record};
 use proto::version::{MAGIC, SCHEMA_HASH, VERSION};
+
+use super::ledger::Ledger;
 
 /// From connecting to the camera's hello: an emulated camera that has just started is slow.
 const HELLO: Duration = Duration::from_secs(20);
 /// The camera closes a link that is silent for long.
 const ALIVE: Duration = Duration::from_secs(3);
-
-/// All that a station ever received, across links and restarts of the camera.
-#[derive(Debug, Default)]
-pub(crate) struct Ledger {
-    records: BTreeMap<u64, Record>,
-    /// The highest number that was acknowledged, heard by the camera or not.
-    acknowledged: u64,
-    /// Records that came again, as they may.
-    pub(crate) repeated: usize,
-}
-
-impl Ledger {
-    /// The highest number received.
-    pub(crate) fn last(&self) -> u64 {
-        self.records.keys().next_back().copied().unwrap_or(0)
-    }
-
-    pub(crate) fn records(&self) -> &BTreeMap<u64, Record> {
-        &self.records
-    }
-
-    /// Parts in order.
-    pub(crate) fn parts(&self) -> Vec<&PartReport> {
-        self.parts_after(0)
-    }
-
-    /// Parts behind the record of this number, in order.
-    pub(crate) fn parts_after(&self, sequence: u64) -> Vec<&PartReport> {
-        let records = self.records.range(sequence + 1..);
-        records
-            .filter_map(|(_, record)| match &record.body {
-                Body::Part(part) => Some(part),
-                Body::Event(_) => None,
-            })
-            .collect()
-    }
-
-    /// Events behind the record of this number, in order.
-    pub(crate) fn events_after(&self, sequence: u64) -> Vec<&Event> {
-        let records = self.records.range(sequence + 1..);
-        records
-            .filter_map(|(_, record)| match &record.body {
-                Body::Event(event) => Some(event),
-                Body::Part(_) => None,
-            })
-            .collect()
-    }
-
-    /// Same number, same record, for ever.
-    fn take(&mut self, sequence: u64, record: Record) -> Result<()> {
-        match self.records.get(&sequence) {
-            None => {
-                self.records.insert(sequence, record);
-            }
-            Some(before) if *before == record => self.repeated += 1,
-            Some(before) => bail!("record {sequence} was {before:?} and came again as {record:?}"),
-        }
-        Ok(())
-    }
-
-    /// Numbers are consecutive from the first of all.
-    pub(crate) fn check_complete(&self) -> Result<()> {
-        match (1..).zip(self.records.keys()).find(|(n, key)| n != *key) {
-            Some((missing, _)) => bail!("record {missing} never came"),
-            None => Ok(()),
-        }
-    }
-}
 
 /// One session.
 pub(crate) struct Station {
@@ -225,11 +157,11 @@ impl Station {
         let deadline = Instant::now() + limit;
         while !enough(ledger) {
             if Instant::now() > deadline {
-                let tail: Vec<_> = ledger.records.values().rev().take(3).collect();
+                let tail: Vec<_> = ledger.records().values().rev().take(3).collect();
                 bail!(
                     "waited {} s in vain for {what}; {} records, the last: {}",
                     limit.as_secs(),
-                    ledger.records.len(),
+                    ledger.records().len(),
                     short(&format!("{tail:?}"))
                 );
             }
@@ -277,4 +209,89 @@ impl Station {
 /// Pictures in a record would fill the screen.
 fn short(text: &str) -> String {
     text.chars().take(600).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::JoinHandle;
+
+    use proto::report::{Body, Event, Record};
+
+    use super::*;
+
+    fn record(part_ms: u64) -> Record {
+        Record {
+            unix_ms: part_ms,
+            boot: 1,
+            body: Body::Event(Event::Stopping),
+        }
+    }
+
+    /// A camera that answers the hello with `next` and these records, and then closes.
+    fn camera(next: u64, records: &[(u64, u64)]) -> (UnixStream, JoinHandle<()>) {
+        let (station, mut camera) = UnixStream::pair().unwrap();
+        let hello = FromCamera::Hello(CameraHello {
+            magic: MAGIC,
+            version: VERSION,
+            schema_hash: SCHEMA_HASH,
+            camera: "fake".to_owned(),
+            program: String::new(),
+            model_id: [0; 8],
+            model: String::new(),
+            boot: 1,
+            oldest: 1,
+            next,
+        });
+        let mut messages = vec![hello];
+        messages.extend(records.iter().map(|(sequence, ms)| FromCamera::Record {
+            sequence: *sequence,
+            record: record(*ms),
+        }));
+        let speaks = std::thread::spawn(move || {
+            camera.read_exact(&mut [0; 10]).unwrap();
+            for message in messages {
+                camera.write_all(&encode(&message.encode()).unwrap()).ok();
+            }
+            camera.shutdown(std::net::Shutdown::Write).unwrap();
+            camera.read_to_end(&mut Vec::new()).ok();
+        });
+        (station, speaks)
+    }
+
+    /// What the station thinks of it: the error in words, or that the link closed.
+    fn verdict(ledger: &mut Ledger, next: u64, records: &[(u64, u64)]) -> String {
+        let (stream, speaks) = camera(next, records);
+        let found = Station::serial(stream, "test", ledger)
+            .and_then(|mut station| station.receive_until(ledger, "the end", HELLO, |_| false));
+        speaks.join().unwrap();
+        format!("{:#}", found.unwrap_err())
+    }
+
+    #[test]
+    fn what_comes_again_must_be_what_it_was() {
+        let mut ledger = Ledger::default();
+        let closed = "the camera closed the link";
+        assert_eq!(verdict(&mut ledger, 3, &[(1, 10), (2, 20)]), closed);
+        assert_eq!(
+            verdict(&mut ledger, 4, &[(1, 10), (2, 20), (3, 30)]),
+            closed
+        );
+        assert_eq!((ledger.last(), ledger.repeated), (3, 2));
+        let changed = verdict(&mut ledger, 5, &[(1, 10), (2, 21)]);
+        assert!(changed.contains("record 2 was"), "{changed}");
+    }
+
+    #[test]
+    fn holes_and_forgotten_records_are_noticed() {
+        let mut ledger = Ledger::default();
+        let hole = verdict(&mut ledger, 9, &[(1, 10), (3, 30)]);
+        assert!(hole.contains("record 3 came instead of 2"), "{hole}");
+        // Nothing was acknowledged, so nothing may be left out.
+        let late = verdict(&mut ledger, 9, &[(2, 20)]);
+        assert!(late.contains("delivery began at 2"), "{late}");
+        ledger.take(3, record(30)).unwrap();
+        assert!(ledger.check_complete().is_err());
+        let forgotten = verdict(&mut ledger, 3, &[]);
+        assert!(forgotten.contains("3 was received before"), "{forgotten}");
+    }
 }

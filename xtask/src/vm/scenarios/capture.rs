@@ -7,8 +7,9 @@ use proto::report::{Event, Fault, Outcome};
 
 use super::inspect::wait_for_metric;
 use crate::vm::camera::{Camera, PATIENCE, vivid_capture};
+use crate::vm::ledger::Ledger;
 use crate::vm::rig::{Rig, same};
-use crate::vm::station::{Ledger, Station};
+use crate::vm::station::Station;
 
 /// What vivid can be asked to do wrong, and what must be told of it.
 const FAULTS: [(&str, Told); 4] = [

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::vm::boot::Boot;
 use crate::vm::camera::{Camera, PATIENCE, Pictures, boot_with, check_boot, vivid_capture};
+use crate::vm::ledger::Ledger;
 use crate::vm::rig::Rig;
-use crate::vm::station::{Ledger, Station};
+use crate::vm::station::Station;
 
 /// Power cuts, and kills of the program, each at a moment of its own.
 const POWER_CUTS: usize = 6;

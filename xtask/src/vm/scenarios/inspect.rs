@@ -6,8 +6,9 @@ use anyhow::{Context, Result, bail};
 use proto::report::{Event, Fault, GateAction, Outcome};
 
 use crate::vm::camera::{Camera, PATIENCE, vivid_capture};
+use crate::vm::ledger::Ledger;
 use crate::vm::rig::Rig;
-use crate::vm::station::{Ledger, Station};
+use crate::vm::station::Station;
 
 const LINES: u32 = 16;
 const GATE: u32 = 2;

@@ -1,6 +1,7 @@
 //! `cargo xtask COMMAND`: what a person or CI runs in this repository.
 
 mod setup;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -15,12 +16,18 @@ cargo xtask COMMAND
   test            everything the project tests, set-up included
   setup [--cuda]  fetch libtorch and libclang (demo and test do it by themselves)
                   --cuda: the full set for NVIDIA GPUs, 4.5 GB
+  vm-test         the camera's devices in a virtual machine: V4L2, GPIO, serial port, power cuts; once 250 MB
+                  --only NAME: one scenario (may be repeated), --list: their names, --keep: keep the logs,
+                  --shell: boot and run the lines of standard input in the guest,
+                  --program FILE: use this edge-runtime or host-trainer instead of building it,
+                  --material FOLDER: use its m.awr, k.key.pub and data instead of training a tiny model,
+                  --if-possible: where something is missing, say so and end well
   help            this text
 ";
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -28,7 +35,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
+fn run() -> Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("xtask has no parent folder")?
@@ -41,6 +48,7 @@ fn run() -> Result<()> {
         ["setup", "--cpu"] => setup::run(&root, Some(setup::Torch::Cpu)),
         ["demo"] => demo(&root),
         ["test"] => test(&root),
+        ["vm-test", options @ ..] => return vm::run(&root, options),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())
@@ -49,7 +57,8 @@ fn run() -> Result<()> {
             "unknown command `{}`; `cargo xtask help` lists them",
             other.join(" ")
         ),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn test(root: &Path) -> Result<()> {
@@ -74,9 +83,7 @@ fn demo(root: &Path) -> Result<()> {
     let started = Instant::now();
     setup::run(root, None)?;
     cargo(root, &["build", "--locked", "--package", "host-trainer"])?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let trainer = target.join("debug").join("host-trainer");
+    let trainer = target(root).join("debug").join("host-trainer");
     let demo = root.join("demo");
     if demo.exists() {
         std::fs::remove_dir_all(&demo).with_context(|| format!("removing {}", demo.display()))?;
@@ -139,6 +146,11 @@ fn demo(root: &Path) -> Result<()> {
         trained.elapsed().as_secs_f64()
     );
     Ok(())
+}
+
+/// Where cargo puts what it builds.
+fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |own| root.join(own))
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {

@@ -262,7 +262,7 @@ fn pip_install(site: &Path, arguments: &[String], what: &str) -> Result<()> {
 }
 
 /// Shared by all clones: libtorch is too large to have once a clone.
-fn cache() -> Result<PathBuf> {
+pub(crate) fn cache() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME") {
         Some(folder) => PathBuf::from(folder),
         None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),

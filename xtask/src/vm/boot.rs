@@ -1,0 +1,299 @@
+//! A running guest: QEMU started, talked to, and killed. Everything waits for a limited time, and no QEMU outlives its
+//! `Guest`.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::control::{Control, Output};
+use super::image::{self, GuestFile};
+use super::kit::Kit;
+use super::tool::{last_words, need, run_logged};
+
+/// From QEMU's start to the first answer; measured: 3 to 7 s on two shared cores.
+const BOOT: Duration = Duration::from_secs(120);
+/// For a command that says nothing else.
+const COMMAND: Duration = Duration::from_secs(60);
+
+/// What a guest is booted with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Boot {
+    /// Added to the guest's root file system, which is in memory and new at every boot.
+    pub(crate) files: Vec<GuestFile>,
+    /// Mounted at /state; see `make_disk`.
+    pub(crate) disk: Option<PathBuf>,
+    /// Ports of the guest that the host reaches, at `Guest::address`.
+    pub(crate) ports: Vec<u16>,
+}
+
+/// A guest that has answered. Dropping it is a power cut.
+pub(crate) struct Guest {
+    qemu: Qemu,
+    control: Control,
+    /// (in the guest, here)
+    ports: Vec<(u16, u16)>,
+    /// How long it took to answer.
+    pub(crate) boot_time: Duration,
+}
+
+impl Guest {
+    /// Boots with its sockets, logs and image in `folder`.
+    pub(crate) fn start(kit: &Kit, folder: &Path, boot: &Boot) -> Result<Self> {
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        image::write(kit, &boot.files, &folder.join("root.cpio"))?;
+        let mut ports = Vec::new();
+        for port in &boot.ports {
+            ports.push((*port, free_port()?));
+        }
+        let started = Instant::now();
+        let mut qemu = Qemu::spawn(kit, folder, boot, &ports)?;
+        let stream = qemu.connect("control.sock")?;
+        let mut control = Control::new(stream)?;
+        // What is sent before the guest listens waits in the socket.
+        let hello = control.run("true", &[], BOOT, &mut || qemu.alive());
+        hello.with_context(|| {
+            format!(
+                "booting a guest; see {}",
+                folder.join("console.log").display()
+            )
+        })?;
+        Ok(Self {
+            qemu,
+            control,
+            ports,
+            boot_time: started.elapsed(),
+        })
+    }
+
+    /// Runs a shell command, whatever its exit code.
+    pub(crate) fn run(&mut self, command: &str) -> Result<Output> {
+        self.run_with(command, &[], COMMAND)
+    }
+
+    /// The same with standard input and a limit, after which the command is killed.
+    pub(crate) fn run_with(
+        &mut self,
+        command: &str,
+        input: &[u8],
+        limit: Duration,
+    ) -> Result<Output> {
+        let qemu = &mut self.qemu;
+        self.control
+            .run(command, input, limit, &mut || qemu.alive())
+            .with_context(|| format!("running `{command}` in the guest"))
+    }
+
+    /// Runs a command that has to succeed and returns what it printed.
+    pub(crate) fn check(&mut self, command: &str) -> Result<Output> {
+        let output = self.run(command)?;
+        if output.status != 0 {
+            let why = String::from_utf8_lossy(&output.stderr);
+            bail!(
+                "`{command}` in the guest ended with {}: {}",
+                output.status,
+                why.trim()
+            );
+        }
+        Ok(output)
+    }
+
+    /// Leaves a program running in the guest: `log` gets what it says, and /run/NAME.pid holds its process number.
+    pub(crate) fn background(&mut self, name: &str, command: &str, log: &str) -> Result<()> {
+        self.check(&format!(
+            "rm -f /run/{name}.pid
+             setsid sh -c 'echo $$ >/run/{name}.pid; exec {command}' >{log} 2>&1 </dev/null &
+             until [ -s /run/{name}.pid ]; do sleep 0.05; done"
+        ))?;
+        Ok(())
+    }
+
+    /// A file of the guest's.
+    pub(crate) fn read(&mut self, path: &str) -> Result<Vec<u8>> {
+        Ok(self.check(&format!("cat '{path}'"))?.stdout)
+    }
+
+    /// Writes a file in the guest.
+    pub(crate) fn write(&mut self, path: &str, bytes: &[u8]) -> Result<()> {
+        let output = self.run_with(&format!("cat >'{path}'"), bytes, COMMAND)?;
+        if output.status != 0 {
+            bail!("{path} in the guest cannot be written");
+        }
+        Ok(())
+    }
+
+    /// Runs `command` until it succeeds, for at most `limit`.
+    pub(crate) fn wait_until(&mut self, command: &str, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while self.run(command)?.status != 0 {
+            if Instant::now() > deadline {
+                bail!("`{command}` did not come true within {} s", limit.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    /// Where a port of the guest's is reached, if the boot asked for it. A connection is accepted at once, and closed if
+    /// nobody listens in the guest.
+    pub(crate) fn address(&self, port: u16) -> Result<SocketAddr> {
+        let found = self.ports.iter().find(|(guest, _)| *guest == port);
+        let (_, here) = found.with_context(|| format!("the boot did not ask for port {port}"))?;
+        Ok(([127, 0, 0, 1], *here).into())
+    }
+
+    /// The other end of /dev/ttyS1. One at a time; what the guest writes while nobody is connected is lost.
+    pub(crate) fn serial(&mut self) -> Result<UnixStream> {
+        self.qemu.connect("serial.sock")
+    }
+
+    /// Pulls or plugs the network cable.
+    pub(crate) fn cable(&mut self, plugged: bool) -> Result<()> {
+        let state = if plugged { "on" } else { "off" };
+        self.qemu.monitor(&format!("set_link net {state}"))
+    }
+
+    /// A power cut: QEMU gets SIGKILL. The disk keeps what the guest's kernel had written to it.
+    pub(crate) fn kill(self) {
+        drop(self);
+    }
+}
+
+/// The process, killed when dropped.
+struct Qemu {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Qemu {
+    fn spawn(kit: &Kit, folder: &Path, boot: &Boot, ports: &[(u16, u16)]) -> Result<Self> {
+        let mut command = kit.qemu();
+        let mut net = "user,id=net,restrict=on".to_owned();
+        for (guest, here) in ports {
+            net.push_str(&format!(",hostfwd=tcp:127.0.0.1:{here}-10.0.2.15:{guest}"));
+        }
+        command
+            // Socket names are relative to it: absolute ones can exceed what the system allows.
+            .current_dir(folder)
+            .args(["-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max"])
+            .args(["-m", "1G", "-smp", "2", "-nodefaults", "-no-user-config"])
+            .args(["-display", "none", "-no-reboot"])
+            .arg("-kernel")
+            .arg(kit.kernel())
+            .args(["-initrd", "root.cpio", "-append"])
+            // A guest that nobody attacks; a panic ends QEMU instead of hanging.
+            .arg("console=ttyS0 loglevel=5 panic=-1 mitigations=off nokaslr")
+            .args(["-serial", "file:console.log"])
+            .args(["-serial", "unix:serial.sock,server=on,wait=off"])
+            .args(["-monitor", "unix:monitor.sock,server=on,wait=off"])
+            .args(["-device", "virtio-serial-pci"])
+            .args([
+                "-chardev",
+                "socket,id=control,path=control.sock,server=on,wait=off",
+            ])
+            .args(["-device", "virtserialport,chardev=control,name=control"])
+            .args(["-netdev", &net])
+            .args(["-device", "virtio-net-pci,netdev=net,romfile="]);
+        if let Some(disk) = &boot.disk {
+            command.arg("-drive").arg(format!(
+                "file={},if=none,id=disk,format=raw,cache=writethrough",
+                disk.display()
+            ));
+            command.args(["-device", "virtio-blk-pci,drive=disk"]);
+        }
+        let log = folder.join("qemu.log");
+        let log = File::create(&log).with_context(|| format!("writing {}", log.display()))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("starting QEMU")?;
+        Ok(Self {
+            child,
+            folder: folder.to_owned(),
+        })
+    }
+
+    fn alive(&mut self) -> Result<()> {
+        let Some(status) = self.child.try_wait().context("asking for QEMU")? else {
+            return Ok(());
+        };
+        bail!(
+            "QEMU has ended ({status}): {} | console: {}",
+            last_words(&self.folder.join("qemu.log"), 3),
+            last_words(&self.folder.join("console.log"), 3)
+        );
+    }
+
+    /// Opens one of its sockets, which appear when it has started.
+    fn connect(&mut self, name: &str) -> Result<UnixStream> {
+        let path = self.folder.join(name);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match UnixStream::connect(&path) {
+                Ok(stream) => return Ok(stream),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error).with_context(|| format!("connecting to {}", path.display()));
+                }
+                Err(_) => self.alive()?,
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Has QEMU's monitor carry out a command that prints nothing.
+    fn monitor(&mut self, command: &str) -> Result<()> {
+        use std::io::{Read, Write};
+        let mut stream = self.connect("monitor.sock")?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(format!("{command}\n").as_bytes())?;
+        // It prompts at the start and again when it is done.
+        let mut said = Vec::new();
+        let mut buffer = [0; 1024];
+        while said.windows(6).filter(|part| part == b"(qemu)").count() < 2 {
+            let count = stream
+                .read(&mut buffer)
+                .context("waiting for QEMU's monitor")?;
+            if count == 0 {
+                bail!("QEMU's monitor closed");
+            }
+            said.extend_from_slice(&buffer[..count]);
+        }
+        let said = String::from_utf8_lossy(&said);
+        match said.lines().find(|line| line.starts_with("Error")) {
+            Some(error) => bail!("QEMU's monitor: {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// An empty ext4 file system of so many MiB in a sparse file.
+pub(crate) fn make_disk(path: &Path, mebibytes: u64) -> Result<()> {
+    let mkfs = need("mkfs.ext4", "install it: package e2fsprogs")?;
+    let file = File::create(path).with_context(|| format!("writing {}", path.display()))?;
+    file.set_len(mebibytes << 20)?;
+    let mut command = Command::new(mkfs);
+    // Nothing is left for the guest to initialise in the background.
+    command
+        .args(["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
+        .arg(path);
+    run_logged(&mut command, &path.with_extension("log"), COMMAND)
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
+    Ok(listener.local_addr()?.port())
+}

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Simulated GPIO lines, through configfs and sysfs.
+#   gpio make LINES      a chip of so many; prints its name, such as gpiochip0
+#   gpio level LINE      0 or 1: what an output drives, or what an input is pulled to
+#   gpio pull LINE up|down   moves an input; a program that waits for edges sees one
+#   gpio watch LINE      prints its level, and each new one
+set -e
+config=/sys/kernel/config
+rig=$config/gpio-sim/rig
+lines() {
+	echo "/sys/devices/platform/$(cat $rig/dev_name)/$(cat $rig/bank/chip_name)/sim_gpio$1"
+}
+case $1 in
+make)
+	modprobe -a configfs gpio_sim
+	[ -d $config/gpio-sim ] || mount -t configfs config $config
+	mkdir $rig $rig/bank
+	echo "$2" >$rig/bank/num_lines
+	echo 1 >$rig/live
+	cat $rig/bank/chip_name
+	;;
+level) cat "$(lines "$2")/value" ;;
+watch)
+	file=$(lines "$2")/value
+	last=
+	while read -r level <"$file"; do
+		[ "$level" = "$last" ] || echo "$level"
+		last=$level
+		usleep 10000
+	done
+	;;
+pull) echo "pull-$3" >"$(lines "$2")/pull" ;;
+*) echo "gpio: make LINES | level LINE | watch LINE | pull LINE up|down" >&2 && exit 2 ;;
+esac

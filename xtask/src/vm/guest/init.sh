@@ -1,0 +1,29 @@
+#!/bin/busybox sh
+# The guest's first process: mounts, drivers, network, then the control channel for good.
+/bin/busybox mkdir -p /sbin /usr/bin /usr/sbin /proc /sys /dev /tmp /run /state
+/bin/busybox --install -s
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/ TERM=dumb
+
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts
+mount -t devpts pts /dev/pts
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+
+modprobe -a virtio_pci virtio_console virtio_blk virtio_net
+ip link set lo up
+ip addr add 10.0.2.15/24 dev eth0
+ip link set eth0 up
+
+if [ -b /dev/vda ]; then
+	modprobe -a crc32c_generic ext4
+	mount -t ext4 -o data=ordered,barrier=1 /dev/vda /state || echo "init: /state cannot be mounted"
+fi
+
+# One command at a time; if the agent ever ends, so does its channel, and the next one begins afresh.
+while :; do
+	/lib/vm/agent
+	sleep 1
+done

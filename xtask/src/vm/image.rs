@@ -1,0 +1,125 @@
+//! The guest's first and only root file system: busybox, kernel modules, programs with their shared libraries, files.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::cpio::Archive;
+use super::kit::Kit;
+
+const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+const SCRIPTS: [(&str, &str); 3] = [
+    ("/init", include_str!("guest/init.sh")),
+    ("/lib/vm/agent", include_str!("guest/agent.sh")),
+    ("/bin/gpio", include_str!("guest/gpio.sh")),
+];
+
+/// Something that a boot adds to the guest.
+#[derive(Clone, Debug)]
+pub(crate) struct GuestFile {
+    /// Absolute, in the guest.
+    pub(crate) path: String,
+    pub(crate) content: Content,
+    /// Permissions, such as 0o644.
+    pub(crate) mode: u32,
+}
+
+/// Where a file's bytes come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    Bytes(Vec<u8>),
+    /// A file of the host's.
+    Host(PathBuf),
+    /// A program of the host's: its shared libraries come along.
+    Program(PathBuf),
+}
+
+/// Writes the archive to `at`.
+pub(crate) fn write(kit: &Kit, files: &[GuestFile], at: &Path) -> Result<()> {
+    let file = File::create(at).with_context(|| format!("writing {}", at.display()))?;
+    let mut archive = Archive::new(BufWriter::new(file));
+    // The kernel opens it for the first process, before that could make devices appear.
+    archive.device("/dev/console", (5, 1))?;
+    archive.file("/bin/busybox", 0o755, &read(&kit.busybox())?)?;
+    archive.link("/bin/sh", "busybox")?;
+    for (path, script) in SCRIPTS {
+        archive.file(path, 0o755, script.as_bytes())?;
+    }
+    // modprobe looks in a folder named by the kernel's release.
+    let release = kit.release();
+    for entry in fs::read_dir(kit.modules())? {
+        let module = entry?.path();
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        let path = format!("/lib/modules/{release}/{name}");
+        archive.file(&path, 0o644, &read(&module)?)?;
+    }
+    let v4l2_ctl = GuestFile {
+        path: "/bin/v4l2-ctl".to_owned(),
+        content: Content::Program(kit.v4l2_ctl()),
+        mode: 0o755,
+    };
+    let mut libraries = BTreeMap::new();
+    for file in files.iter().chain([&v4l2_ctl]) {
+        let bytes = match &file.content {
+            Content::Bytes(bytes) => bytes.clone(),
+            Content::Host(path) => read(path)?,
+            Content::Program(path) => {
+                libraries.extend(shared_libraries(path, &kit.libraries())?);
+                read(path)?
+            }
+        };
+        archive.file(&file.path, file.mode, &bytes)?;
+    }
+    for (guest, host) in libraries {
+        archive.file(&guest, 0o755, &read(&host)?)?;
+    }
+    archive
+        .finish()
+        .with_context(|| format!("writing {}", at.display()))?;
+    Ok(())
+}
+
+/// (path in the guest, path here) of all that the dynamic linker would load, itself included. In the guest all lie in
+/// /lib, which it searches last but without being told.
+fn shared_libraries(program: &Path, search: &str) -> Result<Vec<(String, PathBuf)>> {
+    let output = Command::new("ldd")
+        .arg(program)
+        .env("LD_LIBRARY_PATH", search)
+        .env("LC_ALL", "C")
+        .output()
+        .context("running ldd")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if text.contains("statically linked") {
+        return Ok(Vec::new());
+    }
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        bail!("ldd {}: {}", program.display(), why.trim());
+    }
+    let mut found = Vec::new();
+    for line in text.lines().map(str::trim) {
+        let mut words = line.split_whitespace();
+        let name = words.next().unwrap_or_default();
+        match (words.next(), words.next()) {
+            (Some("=>"), Some("not")) => {
+                bail!(
+                    "{} needs {name}, which is not on this machine",
+                    program.display()
+                )
+            }
+            (Some("=>"), Some(path)) => found.push((format!("/lib/{name}"), PathBuf::from(path))),
+            _ if name.starts_with('/') => found.push((LOADER.to_owned(), PathBuf::from(name))),
+            // linux-vdso: the kernel's own.
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}

@@ -1,0 +1,236 @@
+//! What a guest is booted from, kept in the user's cache folder: QEMU where the host has none, kernel and modules,
+//! busybox and v4l2-ctl. Made once in about a minute; deleting the folder makes it anew, with the archive's kernel of
+//! that day.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use super::debian::Apt;
+use super::kernel;
+use super::tool::{Unavailable, find};
+
+/// Raised when what is made, or how, changes; older folders are then left unused.
+const RECIPE: u32 = 2;
+/// The first QEMU whose emulated processor has AVX2, which inference is compiled for.
+const OLDEST_QEMU: (u32, u32) = (7, 2);
+const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+
+/// The folder and the QEMU in use.
+pub(crate) struct Kit {
+    folder: PathBuf,
+    release: String,
+    qemu: Qemu,
+}
+
+enum Qemu {
+    Installed(PathBuf),
+    /// Debian's packages, unpacked here.
+    Unpacked(PathBuf),
+}
+
+impl Kit {
+    /// Finds the kit in `cache`, or makes it.
+    pub(crate) fn ensure(cache: &Path) -> Result<Self> {
+        if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+            bail!(Unavailable("vm-test runs on x86-64 Linux only".to_owned()));
+        }
+        fs::create_dir_all(cache).with_context(|| format!("making {}", cache.display()))?;
+        let work = Work(cache.join(format!("vm-partial-{}", std::process::id())));
+        let prefix = format!("vm-r{RECIPE}-");
+        let made = newest(cache, &prefix)?;
+        // Before anything is downloaded.
+        if made.is_none() {
+            kernel::check_tools()?;
+        }
+        let mut apt = None;
+        let qemu = match installed() {
+            Some(path) => Qemu::Installed(path),
+            None => Qemu::Unpacked(unpacked(cache, &work.0, &mut apt)?),
+        };
+        let folder = match made {
+            Some(folder) => folder,
+            None => make(cache, &prefix, &work.0, &mut apt)?,
+        };
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let release = name.strip_prefix(&prefix).unwrap_or_default().to_owned();
+        Ok(Self {
+            folder,
+            release,
+            qemu,
+        })
+    }
+
+    /// The kernel's release, such as `6.1.0-44-amd64`.
+    pub(crate) fn release(&self) -> &str {
+        &self.release
+    }
+
+    pub(crate) fn kernel(&self) -> PathBuf {
+        self.folder.join("vmlinux")
+    }
+
+    pub(crate) fn modules(&self) -> PathBuf {
+        self.folder.join("modules")
+    }
+
+    pub(crate) fn busybox(&self) -> PathBuf {
+        self.folder.join("programs/bin/busybox")
+    }
+
+    pub(crate) fn v4l2_ctl(&self) -> PathBuf {
+        self.folder.join("programs/usr/bin/v4l2-ctl")
+    }
+
+    /// Where programs of the kit have those of their libraries that the host lacks.
+    pub(crate) fn libraries(&self) -> String {
+        library_path(&self.folder.join("programs"))
+    }
+
+    /// A command that starts QEMU, its firmware found.
+    pub(crate) fn qemu(&self) -> Command {
+        match &self.qemu {
+            Qemu::Installed(path) => guarded(path),
+            Qemu::Unpacked(tree) => {
+                let mut command = guarded(&tree.join("usr/bin/qemu-system-x86_64"));
+                command.env("LD_LIBRARY_PATH", library_path(tree));
+                for firmware in ["usr/share/qemu", "usr/share/seabios"] {
+                    command.arg("-L").arg(tree.join(firmware));
+                }
+                command
+            }
+        }
+    }
+
+    /// One line for a person.
+    pub(crate) fn describe(&self) -> String {
+        let qemu = match &self.qemu {
+            Qemu::Installed(path) | Qemu::Unpacked(path) => path.display(),
+        };
+        format!("{} with {qemu}", self.folder.display())
+    }
+}
+
+/// util-linux's setpriv has the kernel end QEMU when this program is killed, however that happens.
+fn guarded(qemu: &Path) -> Command {
+    match find("setpriv") {
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "KILL", "--"]).arg(qemu);
+            command
+        }
+        None => Command::new(qemu),
+    }
+}
+
+fn installed() -> Option<PathBuf> {
+    let path = find("qemu-system-x86_64")?;
+    (version(Command::new(&path)).ok()? >= OLDEST_QEMU).then_some(path)
+}
+
+/// "QEMU emulator version 7.2.22 (Debian …)"
+fn version(mut qemu: Command) -> Result<(u32, u32)> {
+    let output = qemu.arg("--version").output().context("running QEMU")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let numbers = text.split("version ").nth(1).map(|rest| {
+        let mut parts = rest.split(|letter: char| !letter.is_ascii_digit());
+        let mut number = || parts.next().and_then(|part| part.parse().ok());
+        (number().unwrap_or(0), number().unwrap_or(0))
+    });
+    numbers.with_context(|| {
+        let words = String::from_utf8_lossy(&output.stderr);
+        format!("QEMU does not start: {}", words.trim())
+    })
+}
+
+/// Debian's QEMU, not installed but unpacked: as an installed package it can displace a newer qemu-utils.
+fn unpacked(cache: &Path, work: &Path, apt: &mut Option<Apt>) -> Result<PathBuf> {
+    let tree = cache.join("qemu-r1");
+    let answers = |tree: &Path| {
+        let mut command = Command::new(tree.join("usr/bin/qemu-system-x86_64"));
+        command.env("LD_LIBRARY_PATH", library_path(tree));
+        version(command)
+    };
+    if tree.is_dir() {
+        if answers(&tree).is_ok() {
+            return Ok(tree);
+        }
+        // A library of the host's that it was unpacked for is gone.
+        fs::remove_dir_all(&tree).with_context(|| format!("removing {}", tree.display()))?;
+    }
+    eprintln!("vm-test: no QEMU here; unpacking Debian's into the cache (15 MB to download) …");
+    let apt = open(apt, work)?;
+    let packages = apt.missing(&["qemu-system-x86"])?;
+    let partial = work.join("qemu");
+    apt.unpack(&packages, &partial)?;
+    if let Err(error) = answers(&partial) {
+        bail!(Unavailable(format!(
+            "Debian's QEMU does not run unpacked ({error:#}): install the package qemu-system-x86"
+        )));
+    }
+    publish(&partial, &tree)?;
+    Ok(tree)
+}
+
+fn make(cache: &Path, prefix: &str, work: &Path, apt: &mut Option<Apt>) -> Result<PathBuf> {
+    let started = Instant::now();
+    eprintln!("vm-test: making the guest's kernel and programs (230 MB to download, once) …");
+    let apt = open(apt, work)?;
+    let release = kernel::release(apt)?;
+    let kit = work.join("kit");
+    kernel::make(apt, &release, work, &kit)?;
+    let mut programs = apt.missing(&["v4l-utils"])?;
+    programs.push("busybox-static".to_owned());
+    apt.unpack(&programs, &kit.join("programs"))?;
+    let folder = cache.join(format!("{prefix}{release}"));
+    publish(&kit, &folder)?;
+    eprintln!(
+        "vm-test: kernel {release} ready in {:.0} s",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(folder)
+}
+
+fn open<'a>(apt: &'a mut Option<Apt>, work: &Path) -> Result<&'a Apt> {
+    let opened = match apt.take() {
+        Some(opened) => opened,
+        None => Apt::open(&work.join("apt"))?,
+    };
+    Ok(apt.insert(opened))
+}
+
+/// A folder of the cache is complete or absent.
+fn publish(partial: &Path, folder: &Path) -> Result<()> {
+    match fs::rename(partial, folder) {
+        Ok(()) => Ok(()),
+        // Another run was faster: its copy is as good.
+        Err(_) if folder.is_dir() => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("renaming to {}", folder.display())),
+    }
+}
+
+fn newest(cache: &Path, prefix: &str) -> Result<Option<PathBuf>> {
+    let folders = fs::read_dir(cache)?
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+    let made = |entry: &fs::DirEntry| entry.metadata().and_then(|found| found.modified()).ok();
+    Ok(folders.max_by_key(made).map(|entry| entry.path()))
+}
+
+fn library_path(tree: &Path) -> String {
+    LIBRARIES
+        .map(|folder| tree.join(folder).display().to_string())
+        .join(":")
+}
+
+/// Removed at the end, whatever the end.
+struct Work(PathBuf);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}

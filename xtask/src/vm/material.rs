@@ -1,0 +1,112 @@
+//! What the camera's program inspects with and what it looks at: a model package, the key that signed it, and images of
+//! good and defective product. By default a tiny model for small images: it tells only strong defects, but an emulated
+//! guest scores many frames a second with it.
+
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::devices::{Format, Pixels};
+use super::tool::run_logged;
+
+/// Seconds to train, and enough to tell a drawn defect from a good image.
+const STEPS: [&str; 4] = [
+    "synth data --size 80 --train 4 --test-good 4 --per-kind 1",
+    "train --data data --run run --iterations 300 --size 80 --width 16 --batch 8 --tiles 20 --loss l2 --hold-out 0.5 \
+     --threads 2 --device cpu --checkpoint-every 300",
+    "keygen --out k.key",
+    "package --run run --key k.key --name tiny --out m.awr",
+];
+
+/// A folder that holds them.
+#[derive(Clone, Debug)]
+pub(crate) struct Material {
+    folder: PathBuf,
+}
+
+/// An image as a camera delivers it.
+#[derive(Clone, Debug)]
+pub(crate) struct RawFrame {
+    pub(crate) format: Format,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Material {
+    /// A folder with `m.awr`, `k.key.pub` and `data`, as `host-trainer synth` makes it.
+    pub(crate) fn open(folder: &Path) -> Result<Self> {
+        let material = Self {
+            folder: folder.to_owned(),
+        };
+        for part in [material.package(), material.key()] {
+            if !part.is_file() {
+                bail!("no {}", part.display());
+            }
+        }
+        material.images("good")?;
+        Ok(material)
+    }
+
+    /// Made by `host-trainer`.
+    pub(crate) fn make(trainer: &Path, folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        let log = folder.join("log");
+        for step in STEPS {
+            let mut command = Command::new(trainer);
+            command.args(step.split_whitespace()).current_dir(folder);
+            run_logged(&mut command, &log, Duration::from_secs(300))
+                .with_context(|| format!("host-trainer {step}"))?;
+        }
+        Self::open(folder)
+    }
+
+    /// The model package.
+    pub(crate) fn package(&self) -> PathBuf {
+        self.folder.join("m.awr")
+    }
+
+    /// The public key that signed it.
+    pub(crate) fn key(&self) -> PathBuf {
+        self.folder.join("k.key.pub")
+    }
+
+    /// Test images of a kind (`good`, or a defect such as `scratch`), in order.
+    pub(crate) fn images(&self, kind: &str) -> Result<Vec<PathBuf>> {
+        let folder = self.folder.join("data/test").join(kind);
+        let entries =
+            fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
+        let mut images: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        images.sort();
+        if images.is_empty() {
+            bail!("no images in {}", folder.display());
+        }
+        Ok(images)
+    }
+}
+
+/// Reads an 8-bit PNG, grey or colour, without changing a pixel.
+pub(crate) fn raw_frame(image: &Path) -> Result<RawFrame> {
+    let file = File::open(image).with_context(|| format!("reading {}", image.display()))?;
+    let read = || -> Result<RawFrame> {
+        let mut reader = png::Decoder::new(BufReader::new(file)).read_info()?;
+        let length = reader.output_buffer_size().context("too large")?;
+        let mut bytes = vec![0; length];
+        let info = reader.next_frame(&mut bytes)?;
+        bytes.truncate(info.buffer_size());
+        let pixels = match (info.color_type, info.bit_depth) {
+            (png::ColorType::Grayscale, png::BitDepth::Eight) => Pixels::Grey,
+            (png::ColorType::Rgb, png::BitDepth::Eight) => Pixels::Rgb,
+            (other, depth) => bail!("{other:?}, {depth:?}: only 8-bit grey and RGB are read"),
+        };
+        let format = Format {
+            width_px: usize::try_from(info.width)?,
+            height_px: usize::try_from(info.height)?,
+            pixels,
+        };
+        Ok(RawFrame { format, bytes })
+    };
+    read().with_context(|| format!("decoding {}", image.display()))
+}

@@ -1,0 +1,276 @@
+//! From frames and triggers to the reject gate.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use proto::report::{Event, Fault, GateAction, Outcome};
+
+use crate::vm::camera::{Camera, PATIENCE, vivid_capture};
+use crate::vm::ledger::Ledger;
+use crate::vm::rig::Rig;
+use crate::vm::station::Station;
+
+const LINES: u32 = 16;
+const GATE: u32 = 2;
+const TRIGGER: u32 = 3;
+const READY: u32 = 4;
+const FAULT: u32 = 5;
+/// Long enough to be seen from outside an emulated guest.
+const PULSE_MS: u64 = 700;
+
+/// A station, and what it is told of a camera whose gate is watched.
+struct Line<'a> {
+    camera: &'a mut Camera,
+    station: Station,
+    ledger: Ledger,
+    parts: usize,
+    rejects: usize,
+}
+
+impl<'a> Line<'a> {
+    fn start(camera: &'a mut Camera) -> Result<Self> {
+        camera
+            .guest
+            .background("watch", &format!("gpio watch {GATE}"), "/tmp/gate")?;
+        camera.start()?;
+        let ledger = Ledger::default();
+        let station = camera.station("line", &ledger)?;
+        // Until the first frame it cannot inspect, and with `on_fault = "reject"` nothing passes unseen.
+        wait_for_metric(camera, "awr_capturing", 1.0)?;
+        std::thread::sleep(Duration::from_millis(500));
+        let mut line = Self {
+            camera,
+            station,
+            ledger,
+            parts: 0,
+            rejects: 0,
+        };
+        line.rejects = match line.gate()? {
+            (rises @ 1, false) => rises,
+            found => bail!("before the first part the gate's rises and level are {found:?}"),
+        };
+        Ok(line)
+    }
+
+    /// How often the gate has moved so far, and whether it is active.
+    fn gate(&mut self) -> Result<(usize, bool)> {
+        let seen = self.camera.guest.check("cat /tmp/gate")?.text();
+        let rises = seen.lines().filter(|line| *line == "1").count();
+        Ok((rises, seen.ends_with('1')))
+    }
+
+    /// Waits for the next part's report, which must say so, and for the gate, which must do so.
+    fn expect(&mut self, outcome: Outcome, action: GateAction) -> Result<()> {
+        let number = self.parts + 1;
+        self.station
+            .receive_until(&mut self.ledger, "a part's report", PATIENCE, |ledger| {
+                ledger.parts().len() >= number
+            })?;
+        self.parts = number;
+        let part = self.ledger.parts()[number - 1];
+        if (part.outcome, part.action) != (outcome, action) {
+            bail!(
+                "part {number} is {:?} {:?} (score {:?}) instead of {outcome:?} {action:?}",
+                part.outcome,
+                part.action,
+                part.score
+            );
+        }
+        if action == GateAction::Reject {
+            self.rejects += 1;
+        }
+        // Over the pulse: one more or one less would be seen.
+        std::thread::sleep(Duration::from_millis(PULSE_MS + 300));
+        let found = self.gate()?;
+        if found != (self.rejects, false) {
+            bail!(
+                "after part {number} ({outcome:?}) the gate's rises and level are {found:?} instead of {:?}",
+                (self.rejects, false)
+            );
+        }
+        Ok(())
+    }
+}
+
+fn gate() -> String {
+    format!(
+        "[gate]\noutput = {{ chip = \"/dev/gpiochip0\", line = {GATE} }}\npulse_ms = {PULSE_MS}\n\
+         on_fault = \"reject\"\n"
+    )
+}
+
+fn trigger() -> String {
+    format!(
+        "[trigger]\nkind = \"gpio\"\nchip = \"/dev/gpiochip0\"\nline = {TRIGGER}\nframe_within_ms = 1500\n"
+    )
+}
+
+fn loopback() -> &'static str {
+    "[capture]\nkind = \"v4l2\"\ndevice = \"/dev/video10\"\nformat = \"GREY\"\ntimeout_ms = 20000\n"
+}
+
+/// Good frames never move the gate, bad ones do, each once.
+pub(crate) fn reject(rig: &mut Rig) -> Result<()> {
+    let mut camera = Camera::boot(rig)?;
+    camera.guest.make_gpio(LINES)?;
+    camera.load_loopback()?;
+    let threshold = camera.pictures.threshold;
+    camera.configure(threshold, &format!("{}{}", loopback(), gate()))?;
+    camera.explain(|camera| {
+        let mut line = Line::start(camera)?;
+        // A new reader of a loopback gets the frame that was written last before it came.
+        line.expect(Outcome::Ok, GateAction::Pass)
+            .context("the frame from before")?;
+        for good in [true, false, true, true, false, false, true, false, true] {
+            line.camera.feed(if good { "good" } else { "bad" })?;
+            match good {
+                true => line.expect(Outcome::Ok, GateAction::Pass)?,
+                false => line.expect(Outcome::Ng, GateAction::Reject)?,
+            }
+        }
+        let ready = line.camera.http("/health")?;
+        if !ready.starts_with("HTTP/1.1 200") {
+            bail!("not healthy: {ready}");
+        }
+        Ok(())
+    })
+}
+
+/// An edge begins a part, the frame behind it shows it, and a part without a frame is a fault that is pushed out.
+pub(crate) fn triggered(rig: &mut Rig) -> Result<()> {
+    let mut camera = Camera::boot(rig)?;
+    camera.guest.make_gpio(LINES)?;
+    camera.load_loopback()?;
+    let threshold = camera.pictures.threshold;
+    camera.configure(threshold, &format!("{}{}{}", loopback(), gate(), trigger()))?;
+    camera.explain(|camera| {
+        let mut line = Line::start(camera)?;
+        let unassigned = "awr_drops_total{place=\"unassigned\"}";
+        for picture in ["good", "bad", "", "good", "", "bad"] {
+            // Only the rising edge counts, and a frame without a trigger is no part.
+            let before = line.camera.metric(unassigned)?;
+            line.camera.feed("bad")?;
+            wait_for_metric(line.camera, unassigned, before + 1.0)?;
+            line.camera.guest.gpio_pull(TRIGGER, true)?;
+            line.camera.guest.gpio_pull(TRIGGER, false)?;
+            // An edge is told by a thread of the program, a frame by another.
+            std::thread::sleep(Duration::from_millis(200));
+            if !picture.is_empty() {
+                line.camera.feed(picture)?;
+            }
+            match picture {
+                "good" => line.expect(Outcome::Ok, GateAction::Pass)?,
+                "bad" => line.expect(Outcome::Ng, GateAction::Reject)?,
+                _ => line.expect(Outcome::Fault(Fault::NoFrame), GateAction::Reject)?,
+            }
+        }
+        Ok(())
+    })
+}
+
+/// While no frames come nothing passes unseen, whoever looks can tell, and it ends by itself when frames come again.
+pub(crate) fn outage(rig: &mut Rig) -> Result<()> {
+    let mut camera = Camera::boot(rig)?;
+    camera.guest.make_gpio(LINES)?;
+    camera.guest.load_vivid()?;
+    let signals = format!(
+        "[signals]\nready = {{ chip = \"/dev/gpiochip0\", line = {READY} }}\n\
+         fault = {{ chip = \"/dev/gpiochip0\", line = {FAULT} }}\n"
+    );
+    let capture = vivid_capture(5.0, "none");
+    camera.configure(1e6, &format!("{capture}{}{}{signals}", gate(), trigger()))?;
+    camera.explain(|camera| {
+        camera.start()?;
+        let mut ledger = Ledger::default();
+        let mut station = camera.station("line", &ledger)?;
+        for round in 1..=2 {
+            wait_for(camera, true).with_context(|| format!("round {round}"))?;
+            part(camera, &mut station, &mut ledger, Outcome::Ok)?;
+            let before = ledger.last();
+            camera
+                .guest
+                .vivid_fault("percentage_of_dropped_buffers", 100)?;
+            wait_for(camera, false).with_context(|| format!("round {round}"))?;
+            part(
+                camera,
+                &mut station,
+                &mut ledger,
+                Outcome::Fault(Fault::NoFrame),
+            )?;
+            camera
+                .guest
+                .vivid_fault("percentage_of_dropped_buffers", 0)?;
+            station.receive_until(&mut ledger, "word of the end", PATIENCE, |ledger| {
+                let events = ledger.events_after(before);
+                let resumed = events.last();
+                matches!(events.first(), Some(Event::CaptureLost { .. }))
+                    && matches!(resumed, Some(Event::CaptureResumed { .. }))
+            })?;
+        }
+        wait_for(camera, true)
+    })
+}
+
+/// Waits until gate, ready, fault and /health say that frames come, or that none do.
+fn wait_for(camera: &mut Camera, capturing: bool) -> Result<()> {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let lines = [GATE, READY, FAULT].map(|line| camera.guest.gpio_level(line));
+        let [gate, ready, fault] = lines;
+        let found = (gate?, ready?, fault?);
+        let healthy = camera.http("/health")?.starts_with("HTTP/1.1 200");
+        if found == (!capturing, capturing, !capturing) && healthy == capturing {
+            return Ok(());
+        }
+        if std::time::Instant::now() > deadline {
+            bail!(
+                "capturing should be {capturing}, but gate, ready and fault are {found:?} and healthy is {healthy}"
+            );
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A part passes the trigger and is reported so.
+fn part(
+    camera: &mut Camera,
+    station: &mut Station,
+    ledger: &mut Ledger,
+    outcome: Outcome,
+) -> Result<()> {
+    let before = ledger.last();
+    camera.guest.gpio_pull(TRIGGER, true)?;
+    camera.guest.gpio_pull(TRIGGER, false)?;
+    station.receive_until(ledger, "a part's report", PATIENCE, |ledger| {
+        !ledger.parts_after(before).is_empty()
+    })?;
+    let found: Vec<_> = ledger
+        .parts_after(before)
+        .iter()
+        .map(|part| (part.outcome, part.action))
+        .collect();
+    let action = match outcome {
+        Outcome::Ok => GateAction::Pass,
+        _ => GateAction::Reject,
+    };
+    if found != [(outcome, action)] {
+        bail!("one trigger became {found:?} instead of {outcome:?} {action:?}");
+    }
+    Ok(())
+}
+
+/// Waits until a counter has reached a value.
+pub(super) fn wait_for_metric(camera: &mut Camera, series: &str, wanted: f64) -> Result<()> {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let found = camera.metric(series)?;
+        if found >= wanted {
+            return Ok(());
+        }
+        if std::time::Instant::now() > deadline {
+            bail!("{series} is {found} instead of {wanted}");
+        }
+        camera.alive()?;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

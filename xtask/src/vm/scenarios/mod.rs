@@ -1,0 +1,72 @@
+//! The tests. A new one is a function and a line here.
+
+mod capture;
+mod delivery;
+mod inspect;
+mod smoke;
+
+use super::rig::Scenario;
+
+/// In the order of running.
+pub(crate) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "boot",
+        run: smoke::boot,
+    },
+    Scenario {
+        name: "program",
+        run: smoke::program,
+    },
+    Scenario {
+        name: "loopback",
+        run: smoke::loopback,
+    },
+    Scenario {
+        name: "vivid",
+        run: smoke::vivid,
+    },
+    Scenario {
+        name: "gpio",
+        run: smoke::gpio,
+    },
+    Scenario {
+        name: "tcp",
+        run: smoke::tcp,
+    },
+    Scenario {
+        name: "serial",
+        run: smoke::serial,
+    },
+    Scenario {
+        name: "power-cut",
+        run: smoke::power_cut,
+    },
+    Scenario {
+        name: "recording",
+        run: capture::recording,
+    },
+    Scenario {
+        name: "reject",
+        run: inspect::reject,
+    },
+    Scenario {
+        name: "triggered",
+        run: inspect::triggered,
+    },
+    Scenario {
+        name: "outage",
+        run: inspect::outage,
+    },
+    Scenario {
+        name: "camera-faults",
+        run: capture::faults,
+    },
+    Scenario {
+        name: "links",
+        run: delivery::links,
+    },
+    Scenario {
+        name: "cuts",
+        run: delivery::cuts,
+    },
+];

@@ -1,0 +1,248 @@
+//! Each device of the rig alone, without the camera's program: when these fail, the others say nothing.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::vm::boot::{Boot, Guest};
+use crate::vm::devices::{Format, Pixels};
+use crate::vm::rig::{Rig, bytes, host, same};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A shell runs in the guest, and exit code, output and input come through as they are.
+pub(crate) fn boot(rig: &mut Rig) -> Result<()> {
+    let guest = rig.shared()?;
+    let input: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let output = guest.run_with("cat; echo spoken >&2; exit 7", &input, PATIENCE)?;
+    same("standard input and back", &output.stdout, &input)?;
+    same("standard error", &output.stderr, b"spoken\n")?;
+    if output.status != 7 {
+        bail!("exit code {} instead of 7", output.status);
+    }
+    let output = guest.run_with("sleep 60", &[], Duration::from_secs(1))?;
+    if output.status != 137 {
+        bail!("a command past its limit ended with {}", output.status);
+    }
+    Ok(())
+}
+
+/// Files and programs that a boot adds are in the guest, and the camera's program starts there.
+pub(crate) fn program(rig: &mut Rig) -> Result<()> {
+    let manifest = include_bytes!("../../../Cargo.toml");
+    let boot = Boot {
+        files: vec![
+            rig.edge_runtime()?,
+            bytes("/etc/vm/bytes", &[0, 255, 10]),
+            host("/etc/vm/Cargo.toml", rig.root().join("xtask/Cargo.toml")),
+        ],
+        ..Boot::default()
+    };
+    let mut guest = rig.boot(&boot)?;
+    same("bytes", &guest.read("/etc/vm/bytes")?, &[0, 255, 10])?;
+    same(
+        "a host's file",
+        &guest.read("/etc/vm/Cargo.toml")?,
+        manifest,
+    )?;
+    guest.check("edge-runtime --version")?;
+    Ok(())
+}
+
+/// Frames come out of the loopback as they were fed, each once and in order.
+pub(crate) fn loopback(rig: &mut Rig) -> Result<()> {
+    for (width_px, pixels) in [(320, Pixels::Grey), (64, Pixels::Rgb)] {
+        let format = Format {
+            width_px,
+            height_px: width_px * 3 / 4,
+            pixels,
+        };
+        let what = format.code();
+        feed_and_capture(rig.shared()?, format).context(what)?;
+    }
+    Ok(())
+}
+
+fn feed_and_capture(guest: &mut Guest, format: Format) -> Result<()> {
+    const FRAMES: usize = 20;
+    guest.load_loopback(format)?;
+    let frame = format.bytes();
+    let fed: Vec<u8> = (0..FRAMES * frame)
+        .map(|at| (at / frame * 37 + at % 251) as u8)
+        .collect();
+    guest.write("/tmp/fed.raw", &fed)?;
+    // The device tells a reader's format only once it has been written to; and a new reader first gets the frame that
+    // was written last before it came.
+    guest.check(&format!(
+        "head -c {frame} /dev/zero >/tmp/first.raw && vm-feed /dev/video10 {frame} 10 /tmp/first.raw"
+    ))?;
+    let wanted = FRAMES + 1;
+    guest.background(
+        "capture",
+        &format!("v4l2-ctl -d /dev/video10 --stream-mmap=4 --stream-count={wanted} --stream-to=/tmp/got.raw"),
+        "/tmp/capture.log",
+    )?;
+    guest.wait_until("[ -s /tmp/got.raw ]", PATIENCE)?;
+    guest.check(&format!("vm-feed /dev/video10 {frame} 10 /tmp/fed.raw"))?;
+    guest.wait_until(
+        &format!("[ $(stat -c %s /tmp/got.raw) = {} ]", wanted * frame),
+        PATIENCE,
+    )?;
+    let got = guest.read("/tmp/got.raw")?;
+    same("frames", &got[frame..], &fed)
+}
+
+/// vivid streams, and a fault that is asked for ends the stream.
+pub(crate) fn vivid(rig: &mut Rig) -> Result<()> {
+    let guest = rig.shared()?;
+    guest.load_vivid()?;
+    let capture = "v4l2-ctl -d /dev/video0 --stream-mmap=4 --stream-count";
+    guest.check(
+        "v4l2-ctl -d /dev/video0 --set-fmt-video=width=320,height=180,pixelformat=GREY --set-parm=10",
+    )?;
+    guest.check(&format!("{capture}=5 --stream-to=/tmp/vivid.raw"))?;
+    let length = guest.check("stat -c %s /tmp/vivid.raw")?.text();
+    if length != (5 * 320 * 180).to_string() {
+        bail!("five frames have {length} bytes");
+    }
+    guest.background(
+        "capture",
+        &format!("{capture}=10000 --stream-to=/dev/null"),
+        "/tmp/vivid.log",
+    )?;
+    std::thread::sleep(Duration::from_secs(1));
+    guest.vivid_fault("inject_fatal_streaming_error", 1)?;
+    guest
+        .wait_until("! kill -0 $(cat /run/capture.pid)", PATIENCE)
+        .context("the capture went on after a fatal error")
+}
+
+/// Inputs can be moved and interrupt, outputs can be read back, and each line is its own.
+pub(crate) fn gpio(rig: &mut Rig) -> Result<()> {
+    let guest = rig.shared()?;
+    let chip = guest.make_gpio(16)?;
+    guest.check(&format!("[ -c /dev/{chip} ]"))?;
+    for high in [true, false, true] {
+        guest.gpio_pull(3, high)?;
+        let levels = (guest.gpio_level(3)?, guest.gpio_level(4)?);
+        if levels != (high, false) {
+            bail!("pulled line 3 to {high}; lines 3 and 4 are {levels:?}");
+        }
+    }
+    // The kernel's old interface stands in for a program that holds the lines.
+    let base = guest.check(&format!(
+        "cat /sys/bus/gpio/devices/{chip}/../gpio/*/base | head -n 1"
+    ))?;
+    let base: u32 = base.text().parse().context("the chip's base")?;
+    let (output, input) = (base + 5, base + 6);
+    guest.check(&format!(
+        "cd /sys/class/gpio && echo {output} >export && echo out >gpio{output}/direction && \
+         echo {input} >export && echo both >gpio{input}/edge"
+    ))?;
+    for high in [true, false] {
+        guest.check(&format!(
+            "echo {} >/sys/class/gpio/gpio{output}/value",
+            u8::from(high)
+        ))?;
+        if guest.gpio_level(5)? != high {
+            bail!("line 5 was driven to {high} and is not");
+        }
+    }
+    let edges =
+        "awk '/irq_sim/ { for (i = 2; i < 4; i++) n += $i } END { print n + 0 }' /proc/interrupts";
+    let before: u32 = guest.check(edges)?.text().parse()?;
+    guest.gpio_pull(6, true)?;
+    guest.gpio_pull(6, false)?;
+    let after: u32 = guest.check(edges)?.text().parse()?;
+    if after != before + 2 {
+        bail!("two edges were {} interrupts", after - before);
+    }
+    Ok(())
+}
+
+/// Bytes go into the guest and come back; while the cable is pulled, none do, and none are lost.
+pub(crate) fn tcp(rig: &mut Rig) -> Result<()> {
+    let guest = rig.shared()?;
+    guest.background("echo", "nc -l -p 9000 -e cat", "/tmp/echo.log")?;
+    guest.wait_until("netstat -ltn | grep -q :9000", PATIENCE)?;
+    let mut stream = TcpStream::connect(guest.address(9000)?)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let sent: Vec<u8> = (0..=255).cycle().take(64 << 10).collect();
+    let mut writer = stream.try_clone()?;
+    let copy = sent.clone();
+    // Both ways at once: the echo stops reading when nobody takes what it writes.
+    let sender = std::thread::spawn(move || writer.write_all(&copy));
+    let mut got = vec![0; sent.len()];
+    stream.read_exact(&mut got).context("reading the echo")?;
+    sender
+        .join()
+        .map_err(|_| anyhow::anyhow!("the sender panicked"))??;
+    same("echo", &got, &sent)?;
+
+    guest.cable(false)?;
+    stream.write_all(b"late")?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut got = [0; 4];
+    if stream.read(&mut got).is_ok() {
+        bail!("an echo came through a pulled cable");
+    }
+    guest.cable(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream
+        .read_exact(&mut got)
+        .context("reading after the cable was plugged")?;
+    same("echo", &got, b"late")
+}
+
+/// The serial line carries every byte, both ways.
+pub(crate) fn serial(rig: &mut Rig) -> Result<()> {
+    let guest = rig.shared()?;
+    let mut line = guest.serial()?;
+    line.set_read_timeout(Some(PATIENCE))?;
+    let sent: Vec<u8> = (0..=255).collect();
+    guest.check("stty -F /dev/ttyS1 115200 raw -echo")?;
+    guest.background(
+        "serial",
+        "dd if=/dev/ttyS1 of=/tmp/serial bs=1 count=256",
+        "/tmp/serial.log",
+    )?;
+    // What arrives while no program has the port open is lost.
+    guest.wait_until(
+        "ls -l /proc/$(cat /run/serial.pid)/fd | grep -q ttyS1",
+        PATIENCE,
+    )?;
+    line.write_all(&sent)?;
+    guest.wait_until("[ $(stat -c %s /tmp/serial) = 256 ]", PATIENCE)?;
+    same("host to guest", &guest.read("/tmp/serial")?, &sent)?;
+    guest.check("cat /tmp/serial >/dev/ttyS1")?;
+    let mut got = vec![0; sent.len()];
+    line.read_exact(&mut got)
+        .context("reading the serial line")?;
+    same("guest to host", &got, &sent)
+}
+
+/// What was synced is on the disk after a power cut, what was not is lost, and the file system comes up again.
+pub(crate) fn power_cut(rig: &mut Rig) -> Result<()> {
+    let boot = Boot {
+        disk: Some(rig.disk()?),
+        ..Boot::default()
+    };
+    let mut guest = rig.boot(&boot)?;
+    guest.check(
+        "grep -q ' /state ext4 ' /proc/mounts && echo kept >/state/file && sync && echo lost >/state/lost",
+    )?;
+    let cut = Instant::now();
+    guest.kill();
+    if cut.elapsed() > Duration::from_secs(5) {
+        bail!("the power cut took {:.1} s", cut.elapsed().as_secs_f64());
+    }
+    let mut guest = rig.boot(&boot)?;
+    guest.check("grep -q ' /state ext4 ' /proc/mounts")?;
+    same("the file", &guest.read("/state/file")?, b"kept\n")?;
+    if guest.run("grep -q lost /state/lost")?.status == 0 {
+        bail!("what was only in the guest's memory survived: the cut was none");
+    }
+    Ok(())
+}

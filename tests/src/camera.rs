@@ -212,7 +212,7 @@ impl Station {
         station.send(&hello(name, start));
         let started = Instant::now();
         loop {
-            match station.next() {
+            match station.receive() {
                 Some(FromCamera::Hello(hello)) => {
                     station.hello = hello;
                     return station;
@@ -250,7 +250,7 @@ impl Station {
     }
 
     /// The next message, if one comes within the reader's time-out. Records are kept too, and checked.
-    pub fn next(&mut self) -> Option<FromCamera> {
+    pub fn receive(&mut self) -> Option<FromCamera> {
         let mut piece = [0; 65_536];
         loop {
             let all = std::mem::take(&mut self.bytes);
@@ -288,12 +288,9 @@ impl Station {
         };
         assert!(*sequence > self.last, "{sequence} after {}", self.last);
         self.last = *sequence;
-        match self.records.insert(*sequence, record.clone()) {
-            Some(before) => {
-                assert_eq!(&before, record, "record {sequence} changed");
-                self.repeated += 1;
-            }
-            None => {}
+        if let Some(before) = self.records.insert(*sequence, record.clone()) {
+            assert_eq!(&before, record, "record {sequence} changed");
+            self.repeated += 1;
         }
     }
 
@@ -301,7 +298,7 @@ impl Station {
     pub fn receive_until(&mut self, mut enough: impl FnMut(&Self) -> bool) {
         let started = Instant::now();
         while !enough(self) {
-            self.next();
+            self.receive();
             assert!(
                 started.elapsed() < PATIENCE,
                 "waited in vain; {} records, the last is {}",
@@ -316,7 +313,7 @@ impl Station {
         self.send(&ToCamera::Command { id, command });
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
-            if let Some(FromCamera::Reply { id: of, answer }) = self.next()
+            if let Some(FromCamera::Reply { id: of, answer }) = self.receive()
                 && of == id
             {
                 return answer;
@@ -337,10 +334,8 @@ impl Station {
 
     /// Panics unless the numbers received are consecutive from the first record of all.
     pub fn assert_complete(&self) {
-        let mut expected = 1;
-        for &sequence in self.records.keys() {
+        for (expected, &sequence) in (1..).zip(self.records.keys()) {
             assert_eq!(sequence, expected, "a record is missing");
-            expected += 1;
         }
     }
 }

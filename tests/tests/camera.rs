@@ -1,6 +1,11 @@
 //! The camera program on recorded frames: what it reports is what `host-trainer evaluate` finds, and whatever happens
 //! to links, power and peers, nothing is lost and nothing invented.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is the test's failure"
+)]
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -295,14 +300,14 @@ fn killed_at_any_moment_it_loses_no_record_that_was_seen_and_invents_none() {
         assert!(u64::from(station.hello.boot) == round + 1);
         let until = Instant::now() + Duration::from_millis(37 * (round % 5) + 20);
         while Instant::now() < until {
-            station.next();
+            station.receive();
             if round % 2 == 0 && station.last > 3 {
                 acknowledged = acknowledged.max(station.last - 3);
                 station.acknowledge(acknowledged);
             }
         }
         camera.kill();
-        while station.next().is_some() {}
+        while station.receive().is_some() {}
         for (sequence, record) in &station.records {
             let before = seen.insert(*sequence, record.clone());
             assert!(
@@ -396,7 +401,7 @@ fn settings_are_read_changed_and_journalled() {
     let started = Instant::now();
     while pictures[0].len() < bytes[0] as usize || pictures[1].len() < bytes[1] as usize {
         assert!(started.elapsed() < PATIENCE);
-        if let Some(FromCamera::Chunk { kind, bytes, .. }) = station.next() {
+        if let Some(FromCamera::Chunk { kind, bytes, .. }) = station.receive() {
             pictures[kind as usize].extend_from_slice(&bytes);
         }
     }

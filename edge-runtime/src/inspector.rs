@@ -1,5 +1,6 @@
 //! A verified package put to work: frames in, maps, regions and verdicts out.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use proto::manifest::{Manifest, PostProcessing, Roi, Scoring};
@@ -48,9 +49,14 @@ pub struct Inspection {
     pub elapsed: Duration,
 }
 
+/// The region of interest as flags of the last map's size; `None`: the whole map.
+type RoiFlags = Option<Arc<Vec<bool>>>;
+
 /// A package at work.
 #[derive(Debug, Clone)]
 pub struct Inspector {
+    /// Frames of a line are all of one size, so the flags are made once.
+    roi: Arc<Mutex<Option<(usize, usize, RoiFlags)>>>,
     manifest: Manifest,
     engine: Engine,
     threshold: Option<f32>,
@@ -65,6 +71,7 @@ impl Inspector {
         let engine = Engine::from_onnx(package.onnx(), manifest.network)?;
         let parity_off = check_parity(&engine, &manifest.golden)?;
         Ok(Self {
+            roi: Arc::default(),
             threshold: manifest.threshold.as_ref().map(|threshold| threshold.value),
             manifest,
             engine,
@@ -105,7 +112,26 @@ impl Inspector {
     #[must_use]
     pub fn with_roi(mut self, roi: Roi) -> Self {
         self.manifest.roi = roi;
+        self.roi = Arc::default();
         self
+    }
+
+    fn roi_flags(&self, width_px: usize, height_px: usize) -> Result<RoiFlags, RoiError> {
+        if matches!(self.manifest.roi, Roi::Whole) {
+            return Ok(None);
+        }
+        // A panic elsewhere leaves flags that are whole: they are put in last.
+        let mut kept = self.roi.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((width, height, flags)) if (*width, *height) == (width_px, height_px) => {
+                Ok(flags.clone())
+            }
+            _ => {
+                let flags = rasterise(&self.manifest.roi, width_px, height_px)?.map(Arc::new);
+                *kept = Some((width_px, height_px, flags.clone()));
+                Ok(flags)
+            }
+        }
     }
 
     /// The package's manifest, overrides applied.
@@ -152,7 +178,7 @@ impl Inspector {
         let mut map = score(&self.engine, &planes, network, self.manifest.scoring)?;
         map.post_process(&self.manifest.post);
         // Last, so that nothing is smeared back over the ROI's edge.
-        if let Some(inside) = rasterise(&self.manifest.roi, map.width_px, map.height_px)? {
+        if let Some(inside) = self.roi_flags(map.width_px, map.height_px)? {
             map.apply_roi(&inside);
         }
         let score = frame_score(&map);

@@ -99,6 +99,22 @@ fn nothing_outside_the_roi_scores_even_after_smoothing() {
 }
 
 #[test]
+fn the_roi_follows_the_size_of_the_frame() {
+    let half = inspector(|manifest| manifest.roi = left_half());
+    let narrow = Frame::new(70, 80, Channels::Grey, Pixels::U8(vec![90; 70 * 80])).unwrap();
+    for frame in [spot(), narrow, spot()] {
+        let width = frame.width_px() as usize;
+        let found = half.inspect(&frame).unwrap();
+        for (at, score) in found.map.data.iter().enumerate() {
+            let inside = (at % width) * 2 + 1 < width;
+            assert!(inside || *score == 0.0, "column {} of {width}", at % width);
+        }
+    }
+    let whole = half.with_roi(Roi::Whole).inspect(&spot()).unwrap();
+    assert!(whole.map.data.iter().skip(60).step_by(97).any(|&s| s > 0.0));
+}
+
+#[test]
 fn regions_are_in_pixels_of_the_captured_frame() {
     let small = inspector(|manifest| {
         manifest.input.size = InputSize::Fixed {

@@ -138,8 +138,9 @@ fn a_manifest_that_contradicts_itself_is_refused_though_signed() {
         let error = verify(package(&manifest)).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     };
-    refused(|m| m.format = 9, "format 1, found 9");
+    refused(|m| m.format = 9, "format 2, found 9");
     refused(|m| m.network.tile_px = 33, "found 33 px");
+    refused(|m| m.network.channels = 1, "3 channels");
     refused(|m| m.network.align_px = 0, "found 65 px");
     refused(
         |m| m.scoring = Scoring::AveragedTiles { stride_px: 0 },
@@ -162,6 +163,16 @@ fn a_manifest_that_contradicts_itself_is_refused_though_signed() {
     refused(
         |m| m.roi = Roi::Polygons(vec![vec![[0.0, 0.0]]]),
         "ROI polygon 0",
+    );
+    refused(
+        |m| {
+            m.roi = Roi::Bitmap {
+                width: 3,
+                height: 2,
+                runs: vec![6, 0],
+            };
+        },
+        "no pixel to inspect",
     );
 }
 

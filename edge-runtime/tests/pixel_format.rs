@@ -1,6 +1,9 @@
 //! Every pixel format against values worked out by hand from the kernel's documentation and BT.601.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is the test's failure"
+)]
 
 use edge_runtime::capture::pixel_format::{PixelFormatError, SUPPORTED, is_supported, to_frame};
 use edge_runtime::capture::{FourCc, RawFrame};

@@ -207,6 +207,41 @@ fn a_mask_hides_the_defect() {
 }
 
 #[test]
+fn a_mask_that_hides_everything_is_refused_at_once() {
+    let bench = Bench::new(|_| ());
+    GrayImage::new(97, 80).save(bench.path("mask.png")).unwrap();
+    let refused = bench.score(&["--roi-mask", "mask.png", "plain.png", "spot.png"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(refused.stdout.is_empty(), "nothing is scored");
+    let text = stderr(&refused);
+    assert!(
+        text.contains("mask.png") && text.contains("no pixel"),
+        "{text}"
+    );
+}
+
+#[test]
+fn its_own_pictures_never_become_images() {
+    let bench = Bench::new(|_| ());
+    std::fs::create_dir(bench.path("in")).unwrap();
+    std::fs::copy(bench.path("plain.png"), bench.path("in/plain.png")).unwrap();
+    let refused = bench.score(&["--out", "./in", "in"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("--out"), "{}", stderr(&refused));
+    assert_eq!(std::fs::read_dir(bench.path("in")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_pipe_given_as_image_fails_instead_of_waiting() {
+    let bench = Bench::new(|_| ());
+    let made = Command::new("mkfifo").arg(bench.path("pipe.png")).status();
+    assert!(made.unwrap().success());
+    let output = bench.score(&["pipe.png"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("no regular file"));
+}
+
+#[test]
 fn a_frame_smaller_than_a_tile_is_a_failure_with_both_sizes() {
     let bench = Bench::new(|_| ());
     GrayImage::new(64, 200)

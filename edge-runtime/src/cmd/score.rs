@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use edge_runtime::inspect::roi::from_mask;
+use edge_runtime::inspect::roi::{check, from_mask};
 use edge_runtime::inspect::verdict::Verdict;
 use edge_runtime::inspector::{Inspection, Inspector};
 use edge_runtime::io::image_file::{is_image_name, read_frame};
@@ -89,6 +89,9 @@ pub(crate) enum Outcome {
 
 impl Score {
     pub(crate) fn run(&self) -> Result<Outcome> {
+        if let Some(out) = &self.out {
+            refuse_among_images(out, &self.images)?;
+        }
         let images = expand(&self.images)?;
         let (inspector, signer) = self.inspector()?;
         if let Some(folder) = &self.out {
@@ -163,7 +166,9 @@ impl Score {
         }
         if let Some(path) = &self.roi_mask {
             let mask = DynamicImage::ImageRgb8(read_frame(path)?.to_rgb8()).to_luma8();
-            inspector = inspector.with_roi(from_mask(&mask));
+            let roi = from_mask(&mask);
+            check(&roi).with_context(|| format!("--roi-mask {}", path.display()))?;
+            inspector = inspector.with_roi(roi);
         }
         Ok((inspector, signer))
     }
@@ -190,6 +195,22 @@ impl Score {
         };
         Ok((found, pictures))
     }
+}
+
+/// Pictures written into a folder of images would be scored as images the next time.
+fn refuse_among_images(out: &Path, images: &[PathBuf]) -> Result<()> {
+    let Ok(out) = out.canonicalize() else {
+        return Ok(()); // It does not exist yet.
+    };
+    for folder in images.iter().filter(|path| path.is_dir()) {
+        if folder.canonicalize().is_ok_and(|folder| folder == out) {
+            bail!(
+                "expected --out to be another folder than the images', found {} for both",
+                folder.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Files as given; of a folder the images that lie in it, by name.

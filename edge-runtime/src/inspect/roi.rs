@@ -66,6 +66,10 @@ pub fn check(roi: &Roi) -> Result<(), RoiError> {
                     found,
                 });
             }
+            // Runs alternate, beginning with cells that are not inspected.
+            if runs.iter().skip(1).step_by(2).all(|&run| run == 0) {
+                return Err(RoiError::Empty);
+            }
             Ok(())
         }
     }

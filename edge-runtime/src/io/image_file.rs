@@ -20,6 +20,9 @@ pub enum ImageFileError {
         /// Why not.
         source: std::io::Error,
     },
+    /// It is a folder, pipe or device; reading a pipe could wait for ever.
+    #[error("expected an image file, found that {} is no regular file", .0.display())]
+    NoFile(PathBuf),
     /// It cannot be decoded.
     #[error("{} is broken or no PNG, JPEG, BMP or TIFF", path.display())]
     Decode {
@@ -75,6 +78,9 @@ pub fn read_frame(path: &Path) -> Result<Frame, ImageFileError> {
         path: path.to_owned(),
         source,
     };
+    if !std::fs::metadata(path).map_err(open)?.is_file() {
+        return Err(ImageFileError::NoFile(path.to_owned()));
+    }
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes))

@@ -1,7 +1,7 @@
 //! What must hold between the fields of a manifest. Nothing here looks at the graph.
 
 use proto::limits::{MAX_FRAME_SIDE_PX, MAX_GOLDEN_TILES};
-use proto::manifest::{InputSize, Manifest, Scoring, TILE_PX};
+use proto::manifest::{ColourMode, InputSize, Manifest, Scoring, TILE_PX};
 
 use super::parity::BLOCKS;
 use crate::inspect::roi;
@@ -14,6 +14,12 @@ pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     if tile_px != TILE_PX || network.channels == 0 {
         return Err(format!(
             "expected tiles of {TILE_PX} px and at least one channel, found {tile_px} px and {}",
+            network.channels
+        ));
+    }
+    if manifest.input.colour == ColourMode::Rgb && network.channels != 3 {
+        return Err(format!(
+            "expected 3 channels for colour images, found {}",
             network.channels
         ));
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use edge_runtime::inspect::region::Region;
 use edge_runtime::inspect::verdict::Verdict;
@@ -30,7 +30,8 @@ pub(crate) struct Evaluate {
     /// The data set.
     #[arg(long)]
     data: PathBuf,
-    /// Folder for report.html and metrics.json.
+    /// Folder for report.html and metrics.json; also for temporary data, which can take gigabytes with many large
+    /// frames (without --out they are in the system's temporary folder).
     #[arg(long)]
     out: Option<PathBuf>,
     /// Print the figures as JSON.
@@ -67,12 +68,22 @@ impl Evaluate {
         let items = test_items(&self.data)?;
         let bar = progress::bar(items.len(), "scoring");
         let rows = if self.out.is_some() { self.rows } else { 0 };
+        // The system's temporary folder is often in memory, and a thousand large maps need gigabytes.
+        let scratch = match &self.out {
+            Some(folder) => {
+                std::fs::create_dir_all(folder)
+                    .with_context(|| format!("making {}", folder.display()))?;
+                folder.clone()
+            }
+            None => std::env::temp_dir(),
+        };
         let mut frames = Vec::new();
         let mut written = Ok(());
         let evaluation = evaluate(
             &inspector,
             &items,
             rows,
+            &scratch,
             &mut |done| bar.set_position(done as u64),
             &mut |item, found| {
                 if let (Some(folder), Ok(())) = (&self.maps, &written) {

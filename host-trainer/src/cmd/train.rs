@@ -238,9 +238,12 @@ impl Train {
 
     /// Loads the images and writes down everything that decides the result.
     fn describe(&self, device: tch::Device) -> Result<(Run, TrainingSet)> {
-        let files = training_files(&self.data)?;
+        // Whole paths, so that `package` finds the images from whatever folder it is run in.
+        let data = std::path::absolute(&self.data)
+            .with_context(|| format!("finding {}", self.data.display()))?;
+        let files = training_files(&data)?;
         let groups = match &self.groups {
-            Some(path) => Groups::read(path, &self.data)?,
+            Some(path) => Groups::read(path, &data)?,
             None => Groups::default(),
         };
         let split = split(&files, &groups, self.hold_out, self.seed)?;

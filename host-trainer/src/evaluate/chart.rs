@@ -93,12 +93,18 @@ fn draw_histogram(
         .x_desc("frame score")
         .y_desc("frames")
         .draw()?;
-    for (counts, colour) in [(good, GOOD), (defect, DEFECT)] {
+    // Told apart by shape as well as by colour: good frames are filled, defect frames are outlines.
+    for (counts, colour, filled) in [(good, GOOD, true), (defect, DEFECT, false)] {
+        let style = if filled {
+            colour.mix(0.6).filled()
+        } else {
+            colour.stroke_width(2)
+        };
         let bars = counts.iter().enumerate().filter(|(_, count)| **count > 0);
         chart.draw_series(bars.map(|(bin, &count)| {
             let left = bin as f64 * width;
             let corners = [(left, 0.0), (left + width, f64::from(count))];
-            Rectangle::new(corners, colour.mix(0.6).filled())
+            Rectangle::new(corners, style)
         }))?;
     }
     if let Some(threshold) = threshold {

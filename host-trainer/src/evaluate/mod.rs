@@ -17,7 +17,7 @@ pub use report::{Report, html};
 pub use summary::{KindSummary, Summary};
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use edge_runtime::inspect::frame::Frame;
 use edge_runtime::inspect::map::ScoreMap;
@@ -129,12 +129,14 @@ pub struct Evaluation {
     pub skipped: Vec<String>,
 }
 
-/// Scores every item and measures. `rows` limits the frames kept for the report; `on_frame` sees all of them. Ground truth is resized to the map by
-/// nearest neighbour, as usual at a fixed input size; frames without it count for image metrics only.
+/// Scores every item and measures. `rows` limits the frames kept for the report; `on_frame` sees all of them; what does
+/// not fit in memory goes to the folder `scratch`. Ground truth is resized to the map by nearest neighbour, as usual at
+/// a fixed input size; frames without it count for image metrics only.
 pub fn evaluate(
     inspector: &Inspector,
     items: &[TestItem],
     rows: usize,
+    scratch: &Path,
     on_progress: &mut dyn FnMut(usize),
     on_frame: &mut dyn FnMut(&TestItem, &Inspection),
 ) -> Result<Evaluation, EvaluateError> {
@@ -145,7 +147,7 @@ pub fn evaluate(
         .collect();
     let kinds: Vec<&str> = kinds.into_iter().collect();
     let number = |item: &TestItem| kinds.binary_search(&item.kind.as_str()).ok();
-    let mut pixels = PixelMetrics::new(kinds.len(), KEYS_IN_MEMORY);
+    let mut pixels = PixelMetrics::new(kinds.len(), KEYS_IN_MEMORY, scratch);
     let mut frames: Vec<(Option<usize>, Scored)> = Vec::new();
     let mut masks = vec![0; kinds.len()];
     let mut milliseconds = Vec::new();

@@ -2,6 +2,7 @@
 //! for every kind of defect with the good images. All of them come from one sort of the pixels.
 
 use std::io;
+use std::path::Path;
 
 use edge_runtime::inspect::region::label_components;
 
@@ -125,10 +126,10 @@ pub struct PixelResult {
 
 impl PixelMetrics {
     /// For `kinds` kinds of defect. Keeps at most `keys_in_memory` keys of 8 bytes in memory; the rest goes to a
-    /// temporary file of 8 bytes a pixel.
-    pub fn new(kinds: usize, keys_in_memory: usize) -> Self {
+    /// nameless temporary file in `scratch`, of 8 bytes a pixel.
+    pub fn new(kinds: usize, keys_in_memory: usize, scratch: &Path) -> Self {
         Self {
-            keys: Sorter::new(keys_in_memory),
+            keys: Sorter::new(keys_in_memory, scratch),
             shared_normal: 0,
             kinds: vec![KindCount::default(); kinds],
             shared_defect: 0,

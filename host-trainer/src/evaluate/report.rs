@@ -83,7 +83,7 @@ pub fn html(report: &Report, evaluation: &Evaluation) -> String {
                     @if !evaluation.pro.is_empty() {
                         figure { span role="img" aria-label="Per-region-overlap curve" { (PreEscaped(chart::curve(&evaluation.pro, PRO_LIMIT, "mean region overlap"))) } figcaption { "Per-region overlap, to 30 % false-positive rate" } }
                     }
-                    figure { span role="img" aria-label="Histogram of frame scores" { (PreEscaped(chart::histogram(&scores(false), &scores(true), summary.threshold))) } figcaption { "Frame scores: good blue, defect red, threshold grey" } }
+                    figure { span role="img" aria-label="Histogram of frame scores" { (PreEscaped(chart::histogram(&scores(false), &scores(true), summary.threshold))) } figcaption { "Frame scores: good filled blue, defect outlined red, threshold grey" } }
                 }
                 h2 { "Frames" }
                 @if rows.len() < summary.total.images {

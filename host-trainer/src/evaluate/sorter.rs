@@ -8,6 +8,7 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
 const KEY_BYTES: usize = size_of::<u64>();
 /// Keys that are written or read at once, per run: large enough that the merge does not seek for its living.
@@ -18,17 +19,20 @@ const BLOCK_KEYS: usize = 1 << 15;
 pub(super) struct Sorter {
     buffer: Vec<u64>,
     capacity: usize,
+    /// Where the temporary file goes.
+    folder: PathBuf,
     file: Option<File>,
     /// Keys of every run; runs lie in the file one after the other.
     runs: Vec<u64>,
 }
 
 impl Sorter {
-    /// Keeps at most `capacity` keys of 8 bytes in memory while collecting.
-    pub(super) fn new(capacity: usize) -> Self {
+    /// Keeps at most `capacity` keys of 8 bytes in memory while collecting; the others go to a file in `folder`.
+    pub(super) fn new(capacity: usize, folder: &Path) -> Self {
         Self {
             buffer: Vec::new(),
             capacity: capacity.max(1),
+            folder: folder.to_owned(),
             file: None,
             runs: Vec::new(),
         }
@@ -47,7 +51,7 @@ impl Sorter {
         self.buffer.sort_unstable();
         let mut file = match self.file.take() {
             Some(file) => file,
-            None => tempfile::tempfile()?,
+            None => tempfile::tempfile_in(&self.folder)?,
         };
         let mut bytes = Vec::with_capacity(BLOCK_KEYS * KEY_BYTES);
         for block in self.buffer.chunks(BLOCK_KEYS) {
@@ -142,7 +146,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn sorted(keys: &[u64], capacity: usize) -> Vec<u64> {
-        let mut sorter = Sorter::new(capacity);
+        let mut sorter = Sorter::new(capacity, &std::env::temp_dir());
         for &key in keys {
             sorter.push(key).unwrap();
         }

@@ -69,7 +69,8 @@ pub fn write_dataset(
     if options.size_px < 65 {
         return Err(SynthError::Size(options.size_px));
     }
-    if target.exists() {
+    let empty = fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
+    if target.exists() && !empty {
         return Err(SynthError::Exists(target.to_owned()));
     }
     // Without the final slash that a shell's completion adds: the partial folder stands beside the target, not in it.

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn measure(images: &[(&[f32], &[bool], usize)]) -> PixelResult {
-    let mut metrics = PixelMetrics::new(0, 100);
+    let mut metrics = PixelMetrics::new(0, 100, &std::env::temp_dir());
     for (scores, mask, width) in images {
         metrics.add(scores, mask, *width, None).unwrap();
     }
@@ -52,7 +52,7 @@ fn one_class_alone_has_no_figure() {
 
 #[test]
 fn what_cannot_be_counted_is_refused() {
-    let mut metrics = PixelMetrics::new(2, 10);
+    let mut metrics = PixelMetrics::new(2, 10, &std::env::temp_dir());
     let mut add = |scores: &[f32], mask: &[bool], width, kind| {
         metrics.add(scores, mask, width, kind).unwrap_err()
     };
@@ -79,7 +79,7 @@ fn agrees_with_scikit_learn_and_mvtecs_pro() {
         let width = case["width"].as_u64().unwrap() as usize;
         let mut results = Vec::new();
         for memory in [1 << 20, 97] {
-            let mut metrics = PixelMetrics::new(0, memory);
+            let mut metrics = PixelMetrics::new(0, memory, &std::env::temp_dir());
             for image in case["images"].as_array().unwrap() {
                 let list = |key: &str| image[key].as_array().unwrap().iter();
                 let scores: Vec<f32> = list("scores").map(|v| v.as_f64().unwrap() as f32).collect();
@@ -132,13 +132,13 @@ proptest! {
                 (kind, scores, pixels.iter().map(|p| p.1 && kind.is_some()).collect())
             })
             .collect();
-        let mut together = PixelMetrics::new(KINDS, memory);
+        let mut together = PixelMetrics::new(KINDS, memory, &std::env::temp_dir());
         for (kind, scores, mask) in &images {
             together.add(scores, mask, 4, *kind).unwrap();
         }
         let together = together.finish().unwrap();
         let alone = |wanted: &dyn Fn(Option<usize>) -> bool| {
-            let mut metrics = PixelMetrics::new(0, 1 << 10);
+            let mut metrics = PixelMetrics::new(0, 1 << 10, &std::env::temp_dir());
             for (_, scores, mask) in images.iter().filter(|image| wanted(image.0)) {
                 metrics.add(scores, mask, 4, None).unwrap();
             }
@@ -166,7 +166,7 @@ fn a_thousand_maps_of_a_megapixel() {
     use rand::RngExt;
     const SIDE: usize = 1024;
     let mut rng = crate::seed::generator(1, "maps", 0);
-    let mut metrics = PixelMetrics::new(5, 32 << 20);
+    let mut metrics = PixelMetrics::new(5, 32 << 20, &std::env::temp_dir());
     let mut scores = vec![0.0f32; SIDE * SIDE];
     for image in 0..1_000 {
         let kind = (image % 2 == 1).then_some(image / 2 % 5);

@@ -83,14 +83,13 @@ impl DeviceChoice {
 }
 
 fn cuda(index: usize) -> Result<Device, DeviceError> {
-    if !Cuda::is_available() {
-        load_backend().map_err(|reason| DeviceError::Backend { index, reason })?;
-    }
+    // Before any question to libtorch: it remembers for the whole process that there was no backend at the first one.
+    let loaded = load_backend();
     let found = Cuda::device_count();
-    if Cuda::is_available() && (index as i64) < found {
-        Ok(Device::Cuda(index))
-    } else {
-        Err(DeviceError::Missing { index, found })
+    match loaded {
+        _ if Cuda::is_available() && (index as i64) < found => Ok(Device::Cuda(index)),
+        Err(reason) if !Cuda::is_available() => Err(DeviceError::Backend { index, reason }),
+        _ => Err(DeviceError::Missing { index, found }),
     }
 }
 

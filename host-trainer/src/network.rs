@@ -195,6 +195,46 @@ mod tests {
         assert!((360_000_000..380_000_000).contains(&macs), "{macs}");
     }
 
+    /// Strides, paddings, order of layers and LeakyReLU against `torch.nn` 2.13 with the same weights; see
+    /// tests/fixtures/train/make.py.
+    #[test]
+    fn computes_what_pytorch_computes() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../tests/fixtures/train/network.json")).unwrap();
+        let wave = |count: i64, speed: f64, phase: f64, scale: f64| -> Tensor {
+            let values: Vec<f32> = (0..count)
+                .map(|k| ((k as f64 * speed + phase).sin() * scale) as f32)
+                .collect();
+            Tensor::from_slice(&values)
+        };
+        let network = Network::initialise(3, 4, 0, Device::Cpu).unwrap();
+        tch::no_grad(|| {
+            for (number, (shape, weight, bias)) in network.layers.iter().enumerate() {
+                let size = shape.weight_size();
+                let scale = (2.0 / (9 * shape.inputs) as f64).sqrt();
+                let values = wave(size.iter().product(), 0.7, number as f64, scale);
+                weight.shallow_clone().copy_(&values.view(size));
+                let values = wave(shape.outputs, 1.3, number as f64, 0.1);
+                bias.shallow_clone().copy_(&values);
+            }
+        });
+        let input = wave(3 * 65 * 65, 0.37, 0.0, 1.0).view([1, 3, 65, 65]);
+        let found = network.forward(&input).unwrap();
+        assert_eq!(found.size(), [1, 3, 65, 65]);
+        let flat = found.flatten(0, -1);
+        for point in golden["points"].as_array().unwrap() {
+            let found = flat.double_value(&[point[0].as_i64().unwrap()]);
+            let expected = point[1].as_f64().unwrap();
+            assert!((found - expected).abs() < 1e-5, "{found} for {expected}");
+        }
+        let total = found.abs().sum(tch::Kind::Double).double_value(&[]);
+        let expected = golden["sum_of_magnitudes"].as_f64().unwrap();
+        assert!(
+            (total / expected - 1.0).abs() < 1e-5,
+            "{total} for {expected}"
+        );
+    }
+
     #[test]
     fn keeps_the_size_of_a_tile() {
         let network = Network::initialise(3, 4, 1, Device::Cpu).unwrap();

@@ -1,5 +1,6 @@
 //! From a training run to a model package, and from good frames to its threshold.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +19,7 @@ use proto::manifest::{
 use sha2::{Digest, Sha256};
 
 use crate::calibrate::{Calibration, CalibrationError, calibrate, highest};
-use crate::dataset::{DatasetError, cut_tile, digest_of_files, file_digest};
+use crate::dataset::{DatasetError, Skipped, chain, cut_tile, digest_of_files, file_digest};
 use crate::network::{CHANNELS, layer_shapes};
 use crate::noise::{Algorithm, Corruption, Tile};
 use crate::onnx::{LayerWeights, export};
@@ -77,6 +78,14 @@ pub enum PackagingError {
     /// The threshold.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),
+    /// No good frame can be used.
+    #[error("none of {count} good images can be used; the first: {first}")]
+    NothingLeft {
+        /// How many there are.
+        count: usize,
+        /// Why the first cannot.
+        first: String,
+    },
     /// An image that the model was trained on.
     #[error(
         "{} was trained on: a threshold from such images is too low on others. Use images held out of training", .0.display()
@@ -184,7 +193,7 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
             file_ids: digests.iter().map(file_id).collect(),
             held_out_images: run.held_out.len() as u32,
             mode: run.mode,
-            loss: run.loss.name().to_owned(),
+            loss: run.loss_label(),
             activation: run.activation.name().to_owned(),
             features: run.features.clone(),
             noise: run.noise.clone(),
@@ -277,42 +286,84 @@ pub enum Wanted {
     FromTraining,
 }
 
-/// Scores good frames with the draft itself and gives it threshold and histograms.
+/// What calibration found.
+#[derive(Debug)]
+pub struct Calibrated {
+    /// Threshold and bound.
+    pub calibration: Calibration,
+    /// Frames that could not be scored; they count for nothing.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Scores good frames with the draft itself and gives it threshold and histograms. A frame that cannot be read or is
+/// too small is skipped; copies of a frame show the part of the first of them.
 pub fn calibrate_draft(
     draft: &mut Draft,
     frames: &[GoodFrame],
     wanted: Wanted,
     key: &SigningKey,
     on_progress: &mut dyn FnMut(usize),
-) -> Result<Calibration, PackagingError> {
+) -> Result<Calibrated, PackagingError> {
     let inspector = draft.inspector(key)?;
-    let mut parts: std::collections::BTreeMap<&str, f32> = std::collections::BTreeMap::new();
+    let mut skipped = Vec::new();
+    let mut part_of: HashMap<[u8; 32], &str> = HashMap::new();
+    let mut parts: BTreeMap<&str, f32> = BTreeMap::new();
     let mut frame_scores = Vec::new();
     let mut pixel_peak = 0.0f32;
     let mut digests = Vec::new();
     let mut maps = Vec::new();
     let mut looks = Vec::new();
     for (index, good) in frames.iter().enumerate() {
+        on_progress(index);
+        let mut skip = |reason| {
+            skipped.push(Skipped {
+                file: good.file.clone(),
+                reason,
+            });
+        };
+        let frame = match read_frame(&good.file) {
+            Ok(frame) => frame,
+            Err(error) => {
+                skip(chain(&error));
+                continue;
+            }
+        };
         let digest = file_digest(&good.file)?;
         let known = draft.manifest.training.file_ids.contains(&file_id(&digest));
         if known && wanted != Wanted::FromTraining {
             return Err(PackagingError::TrainedOn(good.file.clone()));
         }
+        let found = match inspector.inspect(&frame) {
+            Ok(found) => found,
+            Err(InspectError::Preprocess(error)) => {
+                skip(chain(&error));
+                continue;
+            }
+            Err(source) => {
+                return Err(PackagingError::Inspect {
+                    path: good.file.clone(),
+                    source,
+                });
+            }
+        };
         digests.push(digest);
-        let found = inspector
-            .inspect(&read_frame(&good.file)?)
-            .map_err(|source| PackagingError::Inspect {
-                path: good.file.clone(),
-                source,
-            })?;
-        let part = parts.entry(&good.part).or_insert(0.0);
+        let part = *part_of.entry(digest).or_insert(&good.part);
+        let part = parts.entry(part).or_insert(0.0);
         *part = part.max(found.score);
         pixel_peak = pixel_peak.max(found.score);
         frame_scores.push(found.score);
         looks.push(Look::of(&found.prepared));
         // Only a fine histogram of each map is kept; its bins are folded into the package's afterwards.
         maps.push(fine_histogram(&found.map.data));
-        on_progress(index + 1);
+    }
+    on_progress(frames.len());
+    if parts.is_empty()
+        && let Some(first) = skipped.first()
+    {
+        return Err(PackagingError::NothingLeft {
+            count: skipped.len(),
+            first: format!("{}: {}", first.file.display(), first.reason),
+        });
     }
     let scores: Vec<f32> = parts.values().copied().collect();
     let found = match wanted {
@@ -348,12 +399,15 @@ pub fn calibrate_draft(
         pixels: fold(bin_width, maps.into_iter().flatten()),
         images: image_statistics(&looks),
     });
-    Ok(found)
+    Ok(Calibrated {
+        calibration: found,
+        skipped,
+    })
 }
 
 /// Scores rounded to a 16-bit float's precision with their counts: a small lossy copy of a map.
 fn fine_histogram(scores: &[f32]) -> Vec<(f32, u64)> {
-    let mut counts = std::collections::HashMap::new();
+    let mut counts = HashMap::new();
     for score in scores {
         *counts.entry(score.to_bits() >> 13).or_insert(0u64) += 1;
     }
@@ -371,8 +425,8 @@ fn fold(bin_width: f32, scores: impl Iterator<Item = (f32, u64)>) -> Histogram {
     Histogram { bin_width, counts }
 }
 
-/// The first 8 bytes of a file's digest.
-fn file_id(digest: &[u8; 32]) -> [u8; 8] {
+/// The first 8 bytes of a file's digest, as manifests name training images.
+pub fn file_id(digest: &[u8; 32]) -> [u8; 8] {
     std::array::from_fn(|index| digest[index])
 }
 

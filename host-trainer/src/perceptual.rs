@@ -56,6 +56,10 @@ pub enum FeatureError {
     Torch(#[from] TchError),
 }
 
+/// Least mean square that the distance of images is measured against. Values are in [-1, 1], so a product that is all
+/// mid-grey has next to none, and its images alone would make the loss.
+const IMAGE_POWER_FLOOR: f64 = 0.05;
+
 /// A layer of an extractor; every convolution is 3 × 3 with padding 1 and followed by ReLU.
 #[derive(Debug, Clone, Copy)]
 enum Layer {
@@ -299,10 +303,11 @@ impl Features {
             return distance((found, wanted));
         }
         let mut sum = Tensor::f_zeros([], (tch::Kind::Float, repaired.device()))?;
-        for (found, wanted) in found.iter().zip(&wanted) {
+        for (level, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
             let power = wanted.f_square()?.f_mean(tch::Kind::Float)?;
-            // An all-zero activation would divide by zero.
-            let power = power.f_clamp_min(1e-12)?;
+            // The first is the image itself. An all-zero activation would divide by zero.
+            let floor = if level == 0 { IMAGE_POWER_FLOOR } else { 1e-12 };
+            let power = power.f_clamp_min(floor)?;
             sum = sum.f_add(&distance((found, wanted))?.f_div(&power)?)?;
         }
         sum.f_div_scalar(wanted.len() as f64)
@@ -360,6 +365,7 @@ mod tests {
         assert_eq!(
             shapes(&features.compared_at(Depth::EachScale)),
             [
+                [1, 3, 65, 65],
                 [1, 64, 65, 65],
                 [1, 128, 32, 32],
                 [1, 256, 16, 16],
@@ -369,24 +375,104 @@ mod tests {
     }
 
     #[test]
-    fn comparing_at_each_scale_sees_a_checkerboard_that_the_last_layer_hardly_sees() {
+    fn comparing_at_each_scale_leaves_no_pattern_unseen() {
         let options = (tch::Kind::Float, Device::Cpu);
-        let clean = Tensor::zeros([1, 3, 64, 64], options);
-        let parity = Tensor::arange(64, options).remainder(2.0) - 0.5;
-        let board =
-            (parity.view([64, 1]) * parity.view([1, 64]) * 0.4).expand([1, 3, 64, 64], true);
-        let flat = Tensor::full([1, 3, 64, 64], 0.1, options);
-        let seen = |depth| {
-            let features = Features::random(0, Device::Cpu).unwrap().compared_at(depth);
-            let loss = |image: &Tensor| features.loss(image, &clean).unwrap().double_value(&[]);
-            assert_eq!(loss(&clean), 0.0);
-            loss(&board) / loss(&flat)
-        };
-        let (last, each) = (seen(Depth::Last), seen(Depth::EachScale));
-        assert!(
-            each > 2.0 * last,
-            "{each} at each scale, {last} at the last"
-        );
+        let parity = (Tensor::arange(64, options).remainder(2.0) - 0.5) * 2.0;
+        let board = parity.view([1, 64, 1]) * parity.view([1, 1, 64]);
+        let colours = Tensor::from_slice(&[1.0f32, -0.5, -0.5]).view([3, 1, 1]);
+        let patterns = [
+            board.expand([3, 64, 64], true),
+            &board * &colours,
+            Tensor::ones([3, 64, 64], options),
+        ];
+        // Grey has a mean square of 0, brown of 0.1: the distance of images counts a fifth, over that or the floor.
+        for (level, power) in [(0.0, IMAGE_POWER_FLOOR), (-(0.1f64.sqrt()), 0.1)] {
+            let clean = Tensor::full([1, 3, 64, 64], level, options);
+            let features = Features::random(0, Device::Cpu).unwrap();
+            let features = features.compared_at(Depth::EachScale);
+            for pattern in &patterns {
+                let image = &clean + pattern.unsqueeze(0) * 0.1;
+                let mse = (&image - &clean)
+                    .square()
+                    .mean(tch::Kind::Float)
+                    .double_value(&[]);
+                let loss = features.loss(&image, &clean).unwrap().double_value(&[]);
+                let least = mse / power / 5.0;
+                assert!(loss > 0.99 * least, "{loss} for at least {least}");
+                assert!(loss.is_finite());
+            }
+        }
+    }
+
+    /// Weights that PyTorch was given too; see tests/fixtures/train/make.py.
+    fn write_weights(path: &Path, plan: &[Layer]) {
+        let mut tensors = Vec::new();
+        for (number, layer) in plan.iter().enumerate() {
+            let Layer::Conv(name, inputs, outputs) = *layer else {
+                continue;
+            };
+            let scale = (2.0 / (9 * inputs) as f64).sqrt();
+            let wave = |count: usize, speed: f64, scale: f64| -> Vec<u8> {
+                let value = |k| (f64::from(k) * speed + number as f64).sin() * scale;
+                let values = (0..count as u32).map(|k| value(k) as f32);
+                values.flat_map(f32::to_le_bytes).collect()
+            };
+            let weight = wave(outputs * inputs * 9, 0.7, scale);
+            let shape = vec![outputs, inputs, 3, 3];
+            tensors.push((format!("{name}.weight"), shape, weight));
+            tensors.push((
+                format!("{name}.bias"),
+                vec![outputs],
+                wave(outputs, 1.3, 0.1),
+            ));
+        }
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            let dtype = safetensors::Dtype::F32;
+            let view = safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes);
+            (name, view.unwrap())
+        });
+        std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn features_of_files_agree_with_pytorch() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../tests/fixtures/train/features.json")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let values: Vec<f32> = (0..3 * 65 * 65)
+            .map(|k| (f64::from(k) * 0.37).sin() as f32)
+            .collect();
+        let image = Tensor::from_slice(&values).view([1, 3, 65, 65]);
+        for (name, plan) in [("vgg11", VGG11), ("vgg19", VGG19)] {
+            let path = folder.path().join(name);
+            write_weights(&path, &plan);
+            let features = Features::from_file(&path, Device::Cpu).unwrap();
+            let found = features.extract(&image).unwrap().remove(0);
+            let expected = &golden[name];
+            assert_eq!(
+                found.size(),
+                serde_json::from_value::<Vec<i64>>(expected["shape"].clone()).unwrap()
+            );
+            let flat = found.flatten(0, -1);
+            let peak = expected["peak"].as_f64().unwrap();
+            let near = |found: f64, expected: f64, what: &str| {
+                assert!(
+                    (found - expected).abs() < 1e-4 * peak,
+                    "{name}, {what}: {found} for {expected}"
+                );
+            };
+            near(flat.max().double_value(&[]), peak, "peak");
+            let mean = flat.mean(tch::Kind::Float).double_value(&[]);
+            near(mean, expected["mean"].as_f64().unwrap(), "mean");
+            for point in expected["points"].as_array().unwrap() {
+                let at = point[0].as_i64().unwrap();
+                near(
+                    flat.double_value(&[at]),
+                    point[1].as_f64().unwrap(),
+                    "a point",
+                );
+            }
+        }
     }
 
     #[test]

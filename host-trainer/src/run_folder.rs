@@ -46,6 +46,9 @@ pub struct Run {
     pub mode: TrainingMode,
     /// What is minimised.
     pub loss: LossKind,
+    /// Weight of the mean |A| on uncorrupted pixels; 0 is the paper's.
+    #[serde(default)]
+    pub quiet: f64,
     /// What follows the network's output.
     pub activation: OutputActivation,
     /// Where the perceptual loss has its features from, in words.
@@ -75,6 +78,19 @@ pub struct Run {
 }
 
 impl Run {
+    /// What is minimised, in words.
+    pub fn loss_label(&self) -> String {
+        if self.quiet > 0.0 {
+            format!(
+                "{} + {} mean |A| on clean pixels",
+                self.loss.name(),
+                self.quiet
+            )
+        } else {
+            self.loss.name().to_owned()
+        }
+    }
+
     /// The current schema.
     pub fn schema() -> u32 {
         SCHEMA

@@ -82,7 +82,8 @@ fn speckle_probability_is_up_to_a_half_inside_a_rectangle() {
 
 #[test]
 fn blur_kernels_are_odd_3_to_15_and_sigmas_1_to_100() {
-    let (mut rects, mut kernels, mut sigmas) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rects = Vec::new();
+    let (mut kernels, mut sigmas) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for effect in effects(Algorithm::GaussianBlur) {
         let Effect::Blur {
             mask,
@@ -93,32 +94,64 @@ fn blur_kernels_are_odd_3_to_15_and_sigmas_1_to_100() {
             panic!()
         };
         rects.push(mask);
-        kernels.extend(kernel_px);
-        sigmas.extend(sigma_px.map(f64::from));
+        for axis in 0..2 {
+            kernels[axis].push(kernel_px[axis]);
+            sigmas[axis].push(f64::from(sigma_px[axis]));
+        }
     }
     assert_rects(&rects);
-    assert!(kernels.iter().all(|kernel| kernel % 2 == 1));
-    assert_fills(kernels.into_iter().map(|k| k as f64), 3.0, 15.0);
-    assert_fills(sigmas.into_iter(), 1.0, 100.0);
+    for (kernels, sigmas) in kernels.into_iter().zip(sigmas) {
+        assert!(kernels.iter().all(|kernel| kernel % 2 == 1));
+        assert_fills(kernels.into_iter().map(|k| k as f64), 3.0, 15.0);
+        assert_fills(sigmas.into_iter(), 1.0, 100.0);
+    }
 }
 
 #[test]
 fn gaussian_noise_and_shading_keep_to_their_ranges() {
-    let deviations = effects(Algorithm::GaussianNoise).map(|effect| match effect {
-        Effect::Noise { deviation, .. } => f64::from(deviation),
-        other => panic!("{other:?}"),
-    });
-    assert_fills(deviations, f64::from(0.3f32), f64::from(0.6f32));
-    let shifts = effects(Algorithm::Shading).map(|effect| match effect {
-        Effect::Shading { shift, .. } => f64::from(shift),
-        other => panic!("{other:?}"),
-    });
-    assert_fills(shifts, -0.5, 0.5);
+    let (mut rects, mut deviations) = (Vec::new(), Vec::new());
+    for effect in effects(Algorithm::GaussianNoise) {
+        let Effect::Noise {
+            mask, deviation, ..
+        } = effect
+        else {
+            panic!()
+        };
+        rects.push(mask);
+        deviations.push(f64::from(deviation));
+    }
+    assert_rects(&rects);
+    assert_fills(deviations.into_iter(), f64::from(0.3f32), f64::from(0.6f32));
+    let (mut rects, mut shifts) = (Vec::new(), Vec::new());
+    for effect in effects(Algorithm::Shading) {
+        let Effect::Shading { mask, shift } = effect else {
+            panic!()
+        };
+        rects.push(mask);
+        shifts.push(f64::from(shift));
+    }
+    assert_rects(&rects);
+    assert_fills(shifts.into_iter(), -0.5, 0.5);
+}
+
+#[test]
+fn rectangles_are_anywhere_in_any_colour() {
+    let (mut rects, mut colours) = (Vec::new(), Vec::new());
+    for effect in effects(Algorithm::Rectangle) {
+        let Effect::Rectangle { mask, colour } = effect else {
+            panic!()
+        };
+        rects.push(mask);
+        colours.extend(colour.into_iter().map(f64::from));
+    }
+    assert_rects(&rects);
+    assert_fills(colours.into_iter(), -1.0, 1.0);
 }
 
 #[test]
 fn strokes_keep_to_their_ranges() {
-    let (mut places, mut thickness, mut colours) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut thickness, mut colours) = (Vec::new(), Vec::new());
+    let mut places = [const { Vec::new() }; 4];
     for effect in effects(Algorithm::Line) {
         let Effect::Line {
             from,
@@ -129,55 +162,161 @@ fn strokes_keep_to_their_ranges() {
         else {
             panic!()
         };
-        places.extend(from.into_iter().chain(to).map(f64::from));
+        for (places, place) in places.iter_mut().zip(from.into_iter().chain(to)) {
+            places.push(f64::from(place));
+        }
         thickness.push(f64::from(thickness_px));
         colours.extend(colour.into_iter().map(f64::from));
     }
-    assert_fills(places.into_iter(), 0.0, 65.0);
+    for places in places {
+        assert_fills(places.into_iter(), 0.0, 65.0);
+    }
     assert_fills(thickness.into_iter(), 1.0, 6.0);
     assert_fills(colours.into_iter(), -1.0, 1.0);
-    let (mut axes, mut angles, mut thickness) = (Vec::new(), Vec::new(), Vec::new());
+    // Centre, axes, rotation, both ends of the arc, thickness: each by itself.
+    let mut drawn = [const { Vec::new() }; 8];
+    let mut colours = Vec::new();
     for effect in effects(Algorithm::EllipseArc) {
         let Effect::EllipseArc {
+            centre,
+            colour,
             axes_px,
             rotation_deg,
             arc_deg,
             thickness_px,
-            ..
         } = effect
         else {
             panic!()
         };
-        axes.extend(axes_px.map(f64::from));
-        angles.extend([rotation_deg, arc_deg[0], arc_deg[1]].map(f64::from));
-        thickness.push(f64::from(thickness_px));
+        let angles = [rotation_deg, arc_deg[0], arc_deg[1]].map(f64::from);
+        let integers = [axes_px[0], axes_px[1], thickness_px].map(f64::from);
+        let values = centre.map(f64::from).into_iter().chain(angles);
+        for (drawn, value) in drawn.iter_mut().zip(values.chain(integers)) {
+            drawn.push(value);
+        }
+        colours.extend(colour.into_iter().map(f64::from));
     }
-    assert_fills(axes.into_iter(), 1.0, 30.0);
-    assert_fills(angles.into_iter(), 0.0, 360.0);
-    assert_fills(thickness.into_iter(), 1.0, 6.0);
+    assert_fills(colours.into_iter(), -1.0, 1.0);
+    let turn = (0.0, 360.0);
+    let ranges = [(0.0, 65.0), (0.0, 65.0), turn, turn, turn];
+    let ranges = ranges
+        .into_iter()
+        .chain([(1.0, 30.0), (1.0, 30.0), (1.0, 6.0)]);
+    for (drawn, (low, high)) in drawn.into_iter().zip(ranges) {
+        assert_fills(drawn.into_iter(), low, high);
+    }
 }
 
 #[test]
 fn morphology_uses_odd_disks_to_7_once_or_twice() {
     for (algorithm, wanted) in [(Algorithm::Erosion, false), (Algorithm::Dilation, true)] {
         let mut seen = HashMap::new();
+        let mut rects = Vec::new();
         for effect in effects(algorithm) {
             let Effect::Morphology {
+                mask,
                 size_px,
                 iterations,
                 dilate,
-                ..
             } = effect
             else {
                 panic!()
             };
+            rects.push(mask);
             assert_eq!(dilate, wanted);
             *seen.entry((size_px, iterations)).or_insert(0) += 1;
         }
+        assert_rects(&rects);
         let mut kinds: Vec<_> = seen.into_keys().collect();
         kinds.sort_unstable();
         assert_eq!(kinds, [1, 3, 5, 7].map(|s| [(s, 1), (s, 2)]).concat());
     }
+}
+
+#[test]
+fn what_is_drawn_is_what_was_asked_for() {
+    let whole = Rect {
+        x: 0,
+        y: 0,
+        width: SIDE,
+        height: SIDE,
+    };
+    let flat = Tile::new(SIDE, 1, vec![0.25; SIDE * SIDE]);
+    let apply = |algorithm, effect| {
+        let mut after = flat.clone();
+        Corruption { algorithm, effect }.apply(&mut after);
+        after.values().to_vec()
+    };
+    for thickness_px in 1..=6 {
+        let line = Effect::Line {
+            from: [10.0, 30.0],
+            to: [50.0, 30.0],
+            thickness_px,
+            colour: vec![-0.75],
+        };
+        let after = apply(Algorithm::Line, line);
+        let rows = (0..SIDE).filter(|y| after[y * SIDE + 30] == -0.75).count();
+        // A stroke of odd width about a pixel's edge covers half a pixel on both sides.
+        assert!(
+            rows as u32 == thickness_px || rows as u32 == thickness_px + 1,
+            "{rows} rows for {thickness_px}"
+        );
+        let others = after.iter().filter(|&&v| v != 0.25 && v != -0.75).count();
+        assert_eq!(others, 0, "no half tones");
+        let arc = Effect::EllipseArc {
+            centre: [32.5, 32.5],
+            axes_px: [20, 10],
+            rotation_deg: 90.0,
+            arc_deg: [0.0, 359.9],
+            thickness_px,
+            colour: vec![1.0],
+        };
+        let after = apply(Algorithm::EllipseArc, arc);
+        let drawn = |x: usize, y: usize| after[y * SIDE + x] == 1.0;
+        // Turned by 90°: 20 px down, 10 px across.
+        assert!(drawn(32, 52) && drawn(42, 32) && !drawn(52, 32) && !drawn(32, 32));
+    }
+    let speckle = |salt, pepper| Effect::Speckle {
+        mask: whole,
+        salt,
+        pepper,
+        probability: 0.3,
+        seed: 1,
+    };
+    let share = |values: &[f32], of: f32| {
+        values.iter().filter(|&&v| v == of).count() as f64 / values.len() as f64
+    };
+    // Five standard deviations of a binomial with n = 4,225 are below 0.04.
+    let near = |found: f64, expected: f64| assert!((found - expected).abs() < 0.04, "{found}");
+    let salt = apply(Algorithm::Salt, speckle(true, false));
+    near(share(&salt, 1.0), 0.3);
+    near(share(&salt, 0.25), 0.7);
+    let pepper = apply(Algorithm::Pepper, speckle(false, true));
+    near(share(&pepper, -1.0), 0.3);
+    near(share(&pepper, 0.25), 0.7);
+    let both = apply(Algorithm::SaltAndPepper, speckle(true, true));
+    near(share(&both, 1.0), 0.15);
+    near(share(&both, -1.0), 0.15);
+    let shaded = apply(
+        Algorithm::Shading,
+        Effect::Shading {
+            mask: whole,
+            shift: -0.5,
+        },
+    );
+    assert!(shaded.iter().all(|&v| v == -0.25));
+    let noisy = apply(
+        Algorithm::GaussianNoise,
+        Effect::Noise {
+            mask: whole,
+            deviation: 0.15, // small, so that hardly anything is clamped
+            seed: 1,
+        },
+    );
+    let count = noisy.len() as f32;
+    let mean = noisy.iter().sum::<f32>() / count;
+    let variance = noisy.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / count;
+    assert!((mean - 0.25).abs() < 0.015 && (variance.sqrt() - 0.15).abs() < 0.01);
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use integration_tests::{TINY, fails, ok, tiny_package};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use integration_tests::{TINY, fails, ok, program, run, tiny_package};
 
 #[test]
 fn data_that_cannot_be_used() {
@@ -58,7 +61,7 @@ fn a_broken_image_among_good_ones_is_named_and_skipped() {
         .copied()
         .map(|word| if word == "0.5" { "0" } else { word })
         .collect();
-    let output = integration_tests::run(
+    let output = run(
         "host-trainer",
         root,
         &[&["train", "--run", "run", "--iterations", "1"], &all[..]].concat(),
@@ -222,4 +225,257 @@ fn masks_calibration_and_promises() {
         &["000_mask.png", "80×80", "30×30"],
     );
     assert!(!root.join("report").exists());
+}
+
+#[test]
+fn a_full_disk_or_a_kill_leaves_the_old_package_or_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    tiny_package(root);
+    let before = fs::read(root.join("m.awr")).unwrap();
+    assert!(before.len() > 50_000, "{}", before.len());
+    let package = [
+        "package", "--run", "run", "--key", "k.key", "--name", "tiny", "--out", "m.awr", "--onnx",
+        "m.onnx",
+    ];
+    // A limit on the size of files stands for a disk that fills up in the middle of the package: 8 KiB.
+    let limited = Command::new("sh")
+        .args(["-c", "ulimit -f 16; trap '' XFSZ; exec \"$0\" \"$@\""])
+        .arg(program("host-trainer"))
+        .args(package)
+        .current_dir(root)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&limited.stderr);
+    assert_eq!(limited.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("cannot write m.awr"), "{errors}");
+    assert_eq!(fs::read(root.join("m.awr")).unwrap(), before);
+    let partial = |root: &std::path::Path| {
+        let names = fs::read_dir(root).unwrap().map(|entry| entry.unwrap());
+        names
+            .filter(|entry| entry.file_name().to_string_lossy().contains("partial"))
+            .count()
+    };
+    assert_eq!(partial(root), 0);
+    assert!(!root.join("m.onnx").exists());
+
+    let started = Instant::now();
+    ok("host-trainer", root, &package);
+    let whole = started.elapsed();
+    for round in 0..8 {
+        let mut running = Command::new(program("host-trainer"))
+            .args(package)
+            .current_dir(root)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(whole * round / 7);
+        running.kill().ok();
+        running.wait().unwrap();
+        ok(
+            "host-trainer",
+            root,
+            &["inspect-package", "m.awr", "--trust", "k.key.pub"],
+        );
+    }
+}
+
+#[test]
+fn images_that_cannot_be_used_never_stop_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    ok(
+        "host-trainer",
+        root,
+        &[
+            "synth",
+            "data",
+            "--size",
+            "80",
+            "--train",
+            "8",
+            "--test-good",
+            "3",
+            "--per-kind",
+            "1",
+        ],
+    );
+    // With its default seed training takes 0, 2, 4 and 6, and holds out the others.
+    for number in [1, 2, 5] {
+        fs::write(root.join(format!("data/train/good/{number:03}.png")), b"x").unwrap();
+    }
+    let train = [&["train", "--run", "run", "--iterations", "1"], TINY].concat();
+    let output = run("host-trainer", root, &train);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("skipped 3 of 8 images"), "{errors}");
+    ok("host-trainer", root, &["keygen", "--out", "k.key"]);
+    // From another folder than training was run from.
+    fs::create_dir(root.join("elsewhere")).unwrap();
+    ok(
+        "host-trainer",
+        &root.join("elsewhere"),
+        &[
+            "package", "--run", "../run", "--key", "../k.key", "--name", "t", "--out", "../m.awr",
+        ],
+    );
+    fs::write(root.join("data/test/good/000.png"), b"x").unwrap();
+    image::GrayImage::new(40, 80)
+        .save(root.join("data/test/good/001.png"))
+        .unwrap();
+    let calibrate = run(
+        "host-trainer",
+        root,
+        &[
+            "calibrate",
+            "--package",
+            "m.awr",
+            "--good",
+            "data/test/good",
+            "--key",
+            "k.key",
+        ],
+    );
+    let errors = String::from_utf8_lossy(&calibrate.stderr);
+    assert!(calibrate.status.success(), "{errors}");
+    assert!(errors.contains("skipped 1 of 3 images"), "{errors}");
+    let evaluate = run(
+        "host-trainer",
+        root,
+        &[
+            "evaluate",
+            "--package",
+            "m.awr",
+            "--data",
+            "data",
+            "--json",
+            "--record",
+            "k.key",
+        ],
+    );
+    let errors = String::from_utf8_lossy(&evaluate.stderr);
+    assert!(
+        evaluate.status.success() && errors.contains("000.png"),
+        "{errors}"
+    );
+    let found: serde_json::Value = serde_json::from_slice(&evaluate.stdout).unwrap();
+    assert_eq!(found["skipped_images"], 1);
+    let shown = ok(
+        "host-trainer",
+        root,
+        &["inspect-package", "m.awr", "--json"],
+    );
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["evaluation"]["image_auroc"], found["image_auroc"]);
+    assert_eq!(shown["evaluation"]["data"], "data");
+}
+
+#[test]
+fn a_model_is_not_praised_for_images_that_it_was_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    tiny_package(root);
+    for entry in fs::read_dir(root.join("data/train/good")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = format!(
+            "data/test/good/t{}",
+            path.file_name().unwrap().to_string_lossy()
+        );
+        fs::copy(&path, root.join(name)).unwrap();
+    }
+    let output = run(
+        "host-trainer",
+        root,
+        &["evaluate", "--package", "m.awr", "--data", "data"],
+    );
+    let errors = String::from_utf8_lossy(&output.stderr);
+    // Half of the four are held out.
+    assert!(errors.contains("trained on 2 of the"), "{errors}");
+    let calibrate = [
+        "calibrate",
+        "--package",
+        "m.awr",
+        "--good",
+        "data/test/good",
+        "--key",
+        "k.key",
+    ];
+    fails("host-trainer", root, &calibrate, &["was trained on"]);
+    for entry in fs::read_dir(root.join("data/test/good")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_string_lossy().starts_with('t') {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    ok("host-trainer", root, &calibrate);
+    let output = run(
+        "host-trainer",
+        root,
+        &["evaluate", "--package", "m.awr", "--data", "data"],
+    );
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        errors.contains("calibrated on these very good frames"),
+        "{errors}"
+    );
+    fs::write(root.join("g.csv"), "file,group\nelsewhere/a.png,1\n").unwrap();
+    fails(
+        "host-trainer",
+        root,
+        &[
+            "calibrate",
+            "--package",
+            "m.awr",
+            "--good",
+            "data/test/good",
+            "--key",
+            "k.key",
+            "--groups",
+            "g.csv",
+        ],
+        &["g.csv", "names none of the 2 images"],
+    );
+}
+
+#[test]
+fn a_region_of_interest_is_packaged_and_an_empty_one_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    tiny_package(root);
+    let package = |extra: &[&str]| {
+        let line = [
+            "package", "--run", "run", "--key", "k.key", "--name", "t", "--out", "r.awr",
+        ];
+        run("host-trainer", root, &[&line[..], extra].concat())
+    };
+    image::GrayImage::new(80, 80)
+        .save(root.join("black.png"))
+        .unwrap();
+    let refused = package(&["--roi-mask", "black.png"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no pixel to inspect"));
+    assert!(!root.join("r.awr").exists());
+    let refused = package(&["--roi-polygon", "0,0 2,0 1,1"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let made = package(&["--roi-polygon", "0,0 0.5,0 0.5,1 0,1"]);
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    ok(
+        "host-trainer",
+        root,
+        &[
+            "evaluate",
+            "--package",
+            "r.awr",
+            "--data",
+            "data",
+            "--maps",
+            "maps",
+        ],
+    );
+    let shown = ok("host-trainer", root, &["inspect-package", "r.awr"]);
+    assert!(shown.contains("1 polygons"), "{shown}");
 }

@@ -9,6 +9,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+/// What the demo must reach on its synthetic data set.
+const DEMO_IMAGE_AUROC: f64 = 0.95;
+
 const HELP: &str = "\
 cargo xtask COMMAND
 
@@ -63,8 +66,9 @@ fn run() -> Result<ExitCode> {
 
 fn test(root: &Path) -> Result<()> {
     setup::run(root, None)?;
-    // The integration tests run the programs, which `cargo test` alone does not build for another package.
-    cargo(root, &["build", "--workspace", "--locked"])?;
+    // The integration tests run the programs, which `cargo test` alone does not build for another package. With all
+    // targets, because otherwise dependencies are built with other features, and tract a second time.
+    cargo(root, &["build", "--workspace", "--all-targets", "--locked"])?;
     cargo(root, &["test", "--workspace", "--locked"])?;
     // Feature and dependency unification in a workspace hides what a crate alone would lack.
     cargo(root, &["check", "--locked", "--package", "proto"])?;
@@ -140,12 +144,30 @@ fn demo(root: &Path) -> Result<()> {
             bail!("`host-trainer {}` failed", step[0]);
         }
     }
+    let ranked = image_auroc(&demo.join("report").join("metrics.json"))?;
+    if ranked < DEMO_IMAGE_AUROC {
+        bail!(
+            "the demo's defects are not ranked above its good frames: expected an image AUROC of at least \
+             {DEMO_IMAGE_AUROC}, found {ranked:.3}"
+        );
+    }
     eprintln!(
         "\ndone in {:.0} s ({:.0} s without the build). Open demo/report/report.html",
         started.elapsed().as_secs_f64(),
         trained.elapsed().as_secs_f64()
     );
     Ok(())
+}
+
+/// From the metrics that `host-trainer evaluate` wrote.
+fn image_auroc(metrics: &Path) -> Result<f64> {
+    let text = std::fs::read_to_string(metrics)
+        .with_context(|| format!("reading {}", metrics.display()))?;
+    let value: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("{} is no JSON", metrics.display()))?;
+    value["image_auroc"]
+        .as_f64()
+        .with_context(|| format!("{} has no image_auroc", metrics.display()))
 }
 
 /// Where cargo puts what it builds.

@@ -325,10 +325,11 @@ mod tests {
     fn drift_that_went_away_is_told_again_when_it_returns() {
         let good = Look::of(&board(100, 120));
         let dark = Look::of(&board(20, 40));
-        let mut watch = DriftWatch::new(normal(&[good; 10]), 20);
+        // A window holds every usual score once.
+        let mut watch = DriftWatch::new(normal(&[good; 10]), 50);
         let mut count = 0;
         for round in 0..4 {
-            for n in 0..60 {
+            for n in 0..100 {
                 let look = if round % 2 == 0 { good } else { dark };
                 count += watch.add(look, usual(n)).len();
             }

@@ -55,13 +55,36 @@ pub enum ImageFileError {
 /// No image of a camera is larger.
 const MAX_FILE_BYTES: u64 = 2 << 30;
 
-/// A JPEG must end in its end-of-image marker (ITU-T T.81, B.2.1); padding with zeros behind it is common.
+/// Whether a JPEG's end-of-image marker is missing. Segments are walked (ITU-T T.81, B.1.1 and B.2), because a preview
+/// inside an EXIF segment has an end of its own, and some cameras append data behind the end.
 pub(crate) fn is_cut_off_jpeg(bytes: &[u8]) -> bool {
-    let end = bytes
-        .iter()
-        .rposition(|&byte| byte != 0)
-        .map_or(0, |last| last + 1);
-    bytes.starts_with(&[0xff, 0xd8]) && !bytes[..end].ends_with(&[0xff, 0xd9])
+    const END: u8 = 0xd9;
+    let Some(mut rest) = bytes.strip_prefix(&[0xff, 0xd8]) else {
+        return false;
+    };
+    loop {
+        // Fill bytes 0xff may stand before a marker, and in coded data 0xff 0x00 is a value and 0xd0..=0xd7 a restart.
+        let marker = rest.windows(2).position(|pair| {
+            pair[0] == 0xff && !matches!(pair[1], 0x00 | 0x01 | 0xd0..=0xd7 | 0xff)
+        });
+        let Some(at) = marker else {
+            return true;
+        };
+        let kind = rest[at + 1];
+        rest = &rest[at + 2..];
+        if kind == END {
+            return false;
+        }
+        // Every other marker here starts a segment with its length.
+        let [high, low, ..] = *rest else {
+            return true;
+        };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let Some(after) = rest.get(length..) else {
+            return true;
+        };
+        rest = after;
+    }
 }
 
 /// Whether the name's ending is one of the known kinds.
@@ -196,6 +219,18 @@ mod tests {
         }
         std::fs::write(&path, [&whole[..], &[0; 3]].concat()).unwrap();
         assert!(read_frame(&path).is_ok(), "padding is no damage");
+        std::fs::write(&path, [&whole[..], b"SEFT trailer"].concat()).unwrap();
+        assert!(read_frame(&path).is_ok(), "nor is a camera's trailer");
+        // A preview in an APP1 segment ends before the picture does.
+        let preview = [
+            &[0xff, 0xd8, 0xff, 0xe1, 0, 6, 0xff, 0xd8, 0xff, 0xd9],
+            &whole[2..],
+        ]
+        .concat();
+        std::fs::write(&path, &preview).unwrap();
+        assert!(read_frame(&path).is_ok());
+        std::fs::write(&path, &preview[..preview.len() - 40]).unwrap();
+        assert!(read_frame(&path).is_err());
     }
 
     #[test]

@@ -68,14 +68,34 @@ fn write_new(path: &Path, kind: &str, bytes: &[u8], mode: u32) -> Result<(), Key
         path: path.to_owned(),
         source,
     };
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(format!(".partial-{}", std::process::id()));
+    let partial = PathBuf::from(partial);
+    let written = write_synced(&partial, &format!("{kind} {}\n", hex(bytes)), mode)
+        .and_then(|()| place_new(&partial, path));
+    fs::remove_file(&partial).ok();
+    written.map_err(failed)
+}
+
+fn write_synced(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(mode)
-        .open(path)
-        .map_err(failed)?;
-    writeln!(file, "{kind} {}", hex(bytes)).map_err(failed)?;
-    file.sync_all().map_err(failed)
+        .open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// Gives a file its name unless that is taken. A rename would replace what is there; a link does not.
+fn place_new(partial: &Path, path: &Path) -> std::io::Result<()> {
+    match fs::hard_link(partial, path) {
+        // FAT has no links.
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists && !path.exists() => {
+            fs::rename(partial, path)
+        }
+        linked => linked,
+    }
 }
 
 /// Reads a signing key.
@@ -138,6 +158,9 @@ mod tests {
             write_key_pair(&path, &key).is_err(),
             "an existing key is kept"
         );
+        assert_eq!(read_signing_key(&path).unwrap().to_bytes(), key.to_bytes());
+        let left = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 2, "nothing but the pair is left");
         let error = read_public_key(&path).unwrap_err().to_string();
         assert!(
             error.contains(PUBLIC),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use edge_runtime::inspect::region::Region;
 use edge_runtime::inspect::verdict::Verdict;
@@ -10,12 +10,13 @@ use edge_runtime::inspector::{Inspection, Inspector};
 use edge_runtime::io::atomic::write_atomic;
 use edge_runtime::io::picture::tiff;
 use edge_runtime::package::key_id;
-use host_trainer::dataset::{TestItem, test_items};
+use host_trainer::dataset::{TestItem, digest_of_files, test_items};
 use host_trainer::evaluate::{Report, Summary, evaluate, html};
-
+use host_trainer::package::{Draft, file_id};
+use proto::manifest::EvaluationSummary;
 use serde::Serialize;
 
-use super::package::{ScoringMode, facts, open};
+use super::package::{ScoringMode, facts, open, signing_key};
 use super::progress;
 
 /// Measure a package on a labelled data set, with the code that the camera runs.
@@ -47,6 +48,9 @@ pub(crate) struct Evaluate {
     /// as MVTec's evaluation scripts read them).
     #[arg(long)]
     maps: Option<PathBuf>,
+    /// Record the main figures in the package, signed anew with this key.
+    #[arg(long, value_name = "SIGNING.key", conflicts_with = "scoring")]
+    record: Option<PathBuf>,
     /// Most frames shown in the report.
     #[arg(long, default_value_t = 300)]
     rows: usize,
@@ -61,6 +65,7 @@ impl Evaluate {
                 key_id(package.signer())
             );
         }
+        let key = self.record.as_deref().map(signing_key).transpose()?;
         let mut inspector = Inspector::new(&package)?;
         if let Some(mode) = self.scoring {
             inspector = inspector.with_scoring(mode.scoring());
@@ -68,15 +73,7 @@ impl Evaluate {
         let items = test_items(&self.data)?;
         let bar = progress::bar(items.len(), "scoring");
         let rows = if self.out.is_some() { self.rows } else { 0 };
-        // The system's temporary folder is often in memory, and a thousand large maps need gigabytes.
-        let scratch = match &self.out {
-            Some(folder) => {
-                std::fs::create_dir_all(folder)
-                    .with_context(|| format!("making {}", folder.display()))?;
-                folder.clone()
-            }
-            None => std::env::temp_dir(),
-        };
+        let scratch = scratch(self.out.as_deref());
         let mut frames = Vec::new();
         let mut written = Ok(());
         let evaluation = evaluate(
@@ -96,6 +93,26 @@ impl Evaluate {
         for line in &evaluation.skipped {
             eprintln!("skipped {line}");
         }
+        let trained_on = &package.manifest().training.file_ids;
+        let seen = evaluation.digests.iter().map(file_id);
+        let seen = seen.filter(|id| trained_on.contains(id)).count();
+        if seen > 0 {
+            eprintln!(
+                "warning: the model was trained on {seen} of the {} test images; the figures flatter it",
+                evaluation.digests.len()
+            );
+        }
+        let good = evaluation.frames.iter().zip(&evaluation.digests);
+        let good: Vec<[u8; 32]> = good
+            .filter(|(frame, _)| !frame.defect)
+            .map(|(_, digest)| *digest)
+            .collect();
+        let threshold = package.manifest().threshold.as_ref();
+        if threshold.is_some_and(|t| t.calibration_digest == digest_of_files(&good)) {
+            eprintln!(
+                "warning: the threshold was calibrated on these very good frames; their false rejects say nothing"
+            );
+        }
         if let Some(folder) = &self.maps {
             let json = serde_json::to_string_pretty(&frames)?;
             write_atomic(&folder.join("frames.json"), json.as_bytes())?;
@@ -106,7 +123,7 @@ impl Evaluate {
                 title: format!("{} {}", manifest.name, manifest.version),
                 subtitle: format!(
                     "{}: {} test frames",
-                    self.data.file_name().unwrap_or_default().to_string_lossy(),
+                    self.data_name(),
                     evaluation.summary.total.images
                 ),
                 facts: facts(manifest, package.signer(), inspector.threshold().is_some()),
@@ -115,6 +132,18 @@ impl Evaluate {
             write_atomic(&folder.join("report.html"), page.as_bytes())?;
             let json = serde_json::to_string_pretty(&evaluation.summary)?;
             write_atomic(&folder.join("metrics.json"), json.as_bytes())?;
+        }
+        if let Some(key) = &key {
+            let mut draft = Draft::from_package(&package);
+            draft.manifest.evaluation = Some(EvaluationSummary {
+                data: self.data_name(),
+                data_digest: digest_of_files(&evaluation.digests),
+                images: evaluation.summary.total.images as u32,
+                pixel_auroc: evaluation.summary.total.pixel_auroc,
+                aupro: evaluation.summary.total.aupro,
+                image_auroc: evaluation.summary.total.image_auroc,
+            });
+            write_atomic(&self.package, &draft.sign(key)?)?;
         }
         if self.json {
             println!("{}", serde_json::to_string_pretty(&evaluation.summary)?);
@@ -126,6 +155,22 @@ impl Evaluate {
         }
         Ok(())
     }
+
+    fn data_name(&self) -> String {
+        let name = self.data.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+}
+
+/// Where temporary data goes: where the report will be, because the system's temporary folder is often in memory, and a
+/// thousand large maps need gigabytes.
+fn scratch(out: Option<&Path>) -> PathBuf {
+    let beside = out.and_then(|out| std::path::absolute(out).ok());
+    let exists = beside.and_then(|out| {
+        let mut folders = out.ancestors().filter(|folder| folder.is_dir());
+        folders.next().map(Path::to_owned)
+    });
+    exists.unwrap_or_else(std::env::temp_dir)
 }
 
 /// What is said of a frame beside its map.

@@ -6,3 +6,32 @@ pub(crate) mod package;
 pub(crate) mod progress;
 pub(crate) mod train;
 pub(crate) mod weights;
+
+use std::path::PathBuf;
+
+use host_trainer::dataset::{DatasetError, Groups, Skipped};
+
+/// Skipped files named before they are only counted.
+const NAMED: usize = 10;
+
+/// Names what was skipped, and how many of `count` images.
+pub(crate) fn say_skipped(skipped: &[&Skipped], count: usize) {
+    for file in skipped.iter().take(NAMED) {
+        eprintln!("skipped {}: {}", file.file.display(), file.reason);
+    }
+    if !skipped.is_empty() {
+        eprintln!("skipped {} of {count} images", skipped.len());
+    }
+}
+
+/// Says how many images a groups file does not name; an error if it names none of them.
+pub(crate) fn say_ungrouped(groups: &Groups, files: &[PathBuf]) -> Result<(), DatasetError> {
+    let alone = groups.ungrouped(files)?;
+    if alone > 0 {
+        eprintln!(
+            "{alone} of {} images are in no group: each counts as a part of its own",
+            files.len()
+        );
+    }
+    Ok(())
+}

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use ed25519_dalek::{SigningKey, VerifyingKey};
+use edge_runtime::inspect::roi;
 use edge_runtime::io::atomic::write_atomic;
+use edge_runtime::io::image_file::read_frame;
 use edge_runtime::package::{self, Trust, Verified, key_id, read_signing_key, write_key_pair};
 use host_trainer::calibrate::{Calibration, parts_needed, percent, promised};
 use host_trainer::dataset::{Groups, calibration_files};
 use host_trainer::package::{Draft, GoodFrame, PackageOptions, Wanted, calibrate_draft, draft};
 use host_trainer::run_folder::Run;
+use image::DynamicImage;
 use proto::manifest::{InputSize, Manifest, PostProcessing, Roi, Scoring};
 
 use super::progress;
@@ -120,6 +123,13 @@ pub(crate) struct Package {
     /// Fill gaps smaller than this window in map pixels (odd).
     #[arg(long, default_value_t = 0)]
     close: u16,
+    /// Inspect only where this picture is white; it is stretched over the frame.
+    #[arg(long, value_name = "PNG")]
+    roi_mask: Option<PathBuf>,
+    /// Inspect only inside this polygon: corners as x,y from 0,0 (upper left) to 1,1 (lower right) of the frame,
+    /// separated by spaces. May be given several times.
+    #[arg(long, value_name = "\"X,Y X,Y X,Y…\"", value_parser = polygon, conflicts_with = "roi_mask")]
+    roi_polygon: Vec<Polygon>,
     /// Take the threshold from the training images where none were held out: no promise, and the package says so.
     #[arg(long, conflicts_with = "promise")]
     threshold_from_training: bool,
@@ -142,7 +152,7 @@ impl Package {
                 open_px: self.open,
                 close_px: self.close,
             },
-            roi: Roi::Whole,
+            roi: self.roi()?,
         };
         let mut draft = draft(&self.run, &options)?;
         let run = Run::read(&self.run)?;
@@ -185,6 +195,40 @@ impl Package {
     }
 }
 
+impl Package {
+    fn roi(&self) -> Result<Roi> {
+        let roi = match &self.roi_mask {
+            Some(path) => {
+                let mask = DynamicImage::ImageRgb8(read_frame(path)?.to_rgb8()).to_luma8();
+                roi::from_mask(&mask)
+            }
+            None if self.roi_polygon.is_empty() => Roi::Whole,
+            None => Roi::Polygons(self.roi_polygon.iter().map(|p| p.0.clone()).collect()),
+        };
+        roi::check(&roi).context("region of interest")?;
+        Ok(roi)
+    }
+}
+
+/// Corners in fractions of the frame.
+#[derive(Debug, Clone)]
+struct Polygon(Vec<[f32; 2]>);
+
+fn polygon(text: &str) -> Result<Polygon, String> {
+    let corner = |word: &str| {
+        let (x, y) = word.split_once(',')?;
+        let inside = |text: &str| {
+            let value = text.parse::<f32>().ok()?;
+            (0.0..=1.0).contains(&value).then_some(value)
+        };
+        Some([inside(x)?, inside(y)?])
+    };
+    let corners = text.split_whitespace().map(|word| {
+        corner(word).ok_or_else(|| format!("expected corners x,y from 0,0 to 1,1, found `{word}`"))
+    });
+    corners.collect::<Result<_, _>>().map(Polygon)
+}
+
 /// Give a package a threshold from good images that it was not trained on, and sign it anew.
 #[derive(Args)]
 pub(crate) struct Calibrate {
@@ -215,7 +259,9 @@ impl Calibrate {
             Some(path) => Groups::read(path, &self.good)?,
             None => Groups::default(),
         };
-        let frames: Vec<GoodFrame> = calibration_files(&self.good)?
+        let files = calibration_files(&self.good)?;
+        super::say_ungrouped(&groups, &files)?;
+        let frames: Vec<GoodFrame> = files
             .into_iter()
             .map(|file| GoodFrame {
                 part: groups.part(&file),
@@ -241,7 +287,9 @@ fn threshold(
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    println!("{}", in_words(&draft.manifest, &found));
+    let skipped: Vec<_> = found.skipped.iter().collect();
+    super::say_skipped(&skipped, frames.len());
+    println!("{}", in_words(&draft.manifest, &found.calibration));
     Ok(())
 }
 
@@ -381,6 +429,14 @@ pub(crate) fn facts(
         ),
         fact("scoring", scoring),
         fact(
+            "region of interest",
+            match &manifest.roi {
+                Roi::Whole => "the whole frame".to_owned(),
+                Roi::Polygons(polygons) => format!("{} polygons", polygons.len()),
+                Roi::Bitmap { width, height, .. } => format!("a mask of {width}×{height} cells"),
+            },
+        ),
+        fact(
             "post-processing",
             if post == PostProcessing::default() {
                 "none".to_owned()
@@ -416,9 +472,28 @@ pub(crate) fn facts(
         fact("features", training.features.clone()),
         fact("noise", training.noise.clone()),
         fact("golden tiles", manifest.golden.len().to_string()),
+        fact(
+            "evaluated",
+            manifest.evaluation.as_ref().map_or_else(
+                || "not recorded (host-trainer evaluate --record)".to_owned(),
+                |found| {
+                    let figure = |value: Option<f64>| {
+                        value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"))
+                    };
+                    format!(
+                        "on {} ({} images): pixel AUROC {}, AUPRO {}, image AUROC {}",
+                        found.data,
+                        found.images,
+                        figure(found.pixel_auroc),
+                        figure(found.aupro),
+                        figure(found.image_auroc)
+                    )
+                },
+            ),
+        ),
     ]
 }
 
-fn signing_key(path: &Path) -> Result<SigningKey> {
+pub(crate) fn signing_key(path: &Path) -> Result<SigningKey> {
     read_signing_key(path).context("no signing key; `host-trainer keygen` makes one")
 }

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use edge_runtime::io::atomic::write_atomic;
-use host_trainer::dataset::{Colour, Coordinates, Groups, TrainingSet, split, training_files};
+use host_trainer::dataset::{
+    Colour, Coordinates, Groups, Skipped, TrainingSet, split, training_files, usable,
+};
 use host_trainer::device::DeviceChoice;
 use host_trainer::memory;
 use host_trainer::network::OutputActivation;
@@ -53,7 +55,7 @@ pub(crate) struct Train {
     feature_depth: Depth,
 
     /// Weight of the mean |A| on uncorrupted pixels, added to the loss (not in the paper, whose value is 0).
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = weight)]
     quiet: f64,
     /// direct is the method; the others are baselines.
     #[arg(long, default_value = "direct")]
@@ -119,6 +121,13 @@ fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number above 0".to_owned()),
         Ok(number) => Ok(number),
+    }
+}
+
+fn weight(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(weight) if weight.is_finite() && weight >= 0.0 => Ok(weight),
+        _ => Err("expected a number of at least 0".to_owned()),
     }
 }
 
@@ -198,13 +207,16 @@ impl Train {
         let source = Arc::new(BatchSource {
             coordinates: Coordinates::draw(&set.frames, run.tiles, run.batch, run.seed),
             frames: set.frames,
-            noise: (run.mode != TrainingMode::Reconstruction).then(|| self.bank()),
+            noise: match run.mode {
+                TrainingMode::Reconstruction => None,
+                TrainingMode::Direct | TrainingMode::Denoising => Some(self.bank()?),
+            },
             seed: run.seed,
         });
         self.train(&recipe, &source, &checkpoint)
     }
 
-    fn bank(&self) -> NoiseBank {
+    fn bank(&self) -> Result<NoiseBank> {
         let chosen = if self.noise.is_empty() {
             Family::ALL.to_vec()
         } else {
@@ -214,7 +226,10 @@ impl Train {
             .into_iter()
             .filter(|family| !self.without.contains(family))
             .collect();
-        NoiseBank::of_families(&kept)
+        if kept.is_empty() {
+            bail!("--noise and --without leave no noise family: there would be nothing to learn");
+        }
+        Ok(NoiseBank::of_families(&kept))
     }
 
     fn make_loss(&self, device: tch::Device) -> Result<Loss> {
@@ -238,34 +253,33 @@ impl Train {
 
     /// Loads the images and writes down everything that decides the result.
     fn describe(&self, device: tch::Device) -> Result<(Run, TrainingSet)> {
-        // Whole paths, so that `package` finds the images from whatever folder it is run in.
-        let data = std::path::absolute(&self.data)
-            .with_context(|| format!("finding {}", self.data.display()))?;
-        let files = training_files(&data)?;
-        let groups = match &self.groups {
-            Some(path) => Groups::read(path, &data)?,
+        let files = training_files(&self.data)?;
+        let mut groups = match &self.groups {
+            Some(path) => Groups::read(path, &self.data)?,
             None => Groups::default(),
         };
+        super::say_ungrouped(&groups, &files)?;
+        if self.hold_out > 0.0 {
+            groups.join_copies(&files);
+        }
         let split = split(&files, &groups, self.hold_out, self.seed)?;
         let bar = progress::bar(split.train.len(), "reading images");
         let set = TrainingSet::load(&split.train, self.size, self.colour, &mut |done| {
             bar.set_position(done as u64);
         })?;
         bar.finish_and_clear();
-        for skipped in set.skipped.iter().take(10) {
-            eprintln!("skipped {}: {}", skipped.file.display(), skipped.reason);
-        }
-        if !set.skipped.is_empty() {
-            eprintln!(
-                "skipped {} of {} images",
-                set.skipped.len(),
-                split.train.len()
-            );
-        }
+        // Now, not after hours of training, when `package` would need them.
+        let bar = progress::bar(split.held_out.len(), "reading held-out images");
+        let (held_out, unusable) = usable(&split.held_out, &set.input, &mut |done| {
+            bar.set_position(done as u64);
+        });
+        bar.finish_and_clear();
+        let left_out: Vec<&Skipped> = set.skipped.iter().chain(&unusable).collect();
+        super::say_skipped(&left_out, files.len());
         eprintln!(
             "{} images to train on, {} held out, on {device:?}",
             set.frames.len(),
-            split.held_out.len()
+            held_out.len()
         );
         let features = match self.loss {
             LossKind::Perceptual => match self.make_loss(tch::Device::Cpu)? {
@@ -279,15 +293,19 @@ impl Train {
             Mode::Denoising => TrainingMode::Denoising,
             Mode::Reconstruction => TrainingMode::Reconstruction,
         };
-        let algorithms = self.bank();
         let noise = match mode {
             TrainingMode::Reconstruction => "none".to_owned(),
-            _ => algorithms.describe(),
+            TrainingMode::Direct | TrainingMode::Denoising => self.bank()?.describe(),
         };
         let hex = |digest: &[u8; 32]| digest.iter().map(|b| format!("{b:02x}")).collect();
         let skipped: Vec<&PathBuf> = set.skipped.iter().map(|s| &s.file).collect();
+        // Whole paths, so that `package` finds the images from whatever folder it is run in.
+        let whole = |file: &PathBuf| {
+            std::path::absolute(file).with_context(|| format!("finding {}", file.display()))
+        };
         let run = Run {
             schema: Run::schema(),
+            quiet: self.quiet,
             mode,
             loss: self.loss,
             activation: self.activation,
@@ -303,15 +321,11 @@ impl Train {
                 .train
                 .iter()
                 .filter(|file| !skipped.contains(file))
-                .cloned()
-                .collect(),
+                .map(whole)
+                .collect::<Result<_>>()?,
             train_digests: set.digests.iter().map(hex).collect(),
-            held_out_parts: split
-                .held_out
-                .iter()
-                .map(|file| groups.part(file))
-                .collect(),
-            held_out: split.held_out,
+            held_out_parts: held_out.iter().map(|file| groups.part(file)).collect(),
+            held_out: held_out.iter().map(whole).collect::<Result<_>>()?,
         };
         Ok((run, set))
     }
@@ -386,7 +400,7 @@ impl Train {
             );
         }
         println!(
-            "trained {} iterations in {minutes:.1} min; next: host-trainer package --run {} --out MODEL.awr",
+            "trained {} iterations in {minutes:.1} min; next: host-trainer package --run {} --key SIGNING.key --name PRODUCT --out PRODUCT.awr",
             outcome.progress.iterations,
             self.run.display()
         );
@@ -403,4 +417,52 @@ fn read_losses(path: &Path, iterations: usize) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        train: Train,
+    }
+
+    fn train(extra: &[&str]) -> Train {
+        let line = [&["x", "--data", "d", "--run", "r"], extra].concat();
+        Line::parse_from(line).train
+    }
+
+    #[test]
+    fn the_defaults_are_the_papers() {
+        let train = train(&[]);
+        let (width_px, height_px) = (256, 256);
+        assert_eq!(
+            train.size,
+            InputSize::Fixed {
+                width_px,
+                height_px
+            }
+        ); // IV-A
+        assert_eq!(train.width, 128); // IV-C
+        assert_eq!(train.activation, OutputActivation::RefRelu); // IV-D
+        assert_eq!(train.loss, LossKind::Perceptual); // IV-E
+        assert_eq!(train.feature_depth, Depth::Last);
+        assert_eq!(
+            (train.tiles, train.batch, train.iterations),
+            (80_000, 64, 3_500)
+        ); // IV-F
+        assert!(matches!(train.mode, Mode::Direct));
+        assert_eq!(train.quiet, 0.0);
+        assert_eq!(train.bank().unwrap().algorithms().len(), 12); // IV-B
+    }
+
+    #[test]
+    fn leaving_out_every_family_is_refused() {
+        let nothing = train(&["--noise", "opaque", "--without", "opaque"]);
+        assert!(nothing.bank().is_err());
+    }
 }

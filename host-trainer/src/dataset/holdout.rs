@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 
 use rand::seq::SliceRandom;
 
-use super::DatasetError;
+use super::{DatasetError, file_digest};
 use crate::seed::generator;
 
 /// Which part every image shows, from a CSV file with the header `file,group` and paths relative to the data set.
 #[derive(Debug, Default)]
 pub struct Groups {
+    /// The groups file and what its paths are relative to.
+    source: Option<(PathBuf, PathBuf)>,
+    /// Part by file.
     of: HashMap<PathBuf, String>,
 }
 
@@ -42,15 +45,55 @@ impl Groups {
             let (file, group) = line
                 .rsplit_once(',')
                 .ok_or_else(|| wrong("expected `path,group`"))?;
-            of.insert(root.join(file.trim()), group.trim().to_owned());
+            of.insert(root.join(file.trim()), format!("group {}", group.trim()));
         }
-        Ok(Self { of })
+        Ok(Self {
+            source: Some((path.to_owned(), root.to_owned())),
+            of,
+        })
+    }
+
+    /// How many of `files` a groups file leaves out, 0 without one. It is an error if it names none of them: its paths
+    /// are meant for another folder, and the parts would come apart unnoticed.
+    pub fn ungrouped(&self, files: &[PathBuf]) -> Result<usize, DatasetError> {
+        let Some((path, root)) = &self.source else {
+            return Ok(0);
+        };
+        let alone = files.iter().filter(|file| !self.of.contains_key(*file));
+        let alone = alone.count();
+        match files.first() {
+            Some(example) if alone == files.len() => Err(DatasetError::OtherImages {
+                path: path.clone(),
+                count: files.len(),
+                example: example.clone(),
+                root: root.clone(),
+            }),
+            _ => Ok(alone),
+        }
+    }
+
+    /// Joins the parts of files with the same content: a copy shows the part that the original shows.
+    pub fn join_copies(&mut self, files: &[PathBuf]) {
+        let mut originals: HashMap<[u8; 32], &PathBuf> = HashMap::new();
+        for file in files {
+            // A file that cannot be read is told of when it is loaded.
+            let Ok(digest) = file_digest(file) else {
+                continue;
+            };
+            let original = *originals.entry(digest).or_insert(file);
+            let (from, to) = (self.part(file), self.part(original));
+            if from != to {
+                let joined = self.of.values_mut().filter(|part| **part == from);
+                joined.for_each(|part| part.clone_from(&to));
+                self.of.insert(file.clone(), to);
+            }
+        }
     }
 
     /// The part that `file` shows; a file that no line names is a part of its own.
     pub fn part(&self, file: &Path) -> String {
         match self.of.get(file) {
-            Some(group) => format!("group {group}"),
+            Some(part) => part.clone(),
             None => file.display().to_string(),
         }
     }
@@ -145,6 +188,36 @@ mod tests {
                 .len(),
             1
         );
+    }
+
+    #[test]
+    fn copies_join_the_parts_that_they_are_in() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for (name, content) in [("a", "1"), ("b", "2"), ("c", "1"), ("d", "3"), ("e", "4")] {
+            fs::write(at(name), content).unwrap();
+        }
+        fs::write(at("g.csv"), "file,group\nb,x\nc,x\n").unwrap();
+        let mut groups = Groups::read(&at("g.csv"), root.path()).unwrap();
+        let files = ["a", "b", "c", "d", "e", "missing"].map(at);
+        groups.join_copies(&files);
+        let parts = files.each_ref().map(|file| groups.part(file));
+        assert!(parts[0] == parts[2] && parts[0] == parts[1], "{parts:?}");
+        assert!(parts[3] != parts[4] && parts[0] != parts[3], "{parts:?}");
+    }
+
+    #[test]
+    fn a_groups_file_for_other_images_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let csv = root.path().join("g.csv");
+        fs::write(&csv, "file,group\ntest/good/a.png,1\n").unwrap();
+        let groups = Groups::read(&csv, root.path()).unwrap();
+        let at = |name: &str| root.path().join(name);
+        let both = [at("test/good/a.png"), at("b.png")];
+        assert_eq!(groups.ungrouped(&both).unwrap(), 1);
+        let error = groups.ungrouped(&[at("a.png")]).unwrap_err().to_string();
+        assert!(error.contains("names none of the 1 images"), "{error}");
+        assert_eq!(Groups::default().ungrouped(&both).unwrap(), 0);
     }
 
     #[test]

@@ -11,7 +11,8 @@ mod training;
 pub use holdout::{Groups, Split, split};
 pub use layout::{TestItem, calibration_files, read_mask, test_items, training_files};
 pub use tiles::{Coordinates, cut_tile};
-pub use training::{Colour, Skipped, TrainingSet, digest_of_files, file_digest};
+pub(crate) use training::chain;
+pub use training::{Colour, Skipped, TrainingSet, digest_of_files, file_digest, usable};
 
 use std::path::PathBuf;
 
@@ -65,6 +66,20 @@ pub enum DatasetError {
         line: usize,
         /// What is wrong.
         reason: String,
+    },
+    /// A groups file about other images.
+    #[error(
+        "{} names none of the {count} images, e.g. not {}: expected paths relative to {}", path.display(), example.display(), root.display()
+    )]
+    OtherImages {
+        /// The groups file.
+        path: PathBuf,
+        /// Images.
+        count: usize,
+        /// The first of them.
+        example: PathBuf,
+        /// What its paths are relative to.
+        root: PathBuf,
     },
     /// A hold-out that leaves nothing to train on.
     #[error("holding out {fraction} of {parts} parts leaves none to train on")]

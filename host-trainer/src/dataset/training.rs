@@ -71,7 +71,7 @@ impl TrainingSet {
                 count: files.len(),
                 first: skipped
                     .first()
-                    .map(|s| s.reason.clone())
+                    .map(|s| format!("{}: {}", s.file.display(), s.reason))
                     .unwrap_or_default(),
             });
         }
@@ -111,20 +111,42 @@ impl TrainingSet {
     }
 }
 
+/// The files that can be read and prepared, in their order, and those that cannot.
+pub fn usable(
+    files: &[PathBuf],
+    input: &Input,
+    on_progress: &mut dyn FnMut(usize),
+) -> (Vec<PathBuf>, Vec<Skipped>) {
+    let (mut good, mut skipped) = (Vec::new(), Vec::new());
+    for (index, file) in files.iter().enumerate() {
+        let prepared = read_frame(file)
+            .map_err(|error| chain(&error))
+            .and_then(|frame| prepare(&frame, input).map_err(|error| chain(&error)));
+        match prepared {
+            Ok(_) => good.push(file.clone()),
+            Err(reason) => skipped.push(Skipped {
+                file: file.clone(),
+                reason,
+            }),
+        }
+        on_progress(index + 1);
+    }
+    (good, skipped)
+}
+
 fn load_one(file: &Path, size: InputSize, wanted: Colour) -> Result<(Frame, [u8; 32]), String> {
     let frame = read_frame(file).map_err(|error| chain(&error))?;
     let colour = match (wanted, frame.channels()) {
         (Colour::Grey, _) | (Colour::Auto, Channels::Grey) => ColourMode::Grey,
         (Colour::Rgb, _) | (Colour::Auto, Channels::Rgb) => ColourMode::Rgb,
     };
-    let prepared = prepare(&frame, &Input { size, colour })
-        .map_err(|error| format!("{}: {}", file.display(), chain(&error)))?;
+    let prepared = prepare(&frame, &Input { size, colour }).map_err(|error| chain(&error))?;
     let digest = file_digest(file).map_err(|error| chain(&error))?;
     Ok((prepared, digest))
 }
 
 /// An error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -23,12 +23,12 @@ use edge_runtime::inspect::frame::Frame;
 use edge_runtime::inspect::map::ScoreMap;
 use edge_runtime::inspect::verdict::Verdict;
 use edge_runtime::inspector::{InspectError, Inspection, Inspector};
-use edge_runtime::io::image_file::{ImageFileError, read_frame};
+use edge_runtime::io::image_file::read_frame;
 use edge_runtime::render::{heat_map, overlay};
 use image::imageops::{FilterType, thumbnail};
 use image::{GrayImage, Luma, RgbImage};
 
-use crate::dataset::{DatasetError, TestItem, file_digest, read_mask};
+use crate::dataset::{DatasetError, TestItem, chain, file_digest, read_mask};
 use rows::Shown;
 
 /// Pixel keys of 8 bytes kept in memory: 256 MB.
@@ -51,12 +51,12 @@ pub enum EvaluateError {
         source: InspectError,
     },
     /// No image could be read.
-    #[error("none of {count} test images can be read; the first")]
+    #[error("none of {count} test images can be used; the first: {first}")]
     NothingLeft {
         /// How many there are.
         count: usize,
         /// Why the first cannot.
-        source: ImageFileError,
+        first: String,
     },
     /// Pixels cannot be counted.
     #[error(transparent)]
@@ -125,7 +125,7 @@ pub struct Evaluation {
     pub pro: Vec<[f64; 2]>,
     /// SHA-256 of every test image used.
     pub digests: Vec<[u8; 32]>,
-    /// Images that could not be read.
+    /// Images that could not be read or are smaller than a tile.
     pub skipped: Vec<String>,
 }
 
@@ -154,26 +154,31 @@ pub fn evaluate(
     let mut shown = Shown::new(rows, items.iter().map(|item| item.kind.as_str()));
     let mut digests = Vec::new();
     let mut skipped = Vec::new();
-    let mut first_error = None;
     for (index, item) in items.iter().enumerate() {
         on_progress(index);
         let frame = match read_frame(&item.image) {
             Ok(frame) => frame,
             Err(error) => {
-                skipped.push(error.to_string());
-                first_error.get_or_insert(error);
+                skipped.push(chain(&error));
                 continue;
             }
         };
-        digests.push(file_digest(&item.image)?);
         let kind = number(item);
         let mask = read_truth(item, &frame)?;
-        let found = inspector
-            .inspect(&frame)
-            .map_err(|source| EvaluateError::Inspect {
-                path: item.image.clone(),
-                source,
-            })?;
+        let found = match inspector.inspect(&frame) {
+            Ok(found) => found,
+            Err(InspectError::Preprocess(error)) => {
+                skipped.push(format!("{}: {}", item.image.display(), chain(&error)));
+                continue;
+            }
+            Err(source) => {
+                return Err(EvaluateError::Inspect {
+                    path: item.image.clone(),
+                    source,
+                });
+            }
+        };
+        digests.push(file_digest(&item.image)?);
         on_frame(item, &found);
         milliseconds.push(found.elapsed.as_secs_f64() * 1e3);
         if let Some(mask) = &mask {
@@ -196,11 +201,11 @@ pub fn evaluate(
     }
     on_progress(items.len());
     if frames.is_empty()
-        && let Some(source) = first_error
+        && let Some(first) = skipped.first()
     {
         return Err(EvaluateError::NothingLeft {
             count: items.len(),
-            source,
+            first: first.clone(),
         });
     }
     let threshold = inspector.threshold();

@@ -69,7 +69,7 @@ pub fn html(report: &Report, evaluation: &Evaluation) -> String {
             body {
                 h1 { (report.title) }
                 p .soft { (report.subtitle) }
-                (cards(&summary.total))
+                (cards(summary))
                 @if let Some(sentence) = decisions(summary) { p { (sentence) } }
                 h2 { "Model and threshold" }
                 dl { @for (name, value) in &report.facts { dt { (name) } dd { (value) } } }
@@ -105,16 +105,27 @@ fn percent(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{:.1} %", 100.0 * value))
 }
 
-fn cards(total: &KindSummary) -> Markup {
+fn cards(summary: &Summary) -> Markup {
+    let total = &summary.total;
     let card = |name: &str, value: String| markup! { div .card { b { (value) } (name) } };
     markup! {
         div .cards {
             (card("pixel AUROC", figure(total.pixel_auroc)))
             (card("AUPRO (30 %)", figure(total.aupro)))
             (card("image AUROC", figure(total.image_auroc)))
+            (card(&f1_name(total), figure(total.f1_max)))
+            (card("ms a frame (median)", summary.frame_ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.1}"))))
             (card("false rejects", percent(total.false_reject_rate)))
             (card("misses", percent(total.miss_rate)))
         }
+    }
+}
+
+/// The threshold that F1 is highest at comes with it.
+fn f1_name(total: &KindSummary) -> String {
+    match total.f1_max_threshold {
+        Some(threshold) => format!("F1-max over pixels, at {threshold:.3}"),
+        None => "F1-max over pixels".to_owned(),
     }
 }
 
@@ -135,7 +146,7 @@ fn kinds(summary: &Summary) -> Markup {
             tr {
                 th scope="row" { (name) }
                 td { (kind.images) } td { (kind.with_ground_truth) }
-                td { (figure(kind.pixel_auroc)) } td { (figure(kind.aupro)) } td { (figure(kind.pixel_aupr)) }
+                td { (figure(kind.pixel_auroc)) } td { (figure(kind.aupro)) } td { (figure(kind.pixel_aupr)) } td { (figure(kind.f1_max)) }
                 td { (figure(kind.image_auroc)) } td { (figure(kind.image_aupr)) } td { (percent(kind.miss_rate)) }
             }
         }
@@ -144,7 +155,7 @@ fn kinds(summary: &Summary) -> Markup {
         div .scroll {
             table {
                 thead { tr {
-                    @for name in ["kind", "frames", "with ground truth", "pixel AUROC", "AUPRO", "pixel AUPR", "image AUROC", "image AUPR", "misses"] {
+                    @for name in ["kind", "frames", "with ground truth", "pixel AUROC", "AUPRO", "pixel AUPR", "F1-max", "image AUROC", "image AUPR", "misses"] {
                         th scope="col" { (name) }
                     }
                 } }

@@ -258,3 +258,55 @@ fn samples(clean: &Tensor, noisy: &Tensor, passed: &Pass) -> Result<Samples, Tch
         scores: first(&scores)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(tensor: &Tensor) -> Vec<f32> {
+        floats(tensor).unwrap()
+    }
+
+    /// RefReLU by hand (IV-D).
+    fn refrelu(x: f32) -> f32 {
+        if x < -1.0 {
+            0.01 * x - 0.99
+        } else if x > 1.0 {
+            0.01 * x + 0.99
+        } else {
+            x
+        }
+    }
+
+    #[test]
+    fn the_shift_is_the_output_and_refrelu_is_applied_to_the_sum() {
+        let network = Network::initialise(CHANNELS, 4, 1, Device::Cpu).unwrap();
+        let waves: Vec<f32> = (0..3 * 65 * 65).map(|k| (k as f32 * 0.37).sin()).collect();
+        let input = Tensor::from_slice(&waves).view([1, 3, 65, 65]) * 1.5;
+        let output = values(&network.forward(&input).unwrap());
+        let input_values = values(&input);
+        let passed = |mode, activation| pass(&network, mode, activation, &input).unwrap();
+        let near = |found: Vec<f32>, expected: &dyn Fn(f32, f32) -> f32| {
+            for ((found, a), i) in found.iter().zip(&output).zip(&input_values) {
+                assert!((found - expected(*a, *i)).abs() < 1e-5);
+            }
+        };
+        assert!(
+            input_values
+                .iter()
+                .zip(&output)
+                .any(|(i, a)| (i + a).abs() > 1.1),
+            "RefReLU has something to do"
+        );
+        let direct = passed(TrainingMode::Direct, OutputActivation::RefRelu);
+        near(values(&direct.shift), &|a, _| a);
+        near(values(&direct.image), &|a, i| refrelu(i + a));
+        let tanh = passed(TrainingMode::Direct, OutputActivation::Tanh);
+        near(values(&tanh.image), &|a, i| (i + a).tanh());
+        for mode in [TrainingMode::Denoising, TrainingMode::Reconstruction] {
+            let passed = passed(mode, OutputActivation::RefRelu);
+            near(values(&passed.image), &|a, _| refrelu(a));
+            near(values(&passed.shift), &|a, i| refrelu(a) - i);
+        }
+    }
+}

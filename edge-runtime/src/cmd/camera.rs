@@ -36,7 +36,7 @@ use proto::message::{Mode, cut_text};
 use proto::recovery::{Slot as PackageSlot, SlotState};
 use proto::report::{Event, GateAction};
 
-/// A thread that shows no sign of life for so long hangs.
+/// A thread that shows no sign of life for so long hangs; where it waits for a source, for so long beyond that.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
 /// Positions of stations reach the disk within so long.
 const POSITIONS_EVERY: Duration = Duration::from_secs(1);
@@ -62,6 +62,7 @@ pub(crate) struct Camera {
     shared: Arc<Shared>,
     link_stop: Arc<AtomicBool>,
     pulses: Vec<(&'static str, Pulse)>,
+    longest_wait: Duration,
     capture: Option<JoinHandle<Result<(), SourceError>>>,
     scoring: Vec<JoinHandle<()>>,
     gate: Option<JoinHandle<()>>,
@@ -200,7 +201,7 @@ fn parts(config: &Config) -> Parts {
         },
     });
     let frame_within_ms = match &config.trigger {
-        Trigger::Free => 0,
+        Trigger::Free {} => 0,
         Trigger::Gpio {
             frame_within_ms, ..
         } => *frame_within_ms,
@@ -334,6 +335,7 @@ impl Camera {
             shared: Arc::clone(&shared),
             link_stop,
             pulses: Vec::new(),
+            longest_wait: config.longest_wait(),
             capture: None,
             scoring: Vec::new(),
             gate: None,
@@ -436,17 +438,33 @@ impl Camera {
         &self.shared.control
     }
 
-    /// A thread that hangs or has ended too early, if any.
+    /// A thread that parts cannot do without and that hangs or has ended too early, if any.
     pub(crate) fn trouble(&self) -> Option<String> {
         if self.report.as_ref().is_some_and(JoinHandle::is_finished) {
             return Some("the report thread ended".to_owned());
         }
         let ended = self.capture_ended();
         let hangs = |(name, pulse): &(&'static str, Pulse)| {
-            let over = ended && ["capture", "score"].contains(name);
-            (!over && pulse.age() > HANGS_AFTER).then(|| format!("the {name} thread hangs"))
+            let limit = match *name {
+                // A slow disk: parts are inspected all the same.
+                "report" => return None,
+                "capture" | "score" if ended => return None,
+                "capture" => HANGS_AFTER + self.longest_wait,
+                _ => HANGS_AFTER,
+            };
+            (pulse.age() > limit).then(|| format!("the {name} thread hangs"))
         };
         self.pulses.iter().find_map(hangs)
+    }
+
+    /// Raises the fault signal while reports do not reach the disk; the report thread lowers it when they do.
+    pub(crate) fn watch_reports(&self) {
+        let hangs =
+            |(name, pulse): &(&'static str, Pulse)| *name == "report" && pulse.age() > HANGS_AFTER;
+        if self.metrics().journal_ok() && self.pulses.iter().any(hangs) {
+            tracing::error!("reports do not reach the disk; inspection goes on");
+            self.metrics().set_journal_ok(false);
+        }
     }
 
     /// Whether the source has ended for good.
@@ -579,7 +597,9 @@ fn inputs(config: &Config, shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()
 
     const ROUND: Duration = Duration::from_millis(200);
     if let Trigger::Gpio {
+        chip,
         line,
+        active_low,
         edge,
         debounce_us,
         ..
@@ -590,7 +610,7 @@ fn inputs(config: &Config, shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()
             EdgeKind::Falling => Edge::Falling,
         };
         let debounce = Duration::from_micros(*debounce_us);
-        let mut edges = Edges::open(&line.chip, line.line, edge, debounce, line.active_low, None)?;
+        let mut edges = Edges::open(chip, *line, edge, debounce, *active_low, None)?;
         let shared = Arc::clone(shared);
         threads.push(spawn("trigger", move || {
             while !shared.stop.load(Ordering::Relaxed) {

@@ -77,6 +77,7 @@ impl Run {
             if camera.trouble().is_some() {
                 return Ok(());
             }
+            camera.watch_reports();
             if watchdog.is_some_and(|every| fed.elapsed() >= every) {
                 fed = Instant::now();
                 sd_notify::notify(&[NotifyState::Watchdog]).ok();

@@ -122,6 +122,9 @@ pub enum Capture {
         /// No frame for so long is a fault.
         #[serde(default = "default_frame_timeout_ms")]
         timeout_ms: u64,
+        /// From the start of the exposure to the driver's time stamp; as the driver says unless given. Tells which
+        /// frames were exposed after a trigger.
+        exposure_to_stamp_us: Option<u64>,
         /// Driver controls by name, e.g. `exposure_time_absolute = 200`.
         #[serde(default)]
         controls: BTreeMap<String, Control>,
@@ -583,8 +586,15 @@ impl Config {
         if let Some(deadline_ms) = self.inspection.deadline_ms {
             ranges.push(("inspection.deadline_ms", 1..=LONGEST_MS, deadline_ms));
         }
-        if let Capture::V4l2 { timeout_ms, .. } = self.capture {
+        if let Capture::V4l2 {
+            timeout_ms,
+            exposure_to_stamp_us,
+            ..
+        } = self.capture
+        {
             ranges.push(("capture.timeout_ms", 1..=LONGEST_MS, timeout_ms));
+            let lag_us = exposure_to_stamp_us.unwrap_or(0);
+            ranges.push(("capture.exposure_to_stamp_us", 0..=60_000_000, lag_us));
         }
         if let Trigger::Gpio {
             debounce_us,

@@ -300,7 +300,7 @@ fn read(
         }
         let sequence = match &delivery {
             Delivery::Frame(captured) => captured.sequence,
-            Delivery::Damaged { sequence } => *sequence,
+            Delivery::Damaged { sequence, .. } => *sequence,
         };
         if let Some(expected) = expected
             && sequence > expected
@@ -312,7 +312,7 @@ fn read(
         expected = sequence.checked_add(1);
         let arrived = monotonic();
         match delivery {
-            Delivery::Damaged { sequence } => {
+            Delivery::Damaged { sequence, .. } => {
                 shared.metrics.dropped(Drop::Damaged, 1);
                 if let Some(part) = shared.part_of(arrived) {
                     shared.fault(part, Fault::DamagedFrame, sequence);

@@ -137,6 +137,7 @@ pub(crate) fn opener(capture: &Capture) -> Result<Opener> {
             height_px,
             fps,
             timeout_ms,
+            exposure_to_stamp_us,
             controls,
         } => {
             use edge_runtime::capture::FourCc;
@@ -156,6 +157,7 @@ pub(crate) fn opener(capture: &Capture) -> Result<Opener> {
                 height_px,
                 frame_interval: fps.map(|fps| Duration::from_secs_f64(1.0 / fps)),
                 timeout: Duration::from_millis(timeout_ms),
+                exposure_to_stamp: exposure_to_stamp_us.map(Duration::from_micros),
                 controls: controls
                     .into_iter()
                     .map(|(name, value)| {

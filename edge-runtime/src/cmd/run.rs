@@ -52,7 +52,7 @@ impl Run {
         let watched = self.watch(&mut camera, &config, &stop);
         sd_notify::notify(&[NotifyState::Stopping]).ok();
         if let Some(trouble) = camera.trouble() {
-            // Waiting for a thread that hangs would hang too. The journal is consistent at every moment.
+            // Waiting for a thread that hangs would hang too: dropping the camera only makes the gate safe.
             bail!("{trouble}");
         }
         tracing::info!("stopping");

@@ -326,7 +326,7 @@ impl Shared {
 
     /// The part that a frame shows: a new one, or the one that was triggered before the exposure began.
     fn part_of(&self, taken: Taken) -> Option<PartId> {
-        let part = if self.line.triggered {
+        if self.line.triggered {
             let shown = self.line.with(|parts| parts.frame(taken.exposed_from));
             for part in shown.skipped {
                 self.fault(part, Fault::NoFrame, 0);
@@ -334,15 +334,13 @@ impl Shared {
             if shown.part.is_none() {
                 self.metrics.dropped(Drop::Unassigned, 1);
             }
-            shown.part
-        } else {
-            let moment = self.line.moment(taken.stamped);
-            let part = self.line.with(|parts| parts.begin(moment, false));
-            if part.is_none() {
-                self.lost_parts(1, taken.stamped);
-            }
-            part
-        };
+            return shown.part;
+        }
+        let moment = self.line.moment(taken.stamped);
+        let part = self.line.with(|parts| parts.begin(moment, false));
+        if part.is_none() {
+            self.lost_parts(1, taken.stamped);
+        }
         part
     }
 

@@ -133,6 +133,11 @@ impl LineShared {
         self.change(|line| line.conveyor.advance(counts, time));
     }
 
+    /// Parts that await their verdict. Wakes nobody.
+    pub fn undecided(&self) -> usize {
+        self.lock().parts.undecided()
+    }
+
     /// An edge of the trigger at this time of the monotonic clock. False: too many parts are in flight.
     pub fn trigger(&self, time: Duration) -> bool {
         let moment = self.moment(time);

@@ -3,10 +3,24 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+
+use crate::capture::replay::MAX_PAUSE;
+
+/// Frames a second.
+const RATES: RangeInclusive<f64> = 0.01..=10_000.0;
+/// An hour: longer times are misspelt.
+const LONGEST_MS: u64 = 3_600_000;
+/// A year.
+const MAX_MINUTES: u64 = 525_600;
+/// A tebibyte.
+const MAX_DISK_MB: u64 = 1 << 20;
+/// Encoder counts between trigger and gate.
+const MAX_COUNTS: u64 = 1 << 32;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +122,9 @@ pub enum Capture {
         /// No frame for so long is a fault.
         #[serde(default = "default_frame_timeout_ms")]
         timeout_ms: u64,
+        /// From the start of the exposure to the driver's time stamp; as the driver says unless given. Tells which
+        /// frames were exposed after a trigger.
+        exposure_to_stamp_us: Option<u64>,
         /// Driver controls by name, e.g. `exposure_time_absolute = 200`.
         #[serde(default)]
         controls: BTreeMap<String, Control>,
@@ -162,17 +179,22 @@ pub enum NamedSpeed {
 }
 
 /// What makes a part.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Trigger {
     /// Every frame is a part.
-    #[default]
-    Free,
+    // With braces: serde lets a variant without fields have any key.
+    Free {},
     /// An edge on an input line is a part; the first frame exposed after it shows it.
     Gpio {
-        /// The line.
-        #[serde(flatten)]
-        line: Line,
+        // Not a flattened `Line`: serde refuses no unknown keys then.
+        /// As in [`Line`].
+        chip: PathBuf,
+        /// As in [`Line`].
+        line: u32,
+        /// As in [`Line`].
+        #[serde(default)]
+        active_low: bool,
         /// Which edge.
         #[serde(default)]
         edge: EdgeKind,
@@ -183,6 +205,12 @@ pub enum Trigger {
         #[serde(default = "default_frame_timeout_ms")]
         frame_within_ms: u64,
     },
+}
+
+impl Default for Trigger {
+    fn default() -> Self {
+        Self::Free {}
+    }
 }
 
 /// Edge of a line.
@@ -198,6 +226,7 @@ pub enum EdgeKind {
 
 /// A GPIO line.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Line {
     /// e.g. `/dev/gpiochip0`, or the chip's label.
     pub chip: PathBuf,
@@ -270,7 +299,7 @@ pub struct Inspection {
     pub deadline_ms: Option<u64>,
     /// Frames scored at the same time.
     pub threads: usize,
-    /// `inspect` or `observe` (every part passes).
+    /// `inspect` or `observe` (every part passes, also while blind).
     pub mode: ModeName,
 }
 
@@ -511,9 +540,6 @@ impl Config {
         if !(1..=64).contains(&self.link.max_stations) {
             return wrong("link.max_stations", "1 to 64", &self.link.max_stations);
         }
-        if self.journal.max_mb == 0 {
-            return wrong("journal.max_mb", "at least 1", &0);
-        }
         if !(16..=320).contains(&self.report.thumbnail_px) {
             return wrong(
                 "report.thumbnail_px",
@@ -521,19 +547,15 @@ impl Config {
                 &self.report.thumbnail_px,
             );
         }
-        if let Some(gate) = &self.gate
-            && gate.pulse_ms == 0
-        {
-            return wrong("gate.pulse_ms", "at least 1", &0);
-        }
-        if let Some(encoder) = self.gate.as_ref().and_then(|gate| gate.encoder.as_ref())
-            && encoder.pulse_counts == 0
-        {
-            return wrong("gate.encoder.pulse_counts", "at least 1", &0);
+        for (key, range, found) in self.ranges() {
+            if !range.contains(&found) {
+                let (least, most) = (range.start(), range.end());
+                return wrong(key, &format!("{least} to {most}"), &found);
+            }
         }
         match &self.capture {
-            Capture::V4l2 { fps: Some(fps), .. } if !(*fps > 0.0 && *fps <= 10_000.0) => {
-                return wrong("capture.fps", "above 0, at most 10000", fps);
+            Capture::V4l2 { fps: Some(fps), .. } if !RATES.contains(fps) => {
+                return wrong("capture.fps", "0.01 to 10000", fps);
             }
             Capture::V4l2 {
                 format: Some(format),
@@ -544,12 +566,67 @@ impl Config {
             Capture::Replay {
                 speed: Speed::FramesPerSecond(fps),
                 ..
-            } if !(*fps > 0.0 && *fps <= 10_000.0) => {
-                return wrong("capture.speed", "above 0, at most 10000", fps);
+            } if !RATES.contains(fps) => {
+                return wrong("capture.speed", "0.01 to 10000", fps);
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whole numbers, and what they may be.
+    fn ranges(&self) -> Vec<(&'static str, RangeInclusive<u64>, u64)> {
+        let mut ranges = vec![
+            ("journal.max_mb", 1..=MAX_DISK_MB, self.journal.max_mb),
+            // The report thread shows that it lives at least so often.
+            ("journal.sync_ms", 0..=5_000, self.journal.sync_ms),
+            ("images.max_mb", 0..=MAX_DISK_MB, self.images.max_mb),
+            ("golden.every_min", 0..=MAX_MINUTES, self.golden.every_min),
+        ];
+        if let Some(deadline_ms) = self.inspection.deadline_ms {
+            ranges.push(("inspection.deadline_ms", 1..=LONGEST_MS, deadline_ms));
+        }
+        if let Capture::V4l2 {
+            timeout_ms,
+            exposure_to_stamp_us,
+            ..
+        } = self.capture
+        {
+            ranges.push(("capture.timeout_ms", 1..=LONGEST_MS, timeout_ms));
+            let lag_us = exposure_to_stamp_us.unwrap_or(0);
+            ranges.push(("capture.exposure_to_stamp_us", 0..=60_000_000, lag_us));
+        }
+        if let Trigger::Gpio {
+            debounce_us,
+            frame_within_ms,
+            ..
+        } = self.trigger
+        {
+            ranges.push(("trigger.debounce_us", 0..=1_000_000, debounce_us));
+            ranges.push(("trigger.frame_within_ms", 1..=LONGEST_MS, frame_within_ms));
+        }
+        if let Some(gate) = &self.gate {
+            ranges.push(("gate.delay_ms", 0..=LONGEST_MS, gate.delay_ms));
+            ranges.push(("gate.pulse_ms", 1..=LONGEST_MS, gate.pulse_ms));
+            if let Some(encoder) = &gate.encoder {
+                let (delay, pulse) = (encoder.delay_counts, encoder.pulse_counts);
+                ranges.push(("gate.encoder.delay_counts", 0..=MAX_COUNTS, delay));
+                ranges.push(("gate.encoder.pulse_counts", 1..=MAX_COUNTS, pulse));
+            }
+        }
+        ranges
+    }
+
+    /// The longest that the source keeps silent while all is well.
+    pub fn longest_wait(&self) -> Duration {
+        match self.capture {
+            Capture::V4l2 { timeout_ms, .. } => Duration::from_millis(timeout_ms),
+            Capture::Replay {
+                speed: Speed::FramesPerSecond(fps),
+                ..
+            } => Duration::from_secs_f64(fps.recip()),
+            Capture::Replay { .. } => MAX_PAUSE,
+        }
     }
 
     /// Time from trigger to the latest verdict that still counts.
@@ -645,11 +722,62 @@ mod tests {
     }
 
     #[test]
+    fn a_misspelt_polarity_is_refused_wherever_a_line_is() {
+        let refused = |more: &str| {
+            let error = Config::parse(&format!("{SMALL}\n{more}")).unwrap_err();
+            assert!(error.contains("did you mean `active_low`"), "{error}");
+        };
+        let line = "{ chip = \"c\", line = 1, activelow = true }";
+        refused(&format!("[gate]\noutput = {line}"));
+        refused(&format!("[signals]\nready = {line}"));
+        refused(&format!(
+            "[gate]\noutput = {{ chip = \"c\", line = 1 }}\n\
+             encoder = {{ input = {line}, delay_counts = 1, pulse_counts = 1 }}"
+        ));
+        refused("[trigger]\nkind = \"gpio\"\nchip = \"c\"\nline = 1\nactiv_low = true");
+    }
+
+    #[test]
+    fn a_trigger_takes_its_own_keys_only() {
+        let parse = |more: &str| Config::parse(&format!("{SMALL}\n[trigger]\n{more}"));
+        let gpio = "kind = \"gpio\"\nchip = \"c\"\nline = 1\nactive_low = true";
+        let config = parse(gpio).unwrap();
+        let Trigger::Gpio {
+            line, active_low, ..
+        } = config.trigger
+        else {
+            panic!("it is a line")
+        };
+        assert_eq!((line, active_low), (1, true));
+        assert!(matches!(
+            parse("kind = \"free\"").unwrap().trigger,
+            Trigger::Free {}
+        ));
+        let error = parse(&format!("{gpio}\nframe_withinms = 9")).unwrap_err();
+        assert!(error.contains("did you mean `frame_within_ms`"), "{error}");
+        assert!(parse("kind = \"free\"\nline = 4").is_err());
+    }
+
+    #[test]
     fn values_out_of_range_are_refused_by_name() {
         let with = |more: &str| Config::parse(&format!("{SMALL}\n{more}")).unwrap_err();
         assert!(with("[inspection]\nthreads = 0").contains("inspection.threads"));
         assert!(with("speed = 0.0").contains("capture.speed"));
         assert!(with("[journal]\nmax_mb = 0").contains("journal.max_mb"));
+        assert!(with("[journal]\nsync_ms = 40000").contains("journal.sync_ms: expected 0 to 5000"));
+        assert!(with("speed = 1e-20").contains("capture.speed"));
+        let camera = |more: &str| {
+            let capture = format!("kind = \"v4l2\"\ndevice = \"/dev/video0\"\n{more}");
+            let text = SMALL.replace("kind = \"replay\"", &capture);
+            Config::parse(&text.replace("path = \"frames\"", ""))
+        };
+        assert!(camera("fps = 1e-20").unwrap_err().contains("capture.fps"));
+        let none = camera("timeout_ms = 0").unwrap_err();
+        assert!(none.contains("capture.timeout_ms"), "{none}");
+        let gate = "[gate]\noutput = { chip = \"c\", line = 1 }";
+        assert!(with(&format!("{gate}\npulse_ms = 0")).contains("gate.pulse_ms"));
+        let minute = camera("timeout_ms = 60000").unwrap();
+        assert_eq!(minute.longest_wait(), Duration::from_secs(60));
         assert!(with("[link]\ntcp = \"nowhere\"").contains("line"));
     }
 

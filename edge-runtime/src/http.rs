@@ -69,16 +69,17 @@ fn answer(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
             ("200 OK", kind, metrics.encode())
         }
         (Some(b"GET"), Some(b"/health")) => {
-            let ready = metrics.capturing() && metrics.journal_ok();
+            let ready = metrics.capturing() && metrics.journal_ok() && metrics.gate_ok();
             let status = if ready {
                 "200 OK"
             } else {
                 "503 Service Unavailable"
             };
             let body = format!(
-                "{{\"ready\":{ready},\"capturing\":{},\"journal\":{}}}\n",
+                "{{\"ready\":{ready},\"capturing\":{},\"journal\":{},\"gate\":{}}}\n",
                 metrics.capturing(),
-                metrics.journal_ok()
+                metrics.journal_ok(),
+                metrics.gate_ok()
             );
             (status, "application/json", body)
         }

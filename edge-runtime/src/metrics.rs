@@ -131,6 +131,7 @@ pub struct Metrics {
     drops: Family<Place, Counter>,
     parts: Family<Result, Counter>,
     reopened: Counter,
+    gate_ok: Gauge,
     stages: Family<StageLabel, Histogram>,
     drifted: Family<DriftLabel, Gauge>,
     stations: Gauge,
@@ -159,6 +160,7 @@ impl Metrics {
             started: Instant::now(),
             frames: Counter::default(),
             reopened: Counter::default(),
+            gate_ok: Gauge::default(),
             stations: Gauge::default(),
             pending: Gauge::default(),
             memory: Gauge::default(),
@@ -194,6 +196,11 @@ impl Metrics {
             "capture_reopened",
             "Times that the camera was opened anew",
             metrics.reopened.clone(),
+        );
+        registry.register(
+            "gate_ok",
+            "1 while trigger, encoder and outputs work and every part is followed",
+            metrics.gate_ok.clone(),
         );
         registry.register_with_unit(
             "stage",
@@ -234,6 +241,7 @@ impl Metrics {
             "Reject pulses that began after they should have ended",
             metrics.missed_pulses.clone(),
         );
+        metrics.set_gate_ok(true);
         *lock(&metrics.registry) = registry;
         metrics
     }
@@ -284,6 +292,16 @@ impl Metrics {
     /// The camera was opened anew.
     pub fn reopened(&self) {
         self.reopened.inc();
+    }
+
+    /// Whether trigger, encoder and outputs work and every part is followed.
+    pub fn set_gate_ok(&self, ok: bool) {
+        self.gate_ok.set(i64::from(ok));
+    }
+
+    /// Whether trigger, encoder and outputs work and every part is followed.
+    pub fn gate_ok(&self) -> bool {
+        self.gate_ok.get() != 0
     }
 
     /// A stage took so long.

@@ -4,16 +4,57 @@
 use embedded_hal::digital::OutputPin;
 use proto::report::GateAction;
 
+use crate::reporting::one_line;
+
 /// A pin that says in words what went wrong.
 pub trait Pin: Send {
     /// Makes the line active or inactive.
     fn set(&mut self, active: bool) -> Result<(), String>;
 }
 
-impl<P: OutputPin + Send> Pin for P {
+impl<P> Pin for P
+where
+    P: OutputPin + Send,
+    P::Error: std::error::Error,
+{
     fn set(&mut self, active: bool) -> Result<(), String> {
         self.set_state(active.into())
-            .map_err(|error| format!("{error:?}"))
+            .map_err(|error| one_line(&error))
+    }
+}
+
+/// A pin that is taken anew when it fails: a chip that was unplugged comes back as another one.
+pub struct Reopening<F> {
+    open: F,
+    pin: Option<Box<dyn Pin>>,
+}
+
+impl<F> Reopening<F>
+where
+    F: FnMut(bool) -> Result<Box<dyn Pin>, String> + Send,
+{
+    /// `open` takes the pin with a first level.
+    pub fn new(open: F, pin: Box<dyn Pin>) -> Self {
+        let pin = Some(pin);
+        Self { open, pin }
+    }
+}
+
+impl<F> Pin for Reopening<F>
+where
+    F: FnMut(bool) -> Result<Box<dyn Pin>, String> + Send,
+{
+    fn set(&mut self, active: bool) -> Result<(), String> {
+        let Some(pin) = &mut self.pin else {
+            self.pin = Some((self.open)(active)?);
+            return Ok(());
+        };
+        let set = pin.set(active);
+        if set.is_err() {
+            // Closed first: a line that is still held cannot be taken.
+            self.pin = None;
+        }
+        set
     }
 }
 
@@ -29,7 +70,7 @@ pub struct States {
     /// They cannot, or reports cannot be kept.
     pub fault: bool,
     /// Whether the gate follows the parts; otherwise it is held in its safe state.
-    pub can_inspect: bool,
+    pub follows_parts: bool,
 }
 
 /// One output and the level it was last set to.
@@ -51,8 +92,9 @@ impl Output {
                 self.failing = false;
                 None
             }
-            // Tried again in the next round; told once.
+            // Tried again in the next round, whatever is wanted then; told once.
             Err(error) => {
+                self.level = None;
                 let first = !std::mem::replace(&mut self.failing, true);
                 first.then(|| format!("{} output: {error}", self.name))
             }
@@ -117,7 +159,7 @@ impl Outputs {
 
     /// Sets what has changed; what failed for the first time comes back in words.
     pub fn set(&mut self, states: States) -> Option<String> {
-        let reject = states.reject || (!states.can_inspect && self.hold_active);
+        let reject = states.reject || (!states.follows_parts && self.hold_active);
         let wanted = [
             (&mut self.reject, reject),
             (&mut self.busy, states.busy),
@@ -131,13 +173,25 @@ impl Outputs {
         (!failures.is_empty()).then(|| failures.join("; "))
     }
 
-    fn make_safe(&mut self) {
+    /// Whether the reject output could not be set.
+    pub fn is_gate_failing(&self) -> bool {
+        self.reject.as_ref().is_some_and(|output| output.failing)
+    }
+
+    /// Whether any output could not be set.
+    pub fn is_failing(&self) -> bool {
+        let outputs = [&self.reject, &self.busy, &self.ready, &self.fault];
+        outputs.into_iter().flatten().any(|output| output.failing)
+    }
+
+    /// Holds the gate in its safe state, with the signals at "not ready, fault".
+    pub fn make_safe(&mut self) {
         self.set(States {
             reject: false,
             busy: false,
             ready: false,
             fault: true,
-            can_inspect: false,
+            follows_parts: false,
         });
     }
 }
@@ -171,7 +225,7 @@ mod tests {
         busy: false,
         ready: true,
         fault: false,
-        can_inspect: true,
+        follows_parts: true,
     };
 
     #[test]
@@ -187,7 +241,7 @@ mod tests {
             });
             outputs.set(INSPECTING);
             outputs.set(States {
-                can_inspect: false,
+                follows_parts: false,
                 ..INSPECTING
             });
             outputs.set(INSPECTING);
@@ -216,11 +270,32 @@ mod tests {
     }
 
     #[test]
+    fn a_pin_that_fails_is_taken_anew_with_the_level_that_is_wanted() {
+        let wire = Arc::new(Mutex::new(Vec::new()));
+        let taken = Arc::clone(&wire);
+        let mut chip_is_there = [false, true].into_iter();
+        let open = move |active| match chip_is_there.next() {
+            Some(true) => {
+                taken.lock().unwrap().push(active);
+                Ok(Box::new(Wire(Arc::clone(&taken), false)) as Box<dyn Pin>)
+            }
+            _ => Err("no chip".to_owned()),
+        };
+        let mut pin = Reopening::new(open, Box::new(Wire(Arc::default(), true)));
+        assert_eq!(pin.set(true), Err("cut".to_owned()));
+        assert_eq!(pin.set(true), Err("no chip".to_owned()));
+        assert_eq!(pin.set(true), Ok(()));
+        assert_eq!(pin.set(false), Ok(()));
+        assert_eq!(*wire.lock().unwrap(), [true, false]);
+    }
+
+    #[test]
     fn a_broken_line_is_told_once() {
         let pin = Box::new(Wire(Arc::default(), true));
         let mut outputs = Outputs::new(Some(pin), [None, None, None], GateAction::Pass);
         let told = outputs.set(INSPECTING).unwrap();
         assert!(told.contains("reject output: cut"), "{told}");
         assert_eq!(outputs.set(INSPECTING), None);
+        assert!(outputs.is_failing() && outputs.is_gate_failing());
     }
 }

@@ -14,6 +14,10 @@ pub type PartId = u64;
 
 /// Most parts between trigger and gate.
 pub const MAX_IN_FLIGHT: usize = 4_096;
+/// Without a gate, a part that cannot be followed is a fault for so long.
+const LOSS_SHOWN: Duration = Duration::from_secs(1);
+/// Moves of the conveyor that are remembered: a second of a fast encoder.
+const MAX_MOVES: usize = 8_192;
 
 /// A point of time (since any fixed instant) and of the conveyor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,6 +46,14 @@ impl Travel {
         match self {
             Self::Time(way) => Due::Time(start.time + way),
             Self::Counts(way) => Due::Counts(start.counts + way),
+        }
+    }
+
+    fn and(self, more: Self) -> Self {
+        match (self, more) {
+            (Self::Time(a), Self::Time(b)) => Self::Time(a + b),
+            (Self::Counts(a), Self::Counts(b)) => Self::Counts(a + b),
+            (_, more) => more,
         }
     }
 }
@@ -107,6 +119,49 @@ pub struct Settled {
     pub late: bool,
 }
 
+/// Whom a frame shows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Shown {
+    /// The part; `None` if no part waits that was triggered before the exposure.
+    pub part: Option<PartId>,
+    /// Older parts whose frame will not come any more; they still need their decision.
+    pub skipped: Vec<PartId>,
+}
+
+/// Where the conveyor is, and was when something happened that is only handled now.
+#[derive(Debug, Default)]
+pub struct Conveyor {
+    /// Before the oldest move that is remembered.
+    before: u64,
+    /// When the conveyor moved and how many counts it had then, oldest first.
+    moves: VecDeque<(Duration, u64)>,
+}
+
+impl Conveyor {
+    /// It moved on by so many counts.
+    pub fn advance(&mut self, counts: u64, time: Duration) {
+        let now = self.counts() + counts;
+        if self.moves.len() >= MAX_MOVES
+            && let Some((_, oldest)) = self.moves.pop_front()
+        {
+            self.before = oldest;
+        }
+        self.moves.push_back((time, now));
+    }
+
+    /// Counts so far.
+    pub fn counts(&self) -> u64 {
+        self.moves.back().map_or(self.before, |&(_, counts)| counts)
+    }
+
+    /// Counts at a time; the oldest that is remembered for a time before.
+    pub fn at(&self, time: Duration) -> u64 {
+        let moved = self.moves.partition_point(|&(moved, _)| moved <= time);
+        let last = moved.checked_sub(1).and_then(|last| self.moves.get(last));
+        last.map_or(self.before, |&(_, counts)| counts)
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Flight {
     part: PartId,
@@ -120,6 +175,25 @@ struct Flight {
     passed: bool,
 }
 
+impl Flight {
+    /// Chooses the safe action where no decision can count any more: after the deadline, or at the gate.
+    fn expire(&mut self, settings: &Settings, safe: GateAction, now: Moment) {
+        let deadline = settings.deadline.map(|way| self.start.time + way);
+        let late = deadline.is_some_and(|deadline| now.time > deadline);
+        let at_gate = settings
+            .gate
+            .is_some_and(|gate| !gate.delay.is_zero() && gate.delay.from(self.start).reached(now));
+        if self.action.is_none() && (late || at_gate) {
+            self.action = Some((safe, true));
+            self.known = now;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.passed && self.settled
+    }
+}
+
 /// The parts in flight.
 #[derive(Debug)]
 pub struct Parts {
@@ -127,6 +201,8 @@ pub struct Parts {
     flights: VecDeque<Flight>,
     begun: PartId,
     active_until: Option<Due>,
+    /// Until then a part that is not followed may come to the gate.
+    unknown_until: Option<Due>,
     observe: bool,
     missed: u64,
 }
@@ -139,6 +215,7 @@ impl Parts {
             flights: VecDeque::new(),
             begun: 0,
             active_until: None,
+            unknown_until: None,
             observe: false,
             missed: 0,
         }
@@ -149,10 +226,25 @@ impl Parts {
         self.observe = observe;
     }
 
+    /// Whether every part passes.
+    pub fn is_observing(&self) -> bool {
+        self.observe
+    }
+
+    /// Whether the gate is reached by encoder counts.
+    pub fn is_by_encoder(&self) -> bool {
+        let delay = self.settings.gate.map(|gate| gate.delay);
+        matches!(delay, Some(Travel::Counts(_)))
+    }
+
     /// A part passes the trigger; `awaits_frame` unless its frame is already there. `None`: too many are in flight,
-    /// the line runs faster than it can be followed, and nothing is known of this part.
+    /// the line runs faster than it can be followed, and the part is lost ([`Self::lose`]).
     pub fn begin(&mut self, now: Moment, awaits_frame: bool) -> Option<PartId> {
         if self.flights.len() >= MAX_IN_FLIGHT {
+            self.merge();
+        }
+        if self.flights.len() >= MAX_IN_FLIGHT {
+            self.lose(now);
             return None;
         }
         self.begun += 1;
@@ -163,19 +255,62 @@ impl Parts {
             action: None,
             known: now,
             settled: false,
-            passed: false,
+            passed: self.settings.gate.is_none(),
         });
         Some(self.begun)
     }
 
-    /// The part that a frame of this time stamp shows: the oldest that waits and was triggered before it.
-    pub fn frame(&mut self, timestamp: Duration) -> Option<PartId> {
-        let flight = self
+    /// Parts are or were on the line that nothing is known of: until they must be past the gate, [`Self::is_blind`].
+    pub fn lose(&mut self, now: Moment) {
+        let gate = self.settings.gate.unwrap_or(GateSettings {
+            delay: Travel::Time(Duration::ZERO),
+            pulse: Travel::Time(LOSS_SHOWN),
+        });
+        let end = gate.delay.and(gate.pulse).from(now);
+        self.unknown_until = Some(self.unknown_until.map_or(end, |other| other.later(end)));
+    }
+
+    /// Makes room: of decided parts at one place of the conveyor (it stands, and frames go on) one rejected part
+    /// speaks for all.
+    fn merge(&mut self) {
+        let Some(gate) = self.settings.gate else {
+            return;
+        };
+        let place = |flight: &Flight| {
+            (flight.settled && !flight.passed).then(|| gate.delay.from(flight.start))
+        };
+        let rejects = |flight: &Flight| matches!(flight.action, Some((GateAction::Reject, _)));
+        let mut kept: VecDeque<Flight> = VecDeque::new();
+        for flight in self.flights.drain(..) {
+            match kept.back_mut() {
+                _ if flight.is_over() => {}
+                Some(last) if place(&flight).is_some() && place(last) == place(&flight) => {
+                    if rejects(&flight) {
+                        *last = flight;
+                    }
+                }
+                _ => kept.push_back(flight),
+            }
+        }
+        self.flights = kept;
+    }
+
+    /// Whom a frame shows whose exposure began at this time: of the parts that wait and were triggered before, the
+    /// newest. An older one's frame was lost: to give it this one would shift all verdicts after it by a part.
+    pub fn frame(&mut self, exposed_from: Duration) -> Shown {
+        let mut waiting: Vec<PartId> = self
             .flights
             .iter_mut()
-            .find(|flight| flight.awaits_frame && flight.start.time <= timestamp)?;
-        flight.awaits_frame = false;
-        Some(flight.part)
+            .filter(|flight| flight.awaits_frame && flight.start.time <= exposed_from)
+            .map(|flight| {
+                flight.awaits_frame = false;
+                flight.part
+            })
+            .collect();
+        Shown {
+            part: waiting.pop(),
+            skipped: waiting,
+        }
     }
 
     /// Parts whose frame did not come in time; each is named once and still needs its decision.
@@ -194,20 +329,28 @@ impl Parts {
     /// Settles a part: `wanted` counts unless it is late. Without a gate there is nothing to do, but being late is
     /// told all the same. `None`: no such part, or it is settled already.
     pub fn decide(&mut self, part: PartId, wanted: GateAction, now: Moment) -> Option<Settled> {
-        self.advance(now);
         let wanted = self.allowed(wanted);
+        let safe = self.allowed(self.settings.safe_action);
+        let settings = self.settings;
         let flight = self
             .flights
             .iter_mut()
             .find(|flight| flight.part == part && !flight.settled)?;
+        flight.expire(&settings, safe, now);
         flight.settled = true;
         flight.awaits_frame = false;
         let (action, late) = *flight.action.get_or_insert((wanted, false));
         if !late {
             flight.known = now;
         }
-        self.advance(now);
+        self.forget();
         Some(Settled { action, late })
+    }
+
+    fn forget(&mut self) {
+        while self.flights.front().is_some_and(Flight::is_over) {
+            self.flights.pop_front();
+        }
     }
 
     fn allowed(&self, wanted: GateAction) -> GateAction {
@@ -219,29 +362,19 @@ impl Parts {
     }
 
     /// Lets time pass: deadlines fall due, parts reach the gate, pulses end. The level of the reject output.
+    ///
+    /// To be called by whoever sets the output, and by nobody else: only here does a pulse begin, so that none can be
+    /// over before it was put out.
     pub fn advance(&mut self, now: Moment) -> bool {
         let safe = self.allowed(self.settings.safe_action);
         for flight in &mut self.flights {
-            let deadline = self.settings.deadline.map(|way| flight.start.time + way);
-            if flight.action.is_none() && deadline.is_some_and(|deadline| now.time > deadline) {
-                flight.action = Some((safe, true));
-                flight.known = now;
-            }
-            let Some(gate) = self.settings.gate else {
-                flight.passed = true;
+            flight.expire(&self.settings, safe, now);
+            let Some(gate) = self.settings.gate.filter(|_| !flight.passed) else {
                 continue;
             };
-            if flight.passed {
-                continue;
-            }
             let immediate = gate.delay.is_zero();
-            let arrived = immediate || gate.delay.from(flight.start).reached(now);
-            if !arrived {
+            if !immediate && !gate.delay.from(flight.start).reached(now) {
                 continue;
-            }
-            if flight.action.is_none() && !immediate {
-                flight.action = Some((safe, true));
-                flight.known = now;
             }
             let Some((action, _)) = flight.action else {
                 continue;
@@ -274,12 +407,9 @@ impl Parts {
                 self.active_until = Some(self.active_until.map_or(end, |other| other.later(end)));
             }
         }
-        while self
-            .flights
-            .front()
-            .is_some_and(|flight| flight.passed && flight.settled)
-        {
-            self.flights.pop_front();
+        self.forget();
+        if self.unknown_until.is_some_and(|until| until.reached(now)) {
+            self.unknown_until = None;
         }
         if self.active_until.is_some_and(|until| until.reached(now)) {
             self.active_until = None;
@@ -289,10 +419,7 @@ impl Parts {
 
     /// When to call [`Self::advance`] next, if nothing else happens before; the encoder is "something else".
     pub fn next_change(&self) -> Option<Duration> {
-        let flights = self
-            .flights
-            .iter()
-            .filter(|flight| !flight.passed || !flight.settled);
+        let flights = self.flights.iter().filter(|flight| !flight.is_over());
         let changes = flights.flat_map(|flight| {
             let start = flight.start.time;
             let deadline = (flight.action.is_none())
@@ -302,7 +429,8 @@ impl Parts {
                 .map(|way| start + way + Duration::from_nanos(1));
             let gate = self.settings.gate.filter(|_| !flight.passed);
             let gate = gate.and_then(|gate| match gate.delay {
-                Travel::Time(Duration::ZERO) | Travel::Counts(_) => None,
+                delay if delay.is_zero() => flight.action.map(|_| flight.known.time),
+                Travel::Counts(_) => None,
                 Travel::Time(way) => Some(start + way),
             });
             let frame = flight
@@ -313,6 +441,7 @@ impl Parts {
         changes
             .flatten()
             .chain(self.active_until.and_then(Due::time))
+            .chain(self.unknown_until.and_then(Due::time))
             .min()
     }
 
@@ -324,6 +453,11 @@ impl Parts {
     /// Pulses that began later than they should have ended, since the start: the part may have passed the gate.
     pub fn missed_pulses(&self) -> u64 {
         self.missed
+    }
+
+    /// Whether a part may come to the gate that nothing is known of.
+    pub fn is_blind(&self) -> bool {
+        self.unknown_until.is_some()
     }
 
     /// Whether all parts are settled and past the gate and no pulse runs.
@@ -455,25 +589,130 @@ mod tests {
         assert_eq!(levels(&mut parts, 20, 100), [(20, true), (30, false)]);
     }
 
+    fn shows(part: PartId) -> Shown {
+        Shown {
+            part: Some(part),
+            skipped: Vec::new(),
+        }
+    }
+
     #[test]
-    fn frames_go_to_the_oldest_part_triggered_before_them() {
+    fn frames_go_to_the_part_triggered_before_them() {
         let mut parts = line(100, 10, None);
+        let nobody = Shown::default();
         let first = parts.begin(at(10), true).unwrap();
+        assert_eq!(parts.frame(ms(9)), nobody, "exposed before the trigger");
+        assert_eq!(parts.frame(ms(15)), shows(first));
         let second = parts.begin(at(25), true).unwrap();
-        assert_eq!(parts.frame(ms(9)), None, "exposed before the trigger");
-        assert_eq!(parts.frame(ms(15)), Some(first));
         assert_eq!(
             parts.frame(ms(20)),
-            None,
+            nobody,
             "the second part was not there yet"
         );
-        assert_eq!(parts.frame(ms(30)), Some(second));
-        assert_eq!(parts.frame(ms(31)), None);
+        assert_eq!(parts.frame(ms(30)), shows(second));
+        assert_eq!(parts.frame(ms(31)), nobody);
         let third = parts.begin(at(40), true).unwrap();
         assert!(parts.without_frame(ms(70)).is_empty());
         assert_eq!(parts.without_frame(ms(71)), [third]);
         assert!(parts.without_frame(ms(99)).is_empty(), "told once");
-        assert_eq!(parts.frame(ms(80)), None, "too late for the third");
+        assert_eq!(parts.frame(ms(80)), nobody, "too late for the third");
+    }
+
+    #[test]
+    fn a_lost_frame_costs_its_own_part_and_shifts_no_other() {
+        let mut parts = line(1_000, 10, None);
+        let lost = parts.begin(at(0), true).unwrap();
+        let second = parts.begin(at(20), true).unwrap();
+        assert_eq!(
+            parts.frame(ms(21)),
+            Shown {
+                part: Some(second),
+                skipped: vec![lost]
+            }
+        );
+        let third = parts.begin(at(40), true).unwrap();
+        assert_eq!(parts.frame(ms(41)), shows(third));
+        assert!(parts.without_frame(ms(900)).is_empty());
+    }
+
+    #[test]
+    fn a_pulse_begins_when_it_is_put_out_whoever_decided_meanwhile() {
+        let mut parts = line(0, 10, None);
+        let first = parts.begin(at(0), false).unwrap();
+        parts.decide(first, GateAction::Reject, at(5)).unwrap();
+        // The output's thread slept through all of it, and another decision came.
+        let second = parts.begin(at(50), false).unwrap();
+        parts.decide(second, GateAction::Pass, at(60)).unwrap();
+        assert_eq!(parts.next_change(), Some(ms(5)), "at once");
+        assert_eq!(levels(&mut parts, 70, 500), [(70, true), (80, false)]);
+        assert_eq!(parts.missed_pulses(), 1);
+    }
+
+    #[test]
+    fn a_part_that_is_not_followed_blinds_until_it_is_past_the_gate() {
+        let mut parts = line(100, 10, None);
+        assert!(!parts.is_blind());
+        parts.lose(at(5));
+        parts.advance(at(114));
+        assert!(parts.is_blind());
+        assert_eq!(parts.next_change(), Some(ms(115)));
+        parts.advance(at(115));
+        assert!(!parts.is_blind());
+    }
+
+    #[test]
+    fn a_standing_belt_does_not_fill_the_line() {
+        let mut parts = Parts::new(Settings {
+            deadline: None,
+            frame_within: ms(30),
+            gate: Some(GateSettings {
+                delay: Travel::Counts(100),
+                pulse: Travel::Counts(5),
+            }),
+            safe_action: GateAction::Reject,
+        });
+        let moment = |counts| Moment {
+            time: ms(1),
+            counts,
+        };
+        for round in 0..3 * MAX_IN_FLIGHT {
+            let part = parts.begin(moment(7), false).unwrap();
+            let action = if round == 9 {
+                GateAction::Reject
+            } else {
+                GateAction::Pass
+            };
+            parts.decide(part, action, moment(7)).unwrap();
+        }
+        let undecided = parts.begin(moment(7), false).unwrap();
+        assert!(!parts.is_blind());
+        let settled = parts.decide(undecided, GateAction::Pass, moment(50));
+        assert!(!settled.unwrap().late);
+        assert!(
+            parts.advance(moment(107)),
+            "the rejected one is not forgotten"
+        );
+        assert!(!parts.advance(moment(112)));
+        assert!(parts.is_idle());
+    }
+
+    #[test]
+    fn the_conveyor_tells_where_it_was() {
+        let mut conveyor = Conveyor::default();
+        assert_eq!((conveyor.counts(), conveyor.at(ms(5))), (0, 0));
+        conveyor.advance(1, ms(10));
+        conveyor.advance(3, ms(20));
+        assert_eq!(conveyor.counts(), 4);
+        let found = [9, 10, 19, 20, 99].map(|time| conveyor.at(ms(time)));
+        assert_eq!(found, [0, 1, 1, 4, 4]);
+        for step in 0..2 * MAX_MOVES as u64 {
+            conveyor.advance(1, ms(100 + step));
+        }
+        assert_eq!(
+            conveyor.at(ms(100 + MAX_MOVES as u64)),
+            4 + MAX_MOVES as u64 + 1
+        );
+        assert_eq!(conveyor.at(ms(0)), 4 + MAX_MOVES as u64, "the oldest known");
     }
 
     #[test]
@@ -527,7 +766,9 @@ mod tests {
         for _ in 0..MAX_IN_FLIGHT {
             assert!(parts.begin(at(0), false).is_some());
         }
+        assert!(!parts.is_blind());
         assert_eq!(parts.begin(at(0), false), None);
+        assert!(parts.is_blind());
     }
 
     proptest! {

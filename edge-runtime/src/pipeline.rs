@@ -6,11 +6,11 @@
 //! trigger ─────┴──→ LineShared (parts) ←┘──→ gate thread ─→ reject, busy, ready, fault outputs
 //! ```
 //! Every part that begins is reported exactly once, by whoever settles it: scoring, the slot (displaced), the capture
-//! thread (damaged) or the gate thread (no frame).
+//! thread (damaged, frame lost) or the gate thread (no frame).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use proto::message::cut_text;
@@ -24,7 +24,7 @@ use crate::inspect::verdict::Verdict;
 use crate::inspector::Inspection;
 use crate::metrics::{Drop, Metrics, Stage};
 use crate::outputs::{Outputs, States};
-use crate::parts::{Moment, PartId, Parts};
+use crate::parts::{Conveyor, Moment, PartId, Parts};
 use crate::reporting::{PartResult, Reporter, one_line};
 use crate::slot::Slot;
 
@@ -36,54 +36,197 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const GATE_ROUND: Duration = Duration::from_millis(100);
 /// A driver's time stamp farther from our clock is on another clock.
 const SAME_CLOCK: Duration = Duration::from_secs(10);
+/// At a stop, parts have so long to reach the gate.
+const LONGEST_DRAIN: Duration = Duration::from_secs(10);
+/// And by encoder, a belt without a count for so long stands: they will not reach it.
+const BELT_STANDS: Duration = Duration::from_secs(2);
+/// Pause before an input line is opened anew.
+const REOPEN_PAUSE: Duration = Duration::from_millis(500);
+/// Pauses before a stage that failed starts anew: the first, and the longest.
+const RESTART_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
+/// A stage that ran for so long before it failed is not one that fails at once.
+const RAN_WELL: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+struct Line {
+    parts: Parts,
+    conveyor: Conveyor,
+    /// Grows with every change, so that none is slept through.
+    generation: u64,
+}
 
 /// The parts in flight, shared by the threads that begin, decide and act.
 #[derive(Debug)]
 pub struct LineShared {
-    parts: Mutex<Parts>,
+    line: Mutex<Line>,
     changed: Condvar,
-    counts: AtomicU64,
     triggered: bool,
+}
+
+/// What the gate thread sees of the line at one moment.
+#[derive(Debug)]
+struct Look {
+    generation: u64,
+    now: Moment,
+    level: bool,
+    undecided: usize,
+    idle: bool,
+    blind: bool,
+    observing: bool,
+    by_encoder: bool,
+    missed: u64,
 }
 
 impl LineShared {
     /// `triggered`: parts begin at an input's edge, not with every frame.
     pub fn new(parts: Parts, triggered: bool) -> Self {
         Self {
-            parts: Mutex::new(parts),
+            line: Mutex::new(Line {
+                parts,
+                conveyor: Conveyor::default(),
+                generation: 0,
+            }),
             changed: Condvar::new(),
-            counts: AtomicU64::new(0),
             triggered,
         }
     }
 
-    /// Works on the parts and wakes the gate thread.
-    pub fn with<T>(&self, work: impl FnOnce(&mut Parts) -> T) -> T {
-        let result = work(&mut self.parts.lock().unwrap_or_else(PoisonError::into_inner));
+    fn lock(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, work: impl FnOnce(&mut Line) -> T) -> T {
+        let mut line = self.lock();
+        line.generation += 1;
+        let result = work(&mut line);
+        drop(line);
         self.changed.notify_all();
         result
+    }
+
+    /// Works on the parts and wakes the gate thread.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Parts) -> T) -> T {
+        self.change(|line| work(&mut line.parts))
+    }
+
+    /// Wakes the gate thread: something else that it looks at has changed.
+    pub fn wake(&self) {
+        self.change(|_| ());
     }
 
     /// Now, on the clock and on the conveyor.
     pub fn now(&self) -> Moment {
         Moment {
             time: monotonic(),
-            counts: self.counts.load(Ordering::Relaxed),
+            counts: self.lock().conveyor.counts(),
         }
     }
 
-    /// The encoder moved so far.
-    pub fn count(&self, counts: u64) {
-        self.counts.fetch_add(counts, Ordering::Relaxed);
-        self.changed.notify_all();
+    /// A time of the monotonic clock, and where the conveyor was then.
+    pub fn moment(&self, time: Duration) -> Moment {
+        let counts = self.lock().conveyor.at(time);
+        Moment { time, counts }
+    }
+
+    /// The encoder moved by so many counts, the last of them at this time of the monotonic clock.
+    pub fn count(&self, counts: u64, time: Duration) {
+        self.change(|line| line.conveyor.advance(counts, time));
+    }
+
+    /// Parts that await their verdict. Wakes nobody.
+    pub fn undecided(&self) -> usize {
+        self.lock().parts.undecided()
     }
 
     /// An edge of the trigger at this time of the monotonic clock. False: too many parts are in flight.
     pub fn trigger(&self, time: Duration) -> bool {
-        let moment = Moment { time, ..self.now() };
+        let moment = self.moment(time);
         self.with(|parts| parts.begin(moment, true)).is_some()
     }
+
+    /// Lets time pass: only for the gate thread.
+    fn look(&self) -> Look {
+        let mut line = self.lock();
+        let now = Moment {
+            time: monotonic(),
+            counts: line.conveyor.counts(),
+        };
+        let level = line.parts.advance(now);
+        let parts = &line.parts;
+        Look {
+            generation: line.generation,
+            now,
+            level,
+            undecided: parts.undecided(),
+            idle: parts.is_idle(),
+            blind: parts.is_blind(),
+            observing: parts.is_observing(),
+            by_encoder: parts.is_by_encoder(),
+            missed: parts.missed_pulses(),
+        }
+    }
+
+    /// Waits until something has changed since the look with this generation, or the next change is due.
+    fn wait(&self, seen: u64) {
+        let line = self.lock();
+        let due = line.parts.next_change();
+        let due = due.map_or(GATE_ROUND, |due| due.saturating_sub(monotonic()));
+        let unchanged = |line: &mut Line| line.generation == seen;
+        drop(
+            self.changed
+                .wait_timeout_while(line, due.min(GATE_ROUND), unchanged),
+        );
+    }
 }
+
+/// What the gate cannot be trusted without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Without it parts pass unseen.
+    Trigger = 1,
+    /// Without it nobody knows where parts are.
+    Encoder = 2,
+    /// Without it nothing is pushed out.
+    RejectOutput = 4,
+}
+
+/// Which of them fail now.
+#[derive(Debug, Default)]
+pub struct Failing(AtomicU8);
+
+impl Failing {
+    /// Whether anything fails.
+    pub fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
+    fn is(&self, need: Need) -> bool {
+        self.0.load(Ordering::Relaxed) & need as u8 != 0
+    }
+
+    /// Notes it; whether that is news.
+    fn set(&self, need: Need, fails: bool) -> bool {
+        let bit = need as u8;
+        let before = if fails {
+            self.0.fetch_or(bit, Ordering::Relaxed)
+        } else {
+            self.0.fetch_and(!bit, Ordering::Relaxed)
+        };
+        (before & bit != 0) != fails
+    }
+}
+
+/// An edge of an input line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edge {
+    /// When it came, on the monotonic clock.
+    pub timestamp: Duration,
+    /// Edges since the one before that could not be fetched in time.
+    pub lost: u32,
+}
+
+/// Waits a little for the next edge; an error is in words, and the line must be opened anew.
+pub type Listener = Box<dyn FnMut() -> Result<Option<Edge>, String> + Send>;
 
 /// A frame on its way to scoring.
 #[derive(Debug)]
@@ -111,6 +254,10 @@ pub struct Shared {
     pub stop: AtomicBool,
     /// Set when nothing more comes: the gate thread may end once the line is empty.
     pub drained: AtomicBool,
+    /// Set when something hangs: the gate thread ends at once and leaves the gate safe.
+    pub abandon: AtomicBool,
+    /// What the gate depends on and does not work.
+    pub failing: Failing,
     /// What a part without a verdict gets.
     pub safe_action: GateAction,
     /// The source is a camera: its time stamps may be on our clock.
@@ -143,12 +290,36 @@ impl Shared {
         });
     }
 
-    /// Parts passed the trigger that cannot be followed.
-    pub fn lost_parts(&self, count: u64) {
+    /// Parts passed the trigger at about this time that cannot be followed.
+    pub fn lost_parts(&self, count: u64, time: Duration) {
         self.metrics.dropped(Drop::Parts, count);
-        self.reporter.event(Event::GateFault {
-            reason: format!("{count} parts passed the trigger faster than they can be followed"),
-        });
+        let moment = self.line.moment(time);
+        self.line.with(|parts| parts.lose(moment));
+    }
+
+    /// Something that the gate depends on does not work. An outage is told once.
+    pub fn fails(&self, need: Need, reason: &str) {
+        if self.failing.set(need, true) {
+            let reason = cut_text(reason);
+            tracing::error!(reason, "gate");
+            self.reporter.event(Event::GateFault { reason });
+            self.line.wake();
+        }
+    }
+
+    /// It works (again).
+    pub fn works(&self, need: Need) {
+        if !self.failing.is(need) {
+            return;
+        }
+        tracing::info!(?need, "works again");
+        if matches!(need, Need::Trigger | Need::Encoder) {
+            // What is between trigger and gate now came unseen, or is somewhere else than counted.
+            let now = self.line.now();
+            self.line.with(|parts| parts.lose(now));
+        }
+        self.failing.set(need, false);
+        self.line.wake();
     }
 
     fn sleep(&self, time: Duration) {
@@ -158,29 +329,42 @@ impl Shared {
         }
     }
 
-    /// The part that a frame shows: a new one, or the one that was triggered before it.
-    fn part_of(&self, timestamp: Duration) -> Option<PartId> {
-        let part = if self.line.triggered {
-            let part = self.line.with(|parts| parts.frame(timestamp));
-            if part.is_none() {
+    /// The part that a frame shows: a new one, or the one that was triggered before the exposure began.
+    fn part_of(&self, taken: Taken) -> Option<PartId> {
+        if self.line.triggered {
+            let shown = self.line.with(|parts| parts.frame(taken.exposed_from));
+            for part in shown.skipped {
+                self.fault(part, Fault::NoFrame, 0);
+            }
+            if shown.part.is_none() {
                 self.metrics.dropped(Drop::Unassigned, 1);
             }
-            part
-        } else {
-            let moment = Moment {
-                time: timestamp,
-                ..self.line.now()
-            };
-            let part = self.line.with(|parts| parts.begin(moment, false));
-            if part.is_none() {
-                self.metrics.dropped(Drop::Parts, 1);
-            }
-            part
-        };
-        self.line
-            .with(|parts| self.metrics.pending(parts.undecided()));
+            return shown.part;
+        }
+        let moment = self.line.moment(taken.stamped);
+        let part = self.line.with(|parts| parts.begin(moment, false));
+        if part.is_none() {
+            self.lost_parts(1, taken.stamped);
+        }
         part
     }
+
+    /// When a frame was taken, by its driver's stamp where that is on our clock.
+    fn taken(&self, stamp: Duration, source: &dyn Source, arrived: Duration) -> Taken {
+        let usable = self.live && stamp.abs_diff(arrived) < SAME_CLOCK;
+        let stamped = if usable { stamp } else { arrived };
+        Taken {
+            stamped,
+            exposed_from: stamped.saturating_sub(source.exposure_to_stamp()),
+        }
+    }
+}
+
+/// Times of a frame, on the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    stamped: Duration,
+    exposed_from: Duration,
 }
 
 /// Opens the source and reads it until it ends or everything stops; opens it anew, with growing pauses, when it fails.
@@ -239,7 +423,7 @@ impl Default for Outage {
 impl Outage {
     fn failed(&mut self, shared: &Shared, error: &SourceError) {
         shared.metrics.set_capturing(false);
-        shared.line.changed.notify_all();
+        shared.line.wake();
         let reason = one_line(error);
         if self.since.is_none() {
             self.since = Some(Instant::now());
@@ -264,7 +448,7 @@ impl Outage {
         }
         *self = Self::default();
         shared.metrics.set_capturing(true);
-        shared.line.changed.notify_all();
+        shared.line.wake();
     }
 }
 
@@ -286,21 +470,24 @@ fn read(
             Err(error @ SourceError::Unreadable { .. }) => {
                 tracing::warn!(%error, "frame skipped");
                 shared.metrics.dropped(Drop::Damaged, 1);
-                let part = shared.part_of(monotonic());
-                if let Some(part) = part {
+                let taken = shared.taken(Duration::ZERO, source, monotonic());
+                if let Some(part) = shared.part_of(taken) {
                     shared.fault(part, Fault::DamagedFrame, 0);
                 }
                 continue;
             }
             Err(error) => return error,
         };
+        if shared.drained.load(Ordering::Relaxed) {
+            return SourceError::Ended;
+        }
         shared.metrics.frame();
         if !shared.metrics.capturing() {
             outage.over(shared);
         }
         let sequence = match &delivery {
             Delivery::Frame(captured) => captured.sequence,
-            Delivery::Damaged { sequence } => *sequence,
+            Delivery::Damaged { sequence, .. } => *sequence,
         };
         if let Some(expected) = expected
             && sequence > expected
@@ -312,20 +499,19 @@ fn read(
         expected = sequence.checked_add(1);
         let arrived = monotonic();
         match delivery {
-            Delivery::Damaged { sequence } => {
+            Delivery::Damaged {
+                sequence,
+                timestamp,
+            } => {
                 shared.metrics.dropped(Drop::Damaged, 1);
-                if let Some(part) = shared.part_of(arrived) {
+                let taken = shared.taken(timestamp, source, arrived);
+                if let Some(part) = shared.part_of(taken) {
                     shared.fault(part, Fault::DamagedFrame, sequence);
                 }
             }
             Delivery::Frame(captured) => {
-                let stamped = captured.timestamp;
-                let exposed = if shared.live && stamped.abs_diff(arrived) < SAME_CLOCK {
-                    stamped
-                } else {
-                    arrived
-                };
-                let Some(part) = shared.part_of(exposed) else {
+                let taken = shared.taken(captured.timestamp, source, arrived);
+                let Some(part) = shared.part_of(taken) else {
                     continue;
                 };
                 let displaced = shared.slot.put(Job {
@@ -433,66 +619,182 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or_else(|| "panic".to_owned())
 }
 
-/// Drives the outputs until everything is drained and the line is empty.
-pub fn gate(shared: &Shared, outputs: &mut Outputs, beat: &dyn Fn()) {
-    let mut missed_told = 0;
-    loop {
-        beat();
-        let now = shared.line.now();
-        let (level, without_frame, busy, idle, missed) = shared.line.with_quietly(|parts| {
-            (
-                parts.advance(now),
-                parts.without_frame(now.time),
-                parts.undecided() > 0,
-                parts.is_idle(),
-                parts.missed_pulses(),
-            )
-        });
-        for part in without_frame {
-            shared.fault(part, Fault::NoFrame, 0);
-        }
-        let ready = shared.metrics.capturing() && !shared.stopping();
-        let failures = outputs.set(States {
-            reject: level,
-            busy,
-            ready,
-            fault: !shared.metrics.capturing() || !shared.metrics.journal_ok(),
-            can_inspect: ready || (shared.stopping() && !idle),
-        });
-        if missed > missed_told {
-            shared.metrics.missed_pulses(missed - missed_told);
-            missed_told = missed;
-            shared.reporter.event(Event::GateFault {
-                reason:
-                    "a reject pulse began after it should have ended: the processor is overloaded"
-                        .to_owned(),
-            });
-        }
-        if let Some(reason) = failures {
-            tracing::error!(reason, "gate");
-            shared.reporter.event(Event::GateFault { reason });
-        }
-        if shared.drained.load(Ordering::Relaxed) && idle {
-            return;
-        }
-        shared.line.wait(now.time);
+/// Leaves the gate safe, whatever ends its thread: also a panic, after which the thread may begin anew.
+struct Guard<'a>(&'a mut Outputs);
+
+impl std::ops::Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.0.make_safe();
     }
 }
 
-impl LineShared {
-    fn with_quietly<T>(&self, work: impl FnOnce(&mut Parts) -> T) -> T {
-        work(&mut self.parts.lock().unwrap_or_else(PoisonError::into_inner))
+/// Drives the outputs until everything is drained and the line is empty, or until it is to be abandoned.
+pub fn gate(shared: &Shared, outputs: &mut Outputs, beat: &dyn Fn()) {
+    let Guard(outputs) = &mut Guard(outputs);
+    let mut missed_told = 0;
+    let mut was_blind = false;
+    let mut drain = None;
+    loop {
+        beat();
+        if shared.abandon.load(Ordering::Relaxed) {
+            return;
+        }
+        let drained = shared.drained.load(Ordering::Relaxed);
+        // When nothing more comes, nobody waits for frames.
+        let time = if drained { Duration::MAX } else { monotonic() };
+        // Before the look: it would be over before the pulses of these parts.
+        let without_frame = shared.line.lock().parts.without_frame(time);
+        for part in without_frame {
+            shared.fault(part, Fault::NoFrame, 0);
+        }
+        let look = shared.line.look();
+        let (capturing, stopping) = (shared.metrics.capturing(), shared.stopping());
+        let trusted = !shared.failing.any() && !look.blind;
+        shared.metrics.pending(look.undecided);
+        shared.metrics.set_gate_ok(trusted);
+        let ready = capturing && trusted && !stopping;
+        let failures = outputs.set(States {
+            reject: look.level,
+            busy: look.undecided > 0,
+            ready,
+            fault: !capturing || !trusted || !shared.metrics.journal_ok() || outputs.is_failing(),
+            follows_parts: ready || (stopping && trusted && !look.idle) || look.observing,
+        });
+        match failures {
+            Some(reason) if outputs.is_gate_failing() => {
+                shared.fails(Need::RejectOutput, &reason);
+            }
+            // Parts are inspected and pushed out all the same.
+            Some(reason) => gate_fault(shared, &reason),
+            None if !outputs.is_gate_failing() => shared.works(Need::RejectOutput),
+            None => {}
+        }
+        if look.missed > missed_told {
+            shared.metrics.missed_pulses(look.missed - missed_told);
+            missed_told = look.missed;
+            gate_fault(
+                shared,
+                "a reject pulse began after it should have ended: the processor is overloaded",
+            );
+        }
+        if look.blind && !was_blind {
+            gate_fault(
+                shared,
+                "parts passed the trigger unseen or faster than they can be followed: the gate is held safe until they are past it",
+            );
+        }
+        was_blind = look.blind;
+        if drained {
+            let drain = drain.get_or_insert(Drain::new(&look));
+            if look.idle {
+                return;
+            }
+            if drain.is_over(&look) {
+                gate_fault(
+                    shared,
+                    "stopped with parts before the gate: it is held safe",
+                );
+                return;
+            }
+        }
+        shared.line.wait(look.generation);
+    }
+}
+
+fn gate_fault(shared: &Shared, reason: &str) {
+    tracing::error!(reason, "gate");
+    shared.reporter.event(Event::GateFault {
+        reason: reason.to_owned(),
+    });
+}
+
+/// How long the last parts are waited for.
+#[derive(Debug)]
+struct Drain {
+    since: Duration,
+    counts: u64,
+    moved: Duration,
+}
+
+impl Drain {
+    fn new(look: &Look) -> Self {
+        Self {
+            since: look.now.time,
+            counts: look.now.counts,
+            moved: look.now.time,
+        }
     }
 
-    /// Waits until something changes or the next change is due.
-    fn wait(&self, since: Duration) {
-        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = parts
-            .next_change()
-            .map_or(GATE_ROUND, |due| due.saturating_sub(since));
-        let pause = due.min(GATE_ROUND);
-        if !pause.is_zero() {
-            drop(self.changed.wait_timeout(parts, pause));
+    fn is_over(&mut self, look: &Look) -> bool {
+        if look.now.counts != self.counts {
+            (self.counts, self.moved) = (look.now.counts, look.now.time);
         }
+        let for_so_long = |since: Duration| look.now.time.saturating_sub(since);
+        for_so_long(self.since) >= LONGEST_DRAIN
+            || (look.by_encoder && for_so_long(self.moved) >= BELT_STANDS)
+    }
+}
+
+/// Listens to an input line until `ended` is set. While the line fails the gate is held safe, and it is opened anew.
+pub fn listen(
+    shared: &Shared,
+    need: Need,
+    first: Listener,
+    reopen: &mut dyn FnMut() -> Result<Listener, String>,
+    on_edge: &mut dyn FnMut(Edge),
+    ended: &AtomicBool,
+    beat: &dyn Fn(),
+) {
+    let mut line = Some(first);
+    while !ended.load(Ordering::Relaxed) {
+        beat();
+        let heard = match &mut line {
+            Some(wait) => wait(),
+            None => reopen().and_then(|mut wait| {
+                let heard = wait();
+                line = Some(wait);
+                heard
+            }),
+        };
+        match heard {
+            Ok(edge) => {
+                shared.works(need);
+                if let Some(edge) = edge {
+                    on_edge(edge);
+                }
+            }
+            Err(reason) => {
+                // Closed first: a line that is still held cannot be opened.
+                line = None;
+                shared.fails(need, &reason);
+                std::thread::sleep(REOPEN_PAUSE);
+            }
+        }
+    }
+}
+
+/// Runs a stage; after a panic it runs again, after pauses that grow, and the panic is reported.
+pub fn supervise(shared: &Shared, stage: &str, beat: &dyn Fn(), work: &mut dyn FnMut()) {
+    let [first, longest] = RESTART_PAUSES;
+    let mut pause = first;
+    while !shared.abandon.load(Ordering::Relaxed) {
+        let started = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(&mut *work));
+        let Err(panic) = result else { return };
+        let reason = cut_text(&panic_text(&*panic));
+        tracing::error!(stage, reason, "stage failed and starts anew");
+        shared.reporter.event(Event::StageRestarted {
+            stage: stage.to_owned(),
+            reason,
+        });
+        if started.elapsed() > RAN_WELL {
+            pause = first;
+        }
+        let end = Instant::now() + pause;
+        while Instant::now() < end && !shared.abandon.load(Ordering::Relaxed) {
+            beat();
+            std::thread::sleep(first.min(Duration::from_millis(50)));
+        }
+        pause = (pause * 2).min(longest);
     }
 }

@@ -60,6 +60,8 @@ pub enum Delivery {
     Damaged {
         /// The driver's counter.
         sequence: u32,
+        /// The driver's time stamp; zero in a recording, which does not keep it.
+        timestamp: Duration,
     },
 }
 
@@ -130,4 +132,8 @@ pub trait Source: Send {
     fn next(&mut self) -> Result<Delivery, SourceError>;
     /// What is delivered.
     fn info(&self) -> &StreamInfo;
+    /// How long before its time stamp the exposure of the last frame began at the earliest.
+    fn exposure_to_stamp(&self) -> Duration {
+        Duration::ZERO
+    }
 }

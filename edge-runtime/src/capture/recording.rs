@@ -180,7 +180,7 @@ impl RecordingWriter {
                 })?;
                 self.put(KIND_FRAME, &facts, &raw.data)
             }
-            Delivery::Damaged { sequence } => {
+            Delivery::Damaged { sequence, .. } => {
                 self.put(KIND_DAMAGED, &postcard::to_allocvec(sequence)?, &[])
             }
         }
@@ -368,6 +368,7 @@ fn decode(mut body: Vec<u8>) -> Option<Delivery> {
         }
         KIND_DAMAGED => Some(Delivery::Damaged {
             sequence: postcard::from_bytes(content).ok()?,
+            timestamp: Duration::ZERO,
         }),
         _ => None,
     }
@@ -402,7 +403,10 @@ mod tests {
         };
         vec![
             frame(1),
-            Delivery::Damaged { sequence: 9 },
+            Delivery::Damaged {
+                sequence: 9,
+                timestamp: Duration::ZERO,
+            },
             frame(2),
             frame(0),
         ]

@@ -277,7 +277,7 @@ impl Counter {
     fn note(&mut self, delivery: &Delivery) {
         self.deliveries += 1;
         match delivery {
-            Delivery::Damaged { sequence } => self.sequence = Some(*sequence),
+            Delivery::Damaged { sequence, .. } => self.sequence = Some(*sequence),
             Delivery::Frame(captured) => {
                 self.sequence = Some(captured.sequence);
                 if let Some(before) = self.timestamp {
@@ -301,8 +301,12 @@ impl Counter {
             recorded.wrapping_add(shift)
         };
         match delivery {
-            Delivery::Damaged { sequence: recorded } => Delivery::Damaged {
+            Delivery::Damaged {
+                sequence: recorded,
+                timestamp,
+            } => Delivery::Damaged {
                 sequence: sequence(&mut self.round, recorded),
+                timestamp,
             },
             Delivery::Frame(mut captured) => {
                 captured.sequence = sequence(&mut self.round, captured.sequence);

@@ -41,6 +41,9 @@ pub struct CameraOptions {
     pub frame_interval: Option<Duration>,
     /// The longest wait for a frame.
     pub timeout: Duration,
+    /// From the start of the exposure to the driver's time stamp; `None` takes what the driver says: nothing where it
+    /// stamps the start of the exposure, else a frame interval.
+    pub exposure_to_stamp: Option<Duration>,
     /// Buffers shared with the driver, 2 or more; the driver may take more. More bridge longer pauses of ours, at the
     /// price of older frames after them.
     pub buffers: u32,
@@ -58,6 +61,7 @@ impl CameraOptions {
             height_px: None,
             frame_interval: None,
             timeout: Duration::from_secs(2),
+            exposure_to_stamp: None,
             buffers: 4,
             controls: BTreeMap::new(),
         }
@@ -75,6 +79,27 @@ pub struct Camera {
     stride_bytes: u32,
     device: String,
     timeout: Duration,
+    exposure: Exposure,
+    exposure_to_stamp: Duration,
+}
+
+/// What is known of the time from the start of an exposure to the frame's time stamp.
+#[derive(Debug, Clone, Copy)]
+struct Exposure {
+    given: Option<Duration>,
+    frame_interval: Duration,
+}
+
+impl Exposure {
+    fn to_stamp(self, flags: buffer::Flags) -> Duration {
+        let stamps_start = flags & buffer::Flags::TSTAMP_SRC_MASK == buffer::Flags::TSTAMP_SRC_SOE;
+        match self.given {
+            Some(given) => given,
+            None if stamps_start => Duration::ZERO,
+            // Stamped at the end of the frame.
+            None => self.frame_interval,
+        }
+    }
 }
 
 impl Camera {
@@ -113,6 +138,14 @@ fn open(options: &CameraOptions) -> Result<Camera, SourceError> {
     // Flipping the picture changes the Bayer order, so the format counts that stands after all controls.
     let format = negotiate::check_format(&device, options)
         .map_err(|refusal| refusal.into_source_error(&name, options.timeout))?;
+    let frame_interval = negotiate::interval(&device).or(options.frame_interval);
+    if frame_interval.is_none() && options.exposure_to_stamp.is_none() {
+        tracing::warn!(
+            device = name,
+            "no frame interval known, so a frame may be taken for a part triggered during its exposure: \
+             set capture.exposure_to_stamp_us if there is a trigger"
+        );
+    }
     let buffers = options.buffers.max(2);
     let mut stream =
         Stream::with_buffers(&device, buffer::Type::VideoCapture, buffers).map_err(failed)?;
@@ -129,6 +162,11 @@ fn open(options: &CameraOptions) -> Result<Camera, SourceError> {
         stride_bytes: format.stride,
         device: name,
         timeout: options.timeout,
+        exposure: Exposure {
+            given: options.exposure_to_stamp,
+            frame_interval: frame_interval.unwrap_or_default(),
+        },
+        exposure_to_stamp: Duration::ZERO,
     })
 }
 
@@ -140,11 +178,14 @@ impl Source for Camera {
         };
         let (buffer, meta) =
             next.map_err(|error| source_error(&self.device, error, self.timeout))?;
+        self.exposure_to_stamp = self.exposure.to_stamp(meta.flags);
+        let timestamp = timestamp(meta.timestamp.sec, meta.timestamp.usec);
         // The buffer is as long as the largest frame; a driver that claims more has written nonsense.
         let used = buffer.get(..meta.bytesused as usize);
         let Some(data) = used.filter(|_| !meta.flags.contains(buffer::Flags::ERROR)) else {
             return Ok(Delivery::Damaged {
                 sequence: meta.sequence,
+                timestamp,
             });
         };
         Ok(Delivery::Frame(Captured {
@@ -156,12 +197,16 @@ impl Source for Camera {
                 data: data.to_vec(),
             },
             sequence: meta.sequence,
-            timestamp: timestamp(meta.timestamp.sec, meta.timestamp.usec),
+            timestamp,
         }))
     }
 
     fn info(&self) -> &StreamInfo {
         &self.info
+    }
+
+    fn exposure_to_stamp(&self) -> Duration {
+        self.exposure_to_stamp
     }
 }
 
@@ -267,6 +312,20 @@ mod tests {
         assert_eq!(timestamp(3, 250_000), Duration::from_millis(3250));
         assert_eq!(timestamp(-1, -1), Duration::ZERO);
         timestamp(i64::MAX, i64::MAX);
+    }
+
+    #[test]
+    fn a_stamp_at_the_end_of_the_frame_is_later_than_the_exposure() {
+        let (ms, end) = (Duration::from_millis, buffer::Flags::DONE);
+        let start = end | buffer::Flags::TSTAMP_SRC_SOE;
+        let of = |given| Exposure {
+            given,
+            frame_interval: ms(33),
+        };
+        assert_eq!(of(None).to_stamp(end), ms(33));
+        assert_eq!(of(None).to_stamp(start), ms(0));
+        assert_eq!(of(Some(ms(5))).to_stamp(end), ms(5));
+        assert_eq!(of(Some(ms(5))).to_stamp(start), ms(5));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use edge_runtime::capture::Source;
@@ -28,7 +28,7 @@ use edge_runtime::metrics::Metrics;
 use edge_runtime::outputs::{Outputs, Pin};
 use edge_runtime::package::{self, Trust, read_public_key};
 use edge_runtime::parts::{GateSettings, Parts, Settings, Travel};
-use edge_runtime::pipeline::{self, LineShared, Shared, panic_text};
+use edge_runtime::pipeline::{self, Failing, LineShared, Shared, panic_text};
 use edge_runtime::reporting::{self, PICTURE_QUEUE, Reporting, Signal};
 use edge_runtime::slot::{Slot, WhenFull};
 use image::DynamicImage;
@@ -36,8 +36,14 @@ use proto::message::{Mode, cut_text};
 use proto::recovery::{Slot as PackageSlot, SlotState};
 use proto::report::{Event, GateAction};
 
-/// A thread that shows no sign of life for so long hangs.
+/// A thread that shows no sign of life for so long hangs; where it waits for a source, for so long beyond that.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
+/// At a stop, a source that keeps silent is waited for so long.
+const CAPTURE_ENDS_WITHIN: Duration = Duration::from_secs(2);
+/// The gate thread ends within so long: what it waits for at most, and a little.
+const GATE_ENDS_WITHIN: Duration = Duration::from_secs(12);
+/// When something hangs, the gate thread has so long to make the gate safe.
+const ABANDONED_WITHIN: Duration = Duration::from_secs(1);
 /// Positions of stations reach the disk within so long.
 const POSITIONS_EVERY: Duration = Duration::from_secs(1);
 
@@ -62,7 +68,9 @@ pub(crate) struct Camera {
     shared: Arc<Shared>,
     link_stop: Arc<AtomicBool>,
     pulses: Vec<(&'static str, Pulse)>,
+    longest_wait: Duration,
     capture: Option<JoinHandle<Result<(), SourceError>>>,
+    trigger: Option<JoinHandle<()>>,
     scoring: Vec<JoinHandle<()>>,
     gate: Option<JoinHandle<()>>,
     report: Option<JoinHandle<()>>,
@@ -136,6 +144,7 @@ pub(crate) fn opener(capture: &Capture) -> Result<Opener> {
             height_px,
             fps,
             timeout_ms,
+            exposure_to_stamp_us,
             controls,
         } => {
             use edge_runtime::capture::FourCc;
@@ -155,6 +164,7 @@ pub(crate) fn opener(capture: &Capture) -> Result<Opener> {
                 height_px,
                 frame_interval: fps.map(|fps| Duration::from_secs_f64(1.0 / fps)),
                 timeout: Duration::from_millis(timeout_ms),
+                exposure_to_stamp: exposure_to_stamp_us.map(Duration::from_micros),
                 controls: controls
                     .into_iter()
                     .map(|(name, value)| {
@@ -200,7 +210,7 @@ fn parts(config: &Config) -> Parts {
         },
     });
     let frame_within_ms = match &config.trigger {
-        Trigger::Free => 0,
+        Trigger::Free {} => 0,
         Trigger::Gpio {
             frame_within_ms, ..
         } => *frame_within_ms,
@@ -301,6 +311,8 @@ impl Camera {
             metrics: Arc::clone(&metrics),
             stop: AtomicBool::new(false),
             drained: AtomicBool::new(false),
+            abandon: AtomicBool::new(false),
+            failing: Failing::default(),
             safe_action,
             live: !replay,
         });
@@ -334,7 +346,9 @@ impl Camera {
             shared: Arc::clone(&shared),
             link_stop,
             pulses: Vec::new(),
+            longest_wait: config.longest_wait(),
             capture: None,
+            trigger: None,
             scoring: Vec::new(),
             gate: None,
             report: None,
@@ -381,8 +395,9 @@ impl Camera {
         let gate_shared = Arc::clone(&shared);
         camera.gate = Some(spawn("gate", move || {
             let mut outputs = outputs;
-            supervise(&gate_shared, "gate", || {
-                pipeline::gate(&gate_shared, &mut outputs, &|| pulse.beat());
+            let beat = || pulse.beat();
+            pipeline::supervise(&gate_shared, "gate", &beat, &mut || {
+                pipeline::gate(&gate_shared, &mut outputs, &beat);
             });
         })?);
         for _ in 0..config.inspection.threads {
@@ -392,7 +407,7 @@ impl Camera {
                 pipeline::score(&shared, &|| pulse.beat());
             })?);
         }
-        inputs(config, &shared, &mut camera.links)?;
+        inputs(config, &mut camera)?;
         if let Some(listener) = tcp {
             let context = Arc::clone(&context);
             camera.links.push(spawn("tcp", move || {
@@ -410,8 +425,9 @@ impl Camera {
         let pulse = camera.pulse("capture");
         camera.capture = Some(spawn("capture", move || {
             let mut result = Ok(());
-            supervise(&shared, "capture", || {
-                result = pipeline::capture(&shared, &mut *open, &|| pulse.beat());
+            let beat = || pulse.beat();
+            pipeline::supervise(&shared, "capture", &beat, &mut || {
+                result = pipeline::capture(&shared, &mut *open, &beat);
             });
             shared.slot.close();
             result
@@ -436,17 +452,33 @@ impl Camera {
         &self.shared.control
     }
 
-    /// A thread that hangs or has ended too early, if any.
+    /// A thread that parts cannot do without and that hangs or has ended too early, if any.
     pub(crate) fn trouble(&self) -> Option<String> {
         if self.report.as_ref().is_some_and(JoinHandle::is_finished) {
             return Some("the report thread ended".to_owned());
         }
         let ended = self.capture_ended();
         let hangs = |(name, pulse): &(&'static str, Pulse)| {
-            let over = ended && ["capture", "score"].contains(name);
-            (!over && pulse.age() > HANGS_AFTER).then(|| format!("the {name} thread hangs"))
+            let limit = match *name {
+                // A slow disk: parts are inspected all the same.
+                "report" => return None,
+                "capture" | "score" if ended => return None,
+                "capture" => HANGS_AFTER + self.longest_wait,
+                _ => HANGS_AFTER,
+            };
+            (pulse.age() > limit).then(|| format!("the {name} thread hangs"))
         };
         self.pulses.iter().find_map(hangs)
+    }
+
+    /// Raises the fault signal while reports do not reach the disk; the report thread lowers it when they do.
+    pub(crate) fn watch_reports(&self) {
+        let hangs =
+            |(name, pulse): &(&'static str, Pulse)| *name == "report" && pulse.age() > HANGS_AFTER;
+        if self.metrics().journal_ok() && self.pulses.iter().any(hangs) {
+            tracing::error!("reports do not reach the disk; inspection goes on");
+            self.metrics().set_journal_ok(false);
+        }
     }
 
     /// Whether the source has ended for good.
@@ -464,18 +496,37 @@ impl Camera {
 
     /// Waits for everything that was captured to be scored.
     fn finish_scoring(&mut self) -> Result<()> {
-        self.check_source()?;
+        let captured = match self.capture.take() {
+            Some(capture) if ends_within(&capture, CAPTURE_ENDS_WITHIN) => {
+                join("capture", capture)?.map_err(anyhow::Error::from)
+            }
+            // It waits for a frame, which is not worth waiting for. It ends with the program, and takes no more parts.
+            Some(_) | None => Ok(()),
+        };
+        self.shared.slot.close();
         for thread in self.scoring.drain(..) {
-            join("score", thread)?;
+            join_within("score", thread, HANGS_AFTER)?;
         }
-        Ok(())
+        captured
     }
 
-    /// Stops in order, so that nothing is lost: capture, scoring, gate, journal, links.
+    /// Stops in order, so that nothing is lost: capture, scoring, gate, journal, links. Whatever goes wrong, the gate
+    /// is safe afterwards (see `drop`).
     pub(crate) fn stop(mut self) -> Result<()> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let scored = self.finish_scoring();
+        if let Some(trigger) = self.trigger.take() {
+            join_within("trigger", trigger, HANGS_AFTER)?;
+        }
         self.shared.drained.store(true, Ordering::Relaxed);
+        self.shared.line.wake();
+        if self
+            .gate
+            .as_ref()
+            .is_some_and(|gate| !ends_within(gate, GATE_ENDS_WITHIN))
+        {
+            bail!("the gate thread hangs");
+        }
         if let Some(gate) = self.gate.take() {
             join("gate", gate)?;
         }
@@ -492,6 +543,23 @@ impl Camera {
             join("images", images)?;
         }
         scored
+    }
+}
+
+/// However a camera ends, also with an error or a panic: the gate is made safe, and nothing is waited for that may hang.
+/// After [`Camera::stop`] there is nothing left to do. The journal is consistent at every moment.
+impl Drop for Camera {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.abandon.store(true, Ordering::Relaxed);
+        self.link_stop.store(true, Ordering::Relaxed);
+        self.shared.slot.close();
+        self.shared.line.wake();
+        if let Some(gate) = &self.gate
+            && !ends_within(gate, ABANDONED_WITHIN)
+        {
+            tracing::error!("the gate thread hangs: the gate may not be safe");
+        }
     }
 }
 
@@ -519,31 +587,39 @@ fn join<T>(name: &str, thread: JoinHandle<T>) -> Result<T> {
         .map_err(|panic| anyhow::anyhow!("the {name} thread failed: {}", panic_text(&*panic)))
 }
 
-/// Runs a stage; after a panic it runs again, and the panic is reported.
-fn supervise(shared: &Shared, stage: &str, mut work: impl FnMut()) {
-    loop {
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut work));
-        let Err(panic) = result else { return };
-        let reason = cut_text(&panic_text(&*panic));
-        tracing::error!(stage, reason, "stage failed and starts anew");
-        shared.reporter.event(Event::StageRestarted {
-            stage: stage.to_owned(),
-            reason,
-        });
-        // A stage that fails at once must not eat the processor.
-        std::thread::sleep(Duration::from_millis(100));
+/// Whether a thread ends within so long.
+fn ends_within<T>(thread: &JoinHandle<T>, limit: Duration) -> bool {
+    let started = Instant::now();
+    while !thread.is_finished() && started.elapsed() < limit {
+        std::thread::sleep(Duration::from_millis(2));
     }
+    thread.is_finished()
+}
+
+fn join_within<T>(name: &str, thread: JoinHandle<T>, limit: Duration) -> Result<T> {
+    if !ends_within(&thread, limit) {
+        bail!("the {name} thread hangs");
+    }
+    join(name, thread)
 }
 
 /// The lines that are driven.
 #[cfg(feature = "gpio")]
 fn outputs(config: &Config, safe_action: GateAction) -> Result<Outputs> {
     use edge_runtime::config::Line;
-    use edge_runtime::io::gpio::output;
+    use edge_runtime::io::gpio::{GpioError, output};
+    use edge_runtime::outputs::Reopening;
+    use edge_runtime::reporting::one_line;
 
-    let pin = |line: &Line, active: bool| -> Result<Box<dyn Pin>> {
+    let open = |line: &Line, active: bool| -> Result<Box<dyn Pin>, GpioError> {
         let pin = output(&line.chip, line.line, line.active_low, active)?;
         Ok(Box::new(pin))
+    };
+    let pin = |line: &Line, active: bool| -> Result<Box<dyn Pin>> {
+        let pin = open(line, active)?;
+        let line = line.clone();
+        let open = move |active| open(&line, active).map_err(|error| one_line(&error));
+        Ok(Box::new(Reopening::new(open, pin)))
     };
     let signal =
         |line: &Option<Line>, active: bool| line.as_ref().map(|line| pin(line, active)).transpose();
@@ -573,13 +649,28 @@ fn outputs(config: &Config, safe_action: GateAction) -> Result<Outputs> {
 
 /// Threads that listen to the trigger and the encoder.
 #[cfg(feature = "gpio")]
-fn inputs(config: &Config, shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()>>) -> Result<()> {
-    use edge_runtime::config::EdgeKind;
-    use edge_runtime::io::gpio::{Edge, Edges};
+fn inputs(config: &Config, camera: &mut Camera) -> Result<()> {
+    use edge_runtime::config::{EdgeKind, Line};
+    use edge_runtime::io::gpio::{Edge, Edges, GpioError};
+    use edge_runtime::pipeline::{Listener, Need};
+    use edge_runtime::reporting::one_line;
 
     const ROUND: Duration = Duration::from_millis(200);
+    let open = |line: &Line, edge: Edge, debounce: Duration| -> Result<Listener, GpioError> {
+        let mut edges = Edges::open(&line.chip, line.line, edge, debounce, line.active_low, None)?;
+        Ok(Box::new(move || {
+            let event = edges.wait(ROUND).map_err(|error| one_line(&error))?;
+            Ok(event.map(|event| pipeline::Edge {
+                // The kernel stamps an edge when the line has been still for so long after it.
+                timestamp: event.timestamp.saturating_sub(debounce),
+                lost: event.lost,
+            }))
+        }))
+    };
     if let Trigger::Gpio {
+        chip,
         line,
+        active_low,
         edge,
         debounce_us,
         ..
@@ -589,66 +680,65 @@ fn inputs(config: &Config, shared: &Arc<Shared>, threads: &mut Vec<JoinHandle<()
             EdgeKind::Rising => Edge::Rising,
             EdgeKind::Falling => Edge::Falling,
         };
+        let line = Line {
+            chip: chip.clone(),
+            line: *line,
+            active_low: *active_low,
+        };
         let debounce = Duration::from_micros(*debounce_us);
-        let mut edges = Edges::open(&line.chip, line.line, edge, debounce, line.active_low, None)?;
-        let shared = Arc::clone(shared);
-        threads.push(spawn("trigger", move || {
-            while !shared.stop.load(Ordering::Relaxed) {
-                match edges.wait(ROUND) {
-                    Ok(None) => {}
-                    Ok(Some(edge)) => {
-                        if edge.lost > 0 {
-                            shared.lost_parts(u64::from(edge.lost));
-                        }
-                        if !shared.line.trigger(edge.timestamp) {
-                            shared.lost_parts(1);
-                        }
-                    }
-                    Err(error) => {
-                        let reason = cut_text(&format!("trigger: {error}"));
-                        tracing::error!(reason, "gate");
-                        shared.reporter.event(Event::GateFault { reason });
-                        std::thread::sleep(Duration::from_secs(1));
-                    }
+        let first = open(&line, edge, debounce)?;
+        let mut reopen = move || open(&line, edge, debounce).map_err(|error| one_line(&error));
+        let shared = Arc::clone(&camera.shared);
+        let pulse = camera.pulse("trigger");
+        camera.trigger = Some(spawn("trigger", move || {
+            let mut on_edge = |edge: pipeline::Edge| {
+                if edge.lost > 0 {
+                    shared.lost_parts(u64::from(edge.lost), edge.timestamp);
                 }
-            }
+                if !shared.line.trigger(edge.timestamp) {
+                    shared.lost_parts(1, edge.timestamp);
+                }
+            };
+            pipeline::listen(
+                &shared,
+                Need::Trigger,
+                first,
+                &mut reopen,
+                &mut on_edge,
+                &shared.stop,
+                &|| pulse.beat(),
+            );
         })?);
     }
     if let Some(encoder) = config.gate.as_ref().and_then(|gate| gate.encoder.as_ref()) {
-        let line = &encoder.input;
-        let mut edges = Edges::open(
-            &line.chip,
-            line.line,
-            Edge::Rising,
-            Duration::ZERO,
-            line.active_low,
-            None,
-        )?;
-        let shared = Arc::clone(shared);
-        threads.push(spawn("encoder", move || {
-            while !shared.stop.load(Ordering::Relaxed) || !shared.drained.load(Ordering::Relaxed) {
-                match edges.wait(ROUND) {
-                    Ok(None) => {}
-                    Ok(Some(edge)) => shared.line.count(1 + u64::from(edge.lost)),
-                    Err(error) => {
-                        let reason = cut_text(&format!("encoder: {error}"));
-                        tracing::error!(reason, "gate");
-                        shared.reporter.event(Event::GateFault { reason });
-                        std::thread::sleep(Duration::from_secs(1));
-                    }
-                }
-            }
+        let line = encoder.input.clone();
+        let first = open(&line, Edge::Rising, Duration::ZERO)?;
+        let mut reopen =
+            move || open(&line, Edge::Rising, Duration::ZERO).map_err(|error| one_line(&error));
+        let shared = Arc::clone(&camera.shared);
+        // Until the last part is at the gate, which is after `stop` and `drained`.
+        let ended = Arc::clone(&camera.link_stop);
+        let pulse = camera.pulse("encoder");
+        camera.links.push(spawn("encoder", move || {
+            let mut on_edge = |edge: pipeline::Edge| {
+                shared.line.count(1 + u64::from(edge.lost), edge.timestamp);
+            };
+            pipeline::listen(
+                &shared,
+                Need::Encoder,
+                first,
+                &mut reopen,
+                &mut on_edge,
+                &ended,
+                &|| pulse.beat(),
+            );
         })?);
     }
     Ok(())
 }
 
 #[cfg(not(feature = "gpio"))]
-fn inputs(
-    config: &Config,
-    _shared: &Arc<Shared>,
-    _threads: &mut Vec<JoinHandle<()>>,
-) -> Result<()> {
+fn inputs(config: &Config, _camera: &mut Camera) -> Result<()> {
     if matches!(config.trigger, Trigger::Gpio { .. }) {
         bail!("trigger.kind = \"gpio\": this build has no GPIO; build with `--features camera`");
     }

@@ -52,7 +52,7 @@ impl Run {
         let watched = self.watch(&mut camera, &config, &stop);
         sd_notify::notify(&[NotifyState::Stopping]).ok();
         if let Some(trouble) = camera.trouble() {
-            // Waiting for a thread that hangs would hang too. The journal is consistent at every moment.
+            // Waiting for a thread that hangs would hang too: dropping the camera only makes the gate safe.
             bail!("{trouble}");
         }
         tracing::info!("stopping");
@@ -77,6 +77,7 @@ impl Run {
             if camera.trouble().is_some() {
                 return Ok(());
             }
+            camera.watch_reports();
             if watchdog.is_some_and(|every| fed.elapsed() >= every) {
                 fed = Instant::now();
                 sd_notify::notify(&[NotifyState::Watchdog]).ok();

@@ -164,7 +164,10 @@ fn a_recording_is_given_as_it_was_and_goes_on_rising_when_looped() {
     let folder = tempfile::tempdir().unwrap();
     let written = [
         captured(u32::MAX, 1_000),
-        Delivery::Damaged { sequence: 0 },
+        Delivery::Damaged {
+            sequence: 0,
+            timestamp: Duration::ZERO,
+        },
         captured(3, 1_040),
         captured(4, 1_060),
     ];
@@ -176,7 +179,7 @@ fn a_recording_is_given_as_it_was_and_goes_on_rising_when_looped() {
     }
     let times = |replay: &mut Replay| {
         let first = frame(replay);
-        let Delivery::Damaged { sequence } = replay.next().unwrap() else {
+        let Delivery::Damaged { sequence, .. } = replay.next().unwrap() else {
             panic!("the second one is damaged");
         };
         let (third, fourth) = (frame(replay), frame(replay));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use proto::accumulator::{Accumulator, Fed};
 use proto::frame::MAX_STUFFED_BYTES;
-use proto::limits::MAX_PAYLOAD_BYTES;
+use proto::limits::{MAX_NAME_BYTES, MAX_PAYLOAD_BYTES};
 use proto::message::{
     Answer, CameraHello, Command, FromCamera, Message, Start, StationHello, ToCamera, cut_text,
 };
@@ -19,7 +19,7 @@ use proto::version::{MAGIC, MIN_VERSION, SCHEMA_HASH, VERSION, agree};
 use super::LinkContext;
 use super::deliver::{Delivery, Outbox, Pictures, deliver};
 use super::writing::{goodbye, send};
-use crate::journal::positions::{MAX_NAME_BYTES, NameError};
+use crate::journal::positions::NameError;
 use crate::metrics::Drop;
 
 /// A station must say hello within so long.

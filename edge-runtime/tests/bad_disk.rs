@@ -1,10 +1,5 @@
 //! `edge-runtime run` with a state folder that refuses everything.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot be set up has failed"
-)]
-
 mod common;
 
 use std::fs;

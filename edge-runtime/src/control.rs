@@ -110,11 +110,6 @@ impl Control {
         *lock(&self.last) = Some(last);
     }
 
-    /// Parts that await their verdict.
-    pub fn undecided(&self) -> usize {
-        self.line.undecided()
-    }
-
     /// Carries out a command of a station. A snapshot's pictures come second.
     pub fn execute(
         &self,

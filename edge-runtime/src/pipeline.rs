@@ -496,11 +496,3 @@ impl LineShared {
         }
     }
 }
-
-impl LineShared {
-    /// Parts that await their verdict. Wakes nobody.
-    pub fn undecided(&self) -> usize {
-        let parts = self.parts.lock();
-        parts.unwrap_or_else(PoisonError::into_inner).undecided()
-    }
-}

@@ -359,7 +359,6 @@ impl Reporting {
             self.metrics
                 .waiting(Queue::Reports, self.inbox.receiver.len());
             self.metrics.waiting(Queue::Journal, self.journal.pending());
-            self.metrics.pending(self.control.undecided());
             let mut positions = self
                 .positions
                 .lock()

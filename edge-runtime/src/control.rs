@@ -131,11 +131,14 @@ impl Control {
             }
             Command::ReadMask => Answer::Mask(self.inspector().manifest().roi.clone()),
             Command::SetMask { roi, reason } => {
-                if let Err(error) = crate::inspect::roi::rasterise(&roi, 256, 256) {
+                let after = describe(&roi);
+                // Here, not in the scoring thread: a part must not wait for a mask.
+                let prepared = (*self.inspector()).clone().with_roi(roi);
+                let (width_px, height_px) = self.map_size();
+                if let Err(error) = prepared.prepare_roi(width_px, height_px) {
                     return refused(format!("the mask cannot be used: {error}"));
                 }
-                let after = describe(&roi);
-                let before = self.replace(|inspector| inspector.with_roi(roi));
+                let before = self.replace(|inspector| inspector.with_roi_of(&prepared));
                 let before = describe(&before.manifest().roi);
                 self.changed("mask", before, after, reason, station);
                 Answer::Done
@@ -153,6 +156,16 @@ impl Control {
             Command::ReadHealth => Answer::Health(self.metrics.health(self.mode())),
         };
         (answer, Vec::new())
+    }
+
+    /// Width and height of the last anomaly map in pixels; before the first one, a size at which most masks can be
+    /// checked.
+    fn map_size(&self) -> (usize, usize) {
+        let last = lock(&self.last);
+        last.as_ref().map_or((256, 256), |last| {
+            let map = &last.inspection.map;
+            (map.width_px, map.height_px)
+        })
     }
 
     /// Swaps the inspector between two frames; the old one comes back.

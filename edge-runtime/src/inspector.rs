@@ -116,6 +116,20 @@ impl Inspector {
         self
     }
 
+    /// Lays the region of interest out for maps of this size now, so that the next frame need not wait for it. An error
+    /// says that it cannot be used at this size.
+    pub fn prepare_roi(&self, width_px: usize, height_px: usize) -> Result<(), RoiError> {
+        self.roi_flags(width_px, height_px).map(drop)
+    }
+
+    /// Inspects the part of the frame that `other` inspects, and takes over what `other` has prepared for it.
+    #[must_use]
+    pub fn with_roi_of(mut self, other: &Self) -> Self {
+        self.manifest.roi = other.manifest.roi.clone();
+        self.roi = Arc::clone(&other.roi);
+        self
+    }
+
     fn roi_flags(&self, width_px: usize, height_px: usize) -> Result<RoiFlags, RoiError> {
         if matches!(self.manifest.roi, Roi::Whole) {
             return Ok(None);

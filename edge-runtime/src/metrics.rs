@@ -92,7 +92,11 @@ pub enum Drop {
     Unassigned,
     /// A report that was not journalled.
     Journal,
-    /// An image that was not stored.
+    /// A record that the journal's size limit displaced before any station acknowledged it.
+    Displaced,
+    /// A record that the disk did not give back.
+    Unreadable,
+    /// An image that was to be stored and was not.
     Images,
     /// Bytes from a station that were no frame, or a frame that was no message.
     Link,
@@ -108,11 +112,24 @@ impl Drop {
             Self::Slot => "slot",
             Self::Unassigned => "unassigned",
             Self::Journal => "journal",
+            Self::Displaced => "displaced",
+            Self::Unreadable => "unreadable",
             Self::Images => "images",
             Self::Link => "link",
             Self::Parts => "parts",
         }
     }
+}
+
+/// A bounded queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    /// Settled parts and events, before the report thread.
+    Reports,
+    /// Pictures, before the image store.
+    Pictures,
+    /// Records, before the journal's disk.
+    Journal,
 }
 
 /// Latency buckets in seconds: 0.25 ms to 4 s.
@@ -136,6 +153,7 @@ pub struct Metrics {
     drifted: Family<DriftLabel, Gauge>,
     stations: Gauge,
     pending: Gauge,
+    waiting: Family<Place, Gauge>,
     memory: Gauge,
     temperature: Gauge<f64, AtomicU64>,
     capturing: Gauge,
@@ -144,6 +162,7 @@ pub struct Metrics {
     journal_ok: AtomicBool,
     counts: [AtomicU64; 3],
     frames_lost: AtomicU64,
+    unreadable_to: AtomicU64,
     latencies: Mutex<[Latencies<u32>; Stage::ALL.len()]>,
 }
 
@@ -163,6 +182,7 @@ impl Metrics {
             gate_ok: Gauge::default(),
             stations: Gauge::default(),
             pending: Gauge::default(),
+            waiting: Family::default(),
             memory: Gauge::default(),
             temperature: Gauge::default(),
             capturing: Gauge::default(),
@@ -171,6 +191,7 @@ impl Metrics {
             journal_ok: AtomicBool::new(true),
             counts: Default::default(),
             frames_lost: AtomicU64::new(0),
+            unreadable_to: AtomicU64::new(0),
             latencies: Mutex::new(Stage::ALL.map(|_| latencies())),
             registry: Mutex::new(Registry::default()),
             drops,
@@ -218,6 +239,11 @@ impl Metrics {
             "parts_pending",
             "Parts that await their verdict",
             metrics.pending.clone(),
+        );
+        registry.register(
+            "waiting",
+            "Reports, pictures and journal records that wait for the next stage",
+            metrics.waiting.clone(),
         );
         registry.register_with_unit(
             "memory",
@@ -268,6 +294,13 @@ impl Metrics {
         if matches!(place, Drop::Driver | Drop::Damaged | Drop::Slot) {
             self.frames_lost.fetch_add(count, Ordering::Relaxed);
         }
+    }
+
+    /// Records `from..to` are on a part of the disk that cannot be read. Every station that comes by meets them; they
+    /// are counted once.
+    pub fn unreadable(&self, from: u64, to: u64) {
+        let before = self.unreadable_to.fetch_max(to, Ordering::Relaxed);
+        self.dropped(Drop::Unreadable, to.saturating_sub(from.max(before)));
     }
 
     /// How much was lost at a place.
@@ -344,6 +377,18 @@ impl Metrics {
         self.pending.set(count as i64);
     }
 
+    /// So many wait in this queue.
+    pub fn waiting(&self, queue: Queue, count: usize) {
+        let place = match queue {
+            Queue::Reports => "reports",
+            Queue::Pictures => "pictures",
+            Queue::Journal => "journal",
+        };
+        self.waiting
+            .get_or_create(&Place { place })
+            .set(count as i64);
+    }
+
     /// A reject pulse began too late.
     pub fn missed_pulses(&self, count: u64) {
         self.missed_pulses.inc_by(count);
@@ -384,7 +429,10 @@ impl Metrics {
             frames: self.frames.get(),
             frames_lost: self.frames_lost.load(Ordering::Relaxed),
             parts: [ok, ng, fault].map(|count| count.load(Ordering::Relaxed)),
-            records_lost: self.drops(Drop::Journal),
+            records_lost: [Drop::Journal, Drop::Displaced, Drop::Unreadable]
+                .map(|place| self.drops(place))
+                .iter()
+                .sum(),
             scoring_us: self.percentiles_us(Stage::Score, [50.0, 99.0]),
             memory_bytes: memory,
             temperature_c: temperature,
@@ -402,11 +450,19 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Resident memory of this process (`/proc/self/statm`, in pages of 4 KiB; 0 where there is none).
+/// Resident memory of this process (`VmRSS` of `/proc/self/status`, which does not depend on the size of pages; 0 where
+/// there is none).
 pub fn memory_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = text.split_whitespace().nth(1).and_then(|n| n.parse().ok());
-    pages.unwrap_or(0u64) * 4_096
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    resident_bytes(&text).unwrap_or(0)
+}
+
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1_024)
 }
 
 /// The first thermal zone, in degrees Celsius.
@@ -426,10 +482,16 @@ mod tests {
         metrics.dropped(Drop::Slot, 2);
         metrics.part(Outcome::Ng);
         metrics.took(Stage::Score, Duration::from_millis(3));
+        metrics.waiting(Queue::Journal, 7);
+        metrics.unreadable(10, 15);
+        metrics.unreadable(10, 15);
+        metrics.unreadable(12, 16);
         let text = metrics.encode();
         for line in [
             "awr_frames_total 1",
             "awr_drops_total{place=\"slot\"} 2",
+            "awr_drops_total{place=\"unreadable\"} 6",
+            "awr_waiting{place=\"journal\"} 7",
             "awr_parts_total{result=\"ng\"} 1",
             "awr_stage_seconds_bucket{le=\"0.005\",stage=\"score\"} 1",
             "model=\"leather 1\"",
@@ -440,6 +502,15 @@ mod tests {
         let health = metrics.health(Mode::Inspect);
         assert_eq!((health.frames, health.frames_lost), (1, 2));
         assert_eq!(health.parts, [0, 1, 0]);
+        assert_eq!(health.records_lost, 6);
         assert!((2_900..3_200).contains(&health.scoring_us[0]));
+    }
+
+    #[test]
+    fn memory_is_told_in_bytes_whatever_the_size_of_pages() {
+        let status = "Name:\tx\nVmHWM:\t 20 kB\nVmRSS:\t    1234 kB\nThreads:\t1\n";
+        assert_eq!(resident_bytes(status), Some(1_234 * 1_024));
+        assert_eq!(resident_bytes("Name:\tx\n"), None);
+        assert!(memory_bytes() > 100_000);
     }
 }

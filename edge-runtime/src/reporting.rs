@@ -22,15 +22,16 @@ use proto::report::{
 
 use crate::config::{Pictures, Report};
 use crate::control::{Control, Last};
-use crate::image_store::{ImageStore, Item as StoredItem};
+use crate::image_store::{ImageStore, Item as StoredItem, Sampler, StoreError};
 use crate::inspect::drift::{DriftWatch, Look};
 use crate::inspect::frame::Frame;
 use crate::inspect::map::ScoreMap;
 use crate::inspect::verdict::Verdict;
 use crate::inspector::Inspection;
 use crate::journal::Journal;
+use crate::journal::boots::Boots;
 use crate::journal::positions::Positions;
-use crate::metrics::{Drop, Metrics, Stage};
+use crate::metrics::{Drop, Metrics, Queue, Stage};
 
 /// Reports under way between scoring and journal.
 const QUEUE: usize = 64;
@@ -38,6 +39,8 @@ const QUEUE: usize = 64;
 const MAX_HELD_BACK: usize = 64;
 /// And for how long.
 const LONGEST_HOLD: Duration = Duration::from_secs(2);
+/// The report thread looks up so often.
+const LONGEST_PATIENCE: Duration = Duration::from_millis(100);
 /// The largest side of a heat map in a report.
 const HEAT_MAP_PX: usize = 256;
 
@@ -113,7 +116,15 @@ impl Reporter {
     }
 
     /// Something happened.
-    pub fn event(&self, event: Event) {
+    pub fn event(&self, mut event: Event) {
+        // A text that is too long would make a record that no station can read.
+        if let Event::CaptureLost { reason }
+        | Event::RecordsLost { reason, .. }
+        | Event::StageRestarted { reason, .. }
+        | Event::GateFault { reason } = &mut event
+        {
+            *reason = cut_text(reason);
+        }
         self.send(Item::Event(Box::new(event)));
     }
 
@@ -175,18 +186,27 @@ pub struct Reporting {
     pub signal: Arc<Signal>,
     /// Longest wait for the disk.
     pub sync_every: Duration,
-    /// To the thread that stores images ([`store_images`]).
-    pub images: Option<Sender<Picture>>,
+    /// To the thread that stores images.
+    pub images: Option<Images>,
     /// Drift detection.
     pub drift: Option<DriftWatch>,
     /// What reports carry.
     pub report: Report,
     /// How often the program was started.
-    pub boot: u32,
+    pub boots: Boots,
     /// For snapshots.
     pub control: Arc<Control>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+}
+
+/// The way to the image store.
+#[derive(Debug)]
+pub struct Images {
+    /// Which pictures go there: only those may take up room in the queue.
+    pub sampler: Sampler,
+    /// To the thread that stores them ([`store_images`]).
+    pub sender: Sender<Picture>,
 }
 
 /// A scored part on its way to the image store.
@@ -194,47 +214,59 @@ pub struct Reporting {
 pub struct Picture {
     id: u64,
     unix_ms: u64,
-    threshold: Option<f32>,
+    verdict: Verdict,
+    threshold: f32,
     last: Arc<Last>,
 }
 
 /// Pictures that wait for the disk; more are dropped, because pictures must never hold up reports.
 pub const PICTURE_QUEUE: usize = 4;
 
-/// Stores images until all senders are gone.
+/// Stores images until all senders are gone. A store that cannot be opened is tried again with the next picture.
 pub fn store_images(
-    mut store: ImageStore,
+    open: impl Fn() -> Result<ImageStore, StoreError>,
     pictures: &Receiver<Picture>,
     model: &str,
     metrics: &Metrics,
 ) {
     let mut told = false;
-    for picture in pictures {
-        let inspection = &picture.last.inspection;
-        let (Some(verdict), Some(threshold)) = (inspection.verdict, picture.threshold) else {
-            continue;
-        };
-        if !store.wants(verdict) {
-            continue;
+    let mut tell = |error: Option<StoreError>| {
+        let failed = error.is_some();
+        if let Some(error) = error.filter(|_| !told) {
+            tracing::warn!(error = one_line(&error), "image store");
         }
-        let stored = store.store(StoredItem {
-            id: picture.id,
-            unix_ms: picture.unix_ms,
-            verdict,
-            score: inspection.score,
-            threshold,
+        told = failed;
+    };
+    let mut store = None;
+    // Once before the first picture: what a power cut left half done takes up room.
+    match open() {
+        Ok(opened) => store = Some(opened),
+        Err(error) => tell(Some(error)),
+    }
+    for picture in pictures {
+        metrics.waiting(Queue::Pictures, pictures.len());
+        let stored = store
+            .take()
+            .map_or_else(&open, Ok)
+            .and_then(|opened| store.insert(opened).store(picture.item(model)));
+        if stored.is_err() {
+            metrics.dropped(Drop::Images, 1);
+        }
+        tell(stored.err());
+    }
+}
+
+impl Picture {
+    fn item<'a>(&'a self, model: &'a str) -> StoredItem<'a> {
+        StoredItem {
+            id: self.id,
+            unix_ms: self.unix_ms,
+            verdict: self.verdict,
+            score: self.last.inspection.score,
+            threshold: self.threshold,
             model,
-            frame: &picture.last.frame,
-            map: Some(&inspection.map),
-        });
-        match stored {
-            Ok(()) => told = false,
-            Err(error) => {
-                metrics.dropped(Drop::Images, 1);
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(error = one_line(&error), "image store");
-                }
-            }
+            frame: &self.last.frame,
+            map: Some(&self.last.inspection.map),
         }
     }
 }
@@ -277,10 +309,13 @@ impl Reporting {
         let mut unsynced: Option<Instant> = None;
         let mut waiting = VecDeque::new();
         let mut lost_told = 0;
+        let mut positions_told = false;
         loop {
             beat();
-            let patience = unsynced.map_or(Duration::from_millis(100), |since| {
-                self.sync_every.saturating_sub(since.elapsed())
+            let patience = unsynced.map_or(LONGEST_PATIENCE, |since| {
+                self.sync_every
+                    .saturating_sub(since.elapsed())
+                    .min(LONGEST_PATIENCE)
             });
             let gone = match self.inbox.receiver.recv_timeout(patience) {
                 Ok(Item::Part(part)) => {
@@ -303,28 +338,27 @@ impl Reporting {
                 self.metrics.took(Stage::Report, started.elapsed());
                 unsynced.get_or_insert_with(Instant::now);
             }
-            let lost = self.inbox.lost.load(Ordering::Relaxed);
-            if lost > lost_told && unsynced.is_none() {
-                let told = self.append(
-                    crate::clock::unix_ms(),
-                    Body::Event(Event::RecordsLost {
-                        count: lost - lost_told,
-                        reason: "disk or processor too slow, or disk full".to_owned(),
-                    }),
-                );
-                if told {
-                    lost_told = lost;
-                    unsynced.get_or_insert_with(Instant::now);
-                }
-            }
             for event in waiting.drain(..) {
                 self.append(crate::clock::unix_ms(), event);
                 unsynced.get_or_insert_with(Instant::now);
             }
-            if unsynced.is_some_and(|since| gone || since.elapsed() >= self.sync_every) {
-                self.sync();
-                unsynced = (!self.metrics.journal_ok()).then(Instant::now);
+            let due = unsynced.is_some_and(|since| gone || since.elapsed() >= self.sync_every);
+            let lost = self.inbox.lost.load(Ordering::Relaxed);
+            if due || (unsynced.is_none() && lost > lost_told) {
+                let durable = self.sync();
+                // Only now there is room for it, if what was lost was lost for want of room.
+                let telling = durable && lost > lost_told && self.tell_lost(lost - lost_told);
+                if telling {
+                    lost_told = lost;
+                }
+                if telling && gone {
+                    self.sync();
+                }
+                unsynced = (telling || !durable).then(Instant::now);
             }
+            self.metrics
+                .waiting(Queue::Reports, self.inbox.receiver.len());
+            self.metrics.waiting(Queue::Journal, self.journal.pending());
             let mut positions = self
                 .positions
                 .lock()
@@ -334,8 +368,13 @@ impl Reporting {
             } else {
                 positions.flush(Instant::now())
             };
-            if let Err(error) = written {
-                tracing::warn!(%error, "positions of stations");
+            match written {
+                Ok(wrote) => positions_told &= !wrote,
+                Err(error) => {
+                    if !std::mem::replace(&mut positions_told, true) {
+                        tracing::warn!(error = one_line(&error), "positions of stations");
+                    }
+                }
             }
             drop(positions);
             if gone {
@@ -344,10 +383,16 @@ impl Reporting {
         }
     }
 
+    fn tell_lost(&mut self, count: u64) -> bool {
+        let reason = "disk or processor too slow, or disk full".to_owned();
+        let event = Event::RecordsLost { count, reason };
+        self.append(crate::clock::unix_ms(), Body::Event(event))
+    }
+
     fn append(&mut self, unix_ms: u64, body: Body) -> bool {
         let record = Record {
             unix_ms,
-            boot: self.boot,
+            boot: self.boots.number(),
             body,
         };
         match self.journal.append(&record.encode()) {
@@ -366,23 +411,39 @@ impl Reporting {
         }
     }
 
-    fn sync(&mut self) {
-        match self.journal.sync() {
+    /// Whether everything is on the disk.
+    fn sync(&mut self) -> bool {
+        let kept = self.boots.keep().map_err(|error| one_line(&error));
+        let synced = kept.and_then(|()| self.journal.sync().map_err(|error| one_line(&error)));
+        let was_ok = self.metrics.journal_ok();
+        self.metrics.set_journal_ok(synced.is_ok());
+        match &synced {
             Ok(_) => {
-                if !self.metrics.journal_ok() {
+                if !was_ok {
                     tracing::info!("the journal is written again");
                 }
-                self.metrics.set_journal_ok(true);
+                self.count_displaced();
                 self.signal.notify();
             }
-            Err(error) => {
-                if self.metrics.journal_ok() {
-                    let error = one_line(&error);
-                    tracing::error!(error, "journal cannot be written; inspection goes on");
-                }
-                self.metrics.set_journal_ok(false);
+            Err(error) if was_ok => {
+                tracing::error!(error, "journal cannot be written; inspection goes on");
             }
+            Err(_) => {}
         }
+        synced.is_ok()
+    }
+
+    /// What the size limit displaced is lost if no station has it.
+    fn count_displaced(&mut self) {
+        let gone = self.journal.take_displaced();
+        if gone.is_empty() {
+            return;
+        }
+        let positions = self.positions.lock();
+        let positions = positions.unwrap_or_else(PoisonError::into_inner);
+        let first = positions.highest().map_or(0, |last| last + 1);
+        let lost = gone.end.saturating_sub(gone.start.max(first));
+        self.metrics.dropped(Drop::Displaced, lost);
     }
 
     /// The report of a part, and what else is to be told because of it.
@@ -434,18 +495,24 @@ impl Reporting {
                 });
             }
         }
+        let verdict = inspection.verdict;
         let last = Arc::new(Last {
             part: result.part,
             frame,
             inspection,
         });
-        if let Some(images) = &self.images {
-            let lost = images.try_send(Picture {
-                id: u64::from(self.boot) << 40 | result.part,
+        if let (Some(images), Some(verdict), Some(threshold)) =
+            (&mut self.images, verdict, result.threshold)
+            && images.sampler.wants(verdict)
+        {
+            let lost = images.sender.try_send(Picture {
+                id: u64::from(self.boots.number()) << 40 | result.part,
                 unix_ms: result.unix_ms,
-                threshold: result.threshold,
+                verdict,
+                threshold,
                 last: Arc::clone(&last),
             });
+            self.metrics.waiting(Queue::Pictures, images.sender.len());
             if lost.is_err() {
                 self.metrics.dropped(Drop::Images, 1);
             }

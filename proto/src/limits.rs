@@ -16,6 +16,8 @@ pub const MAX_PAYLOAD_BYTES: usize = 128 << 10;
 pub const MAX_REGIONS: usize = 64;
 /// Longest name, reason or log line in a message, in bytes.
 pub const MAX_TEXT_BYTES: usize = 512;
+/// Longest name of a station, in bytes; no name is empty.
+pub const MAX_NAME_BYTES: usize = 64;
 /// Largest heat map in a part report, compressed, in bytes.
 pub const MAX_HEAT_MAP_BYTES: usize = 64 << 10;
 /// Largest thumbnail in a part report, compressed, in bytes.

@@ -106,7 +106,7 @@ pub struct StationHello {
     pub max_version: u16,
     /// [`crate::version::SCHEMA_HASH`].
     pub schema_hash: u64,
-    /// Name of the station; what it has acknowledged is kept under it.
+    /// Name of the station, of 1 to [`MAX_NAME_BYTES`]; what it has acknowledged is kept under it.
     pub station: String,
     /// Where to begin.
     pub start: Start,

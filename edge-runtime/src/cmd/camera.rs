@@ -15,12 +15,13 @@ use edge_runtime::clock::{monotonic, unix_ms};
 use edge_runtime::config::{Capture, Config, Gate, ModeName, NamedSpeed, OnFault, Speed, Trigger};
 use edge_runtime::control::{Control, GoldenFrames};
 use edge_runtime::http;
-use edge_runtime::image_store::{self, ImageStore};
+use edge_runtime::image_store::{self, ImageStore, Sampler};
 use edge_runtime::inspect::drift::DriftWatch;
 use edge_runtime::inspect::roi::from_mask;
 use edge_runtime::inspector::Inspector;
 use edge_runtime::io::atomic::write_atomic;
 use edge_runtime::io::image_file::read_frame;
+use edge_runtime::journal::boots::Boots;
 use edge_runtime::journal::positions::Positions;
 use edge_runtime::journal::{Journal, Limits};
 use edge_runtime::link::{LinkContext, server};
@@ -29,7 +30,7 @@ use edge_runtime::outputs::{Outputs, Pin};
 use edge_runtime::package::{self, Trust, read_public_key};
 use edge_runtime::parts::{GateSettings, Parts, Settings, Travel};
 use edge_runtime::pipeline::{self, Failing, LineShared, Shared, panic_text};
-use edge_runtime::reporting::{self, PICTURE_QUEUE, Reporting, Signal};
+use edge_runtime::reporting::{self, Images, PICTURE_QUEUE, Reporting, Signal};
 use edge_runtime::slot::{Slot, WhenFull};
 use image::DynamicImage;
 use proto::message::{Mode, cut_text};
@@ -223,17 +224,6 @@ fn parts(config: &Config) -> Parts {
     })
 }
 
-/// How often the program was started with this state folder, this time included.
-fn boot(state: &Path) -> Result<u32> {
-    let path = state.join("boot");
-    let before = std::fs::read_to_string(&path)
-        .ok()
-        .and_then(|text| text.trim().parse::<u32>().ok());
-    let boot = before.unwrap_or(0).saturating_add(1);
-    write_atomic(&path, boot.to_string().as_bytes())?;
-    Ok(boot)
-}
-
 impl Camera {
     /// Starts everything. An error leaves nothing running and the gate in its safe state.
     pub(crate) fn start(config: &Config) -> Result<Self> {
@@ -246,31 +236,38 @@ impl Camera {
             GoldenFrames::read(config.golden.good.as_deref(), config.golden.bad.as_deref())?;
         std::fs::create_dir_all(&config.state)
             .with_context(|| format!("cannot make folder {}", config.state.display()))?;
-        let (mut journal, recovery) = Journal::open(
+        // A full or read-only disk must not keep the line from being inspected.
+        let (mut journal, opened) = Journal::open_or_wait(
             &config.state.join("journal"),
             Limits::new(config.journal.max_mb << 20),
         )?;
-        tracing::info!(?recovery, "journal");
+        let mut journal_ok = opened.is_ok();
+        match opened {
+            Ok(recovery) => tracing::info!(?recovery, "journal"),
+            Err(error) => tracing::error!(
+                error = reporting::one_line(&error),
+                "journal cannot be opened; inspection goes on, and it is tried again"
+            ),
+        }
         let (positions, warning) =
             Positions::open(&config.state.join("positions"), POSITIONS_EVERY);
         if let Some(warning) = warning {
             tracing::warn!(%warning, "positions of stations");
         }
-        if let Some(highest) = positions.highest() {
-            journal.skip_to(highest + 1)?;
+        if let Some(highest) = positions.highest()
+            && let Err(error) = journal.skip_to(highest + 1)
+        {
+            journal_ok = false;
+            tracing::error!(error = reporting::one_line(&error), "journal");
         }
-        let images = (config.images.max_mb > 0)
-            .then(|| {
-                let limits = image_store::Limits {
-                    max_bytes: config.images.max_mb << 20,
-                    ok_one_in: config.images.ok_one_in,
-                };
-                ImageStore::open(&config.state.join("images"), limits)
-            })
-            .transpose()?;
         let tcp = config.link.tcp.map(server::listen).transpose()?;
         let web = config.metrics.http.map(http::listen).transpose()?;
-        let boot = boot(&config.state)?;
+        let mut boots = Boots::open(&config.state.join("boot"));
+        if let Err(error) = boots.keep() {
+            journal_ok = false;
+            tracing::error!(error = reporting::one_line(&error), "number of starts");
+        }
+        let boot = boots.number();
 
         let manifest = inspector.manifest();
         let model = format!("{} {}", manifest.name, manifest.version);
@@ -283,6 +280,7 @@ impl Camera {
             .map(|normal| DriftWatch::new(normal, config.drift.window));
         let hex: String = model_id.iter().map(|byte| format!("{byte:02x}")).collect();
         let metrics = Arc::new(Metrics::new(&config.name, &model, &hex));
+        metrics.set_journal_ok(journal_ok);
         let replay = is_replay(&config.capture);
         let triggered = matches!(config.trigger, Trigger::Gpio { .. });
         let line = Arc::new(LineShared::new(parts(config), triggered));
@@ -358,32 +356,34 @@ impl Camera {
             http: web.as_ref().and_then(|socket| socket.local_addr().ok()),
         };
         reporter_event(&camera, model_id, &model);
-        let pictures = images.map(|store| {
+        let mut images = None;
+        if config.images.max_mb > 0 {
             let (sender, receiver) = crossbeam_channel::bounded(PICTURE_QUEUE);
             let metrics = Arc::clone(&metrics);
             let model = model.clone();
-            let thread = spawn("images", move || {
-                reporting::store_images(store, &receiver, &model, &metrics);
+            let folder = config.state.join("images");
+            let limits = image_store::Limits {
+                max_bytes: config.images.max_mb << 20,
+            };
+            camera.images = Some(spawn("images", move || {
+                let open = || ImageStore::open(&folder, limits);
+                reporting::store_images(open, &receiver, &model, &metrics);
+            })?);
+            images = Some(Images {
+                sampler: Sampler::new(config.images.ok_one_in),
+                sender,
             });
-            (sender, thread)
-        });
-        let pictures = match pictures {
-            Some((sender, thread)) => {
-                camera.images = Some(thread?);
-                Some(sender)
-            }
-            None => None,
-        };
+        }
         let reporting = Reporting {
             inbox,
             journal,
             positions,
             signal,
             sync_every: Duration::from_millis(config.journal.sync_ms),
-            images: pictures,
+            images,
             drift,
             report: config.report.clone(),
-            boot,
+            boots,
             control,
             metrics: Arc::clone(&metrics),
         };
@@ -772,14 +772,16 @@ fn serial(
     Ok(())
 }
 
-/// Writes where stations and metrics are found, for scripts that start the program with port 0.
-pub(crate) fn write_endpoints(camera: &Camera, state: &Path) -> Result<()> {
+/// Writes where stations and metrics are found, for scripts that start the program with port 0. A disk that refuses it
+/// does not end the program.
+pub(crate) fn write_endpoints(camera: &Camera, state: &Path) {
     let text = serde_json::json!({
         "pid": std::process::id(),
         "started_unix_ms": unix_ms(),
         "tcp": camera.tcp,
         "http": camera.http,
     });
-    write_atomic(&state.join("endpoints.json"), text.to_string().as_bytes())?;
-    Ok(())
+    if let Err(error) = write_atomic(&state.join("endpoints.json"), text.to_string().as_bytes()) {
+        tracing::error!(error = reporting::one_line(&error), "endpoints");
+    }
 }

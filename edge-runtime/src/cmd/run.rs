@@ -40,7 +40,7 @@ impl Run {
         ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed))
             .context("cannot listen to signals")?;
         let mut camera = Camera::start(&config)?;
-        write_endpoints(&camera, &config.state)?;
+        write_endpoints(&camera, &config.state);
         tracing::info!(
             camera = config.name,
             tcp = camera.tcp.map(tracing::field::display),

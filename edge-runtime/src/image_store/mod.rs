@@ -29,8 +29,44 @@ use files::{Part, on_disk_bytes};
 pub struct Limits {
     /// All files together, in bytes, each counted in whole blocks of 4 KiB; half of it for each verdict.
     pub max_bytes: u64,
-    /// One in so many OK frames is wanted, at random; 0 for none.
-    pub ok_one_in: u32,
+}
+
+/// Decides which frames are to be stored: every NG one, and OK ones at random (a hash of a random seed and a count, so
+/// that no rhythm of the line decides which moulds or lanes are seen).
+#[derive(Debug)]
+pub struct Sampler {
+    ok_one_in: u32,
+    seed: u64,
+    /// OK frames that it was asked about.
+    asked: u64,
+}
+
+impl Sampler {
+    /// Wants one in so many OK frames; 0 for none.
+    pub fn new(ok_one_in: u32) -> Self {
+        // The standard library seeds it from the system.
+        Self::seeded(ok_one_in, RandomState::new().build_hasher().finish())
+    }
+
+    fn seeded(ok_one_in: u32, seed: u64) -> Self {
+        Self {
+            ok_one_in,
+            seed,
+            asked: 0,
+        }
+    }
+
+    /// Whether the next frame, of this verdict, is to be stored.
+    pub fn wants(&mut self, verdict: Verdict) -> bool {
+        match verdict {
+            Verdict::Ng => true,
+            Verdict::Ok => {
+                self.asked = self.asked.wrapping_add(1);
+                let drawn = mixed(self.seed.wrapping_add(self.asked));
+                self.ok_one_in > 0 && drawn.is_multiple_of(u64::from(self.ok_one_in))
+            }
+        }
+    }
 }
 
 /// A frame and what was found on it.
@@ -131,28 +167,18 @@ pub struct ImageStore {
     limits: Limits,
     ng: Kind,
     ok: Kind,
-    seed: u64,
-    /// OK frames that [`Self::wants`] was asked about.
-    asked: u64,
 }
 
 impl ImageStore {
     /// Opens the store in a folder, which is made if need be, and removes what a power cut left half done. Files of
     /// other names are left alone and not counted.
     pub fn open(folder: &Path, limits: Limits) -> Result<Self, StoreError> {
-        // The standard library seeds it from the system.
-        Self::open_seeded(folder, limits, RandomState::new().build_hasher().finish())
-    }
-
-    fn open_seeded(folder: &Path, limits: Limits, seed: u64) -> Result<Self, StoreError> {
         fs::create_dir_all(folder).map_err(failed("make", folder))?;
         let mut store = Self {
             folder: folder.to_owned(),
             limits,
             ng: Kind::default(),
             ok: Kind::default(),
-            seed,
-            asked: 0,
         };
         let mut found: BTreeMap<(bool, u64), BTreeMap<Part, u64>> = BTreeMap::new();
         for entry in fs::read_dir(folder).map_err(failed("list", folder))? {
@@ -181,19 +207,6 @@ impl ImageStore {
             store.make_room(verdict, 0)?;
         }
         Ok(store)
-    }
-
-    /// Whether a frame of this verdict is to be stored: every NG one, and OK ones at random (a hash of a random seed
-    /// and a count, so that no rhythm of the line decides which moulds or lanes are seen).
-    pub fn wants(&mut self, verdict: Verdict) -> bool {
-        match verdict {
-            Verdict::Ng => true,
-            Verdict::Ok => {
-                self.asked = self.asked.wrapping_add(1);
-                let drawn = mixed(self.seed.wrapping_add(self.asked));
-                self.limits.ok_one_in > 0 && drawn.is_multiple_of(u64::from(self.limits.ok_one_in))
-            }
-        }
     }
 
     /// Stores an item, after deleting the oldest of its verdict that are in its way.

@@ -3,14 +3,10 @@ use crate::inspect::frame::{Channels, Pixels};
 use crate::io::image_file::read_frame;
 use tiff::decoder::{Decoder, DecodingResult};
 
-const ROOMY: Limits = Limits {
-    max_bytes: 1 << 20,
-    ok_one_in: 10,
-};
+const ROOMY: Limits = Limits { max_bytes: 1 << 20 };
 /// Three items of each verdict, of three files each.
 const TIGHT: Limits = Limits {
     max_bytes: 2 * 3 * 3 * 4_096,
-    ok_one_in: 0,
 };
 
 fn frame(channels: Channels, deep: bool) -> Frame {
@@ -120,7 +116,6 @@ fn each_verdict_has_half_of_the_room_and_the_oldest_go() {
     assert_eq!(ids(&kept, Verdict::Ng), [18, 19, 20]);
     let lower = Limits {
         max_bytes: TIGHT.max_bytes / 3,
-        ..TIGHT
     };
     let kept = ImageStore::open(folder.path(), lower).unwrap();
     assert_eq!(ids(&kept, Verdict::Ok), [2]);
@@ -185,9 +180,8 @@ fn what_cannot_be_stored_leaves_nothing() {
 
 #[test]
 fn about_one_in_so_many_ok_frames_is_wanted_and_every_ng_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut kept = ImageStore::open_seeded(folder.path(), ROOMY, 1).unwrap();
-    let wanted: Vec<bool> = (0..10_000).map(|_| kept.wants(Verdict::Ok)).collect();
+    let mut sampler = Sampler::seeded(10, 1);
+    let wanted: Vec<bool> = (0..10_000).map(|_| sampler.wants(Verdict::Ok)).collect();
     let count = |offset: usize, step: usize| {
         let every = wanted.iter().skip(offset).step_by(step);
         every.filter(|&&wanted| wanted).count()
@@ -196,11 +190,7 @@ fn about_one_in_so_many_ok_frames_is_wanted_and_every_ng_one() {
     for lane in 0..10 {
         assert!((65..135).contains(&count(lane, 10)), "lane {lane}");
     }
-    assert!((0..100).all(|_| kept.wants(Verdict::Ng)));
-    let never = Limits {
-        ok_one_in: 0,
-        ..ROOMY
-    };
-    let mut kept = ImageStore::open(folder.path(), never).unwrap();
-    assert!(!(0..100).any(|_| kept.wants(Verdict::Ok)));
+    assert!((0..100).all(|_| sampler.wants(Verdict::Ng)));
+    let mut sampler = Sampler::new(0);
+    assert!(!(0..100).any(|_| sampler.wants(Verdict::Ok)));
 }

@@ -76,38 +76,57 @@ pub fn check(roi: &Roi) -> Result<(), RoiError> {
 }
 
 /// Which pixels of a `width_px` × `height_px` map are inspected: those whose centre lies inside. `None`: all of them.
+///
+/// Memory is that of the map, and time is about that of writing it, whatever the region announces (a station may send
+/// one): polygons are filled line by line, bitmaps are never unpacked.
 pub fn rasterise(
     roi: &Roi,
     width_px: usize,
     height_px: usize,
 ) -> Result<Option<Vec<bool>>, RoiError> {
     check(roi)?;
-    let inside: Box<dyn Fn(f32, f32) -> bool> = match roi {
+    if matches!(roi, Roi::Whole) {
+        return Ok(None);
+    }
+    let mut mask = vec![false; width_px * height_px];
+    let centres_x: Vec<f32> = (0..width_px)
+        .map(|column| (column as f32 + 0.5) / width_px as f32)
+        .collect();
+    let lines = mask.chunks_exact_mut(width_px.max(1)).enumerate();
+    let lines = lines.map(|(row, line)| ((row as f32 + 0.5) / height_px as f32, line));
+    match roi {
         Roi::Whole => return Ok(None),
         Roi::Polygons(polygons) => {
-            Box::new(move |x, y| polygons.iter().any(|polygon| contains(polygon, x, y)))
+            let mut crossings = Vec::new();
+            for (y, line) in lines {
+                for polygon in polygons {
+                    fill(polygon, y, &centres_x, &mut crossings, line);
+                }
+            }
         }
         Roi::Bitmap {
             width,
             height,
             runs,
         } => {
-            let cells = unpack(runs);
             let (width, height) = (*width as usize, *height as usize);
-            Box::new(move |x, y| {
-                let column = ((x * width as f32) as usize).min(width - 1);
+            let ends: Vec<usize> = runs
+                .iter()
+                .scan(0, |end, &run| {
+                    *end += run as usize;
+                    Some(*end)
+                })
+                .collect();
+            for (y, line) in lines {
                 let row = ((y * height as f32) as usize).min(height - 1);
-                cells[row * width + column]
-            })
+                for (&x, inside) in centres_x.iter().zip(line) {
+                    let column = ((x * width as f32) as usize).min(width - 1);
+                    let run = ends.partition_point(|&end| end <= row * width + column);
+                    *inside = run % 2 == 1;
+                }
+            }
         }
-    };
-    let mask: Vec<bool> = (0..width_px * height_px)
-        .map(|index| {
-            let x = (index % width_px) as f32 + 0.5;
-            let y = (index / width_px) as f32 + 0.5;
-            inside(x / width_px as f32, y / height_px as f32)
-        })
-        .collect();
+    }
     if mask.contains(&true) {
         Ok(Some(mask))
     } else {
@@ -115,27 +134,40 @@ pub fn rasterise(
     }
 }
 
-/// Even-odd rule.
-fn contains(polygon: &[[f32; 2]], x: f32, y: f32) -> bool {
-    let mut inside = false;
-    let mut previous = polygon[polygon.len() - 1];
-    for &corner in polygon {
-        let crosses = (corner[1] > y) != (previous[1] > y);
-        let edge =
-            (previous[0] - corner[0]) * (y - corner[1]) / (previous[1] - corner[1]) + corner[0];
-        if crosses && x < edge {
-            inside = !inside;
+/// Marks what lies inside a polygon on the line at `y` (even-odd rule). `crossings` is room to work in.
+fn fill(
+    polygon: &[[f32; 2]],
+    y: f32,
+    centres_x: &[f32],
+    crossings: &mut Vec<f32>,
+    line: &mut [bool],
+) {
+    crossings.clear();
+    let Some(mut previous) = polygon.last() else {
+        return;
+    };
+    for corner in polygon {
+        if (corner[1] > y) != (previous[1] > y) {
+            let slope = (previous[0] - corner[0]) * (y - corner[1]) / (previous[1] - corner[1]);
+            let edge = slope + corner[0];
+            // Corners near the largest number may give none.
+            if !edge.is_nan() {
+                crossings.push(edge);
+            }
         }
         previous = corner;
     }
-    inside
-}
-
-/// Cells of runs that are known to add up.
-fn unpack(runs: &[u32]) -> Vec<bool> {
-    let run =
-        |(index, &length): (usize, &u32)| std::iter::repeat_n(index % 2 == 1, length as usize);
-    runs.iter().enumerate().flat_map(run).collect()
+    crossings.sort_unstable_by(f32::total_cmp);
+    // Inside is what has an odd number of edges to its right.
+    let mut right = crossings.len();
+    let mut from = 0;
+    for &edge in crossings.iter() {
+        let to = centres_x.partition_point(|&x| x < edge);
+        if right % 2 == 1 {
+            line[from..to].fill(true);
+        }
+        (from, right) = (to, right - 1);
+    }
 }
 
 /// A bitmap from a mask picture: cells above half brightness are inspected.
@@ -161,6 +193,7 @@ pub fn from_mask(mask: &image::GrayImage) -> Roi {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_polygon_covers_the_pixels_whose_centres_it_holds() {
@@ -173,6 +206,64 @@ mod tests {
         let mask = rasterise(&triangle, 100, 100).unwrap().unwrap();
         let area = mask.iter().filter(|&&inside| inside).count();
         assert!((4_900..=5_100).contains(&area), "{area}");
+    }
+
+    /// Even-odd rule, corner by corner.
+    fn contains(polygon: &[[f32; 2]], x: f32, y: f32) -> bool {
+        let mut inside = false;
+        let mut previous = polygon[polygon.len() - 1];
+        for &corner in polygon {
+            let crosses = (corner[1] > y) != (previous[1] > y);
+            let edge =
+                (previous[0] - corner[0]) * (y - corner[1]) / (previous[1] - corner[1]) + corner[0];
+            if crosses && x < edge {
+                inside = !inside;
+            }
+            previous = corner;
+        }
+        inside
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_filled_as_points_are_tested(
+            polygons in proptest::collection::vec(
+                proptest::collection::vec([-0.2f32..1.2, -0.2f32..1.2], 3..12), 1..4),
+            (width, height) in (1usize..40, 1usize..40),
+        ) {
+            let mask = rasterise(&Roi::Polygons(polygons.clone()), width, height);
+            let expected: Vec<bool> = (0..width * height)
+                .map(|index| {
+                    let x = ((index % width) as f32 + 0.5) / width as f32;
+                    let y = ((index / width) as f32 + 0.5) / height as f32;
+                    polygons.iter().any(|polygon| contains(polygon, x, y))
+                })
+                .collect();
+            match mask {
+                Ok(mask) => prop_assert_eq!(mask, Some(expected)),
+                Err(error) => {
+                    prop_assert_eq!(error, RoiError::Empty);
+                    prop_assert!(!expected.contains(&true));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_huge_region_costs_no_more_than_the_map() {
+        let started = std::time::Instant::now();
+        let bitmap = Roi::Bitmap {
+            width: MAX_FRAME_SIDE_PX,
+            height: MAX_FRAME_SIDE_PX,
+            runs: vec![0, MAX_FRAME_SIDE_PX * MAX_FRAME_SIDE_PX],
+        };
+        let mask = rasterise(&bitmap, 64, 64).unwrap().unwrap();
+        assert!(mask.iter().all(|&inside| inside));
+        // As many corners as a message takes: each of them for each pixel would be 60 thousand million steps.
+        let corner = |n: usize| [(n % 2) as f32, n as f32 / MAX_POLYGON_CORNERS as f32];
+        let polygon: Vec<_> = (0..MAX_POLYGON_CORNERS).map(corner).collect();
+        rasterise(&Roi::Polygons(vec![polygon; 15]), 2_000, 2_000).unwrap();
+        assert!(started.elapsed() < std::time::Duration::from_secs(10));
     }
 
     #[test]

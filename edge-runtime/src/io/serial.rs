@@ -8,6 +8,9 @@ use serial2::{CharSize, FlowControl, Parity, SerialPort, Settings, StopBits};
 /// How long a read waits for the first byte, so that whoever reads can look up and stop.
 const READ_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// How long a write waits for room, for the same reason.
+const WRITE_TIMEOUT: Duration = Duration::from_millis(200);
+
 /// Why a port does not open.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open serial port {} at {baud} baud", path.display())]
@@ -21,7 +24,7 @@ pub struct SerialError {
 }
 
 /// Opens a port raw (every byte passes unchanged): 8 data bits, no parity, 1 stop bit, no flow control. A read that
-/// finds nothing for 100 ms ends in [`std::io::ErrorKind::TimedOut`].
+/// finds nothing for 100 ms ends in [`std::io::ErrorKind::TimedOut`], a write that finds no room for 200 ms too.
 pub fn open(path: &Path, baud: u32) -> Result<SerialPort, SerialError> {
     let settings = |mut settings: Settings| {
         settings.set_raw();
@@ -34,6 +37,7 @@ pub fn open(path: &Path, baud: u32) -> Result<SerialPort, SerialError> {
     };
     let port = SerialPort::open(path, settings).and_then(|mut port| {
         port.set_read_timeout(READ_TIMEOUT)?;
+        port.set_write_timeout(WRITE_TIMEOUT)?;
         Ok(port)
     });
     port.map_err(|source| SerialError {

@@ -19,6 +19,9 @@ pub enum JournalError {
     /// Another program writes it.
     #[error("journal {} is in use by another program", .0.display())]
     InUse(PathBuf),
+    /// It could not be opened, and trying again comes later.
+    #[error("journal {} could not be opened yet", .0.display())]
+    NotOpen(PathBuf),
     /// The system refuses. Nothing that was accepted is lost by it, and trying again is allowed.
     #[error("cannot {action} {}", path.display())]
     Io {

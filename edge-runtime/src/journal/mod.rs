@@ -10,8 +10,12 @@
 //! again from the last durable byte. Everything is written anew then, because Linux forgets what a failed fsync could
 //! not write ("fsyncgate").
 //!
+//! A folder that cannot be read, or not be written yet (a read-only file system), is like a disk that refuses to write
+//! ([`Journal::open_or_wait`]): inspection does not depend on it.
+//!
 //! One thread writes; a lock on the folder keeps other programs out.
 
+pub mod boots;
 mod disk;
 mod error;
 pub mod positions;
@@ -26,8 +30,9 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use disk::{Disk, FileSystem, SegmentFile};
 pub use error::JournalError;
@@ -43,6 +48,8 @@ use segment::{OVERHEAD_BYTES, SEQUENCE_END, Segment};
 pub const FIRST_SEQUENCE: u64 = 1;
 /// At most so much is handed to the disk in one call.
 const WRITE_BYTES: usize = 1 << 20;
+/// A folder that could not be read is tried again after so long: all segments may have been read in vain.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// How large a journal may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,15 +78,20 @@ pub struct Journal {
     shared: Arc<Shared>,
     limits: Limits,
     disk: Box<dyn Disk>,
-    file: Box<dyn SegmentFile>,
+    /// Locked while this lives; `None` until the folder was read.
+    lock: Option<File>,
+    /// When reading the folder failed last.
+    failed_at: Option<Instant>,
+    /// The last segment's file, once it is needed.
+    file: Option<Box<dyn SegmentFile>>,
     /// Behind the last durable byte there may be others.
     tail_is_dirty: bool,
     /// Accepted, not yet durable; the first one has the number `State::next`.
     pending: VecDeque<Vec<u8>>,
     pending_bytes: usize,
     displaced: Range<u64>,
-    /// Locked while this lives.
-    _lock: File,
+    /// Lower numbers are not given ([`Self::skip_to`]).
+    least_next: u64,
 }
 
 impl Journal {
@@ -89,53 +101,104 @@ impl Journal {
         Self::open_on(Box::new(FileSystem), folder, limits)
     }
 
+    /// Like [`Self::open`], but what the system refuses is no obstacle (its words come second): the journal takes
+    /// payloads, and every [`Self::sync`] tries again. Numbers that are given until then are provisional.
+    pub fn open_or_wait(
+        folder: &Path,
+        limits: Limits,
+    ) -> Result<(Self, Result<Recovery, JournalError>), JournalError> {
+        Self::open_or_wait_on(Box::new(FileSystem), folder, limits)
+    }
+
     fn open_on(
-        mut disk: Box<dyn Disk>,
+        disk: Box<dyn Disk>,
         folder: &Path,
         limits: Limits,
     ) -> Result<(Self, Recovery), JournalError> {
+        let (journal, recovery) = Self::open_or_wait_on(disk, folder, limits)?;
+        Ok((journal, recovery?))
+    }
+
+    fn open_or_wait_on(
+        disk: Box<dyn Disk>,
+        folder: &Path,
+        limits: Limits,
+    ) -> Result<(Self, Result<Recovery, JournalError>), JournalError> {
         let sizes = OVERHEAD_BYTES as u64 + 1..=limits.max_bytes / 2;
         if !sizes.contains(&limits.segment_bytes) {
             return Err(JournalError::Limits(limits));
         }
-        fs::create_dir_all(folder).map_err(failed("make", folder))?;
-        let lock = lock(folder)?;
-        let (segments, recovery, torn) = recover(folder)?;
-        let current = segments.back().map(|segment| segment.path(folder));
-        let current = current.unwrap_or_else(|| Segment::empty(FIRST_SEQUENCE).path(folder));
-        let mut file = disk
-            .open(&current)
-            .map_err(failed("open journal segment", &current))?;
-        if let Some(bytes) = torn {
-            file.truncate(bytes)
-                .and_then(|()| file.sync())
-                .map_err(failed("cut the torn end of", &current))?;
-        }
-        let next = segments.back().map_or(FIRST_SEQUENCE, |last| last.next);
         let mut journal = Self {
             shared: Arc::new(Shared {
                 folder: folder.to_owned(),
-                state: Mutex::new(State { segments }),
+                state: Mutex::default(),
             }),
             limits,
             disk,
-            file,
+            lock: None,
+            failed_at: None,
+            file: None,
             tail_is_dirty: false,
             pending: VecDeque::new(),
             pending_bytes: 0,
             displaced: FIRST_SEQUENCE..FIRST_SEQUENCE,
-            _lock: lock,
+            least_next: FIRST_SEQUENCE,
         };
-        let mut state = journal.shared.lock();
-        if state.segments.is_empty() {
-            state.segments.push_back(Segment::empty(next));
+        match journal.read_folder() {
+            Err(error @ JournalError::InUse(_)) => Err(error),
+            Err(error) => Ok((journal, Err(error))),
+            Ok(recovery) => {
+                let opened = journal.open_file();
+                Ok((journal, opened.map(|()| recovery)))
+            }
         }
-        drop(state);
+    }
+
+    /// Locks the folder and reads what is in it.
+    fn read_folder(&mut self) -> Result<Recovery, JournalError> {
+        let folder = &self.shared.folder;
+        // Until all went well.
+        self.failed_at = Some(Instant::now());
+        fs::create_dir_all(folder).map_err(failed("make", folder))?;
+        let lock = lock(folder)?;
+        let (mut segments, recovery, torn) = recover(folder)?;
+        if segments.is_empty() {
+            segments.push_back(Segment::empty(FIRST_SEQUENCE));
+        }
+        self.tail_is_dirty = torn;
+        self.shared.lock().segments = segments;
+        self.lock = Some(lock);
+        self.failed_at = None;
+        let (_, next) = self.current();
         // What the disk will not give may hold later numbers than were found: none of those is given twice.
         if !recovery.unreadable.is_empty() {
-            journal.roll(next)?;
+            self.roll(next);
         }
-        Ok((journal, recovery))
+        if self.least_next > next {
+            self.roll(self.least_next);
+        }
+        Ok(recovery)
+    }
+
+    /// Opens the last segment for writing, cut to what is known to be whole.
+    fn open_file(&mut self) -> Result<(), JournalError> {
+        if self.file.is_some() {
+            return Ok(());
+        }
+        let (used, _) = self.current();
+        let path = self.current_path();
+        let mut file = self
+            .disk
+            .open(&path)
+            .map_err(failed("open journal segment", &path))?;
+        if self.tail_is_dirty {
+            file.truncate(used)
+                .and_then(|()| file.sync())
+                .map_err(failed("cut the torn end of", &path))?;
+            self.tail_is_dirty = false;
+        }
+        self.file = Some(file);
+        Ok(())
     }
 
     /// Accepts a payload and gives its number. It is kept in memory until [`Self::sync`]; refused payloads get no
@@ -168,12 +231,20 @@ impl Journal {
     /// Brings everything accepted to the disk and gives the last durable number ([`Self::durable`]). After an error
     /// what was not written still waits, and the next call tries again.
     pub fn sync(&mut self) -> Result<Option<u64>, JournalError> {
+        if self.lock.is_none() {
+            let soon = |at: Instant| at.elapsed() < READ_AGAIN_AFTER;
+            if self.failed_at.is_some_and(soon) {
+                return Err(JournalError::NotOpen(self.shared.folder.clone()));
+            }
+            self.read_folder()?;
+        }
         while let Some(payload) = self.pending.front() {
             let bytes = (payload.len() + OVERHEAD_BYTES) as u64;
             let (used, next) = self.current();
             if used > 0 && used + bytes > self.limits.segment_bytes {
-                self.roll(next)?;
+                self.roll(next);
             }
+            self.open_file()?;
             self.write()?;
         }
         Ok(self.durable())
@@ -194,6 +265,11 @@ impl Journal {
         self.shared.lock().next() + self.pending.len() as u64
     }
 
+    /// Payloads that wait for the disk.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Bytes on the disk.
     pub fn bytes(&self) -> u64 {
         total_bytes(&self.shared.lock())
@@ -207,14 +283,17 @@ impl Journal {
     }
 
     /// Numbers below `next` are not given any more; for a station that has received a later one than this journal
-    /// knows. Syncs before.
+    /// knows. Syncs before; after an error it is done as soon as the folder can be read.
     pub fn skip_to(&mut self, next: u64) -> Result<(), JournalError> {
         if next >= SEQUENCE_END {
             return Err(JournalError::Sequence(next));
         }
+        self.least_next = self.least_next.max(next);
         self.sync()?;
         if next > self.next() {
-            self.roll(next)?;
+            self.roll(next);
+            // Its name is what holds the place.
+            self.open_file()?;
         }
         Ok(())
     }
@@ -235,26 +314,25 @@ impl Journal {
             .map_or((0, FIRST_SEQUENCE), |last| (last.bytes, last.next))
     }
 
-    /// Starts a segment.
-    fn roll(&mut self, first: u64) -> Result<(), JournalError> {
-        let segment = Segment::empty(first);
-        let path = segment.path(&self.shared.folder);
-        self.file = self
-            .disk
-            .open(&path)
-            .map_err(failed("make journal segment", &path))?;
+    fn current_path(&self) -> PathBuf {
+        let folder = &self.shared.folder;
+        let state = self.shared.lock();
+        let last = state.segments.back().map(|last| last.path(folder));
+        last.unwrap_or_else(|| Segment::empty(FIRST_SEQUENCE).path(folder))
+    }
+
+    /// Starts a segment; its file is made when it is needed.
+    fn roll(&mut self, first: u64) {
+        self.file = None;
         // Should an earlier try have got as far as writing.
         self.tail_is_dirty = true;
         let mut state = self.shared.lock();
-        let unused = state
-            .segments
-            .pop_back_if(|last| last.bytes == 0 && last.first < first);
-        state.segments.push_back(segment);
-        if let Some(unused) = unused {
+        let unused = state.segments.pop_back_if(|last| last.bytes == 0);
+        state.segments.push_back(Segment::empty(first));
+        if let Some(unused) = unused.filter(|unused| unused.first < first) {
             // An empty file does no harm; the next opening passes it over.
             self.disk.remove(&unused.path(&self.shared.folder)).ok();
         }
-        Ok(())
     }
 
     /// Writes as many of the pending payloads as fit the segment and a buffer, at least one.
@@ -277,14 +355,8 @@ impl Journal {
             written.push((sequence, offset));
         }
         self.make_room(buffer.len() as u64)?;
-        self.put(used, &buffer).map_err(|source| {
-            let state = self.shared.lock();
-            let path = state
-                .segments
-                .back()
-                .map(|last| last.path(&self.shared.folder));
-            failed("write", path.as_deref().unwrap_or(&self.shared.folder))(source)
-        })?;
+        self.put(used, &buffer)
+            .map_err(|source| failed("write", &self.current_path())(source))?;
         let mut state = self.shared.lock();
         if let Some(last) = state.segments.back_mut() {
             for &(sequence, offset) in &written {
@@ -301,16 +373,19 @@ impl Journal {
 
     /// Bytes behind the first `used` of the segment's file.
     fn put(&mut self, used: u64, bytes: &[u8]) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Err(io::Error::other("the segment is not open"));
+        };
         if self.tail_is_dirty {
-            self.file.truncate(used)?;
+            file.truncate(used)?;
         }
         self.tail_is_dirty = true;
-        let put = self.file.append(bytes).and_then(|()| self.file.sync());
+        let put = file.append(bytes).and_then(|()| file.sync());
         if put.is_ok() {
             self.tail_is_dirty = false;
         } else {
             // At once, to leave a full disk to others and no half record to a restart; if it fails, before the next try.
-            self.file.truncate(used).ok();
+            file.truncate(used).ok();
         }
         put
     }

@@ -8,11 +8,11 @@ use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use proto::limits::MAX_NAME_BYTES;
+
 use super::record::{self, Damage, HEADER_BYTES, Piece, Records};
 use crate::io::atomic::{WriteError, write_atomic};
 
-/// Longest name of a station, in bytes of UTF-8.
-pub const MAX_NAME_BYTES: usize = 64;
 /// Most stations; the one that has not acknowledged for longest is forgotten for one more.
 pub const MAX_STATIONS: usize = 32;
 

@@ -9,9 +9,9 @@ use super::JournalError;
 use super::segment::{Entries, Found, Segment};
 
 /// What writer and readers know of the folder. Everything in it is durable.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct State {
-    /// Oldest first, rising numbers; the last one is being written.
+    /// Oldest first, rising numbers; the last one is being written. Empty until the folder was read.
     pub(super) segments: VecDeque<Segment>,
 }
 

@@ -31,6 +31,8 @@ pub(super) fn lock(folder: &Path) -> Result<File, JournalError> {
         .truncate(false)
         .write(true)
         .open(&path)
+        // On a read-only file system there are records to read, and perhaps it can be written again later.
+        .or_else(|refused| File::open(&path).map_err(|_| refused))
         .map_err(failed("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -39,10 +41,8 @@ pub(super) fn lock(folder: &Path) -> Result<File, JournalError> {
     }
 }
 
-/// Reads all segments; also gives the size in bytes that the last one's file is to be cut to.
-pub(super) fn recover(
-    folder: &Path,
-) -> Result<(VecDeque<Segment>, Recovery, Option<u64>), JournalError> {
+/// Reads all segments; also says whether the last one's file is longer than what is whole of it.
+pub(super) fn recover(folder: &Path) -> Result<(VecDeque<Segment>, Recovery, bool), JournalError> {
     let mut firsts = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed("list", folder))? {
         let name = entry.map_err(failed("list", folder))?.file_name();
@@ -51,7 +51,7 @@ pub(super) fn recover(
     firsts.sort_unstable();
     let mut recovery = Recovery::default();
     let mut segments = VecDeque::new();
-    let mut torn = None;
+    let mut torn = false;
     for (index, &first) in firsts.iter().enumerate() {
         let following = firsts.get(index + 1).copied();
         let path = Segment::empty(first).path(folder);
@@ -66,7 +66,7 @@ pub(super) fn recover(
             (Some((offset, bytes)), None) => {
                 recovery.cut_bytes = bytes;
                 segment.bytes = offset;
-                torn = Some(offset);
+                torn = true;
             }
             // It was durable before the next segment was made: damage, and the next one's name says what is missing.
             (Some((_, bytes)), Some(following)) => {

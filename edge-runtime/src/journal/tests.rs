@@ -486,3 +486,51 @@ proptest! {
         prop_assert_eq!(numbers(&journal.reader()), range(next, next + 3));
     }
 }
+
+#[test]
+fn a_folder_that_cannot_be_used_yet_is_tried_again() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("journal");
+    drop(filled(&folder, SMALL, 12));
+    let away = root.path().join("away");
+    fs::rename(&folder, &away).unwrap();
+    fs::write(&folder, b"in the way").unwrap();
+    let (mut journal, opened) = Journal::open_or_wait(&folder, SMALL).unwrap();
+    assert!(matches!(opened, Err(JournalError::Io { .. })));
+    let reader = journal.reader();
+    assert_eq!((reader.durable(), reader.oldest()), (None, None));
+    assert!(journal.skip_to(20).is_err());
+    // Accepted all the same; the number is known later.
+    journal.append(&payload(20)).unwrap();
+    journal.append(&payload(21)).unwrap();
+    assert!(journal.sync().is_err());
+    assert!(reader.read_from(1, 9, 999).unwrap().records.is_empty());
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&away, &folder).unwrap();
+    std::thread::sleep(READ_AGAIN_AFTER);
+    assert_eq!(journal.sync().unwrap(), Some(21));
+    let expected = [range(1, 13), range(20, 22)].concat();
+    assert_eq!(numbers(&reader), expected);
+    assert!(matches!(
+        Journal::open_or_wait(&folder, SMALL),
+        Err(JournalError::InUse(_))
+    ));
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(filled(folder.path(), SMALL, 25));
+    let fault = Arc::new(Fault::default());
+    fault.free_bytes.store(u64::MAX, Ordering::Relaxed);
+    fault.open_fails.store(true, Ordering::Relaxed);
+    let disk = Box::new(Faulty(Arc::clone(&fault)));
+    let (mut journal, opened) = Journal::open_or_wait_on(disk, folder.path(), SMALL).unwrap();
+    assert!(opened.is_err());
+    assert_eq!(numbers(&journal.reader()), range(1, 26));
+    append(&mut journal, 5);
+    assert!(journal.sync().is_err());
+    fault.open_fails.store(false, Ordering::Relaxed);
+    assert_eq!(journal.sync().unwrap(), Some(30));
+    assert_eq!(numbers(&journal.reader()), range(1, 31));
+}

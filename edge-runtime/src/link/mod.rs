@@ -6,6 +6,7 @@
 mod deliver;
 pub mod server;
 mod session;
+mod writing;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};

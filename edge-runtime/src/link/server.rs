@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::LinkContext;
-use super::session::{Kind, goodbye, serve};
+use super::session::{Kind, serve};
+use super::writing::{WRITE_TIMEOUT, goodbye};
 
 /// The reading half looks up so often.
 const READ_TIMEOUT: Duration = Duration::from_millis(100);
-/// A station that takes nothing for so long has gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Listens, with an error that names the address.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {

@@ -8,18 +8,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use proto::accumulator::{Accumulator, Fed};
-use proto::frame::{MAX_STUFFED_BYTES, encode};
-use proto::message::{CameraHello, Command, FromCamera, Message, Start, StationHello, ToCamera};
+use proto::frame::MAX_STUFFED_BYTES;
+use proto::limits::{MAX_NAME_BYTES, MAX_PAYLOAD_BYTES};
+use proto::message::{
+    Answer, CameraHello, Command, FromCamera, Message, Start, StationHello, ToCamera, cut_text,
+};
 use proto::recovery::{self, MARK};
 use proto::version::{MAGIC, MIN_VERSION, SCHEMA_HASH, VERSION, agree};
 
 use super::LinkContext;
-use super::deliver::{Delivery, Outbox, deliver};
+use super::deliver::{Delivery, Outbox, Pictures, deliver};
+use super::writing::{goodbye, send};
+use crate::journal::positions::NameError;
 use crate::metrics::Drop;
 
 /// A station must say hello within so long.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
-/// A link that is silent for so long is closed.
+/// A link that brings no message for so long is closed.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Kind of link, where it matters.
@@ -50,7 +55,7 @@ struct Incoming<'a, R> {
 enum Heard {
     Message(ToCamera),
     Recovery(recovery::Request),
-    /// Nothing within the reader's time-out.
+    /// No message: silence up to the reader's time-out, or bytes that are none.
     Nothing,
     Closed,
 }
@@ -65,49 +70,59 @@ impl<'a, R: Read> Incoming<'a, R> {
         }
     }
 
-    /// The next message. What is no message is counted and passed over.
+    /// The next message, after one read at most: whoever listens must look up between two reads, whatever a peer (or
+    /// noise on an open serial line) keeps sending. What is no message is counted, and nothing was heard.
     fn next(&mut self) -> Heard {
+        if let Some(heard) = self.message() {
+            return heard;
+        }
         let mut piece = [0; 4_096];
-        loop {
-            while !self.bytes.is_empty() {
-                let all = std::mem::take(&mut self.bytes);
-                let (payload, rest) = match self.accumulator.feed(&all) {
-                    Fed::NeedMore => break,
-                    Fed::Frame { payload, rest } => (Some(payload.to_vec()), rest.to_vec()),
-                    Fed::Discarded { reason, rest } => {
-                        tracing::debug!(?reason, "bytes from a station discarded");
-                        self.context.metrics.dropped(Drop::Link, 1);
-                        (None, rest.to_vec())
-                    }
-                };
-                self.bytes = rest;
-                let Some(payload) = payload else { continue };
-                if payload.first() == Some(&MARK) {
-                    match recovery::Request::decode(&payload) {
-                        Ok(request) => return Heard::Recovery(request),
-                        Err(_) => self.context.metrics.dropped(Drop::Link, 1),
-                    }
-                    continue;
-                }
-                match ToCamera::decode(&payload) {
-                    Ok(message) => return Heard::Message(message),
-                    Err(error) => {
-                        tracing::debug!(%error, "message from a station ignored");
-                        self.context.metrics.dropped(Drop::Link, 1);
-                    }
-                }
+        match self.reader.read(&mut piece) {
+            Ok(0) => Heard::Closed,
+            Ok(count) => {
+                self.bytes.extend_from_slice(&piece[..count]);
+                self.message().unwrap_or(Heard::Nothing)
             }
-            match self.reader.read(&mut piece) {
-                Ok(0) => return Heard::Closed,
-                Ok(count) => self.bytes.extend_from_slice(&piece[..count]),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock
-                    | io::ErrorKind::TimedOut
-                    | io::ErrorKind::Interrupted => return Heard::Nothing,
-                    _ => return Heard::Closed,
-                },
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock
+                | io::ErrorKind::TimedOut
+                | io::ErrorKind::Interrupted => Heard::Nothing,
+                _ => Heard::Closed,
+            },
+        }
+    }
+
+    /// The first message in what was read.
+    fn message(&mut self) -> Option<Heard> {
+        while !self.bytes.is_empty() {
+            let all = std::mem::take(&mut self.bytes);
+            let (payload, rest) = match self.accumulator.feed(&all) {
+                Fed::NeedMore => break,
+                Fed::Frame { payload, rest } => (Some(payload.to_vec()), rest.to_vec()),
+                Fed::Discarded { reason, rest } => {
+                    tracing::debug!(?reason, "bytes from a station discarded");
+                    self.context.metrics.dropped(Drop::Link, 1);
+                    (None, rest.to_vec())
+                }
+            };
+            self.bytes = rest;
+            let Some(payload) = payload else { continue };
+            if payload.first() == Some(&MARK) {
+                match recovery::Request::decode(&payload) {
+                    Ok(request) => return Some(Heard::Recovery(request)),
+                    Err(_) => self.context.metrics.dropped(Drop::Link, 1),
+                }
+                continue;
+            }
+            match ToCamera::decode(&payload) {
+                Ok(message) => return Some(Heard::Message(message)),
+                Err(error) => {
+                    tracing::debug!(%error, "message from a station ignored");
+                    self.context.metrics.dropped(Drop::Link, 1);
+                }
             }
         }
+        None
     }
 }
 
@@ -153,7 +168,7 @@ fn wait_for_hello<R: Read>(
             Heard::Message(_) => context.metrics.dropped(Drop::Link, 1),
             Heard::Recovery(request) => {
                 let response = recover(context, &request);
-                send(writer, &response.encode()).ok()?;
+                send(writer, &response.encode(), &context.stop).ok()?;
             }
             Heard::Nothing => {}
             Heard::Closed => return None,
@@ -183,14 +198,25 @@ fn session<R: Read>(
         );
         return End::Closed;
     };
+    if !(1..=MAX_NAME_BYTES).contains(&hello.station.len()) {
+        let error = NameError {
+            found_bytes: hello.station.len(),
+        };
+        goodbye(writer, &error.to_string());
+        return End::Closed;
+    }
     if version == VERSION && hello.max_version == VERSION && hello.schema_hash != SCHEMA_HASH {
         tracing::warn!(
             station = hello.station,
             "the station was built from another schema"
         );
     }
-    let acknowledged = lock_positions(context).get(&hello.station);
-    let next = context.journal.durable().map_or(1, |last| last + 1);
+    let positions = lock_positions(context);
+    let acknowledged = positions.get(&hello.station);
+    // Where the journal could not be read yet, its numbers go on at least behind what stations have.
+    let known = context.journal.durable().max(positions.highest());
+    drop(positions);
+    let next = known.map_or(1, |last| last + 1);
     let oldest = context.journal.oldest().unwrap_or(next);
     let after = acknowledged.map_or(oldest, |sequence| sequence + 1);
     let start = match hello.start {
@@ -204,15 +230,15 @@ fn session<R: Read>(
         magic: MAGIC,
         version,
         schema_hash: SCHEMA_HASH,
-        camera: context.camera.clone(),
+        camera: cut_text(&context.camera),
         program: env!("CARGO_PKG_VERSION").to_owned(),
         model_id: context.control.inspector().model_id(),
-        model: context.model.clone(),
+        model: cut_text(&context.model),
         boot: context.boot,
         oldest,
         next,
     });
-    if send(writer, &greeting.encode()).is_err() {
+    if send(writer, &greeting.encode(), &context.stop).is_err() {
         return End::Closed;
     }
     tracing::info!(station = hello.station, start, "station connected");
@@ -263,7 +289,10 @@ fn listen<R: Read>(
         match heard {
             Heard::Closed => return End::Closed,
             Heard::Nothing if heard_at.elapsed() > SILENCE => {
-                tracing::info!(station = hello.station, "station silent for 30 s");
+                tracing::info!(
+                    station = hello.station,
+                    "no message from the station for 30 s"
+                );
                 return End::Closed;
             }
             Heard::Nothing | Heard::Message(ToCamera::Alive) => {}
@@ -294,21 +323,33 @@ fn listen<R: Read>(
 }
 
 fn answer(context: &LinkContext, station: &str, id: u32, command: Command, outbox: &Outbox) {
-    let (answer, pictures) = context.control.execute(station, command);
-    outbox.put(FromCamera::Reply { id, answer }.encode());
-    for (kind, bytes) in pictures {
-        let total_bytes = bytes.len() as u32;
-        for (index, chunk) in bytes.chunks(proto::limits::MAX_CHUNK_BYTES).enumerate() {
-            let chunk = FromCamera::Chunk {
-                id,
-                kind,
-                total_bytes,
-                offset_bytes: (index * proto::limits::MAX_CHUNK_BYTES) as u32,
-                bytes: chunk.to_vec(),
-            };
-            outbox.put(chunk.encode());
-        }
+    // Before the pictures are made, which takes time and memory.
+    if command == Command::Snapshot && outbox.is_showing() {
+        let reason = "the snapshot before is still on its way".to_owned();
+        outbox.put(reply(id, Answer::Refused { reason }));
+        return;
     }
+    let (answer, pictures) = context.control.execute(station, command);
+    let reply = reply(id, answer);
+    if pictures.is_empty() {
+        outbox.put(reply);
+    } else {
+        outbox.show(reply, Pictures::new(id, pictures));
+    }
+}
+
+/// A reply as a payload. What no station could read (a mask from the configuration has no limit) is refused.
+fn reply(id: u32, answer: Answer) -> Vec<u8> {
+    let reply = FromCamera::Reply { id, answer };
+    let payload = reply.encode();
+    let why = match reply.check() {
+        Err(error) => error.to_string(),
+        Ok(()) if payload.len() > MAX_PAYLOAD_BYTES => format!("{} bytes", payload.len()),
+        Ok(()) => return payload,
+    };
+    let reason = cut_text(&format!("the answer is too long for a message: {why}"));
+    let answer = Answer::Refused { reason };
+    FromCamera::Reply { id, answer }.encode()
 }
 
 fn recover(context: &LinkContext, request: &recovery::Request) -> recovery::Response {
@@ -332,20 +373,4 @@ fn lock_positions(
         .positions
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A payload in its frame.
-pub(super) fn send(writer: &mut impl Write, payload: &[u8]) -> io::Result<()> {
-    let wire =
-        encode(payload).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    writer.write_all(&wire)?;
-    writer.flush()
-}
-
-pub(super) fn goodbye(writer: &mut impl Write, reason: &str) {
-    let message = FromCamera::Goodbye {
-        reason: reason.to_owned(),
-    };
-    // The link is closed anyway.
-    send(writer, &message.encode()).ok();
 }

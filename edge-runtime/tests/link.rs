@@ -1,0 +1,596 @@
+//! Stations over TCP, the good and the bad, and what becomes of records on their way.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use common::{key, manifest, package};
+use edge_runtime::config::Report;
+use edge_runtime::control::{Control, GoldenFrames, Last};
+use edge_runtime::image_store::Sampler;
+use edge_runtime::inspect::frame::{Channels, Frame, Pixels};
+use edge_runtime::inspect::map::ScoreMap;
+use edge_runtime::inspect::verdict::Verdict;
+use edge_runtime::inspector::{Inspection, Inspector};
+use edge_runtime::journal::boots::Boots;
+use edge_runtime::journal::positions::Positions;
+use edge_runtime::journal::{Journal, JournalReader, Limits};
+use edge_runtime::link::{LinkContext, server};
+use edge_runtime::metrics::{Drop, Metrics};
+use edge_runtime::package::{Loaded, Trust};
+use edge_runtime::parts::{Parts, Settings};
+use edge_runtime::pipeline::LineShared;
+use edge_runtime::reporting::{Images, Inbox, PartResult, Reporter, Reporting, Signal, channel};
+use proto::accumulator::{Accumulator, Fed};
+use proto::frame::{MAX_STUFFED_BYTES, encode};
+use proto::manifest::Roi;
+use proto::message::{
+    Answer, Command, FromCamera, Message, Mode, SnapshotKind, Start, StationHello, ToCamera,
+};
+use proto::recovery::{Slot, SlotState};
+use proto::report::{Body, Event, GateAction, Outcome, Record};
+use proto::version::{MAGIC, SCHEMA_HASH, VERSION};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const SMALL: Limits = Limits {
+    max_bytes: 4_000,
+    segment_bytes: 400,
+    max_pending_bytes: 100_000,
+};
+
+/// A camera without capture: what links and reports need of it.
+struct Rig {
+    folder: tempfile::TempDir,
+    control: Arc<Control>,
+    metrics: Arc<Metrics>,
+    signal: Arc<Signal>,
+    positions: Arc<Mutex<Positions>>,
+    reporter: Reporter,
+    inbox: Option<Inbox>,
+}
+
+impl Rig {
+    fn new(roi: Roi) -> Self {
+        let trust = Trust::Only(vec![key().verifying_key()]);
+        let package = Loaded::new(package(&manifest())).unwrap();
+        let inspector = Inspector::new(&package.verify(&trust).unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new("under test", "model", "00"));
+        let (reporter, inbox) = channel(false, Arc::clone(&metrics));
+        let parts = Parts::new(Settings {
+            deadline: None,
+            frame_within: Duration::ZERO,
+            gate: None,
+            safe_action: GateAction::None,
+        });
+        let control = Control::new(
+            inspector.with_roi(roi),
+            Mode::Inspect,
+            GoldenFrames::default(),
+            Arc::new(LineShared::new(parts, false)),
+            reporter.clone(),
+            Arc::clone(&metrics),
+        );
+        let path = folder.path().join("positions");
+        let (positions, _) = Positions::open(&path, Duration::from_secs(1));
+        Self {
+            control: Arc::new(control),
+            metrics,
+            signal: Arc::default(),
+            positions: Arc::new(Mutex::new(positions)),
+            reporter,
+            inbox: Some(inbox),
+            folder,
+        }
+    }
+
+    fn journal(&self) -> Journal {
+        Journal::open(&self.folder.path().join("journal"), SMALL)
+            .unwrap()
+            .0
+    }
+
+    fn serve(&self, journal: JournalReader) -> Server {
+        let stop = Arc::new(AtomicBool::new(false));
+        let slot = Slot {
+            state: SlotState::Empty,
+            sha256: [0; 32],
+        };
+        let context = Arc::new(LinkContext {
+            journal,
+            positions: Arc::clone(&self.positions),
+            signal: Arc::clone(&self.signal),
+            control: Arc::clone(&self.control),
+            metrics: Arc::clone(&self.metrics),
+            stop: Arc::clone(&stop),
+            camera: "under test".to_owned(),
+            model: "model".to_owned(),
+            boot: 1,
+            slots: [slot; 2],
+            max_stations: 8,
+        });
+        let listener = server::listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let thread = std::thread::spawn(move || server::serve_tcp(&context, &listener));
+        Server {
+            address,
+            stop,
+            thread,
+        }
+    }
+
+    /// The report thread.
+    fn report(&mut self, journal: Journal, images: Option<Images>) -> JoinHandle<()> {
+        let reporting = Reporting {
+            inbox: self.inbox.take().unwrap(),
+            journal,
+            positions: Arc::clone(&self.positions),
+            signal: Arc::clone(&self.signal),
+            sync_every: Duration::from_millis(20),
+            images,
+            drift: None,
+            report: Report::default(),
+            boots: Boots::open(&self.folder.path().join("boot")),
+            control: Arc::clone(&self.control),
+            metrics: Arc::clone(&self.metrics),
+        };
+        std::thread::spawn(move || reporting.run(&|| ()))
+    }
+
+    /// The last frame and its map, for snapshots and masks.
+    fn show(&self, frame: Frame, map: ScoreMap) {
+        self.control.set_last(Arc::new(Last {
+            part: 1,
+            inspection: inspection(&frame, map),
+            frame,
+        }));
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Server {
+    /// Stops it; how long that took.
+    fn stop(self) -> Duration {
+        let started = Instant::now();
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+        started.elapsed()
+    }
+}
+
+struct Station {
+    stream: TcpStream,
+    accumulator: Accumulator<Vec<u8>>,
+    bytes: Vec<u8>,
+}
+
+impl Station {
+    fn connect(server: &Server) -> Self {
+        let stream = TcpStream::connect(server.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        Self {
+            stream,
+            accumulator: Accumulator::new(vec![0; MAX_STUFFED_BYTES]),
+            bytes: Vec::new(),
+        }
+    }
+
+    fn greet(server: &Server, name: &str) -> Self {
+        let mut station = Self::connect(server);
+        station.send(&ToCamera::Hello(StationHello {
+            magic: MAGIC,
+            min_version: VERSION,
+            max_version: VERSION,
+            schema_hash: SCHEMA_HASH,
+            station: name.to_owned(),
+            start: Start::Acknowledged,
+        }));
+        station
+    }
+
+    fn send(&mut self, message: &ToCamera) {
+        let wire = encode(&message.encode()).unwrap();
+        self.stream.write_all(&wire).unwrap();
+    }
+
+    fn ask(&mut self, id: u32, command: Command) {
+        self.send(&ToCamera::Command { id, command });
+    }
+
+    /// The next message; `None` when the camera has closed the link.
+    fn next(&mut self) -> Option<FromCamera> {
+        let started = Instant::now();
+        loop {
+            let all = std::mem::take(&mut self.bytes);
+            let (payload, rest) = match self.accumulator.feed(&all) {
+                Fed::NeedMore => (None, Vec::new()),
+                Fed::Frame { payload, rest } => (Some(payload.to_vec()), rest.to_vec()),
+                Fed::Discarded { reason, .. } => panic!("damaged: {reason:?}"),
+            };
+            self.bytes = rest;
+            if let Some(payload) = payload {
+                return Some(FromCamera::decode(&payload).unwrap());
+            }
+            if self.bytes.is_empty() {
+                let mut piece = [0; 65_536];
+                match self.stream.read(&mut piece) {
+                    Ok(0) => return None,
+                    Ok(count) => self.bytes.extend_from_slice(&piece[..count]),
+                    Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                    Err(_) => assert!(started.elapsed() < PATIENCE, "nothing comes"),
+                }
+            }
+        }
+    }
+
+    /// The first message that is wanted; others are passed over.
+    fn find<T>(&mut self, mut wanted: impl FnMut(FromCamera) -> Option<T>) -> T {
+        loop {
+            let message = self.next().expect("the link is open");
+            if let Some(found) = wanted(message) {
+                return found;
+            }
+        }
+    }
+
+    fn reply(&mut self, id: u32) -> Answer {
+        self.find(|message| match message {
+            FromCamera::Reply { id: found, answer } if found == id => Some(answer),
+            _ => None,
+        })
+    }
+}
+
+fn frame(side_px: u32) -> Frame {
+    // Noise, which no compression makes smaller.
+    let mut state = 1u32;
+    let mut byte = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 11) as u8
+    };
+    let pixels = (0..side_px * side_px).map(|_| byte()).collect();
+    Frame::new(side_px, side_px, Channels::Grey, Pixels::U8(pixels)).unwrap()
+}
+
+fn inspection(frame: &Frame, map: ScoreMap) -> Inspection {
+    Inspection {
+        prepared: frame.clone(),
+        map,
+        score: 0.0,
+        regions: Vec::new(),
+        verdict: Some(Verdict::Ok),
+        elapsed: Duration::ZERO,
+    }
+}
+
+fn part(number: u64, scored: Option<(Frame, Inspection)>) -> PartResult {
+    PartResult {
+        part: number,
+        unix_ms: 0,
+        frame_sequence: 0,
+        model_id: [0; 8],
+        threshold: Some(1.0),
+        outcome: Outcome::Ok,
+        action: GateAction::Pass,
+        latency: Duration::ZERO,
+        scored,
+    }
+}
+
+fn append(journal: &mut Journal, count: usize) {
+    for _ in 0..count {
+        let record = Record {
+            unix_ms: 0,
+            boot: 1,
+            body: Body::Event(Event::Stopping),
+        };
+        journal.append(&record.encode()).unwrap();
+    }
+    journal.sync().unwrap();
+}
+
+fn records(reader: &JournalReader) -> Vec<Record> {
+    let batch = reader.read_from(1, usize::MAX, usize::MAX).unwrap();
+    let decode = |(_, payload): &(u64, Vec<u8>)| Record::decode(payload).unwrap();
+    batch.records.iter().map(decode).collect()
+}
+
+#[test]
+fn noise_keeps_no_link_open_and_does_not_hold_up_the_end() {
+    let rig = Rig::new(Roi::Whole);
+    let server = rig.serve(rig.journal().reader());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Without a hello.
+        let mut noisy = Station::connect(&server);
+        let mut writer = noisy.stream.try_clone().unwrap();
+        scope.spawn(move || {
+            while writer.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        // With one, but then only messages of a later version.
+        let mut later = Station::greet(&server, "later");
+        let mut writer = later.stream.try_clone().unwrap();
+        let finished = &done;
+        scope.spawn(move || {
+            let unknown = encode(&[0x7f, 1, 2]).unwrap();
+            while !finished.load(Ordering::Relaxed) && writer.write_all(&unknown).is_ok() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        later.find(|message| matches!(message, FromCamera::Hello(_)).then_some(()));
+        let started = Instant::now();
+        let reason = noisy.find(|message| match message {
+            FromCamera::Goodbye { reason } => Some(reason),
+            _ => None,
+        });
+        assert!(reason.contains("no hello"), "{reason}");
+        assert!(started.elapsed() < Duration::from_secs(8));
+        let took = server.stop();
+        done.store(true, Ordering::Relaxed);
+        noisy.stream.shutdown(std::net::Shutdown::Both).ok();
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        let reason = later.find(|message| match message {
+            FromCamera::Goodbye { reason } => Some(reason),
+            _ => None,
+        });
+        assert!(reason.contains("stops"), "{reason}");
+    });
+}
+
+#[test]
+fn what_the_disk_does_not_give_back_is_told_and_passed_over() {
+    let rig = Rig::new(Roi::Whole);
+    let mut journal = rig.journal();
+    append(&mut journal, 60);
+    let mut segments: Vec<_> = std::fs::read_dir(rig.folder.path().join("journal"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some())
+        .collect();
+    segments.sort();
+    assert!(segments.len() > 3);
+    // A folder opens and does not read, as a bad sector does.
+    std::fs::remove_file(&segments[1]).unwrap();
+    std::fs::create_dir(&segments[1]).unwrap();
+    let number = |path: &Path| -> u64 {
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        stem.parse().unwrap()
+    };
+    let (from, to) = (number(&segments[1]), number(&segments[2]));
+    let server = rig.serve(journal.reader());
+    for name in ["a", "b"] {
+        let mut station = Station::greet(&server, name);
+        let mut found = Vec::new();
+        while found.last() != Some(&60) {
+            match station.next().expect("the link is open") {
+                FromCamera::Record { sequence, .. } => found.push(sequence),
+                FromCamera::Displaced {
+                    from: first,
+                    to: next,
+                } => {
+                    assert_eq!((first, next), (from, to));
+                    assert_eq!(found.last(), Some(&(from - 1)));
+                }
+                _ => {}
+            }
+        }
+        let expected: Vec<u64> = (1..from).chain(to..61).collect();
+        assert_eq!(found, expected);
+    }
+    assert_eq!(rig.metrics.drops(Drop::Unreadable), to - from, "once");
+    server.stop();
+}
+
+#[test]
+fn a_large_snapshot_comes_whole_and_records_do_not_wait_for_it() {
+    let rig = Rig::new(Roi::Whole);
+    let mut journal = rig.journal();
+    let server = rig.serve(journal.reader());
+    let mut station = Station::greet(&server, "slow");
+    // More than 512 chunks of the longest kind.
+    rig.show(frame(6_000), ScoreMap::zeros(10, 10));
+    station.ask(1, Command::Snapshot);
+    station.ask(2, Command::Snapshot);
+    let Answer::Snapshot { bytes, .. } = station.reply(1) else {
+        panic!("there is a frame to show");
+    };
+    assert!(bytes[0] > 35_000_000);
+    append(&mut journal, 3);
+    rig.signal.notify();
+    let mut got = [0u32, 0];
+    let (mut refused, mut recorded) = (false, 0);
+    while got != bytes {
+        match station.next().expect("the link is open") {
+            FromCamera::Chunk {
+                id,
+                kind,
+                total_bytes,
+                offset_bytes,
+                bytes: piece,
+            } => {
+                let index = usize::from(kind == SnapshotKind::MapTiff);
+                assert_eq!((id, total_bytes), (1, bytes[index]));
+                assert_eq!(offset_bytes, got[index], "in order, nothing left out");
+                got[index] += piece.len() as u32;
+            }
+            FromCamera::Reply { id: 2, answer } => {
+                refused = matches!(answer, Answer::Refused { .. });
+                assert!(got[0] < bytes[0], "at once");
+            }
+            FromCamera::Record { .. } => {
+                recorded += 1;
+                assert!(got[0] < bytes[0], "records do not wait");
+            }
+            _ => {}
+        }
+    }
+    assert!(refused, "one at a time");
+    assert_eq!(recorded, 3);
+    // One more, which nobody reads: the end does not wait for it either.
+    station.ask(3, Command::Snapshot);
+    station.reply(3);
+    std::thread::sleep(Duration::from_millis(1_500));
+    let took = server.stop();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn names_that_no_acknowledgement_can_be_kept_under_are_refused() {
+    let rig = Rig::new(Roi::Whole);
+    let server = rig.serve(rig.journal().reader());
+    for (name, wanted) in [
+        ("", false),
+        (&"x".repeat(64), true),
+        (&"x".repeat(65), false),
+    ] {
+        let answer = Station::greet(&server, name).next().unwrap();
+        match answer {
+            FromCamera::Hello(_) => assert!(wanted, "{name}"),
+            FromCamera::Goodbye { reason } => {
+                assert!(
+                    !wanted && reason.contains("name of 1..=64 bytes"),
+                    "{reason}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    server.stop();
+}
+
+#[test]
+fn an_answer_that_no_station_could_read_is_refused() {
+    // From the configuration: no message may have so many runs.
+    let rig = Rig::new(Roi::Bitmap {
+        width: 200,
+        height: 100,
+        runs: vec![1; 20_000],
+    });
+    let server = rig.serve(rig.journal().reader());
+    let mut station = Station::greet(&server, "a");
+    station.ask(7, Command::ReadMask);
+    let Answer::Refused { reason } = station.reply(7) else {
+        panic!("it cannot be sent");
+    };
+    assert!(reason.contains("too long"), "{reason}");
+    server.stop();
+}
+
+#[test]
+fn a_mask_is_checked_at_the_size_of_the_map() {
+    let rig = Rig::new(Roi::Whole);
+    rig.show(frame(100), ScoreMap::zeros(8, 8));
+    let set = |roi| {
+        let reason = "a test".to_owned();
+        let (answer, _) = rig.control.execute("a", Command::SetMask { roi, reason });
+        answer
+    };
+    // Between the centres of the map's pixels, though not of a finer one's.
+    let small = vec![[0.01, 0.01], [0.05, 0.01], [0.05, 0.05], [0.01, 0.05]];
+    let answer = set(Roi::Polygons(vec![small]));
+    assert!(matches!(answer, Answer::Refused { .. }), "{answer:?}");
+    assert_eq!(rig.control.inspector().manifest().roi, Roi::Whole);
+    // 256 MiB, were it unpacked.
+    let huge = Roi::Bitmap {
+        width: 16_384,
+        height: 16_384,
+        runs: vec![0, 16_384 * 16_384],
+    };
+    let started = Instant::now();
+    assert_eq!(set(huge), Answer::Done);
+    assert!(started.elapsed() < Duration::from_millis(100));
+}
+
+#[test]
+fn lost_reports_are_told_while_others_go_on() {
+    let mut rig = Rig::new(Roi::Whole);
+    let journal = Journal::open(&rig.folder.path().join("journal"), Limits::new(1 << 20));
+    let journal = journal.unwrap().0;
+    let reader = journal.reader();
+    // More than the queue takes before anybody looks. All of one number, so that none is waited for.
+    for _ in 0..100 {
+        rig.reporter.part(part(1, None));
+    }
+    let lost = rig.metrics.drops(Drop::Journal);
+    assert!(lost > 0);
+    let thread = rig.report(journal, None);
+    for _ in 0..300 {
+        rig.reporter.part(part(1, None));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let told: u64 = records(&reader)
+        .iter()
+        .map(|record| match &record.body {
+            Body::Event(Event::RecordsLost { count, .. }) => *count,
+            _ => 0,
+        })
+        .sum();
+    assert!(told >= lost, "without a pause in production");
+    rig.reporter.close();
+    thread.join().unwrap();
+}
+
+#[test]
+fn what_the_size_limit_displaces_is_counted_unless_a_station_has_it() {
+    let mut rig = Rig::new(Roi::Whole);
+    rig.positions.lock().unwrap().acknowledge("a", 20).unwrap();
+    let journal = rig.journal();
+    let reader = journal.reader();
+    let thread = rig.report(journal, None);
+    for number in 1..=300 {
+        rig.reporter.part(part(number, None));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    rig.reporter.close();
+    thread.join().unwrap();
+    let gone = reader.oldest().unwrap() - 21;
+    assert!(gone > 50);
+    assert_eq!(rig.metrics.drops(Drop::Displaced), gone);
+    let health = rig.metrics.health(Mode::Inspect);
+    assert_eq!(health.records_lost, gone + rig.metrics.drops(Drop::Journal));
+}
+
+#[test]
+fn pictures_that_nobody_wants_take_no_room() {
+    let mut rig = Rig::new(Roi::Whole);
+    let (sender, pictures) = crossbeam_channel::bounded(1);
+    let images = Images {
+        sampler: Sampler::new(0),
+        sender,
+    };
+    let journal = rig.journal();
+    let thread = rig.report(journal, Some(images));
+    let mut inspection = inspection(&frame(16), ScoreMap::zeros(8, 8));
+    for number in 1..=20 {
+        rig.reporter
+            .part(part(number, Some((frame(16), inspection.clone()))));
+    }
+    inspection.verdict = Some(Verdict::Ng);
+    rig.reporter.part(part(21, Some((frame(16), inspection))));
+    rig.reporter.close();
+    thread.join().unwrap();
+    assert_eq!(rig.metrics.drops(Drop::Images), 0);
+    assert_eq!(pictures.try_iter().count(), 1, "the NG one");
+}

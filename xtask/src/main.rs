@@ -66,9 +66,7 @@ fn run() -> Result<ExitCode> {
 
 fn test(root: &Path) -> Result<()> {
     setup::run(root, None)?;
-    // The integration tests run the programs, which `cargo test` alone does not build for another package. With all
-    // targets, because otherwise dependencies are built with other features, and tract a second time.
-    cargo(root, &["build", "--workspace", "--all-targets", "--locked"])?;
+    build(root)?;
     cargo(root, &["test", "--workspace", "--locked"])?;
     // Feature and dependency unification in a workspace hides what a crate alone would lack.
     cargo(root, &["check", "--locked", "--package", "proto"])?;
@@ -82,11 +80,18 @@ fn test(root: &Path) -> Result<()> {
     )
 }
 
+/// Everything, for `demo` and `test` alike: the integration tests run the programs, which `cargo test` alone does not
+/// build for another package, and a part of the workspace would be built with other features of its dependencies, tract
+/// for minutes again.
+fn build(root: &Path) -> Result<()> {
+    cargo(root, &["build", "--workspace", "--all-targets", "--locked"])
+}
+
 /// Steps of the demo, each a command that a user would type.
 fn demo(root: &Path) -> Result<()> {
     let started = Instant::now();
     setup::run(root, None)?;
-    cargo(root, &["build", "--locked", "--package", "host-trainer"])?;
+    build(root)?;
     let trainer = target(root).join("debug").join("host-trainer");
     let demo = root.join("demo");
     if demo.exists() {

@@ -9,34 +9,79 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use edge_runtime::inspector::Inspector;
-    use edge_runtime::package::{Trust, read, read_public_key};
+    use edge_runtime::package::{Trust, Verified, read, read_public_key};
 
-    fn released() -> Vec<PathBuf> {
+    /// A released model: its name, card and verified package.
+    struct Released {
+        name: String,
+        card: String,
+        package: Verified,
+    }
+
+    fn released() -> Vec<Released> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let folders = fs::read_dir(root)
             .unwrap()
             .map(|entry| entry.unwrap().path());
+        let holds_package = |folder: &PathBuf| {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy();
+            folder.join(format!("{name}.awr")).is_file()
+        };
         folders
-            .filter(|folder| folder.join("README.md").is_file())
+            .filter(holds_package)
+            .map(|folder| {
+                let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+                let key = read_public_key(&folder.join("signer.pub")).unwrap();
+                let package = folder.join(format!("{name}.awr"));
+                Released {
+                    card: fs::read_to_string(folder.join("README.md")).unwrap(),
+                    package: read(&package, &Trust::Only(vec![key])).unwrap(),
+                    name,
+                }
+            })
             .collect()
     }
 
     #[test]
-    fn every_released_package_is_signed_and_passes_its_parity_gate() {
-        for folder in released() {
-            let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-            let key = read_public_key(&folder.join("signer.pub")).unwrap();
-            let package =
-                read(&folder.join(format!("{name}.awr")), &Trust::Only(vec![key])).unwrap();
+    fn leather_and_magnetic_tile_are_released() {
+        let mut names: Vec<String> = released().into_iter().map(|model| model.name).collect();
+        names.sort();
+        assert_eq!(names, ["leather", "magnetic-tile"]);
+    }
+
+    #[test]
+    fn every_released_package_passes_its_parity_gate_and_has_a_threshold() {
+        for Released { name, package, .. } in released() {
             assert_eq!(package.manifest().name, name);
             let inspector = Inspector::new(&package).unwrap();
-            assert!(inspector.parity_off() >= 0.0);
-            let card = fs::read_to_string(folder.join("README.md")).unwrap();
-            for word in ["Licence", "Seed", "pixel AUROC"] {
-                assert!(
-                    card.contains(word),
-                    "{name}: the card does not say its {word}"
-                );
+            assert!(inspector.threshold().is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_card_says_what_its_package_says() {
+        for Released {
+            name,
+            card,
+            package,
+        } in released()
+        {
+            let manifest = package.manifest();
+            let found = manifest
+                .evaluation
+                .as_ref()
+                .expect("an evaluation is recorded");
+            let figure = |value: Option<f64>| format!("{:.3}", value.unwrap());
+            for expected in [
+                format!("| pixel AUROC | {} |", figure(found.pixel_auroc)),
+                format!("| AUPRO (30 %) | {} |", figure(found.aupro)),
+                format!("| image AUROC | {} |", figure(found.image_auroc)),
+                format!("| iterations | {} |", manifest.training.iterations),
+                format!("| width | {} |", manifest.network.width),
+                format!("| seed | {} |", manifest.training.seed),
+                "Licence".to_owned(),
+            ] {
+                assert!(card.contains(&expected), "{name}'s card lacks `{expected}`");
             }
         }
     }

@@ -196,7 +196,7 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
             loss: run.loss_label(),
             activation: run.activation.name().to_owned(),
             features: run.features.clone(),
-            noise: run.noise.clone(),
+            noise: run.noise_label(),
             iterations: saved.progress.iterations as u32,
             batch: run.batch as u32,
             seed: run.seed,

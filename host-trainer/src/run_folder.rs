@@ -49,6 +49,9 @@ pub struct Run {
     /// Weight of the mean |A| on uncorrupted pixels; 0 is the paper's.
     #[serde(default)]
     pub quiet: f64,
+    /// Each good tile was lit otherwise by up to 1 ± this; 0 is the paper's.
+    #[serde(default)]
+    pub lighting: f32,
     /// What follows the network's output.
     pub activation: OutputActivation,
     /// Where the perceptual loss has its features from, in words.
@@ -94,6 +97,15 @@ impl Run {
     /// The current schema.
     pub fn schema() -> u32 {
         SCHEMA
+    }
+
+    /// What tiles went through, in words.
+    pub fn noise_label(&self) -> String {
+        if self.lighting > 0.0 {
+            format!("{}; lighting ±{} %", self.noise, self.lighting * 100.0)
+        } else {
+            self.noise.clone()
+        }
     }
 
     /// Reads a run's description.

@@ -5,9 +5,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use edge_runtime::inspect::frame::Frame;
+use rand::RngExt;
 
 use crate::dataset::Coordinates;
-use crate::noise::NoiseBank;
+use crate::noise::{NoiseBank, Tile};
 use crate::seed::generator;
 
 /// Batches that may wait a worker.
@@ -35,8 +36,17 @@ pub struct BatchSource {
     pub coordinates: Coordinates,
     /// What corrupts them; `None` for the reconstruction baseline.
     pub noise: Option<NoiseBank>,
+    /// Each good tile is lit otherwise, by a factor of up to 1 ± this (0..1); 0 is the paper's.
+    pub lighting: f32,
     /// Seed of the run.
     pub seed: u64,
+}
+
+/// A tile as another brightness of the light would show it: 0..1 times `factor`, in all channels alike.
+fn relight(tile: &mut Tile, factor: f32) {
+    for value in tile.values_mut() {
+        *value = ((*value + 1.0) * factor - 1.0).min(1.0);
+    }
 }
 
 impl BatchSource {
@@ -51,9 +61,14 @@ impl BatchSource {
             count: size,
         };
         let mut rng = generator(self.seed, "noise", iteration as u64);
+        let mut light = generator(self.seed, "lighting", iteration as u64);
         for &index in &order[first..first + size] {
             let mut tile = self.coordinates.tile(&self.frames, index);
             batch.channels = tile.channels();
+            if self.lighting > 0.0 {
+                let (least, most) = (1.0 - self.lighting, 1.0 + self.lighting);
+                relight(&mut tile, light.random_range(least..=most));
+            }
             batch.clean.extend_from_slice(tile.values());
             if let Some(noise) = &self.noise {
                 noise.corrupt(&mut tile, &mut rng);
@@ -114,7 +129,7 @@ mod tests {
     use super::*;
     use edge_runtime::inspect::frame::{Channels, Pixels};
 
-    fn source() -> Arc<BatchSource> {
+    fn source(lighting: f32) -> Arc<BatchSource> {
         let pixels = (0..90 * 80).map(|i| (i * 7 % 256) as u8).collect();
         let frames = vec![Frame::new(90, 80, Channels::Grey, Pixels::U8(pixels)).unwrap()];
         let coordinates = Coordinates::draw(&frames, 20, 4, 5);
@@ -122,13 +137,14 @@ mod tests {
             frames,
             coordinates,
             noise: Some(NoiseBank::paper()),
+            lighting,
             seed: 5,
         })
     }
 
     #[test]
     fn the_number_of_workers_and_the_start_do_not_change_a_batch() {
-        let source = source();
+        let source = source(0.2);
         let one: Vec<Batch> = source.stream(0..12, 1).collect();
         let three: Vec<Batch> = source.stream(0..12, 3).collect();
         let resumed: Vec<Batch> = source.stream(7..12, 2).collect();
@@ -137,5 +153,29 @@ mod tests {
         assert_eq!(one[7..], resumed);
         assert_ne!(one[0].noisy, one[5].noisy, "noise differs between epochs");
         assert!(one.iter().any(|batch| batch.noisy != batch.clean));
+    }
+
+    #[test]
+    fn lighting_is_a_factor_within_its_range_and_changes_nothing_else() {
+        let paper: Vec<Batch> = source(0.0).stream(0..60, 1).collect();
+        let relit: Vec<Batch> = source(0.2).stream(0..60, 1).collect();
+        let area = 65 * 65;
+        let (mut least, mut most) = (f32::MAX, f32::MIN);
+        for (paper, relit) in paper.iter().zip(&relit) {
+            for tile in 0..paper.count {
+                let brightness = |batch: &Batch, at: usize| batch.clean[tile * area + at] + 1.0;
+                let dark = |&at: &usize| (0.2..1.6).contains(&brightness(paper, at));
+                let at: Vec<usize> = (0..area).filter(dark).collect();
+                let factor = brightness(relit, at[0]) / brightness(paper, at[0]);
+                (least, most) = (least.min(factor), most.max(factor));
+                for at in at {
+                    let expected = brightness(paper, at) * factor;
+                    assert!((brightness(relit, at) - expected).abs() < 1e-4);
+                }
+            }
+            let values = relit.clean.iter().chain(&relit.noisy);
+            assert!(values.into_iter().all(|value| (-1.0..=1.0).contains(value)));
+        }
+        assert!((0.799..0.82).contains(&least) && (1.18..1.201).contains(&most));
     }
 }

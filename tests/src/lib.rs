@@ -61,8 +61,10 @@ pub fn fails(name: &str, folder: &Path, arguments: &[&str], words: &[&str]) {
     }
 }
 
-/// A tiny trained run in `folder`: data in `data`, run in `run`, keys in `k.key`, package `m.awr`.
-pub fn tiny_package(folder: &Path) {
+/// A small data set in `folder`/data: frames of 80×80 px, so many to train on and so many good ones to test, one of each
+/// kind of defect.
+pub fn synth(folder: &Path, train: usize, test_good: usize) {
+    let (train, test_good) = (train.to_string(), test_good.to_string());
     ok(
         "host-trainer",
         folder,
@@ -72,13 +74,18 @@ pub fn tiny_package(folder: &Path) {
             "--size",
             "80",
             "--train",
-            "4",
+            &train,
             "--test-good",
-            "2",
+            &test_good,
             "--per-kind",
             "1",
         ],
     );
+}
+
+/// A tiny trained run in `folder`: data in `data`, run in `run`, keys in `k.key`, package `m.awr`.
+pub fn tiny_package(folder: &Path) {
+    synth(folder, 4, 2);
     ok(
         "host-trainer",
         folder,

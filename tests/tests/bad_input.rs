@@ -5,7 +5,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use integration_tests::{TINY, fails, ok, program, run, tiny_package};
+use integration_tests::{TINY, fails, ok, program, run, synth, tiny_package};
 
 #[test]
 fn data_that_cannot_be_used() {
@@ -39,22 +39,7 @@ fn data_that_cannot_be_used() {
 fn a_broken_image_among_good_ones_is_named_and_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    ok(
-        "host-trainer",
-        root,
-        &[
-            "synth",
-            "data",
-            "--size",
-            "80",
-            "--train",
-            "3",
-            "--test-good",
-            "1",
-            "--per-kind",
-            "1",
-        ],
-    );
+    synth(root, 3, 1);
     fs::write(root.join("data/train/good/zz.png"), b"no picture").unwrap();
     let all: Vec<&str> = TINY
         .iter()
@@ -78,22 +63,7 @@ fn a_broken_image_among_good_ones_is_named_and_skipped() {
 fn weights_and_devices_that_are_not_there() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    ok(
-        "host-trainer",
-        root,
-        &[
-            "synth",
-            "data",
-            "--size",
-            "80",
-            "--train",
-            "2",
-            "--test-good",
-            "1",
-            "--per-kind",
-            "1",
-        ],
-    );
+    synth(root, 2, 1);
     fs::write(
         root.join("bad.safetensors"),
         b"\x10\0\0\0\0\0\0\0{\"nonsense\": 1}  ",
@@ -285,22 +255,7 @@ fn a_full_disk_or_a_kill_leaves_the_old_package_or_the_new_one() {
 fn images_that_cannot_be_used_never_stop_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    ok(
-        "host-trainer",
-        root,
-        &[
-            "synth",
-            "data",
-            "--size",
-            "80",
-            "--train",
-            "8",
-            "--test-good",
-            "3",
-            "--per-kind",
-            "1",
-        ],
-    );
+    synth(root, 8, 3);
     // With its default seed training takes 0, 2, 4 and 6, and holds out the others.
     for number in [1, 2, 5] {
         fs::write(root.join(format!("data/train/good/{number:03}.png")), b"x").unwrap();

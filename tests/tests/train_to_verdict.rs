@@ -2,7 +2,7 @@
 
 use host_trainer::network::layer_shapes;
 use host_trainer::train::Saved;
-use integration_tests::{TINY, fails, ok, run, tiny_package};
+use integration_tests::{TINY, fails, ok, run, synth, tiny_package};
 
 #[test]
 fn a_model_is_trained_packaged_evaluated_and_used() {
@@ -99,22 +99,7 @@ fn a_model_is_trained_packaged_evaluated_and_used() {
 fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    ok(
-        "host-trainer",
-        root,
-        &[
-            "synth",
-            "data",
-            "--size",
-            "80",
-            "--train",
-            "4",
-            "--test-good",
-            "1",
-            "--per-kind",
-            "1",
-        ],
-    );
+    synth(root, 4, 1);
     let train = |run: &str, iterations: &str, extra: &[&str]| {
         ok(
             "host-trainer",
@@ -169,22 +154,7 @@ fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
 fn every_mode_trains_and_packages() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    ok(
-        "host-trainer",
-        root,
-        &[
-            "synth",
-            "data",
-            "--size",
-            "80",
-            "--train",
-            "4",
-            "--test-good",
-            "1",
-            "--per-kind",
-            "1",
-        ],
-    );
+    synth(root, 4, 1);
     ok("host-trainer", root, &["keygen", "--out", "k.key"]);
     let cases: [&[&str]; 5] = [
         &["--mode", "denoising"],

@@ -17,10 +17,9 @@ use edge_runtime::control::{Control, GoldenFrames};
 use edge_runtime::http;
 use edge_runtime::image_store::{self, ImageStore, Sampler};
 use edge_runtime::inspect::drift::DriftWatch;
-use edge_runtime::inspect::roi::from_mask;
 use edge_runtime::inspector::Inspector;
 use edge_runtime::io::atomic::write_atomic;
-use edge_runtime::io::image_file::read_frame;
+use edge_runtime::io::image_file::read_roi_mask;
 use edge_runtime::journal::boots::Boots;
 use edge_runtime::journal::positions::Positions;
 use edge_runtime::journal::{Journal, Limits};
@@ -32,7 +31,6 @@ use edge_runtime::parts::{GateSettings, Parts, Settings, Travel};
 use edge_runtime::pipeline::{self, Failing, LineShared, Shared, panic_text};
 use edge_runtime::reporting::{self, Images, PICTURE_QUEUE, Reporting, Signal};
 use edge_runtime::slot::{Slot, WhenFull};
-use image::DynamicImage;
 use proto::message::{Mode, cut_text};
 use proto::recovery::{Slot as PackageSlot, SlotState};
 use proto::report::{Event, GateAction};
@@ -98,8 +96,7 @@ pub(crate) fn inspector(config: &Config) -> Result<Inspector> {
         inspector = inspector.with_threshold(threshold);
     }
     if let Some(path) = &config.model.roi_mask {
-        let mask = DynamicImage::ImageRgb8(read_frame(path)?.to_rgb8()).to_luma8();
-        inspector = inspector.with_roi(from_mask(&mask));
+        inspector = inspector.with_roi(read_roi_mask(path)?);
     }
     if inspector.threshold().is_none() {
         bail!(

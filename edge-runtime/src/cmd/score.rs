@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use edge_runtime::inspect::roi::{check, from_mask};
+use edge_runtime::inspect::roi::check;
 use edge_runtime::inspect::verdict::Verdict;
 use edge_runtime::inspector::{Inspection, Inspector};
-use edge_runtime::io::image_file::{is_image_name, read_frame};
+use edge_runtime::io::image_file::{is_image_name, read_frame, read_roi_mask};
 use edge_runtime::package::{self, Trust, key_id, read_public_key};
-use image::DynamicImage;
 use proto::manifest::Scoring;
 
 use super::output::{Entry, Header, Output, Pictures, picture_names};
@@ -165,8 +164,7 @@ impl Score {
             inspector = inspector.with_threshold(threshold);
         }
         if let Some(path) = &self.roi_mask {
-            let mask = DynamicImage::ImageRgb8(read_frame(path)?.to_rgb8()).to_luma8();
-            let roi = from_mask(&mask);
+            let roi = read_roi_mask(path)?;
             check(&roi).with_context(|| format!("--roi-mask {}", path.display()))?;
             inspector = inspector.with_roi(roi);
         }

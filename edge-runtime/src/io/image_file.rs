@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use image::{ColorType, DynamicImage, ImageReader, Limits};
 use proto::limits::MAX_FRAME_SIDE_PX;
+use proto::manifest::Roi;
 
 use crate::inspect::frame::{Channels, Frame, FrameError, Pixels};
+use crate::inspect::roi::from_mask;
 
 /// Why a file gives no frame.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +153,12 @@ pub fn read_frame(path: &Path) -> Result<Frame, ImageFileError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// A mask picture as a region of interest: inspected where it is white. Whether anything is inspected is not checked.
+pub fn read_roi_mask(path: &Path) -> Result<Roi, ImageFileError> {
+    let mask = DynamicImage::ImageRgb8(read_frame(path)?.to_rgb8()).to_luma8();
+    Ok(from_mask(&mask))
 }
 
 #[cfg(test)]

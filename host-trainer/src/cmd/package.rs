@@ -7,13 +7,12 @@ use clap::{Args, ValueEnum};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use edge_runtime::inspect::roi;
 use edge_runtime::io::atomic::write_atomic;
-use edge_runtime::io::image_file::read_frame;
+use edge_runtime::io::image_file::read_roi_mask;
 use edge_runtime::package::{self, Trust, Verified, key_id, read_signing_key, write_key_pair};
 use host_trainer::calibrate::{Calibration, parts_needed, percent, promised};
 use host_trainer::dataset::{Groups, calibration_files};
 use host_trainer::package::{Draft, GoodFrame, PackageOptions, Wanted, calibrate_draft, draft};
 use host_trainer::run_folder::Run;
-use image::DynamicImage;
 use proto::manifest::{InputSize, Manifest, PostProcessing, Roi, Scoring};
 
 use super::progress;
@@ -198,10 +197,7 @@ impl Package {
 impl Package {
     fn roi(&self) -> Result<Roi> {
         let roi = match &self.roi_mask {
-            Some(path) => {
-                let mask = DynamicImage::ImageRgb8(read_frame(path)?.to_rgb8()).to_luma8();
-                roi::from_mask(&mask)
-            }
+            Some(path) => read_roi_mask(path)?,
             None if self.roi_polygon.is_empty() => Roi::Whole,
             None => Roi::Polygons(self.roi_polygon.iter().map(|p| p.0.clone()).collect()),
         };

@@ -53,17 +53,20 @@ pub enum Stage {
     Report,
     /// From capture to verdict.
     Total,
+    /// From the moment that a reject pulse was due to the output having been set.
+    Gate,
 }
 
 impl Stage {
     /// All, in order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Queue,
         Self::Convert,
         Self::Score,
         Self::Around,
         Self::Report,
         Self::Total,
+        Self::Gate,
     ];
 
     /// Name as metrics have it.
@@ -75,6 +78,7 @@ impl Stage {
             Self::Around => "around",
             Self::Report => "report",
             Self::Total => "total",
+            Self::Gate => "gate",
         }
     }
 }

@@ -58,9 +58,12 @@ impl Travel {
     }
 }
 
+/// When something is to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Due {
+pub enum Due {
+    /// At this time.
     Time(Duration),
+    /// When the conveyor has come so far.
     Counts(u64),
 }
 
@@ -160,6 +163,16 @@ impl Conveyor {
         let last = moved.checked_sub(1).and_then(|last| self.moves.get(last));
         last.map_or(self.before, |&(_, counts)| counts)
     }
+
+    /// When it had come so far; `None` if that is forgotten or still to come.
+    pub fn reached(&self, counts: u64) -> Option<Duration> {
+        let before = self.moves.partition_point(|&(_, then)| then < counts);
+        let known = counts > self.before;
+        self.moves
+            .get(before)
+            .filter(|_| known)
+            .map(|&(time, _)| time)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -205,6 +218,7 @@ pub struct Parts {
     unknown_until: Option<Due>,
     observe: bool,
     missed: u64,
+    begun_pulse: Option<Due>,
 }
 
 impl Parts {
@@ -218,6 +232,7 @@ impl Parts {
             unknown_until: None,
             observe: false,
             missed: 0,
+            begun_pulse: None,
         }
     }
 
@@ -381,6 +396,12 @@ impl Parts {
             };
             flight.passed = true;
             if action == GateAction::Reject {
+                let due = if immediate {
+                    Due::Time(flight.known.time)
+                } else {
+                    gate.delay.from(flight.start)
+                };
+                self.begun_pulse.get_or_insert(due);
                 // A pulse begins when the part is at the gate, even if this is noticed a little later, but never
                 // before the decision.
                 let start = if immediate {
@@ -453,6 +474,11 @@ impl Parts {
     /// Pulses that began later than they should have ended, since the start: the part may have passed the gate.
     pub fn missed_pulses(&self) -> u64 {
         self.missed
+    }
+
+    /// When the pulse was due that [`Self::advance`] has begun since this was last asked; of several, the first.
+    pub fn take_begun_pulse(&mut self) -> Option<Due> {
+        self.begun_pulse.take()
     }
 
     /// Whether a part may come to the gate that nothing is known of.

@@ -24,7 +24,7 @@ use crate::inspect::verdict::Verdict;
 use crate::inspector::Inspection;
 use crate::metrics::{Drop, Metrics, Stage};
 use crate::outputs::{Outputs, States};
-use crate::parts::{Conveyor, Moment, PartId, Parts};
+use crate::parts::{Conveyor, Due, Moment, PartId, Parts};
 use crate::reporting::{PartResult, Reporter, one_line};
 use crate::slot::Slot;
 
@@ -75,6 +75,8 @@ struct Look {
     observing: bool,
     by_encoder: bool,
     missed: u64,
+    /// When a pulse should have begun that begins now.
+    pulse_due: Option<Duration>,
 }
 
 impl LineShared {
@@ -152,6 +154,11 @@ impl LineShared {
             counts: line.conveyor.counts(),
         };
         let level = line.parts.advance(now);
+        let pulse_due = match line.parts.take_begun_pulse() {
+            Some(Due::Time(time)) => Some(time),
+            Some(Due::Counts(counts)) => line.conveyor.reached(counts),
+            None => None,
+        };
         let parts = &line.parts;
         Look {
             generation: line.generation,
@@ -163,6 +170,7 @@ impl LineShared {
             observing: parts.is_observing(),
             by_encoder: parts.is_by_encoder(),
             missed: parts.missed_pulses(),
+            pulse_due,
         }
     }
 
@@ -660,6 +668,10 @@ pub fn gate(shared: &Shared, outputs: &mut Outputs, beat: &dyn Fn()) {
             fault: !capturing || !trusted || !shared.metrics.journal_ok() || outputs.is_failing(),
             follows_parts: ready || (stopping && trusted && !look.idle) || look.observing,
         });
+        if let Some(due) = look.pulse_due {
+            let late = monotonic().saturating_sub(due);
+            shared.metrics.took(Stage::Gate, late);
+        }
         match failures {
             Some(reason) if outputs.is_gate_failing() => {
                 shared.fails(Need::RejectOutput, &reason);

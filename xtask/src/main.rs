@@ -1,5 +1,6 @@
 //! `cargo xtask COMMAND`: what a person or CI runs in this repository.
 
+mod endurance;
 mod setup;
 mod vm;
 
@@ -25,6 +26,10 @@ cargo xtask COMMAND
                   --program FILE: use this edge-runtime or host-trainer instead of building it,
                   --material FOLDER: use its m.awr, k.key.pub and data instead of training a tiny model,
                   --if-possible: where something is missing, say so and end well
+  endurance       the camera's program on an endless replay: memory, threads and files must not grow
+                  --package FILE --trust FILE --images FOLDER, --frames N and/or --seconds N,
+                  --rate N: frames a second (default: as many as possible), --all-pictures: a heat map and a thumbnail
+                  with every report, --no-station: nobody takes the reports, --program FILE: this edge-runtime
   help            this text
 ";
 
@@ -51,6 +56,7 @@ fn run() -> Result<ExitCode> {
         ["setup", "--cpu"] => setup::run(&root, Some(setup::Torch::Cpu)),
         ["demo"] => demo(&root),
         ["test"] => test(&root),
+        ["endurance", options @ ..] => endurance::run(&root, options),
         ["vm-test", options @ ..] => return vm::run(&root, options),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -17,6 +17,7 @@ use edge_runtime::control::{Control, GoldenFrames};
 use edge_runtime::http;
 use edge_runtime::image_store::{self, ImageStore, Sampler};
 use edge_runtime::inspect::drift::DriftWatch;
+use edge_runtime::inspect::roi::check;
 use edge_runtime::inspector::Inspector;
 use edge_runtime::io::atomic::write_atomic;
 use edge_runtime::io::image_file::read_roi_mask;
@@ -96,7 +97,9 @@ pub(crate) fn inspector(config: &Config) -> Result<Inspector> {
         inspector = inspector.with_threshold(threshold);
     }
     if let Some(path) = &config.model.roi_mask {
-        inspector = inspector.with_roi(read_roi_mask(path)?);
+        let roi = read_roi_mask(path)?;
+        check(&roi).with_context(|| format!("model.roi_mask {}", path.display()))?;
+        inspector = inspector.with_roi(roi);
     }
     if inspector.threshold().is_none() {
         bail!(

@@ -48,7 +48,7 @@ use segment::{OVERHEAD_BYTES, SEQUENCE_END, Segment};
 pub const FIRST_SEQUENCE: u64 = 1;
 /// At most so much is handed to the disk in one call.
 const WRITE_BYTES: usize = 1 << 20;
-/// A folder that could not be read is tried again after so long: all segments may have been read in vain.
+/// A folder that could not be read is tried again after so long: a segment may have been read in vain.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// How large a journal may become.
@@ -63,11 +63,11 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Eight segments and 4 MiB in memory.
+    /// Eight segments or more, of at most 8 MiB because one is read at every start, and 4 MiB in memory.
     pub fn new(max_bytes: u64) -> Self {
         Self {
             max_bytes,
-            segment_bytes: max_bytes / 8,
+            segment_bytes: (max_bytes / 8).min(8 << 20),
             max_pending_bytes: 4 << 20,
         }
     }
@@ -95,8 +95,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal in a folder, which is made if need be. All of it is read once, to find damage. A torn end is
-    /// removed; numbers go on behind the last whole record.
+    /// Opens the journal in a folder, which is made if need be. The newest segment is read; a torn end is removed;
+    /// numbers go on behind the last whole record.
     pub fn open(folder: &Path, limits: Limits) -> Result<(Self, Recovery), JournalError> {
         Self::open_on(Box::new(FileSystem), folder, limits)
     }
@@ -171,7 +171,7 @@ impl Journal {
         self.failed_at = None;
         let (_, next) = self.current();
         // What the disk will not give may hold later numbers than were found: none of those is given twice.
-        if !recovery.unreadable.is_empty() {
+        if recovery.unreadable.is_some() {
             self.roll(next);
         }
         if self.least_next > next {

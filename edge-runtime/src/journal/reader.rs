@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::JournalError;
-use super::segment::{Entries, Found, Segment};
+use super::segment::{self, Entries, Found, Segment};
 
 /// What writer and readers know of the folder. Everything in it is durable.
 #[derive(Debug, Default)]
@@ -58,9 +58,9 @@ pub struct JournalReader {
 }
 
 /// A stretch of one segment to read.
-struct Span {
+pub(super) struct Span {
     path: PathBuf,
-    bytes: (u64, u64),
+    pub(super) bytes: (u64, u64),
     /// Below it are only numbers that are no more there.
     from: u64,
     next: u64,
@@ -124,12 +124,29 @@ impl JournalReader {
         Ok(batch)
     }
 
-    fn locate(&self, sequence: u64) -> Option<Span> {
-        let state = self.shared.lock();
-        let index = state
-            .segments
-            .partition_point(|segment| segment.next <= sequence);
-        let segment = state.segments.get(index)?;
+    pub(super) fn locate(&self, sequence: u64) -> Option<Span> {
+        let mut state = self.shared.lock();
+        let at = |state: &State| {
+            let segments = &state.segments;
+            segments.partition_point(|segment| segment.next <= sequence)
+        };
+        let found = state.segments.get(at(&state))?;
+        if found.is_unread() {
+            let (path, first, next) = (found.path(&self.shared.folder), found.first, found.next);
+            // It takes a while, and the writer must not wait.
+            drop(state);
+            let scan = segment::scan(&path, first, next);
+            state = self.shared.lock();
+            let segment = state
+                .segments
+                .iter_mut()
+                .find(|segment| segment.first == first);
+            // What the disk refuses is said by who reads the record.
+            if let (Some(segment), Ok(scan)) = (segment, scan) {
+                segment.adopt_index(scan.segment);
+            }
+        }
+        let segment = state.segments.get(at(&state))?;
         Some(Span {
             path: segment.path(&self.shared.folder),
             bytes: (segment.offset_before(sequence), segment.bytes),

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::error::{JournalError, failed};
 use super::segment::{self, OVERHEAD_BYTES, SEQUENCE_END, Segment};
 
-/// What was found when opening a journal.
+/// What was found in the newest segment when opening a journal. The others are read when a station asks for what is in
+/// them, so that a start takes as long with a full journal as with an empty one; damage there shows as a hole.
 #[derive(Debug, Default)]
 pub struct Recovery {
     /// Whole records.
@@ -19,8 +20,8 @@ pub struct Recovery {
     pub skipped_records: u64,
     /// Bytes of damage before whole records.
     pub damaged_bytes: u64,
-    /// Segments that the disk would not give whole.
-    pub unreadable: Vec<(PathBuf, io::Error)>,
+    /// The newest segment, if the disk would not give it whole.
+    pub unreadable: Option<(PathBuf, io::Error)>,
 }
 
 /// Keeps other programs from writing the journal, as long as the result lives.
@@ -41,7 +42,7 @@ pub(super) fn lock(folder: &Path) -> Result<File, JournalError> {
     }
 }
 
-/// Reads all segments; also says whether the last one's file is longer than what is whole of it.
+/// Lists all segments and reads the newest; also says whether the newest one's file is longer than what is whole of it.
 pub(super) fn recover(folder: &Path) -> Result<(VecDeque<Segment>, Recovery, bool), JournalError> {
     let mut firsts = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed("list", folder))? {
@@ -51,36 +52,31 @@ pub(super) fn recover(folder: &Path) -> Result<(VecDeque<Segment>, Recovery, boo
     firsts.sort_unstable();
     let mut recovery = Recovery::default();
     let mut segments = VecDeque::new();
-    let mut torn = false;
-    for (index, &first) in firsts.iter().enumerate() {
-        let following = firsts.get(index + 1).copied();
+    let Some(newest) = firsts.last().copied() else {
+        return Ok((segments, recovery, false));
+    };
+    for (&first, &following) in firsts.iter().zip(firsts.iter().skip(1)) {
         let path = Segment::empty(first).path(folder);
-        let scan = segment::scan(&path, first, following.unwrap_or(SEQUENCE_END))
-            .map_err(failed("read", &path))?;
-        recovery.records += scan.records;
-        recovery.skipped_records += scan.skipped_records;
-        recovery.damaged_bytes += scan.damaged_bytes;
-        let mut segment = scan.segment;
-        match (scan.rest, following) {
-            (None, _) => {}
-            (Some((offset, bytes)), None) => {
-                recovery.cut_bytes = bytes;
-                segment.bytes = offset;
-                torn = true;
-            }
-            // It was durable before the next segment was made: damage, and the next one's name says what is missing.
-            (Some((_, bytes)), Some(following)) => {
-                recovery.damaged_bytes += bytes;
-                recovery.skipped_records += following - segment.next;
-                segment.next = following;
-            }
-        }
-        if let Some((offset, error)) = scan.unreadable {
-            let at_most = segment.bytes.saturating_sub(offset) / OVERHEAD_BYTES as u64 + 1;
-            segment.next = following.unwrap_or((segment.next + at_most).min(SEQUENCE_END - 1));
-            recovery.unreadable.push((path, error));
-        }
-        segments.push_back(segment);
+        let bytes = fs::metadata(&path).map_err(failed("read", &path))?.len();
+        // It was whole and durable before the next segment was made, whose name says where this one ends.
+        segments.push_back(Segment::unread(first, following, bytes));
     }
+    let path = Segment::empty(newest).path(folder);
+    let scan = segment::scan(&path, newest, SEQUENCE_END).map_err(failed("read", &path))?;
+    recovery.records = scan.records;
+    recovery.skipped_records = scan.skipped_records;
+    recovery.damaged_bytes = scan.damaged_bytes;
+    let mut segment = scan.segment;
+    let torn = scan.rest.is_some();
+    if let Some((offset, bytes)) = scan.rest {
+        recovery.cut_bytes = bytes;
+        segment.bytes = offset;
+    }
+    if let Some((offset, error)) = scan.unreadable {
+        let at_most = segment.bytes.saturating_sub(offset) / OVERHEAD_BYTES as u64 + 1;
+        segment.next = (segment.next + at_most).min(SEQUENCE_END - 1);
+        recovery.unreadable = Some((path, error));
+    }
+    segments.push_back(segment);
     Ok((segments, recovery, torn))
 }

@@ -28,8 +28,8 @@ pub(super) struct Segment {
     pub(super) next: u64,
     /// Its size.
     pub(super) bytes: u64,
-    /// Sequence number and byte offset of some records, always of the first.
-    index: Vec<(u64, u64)>,
+    /// Sequence number and byte offset of some records, always of the first; `None` until the segment was read.
+    index: Option<Vec<(u64, u64)>>,
 }
 
 impl Segment {
@@ -38,32 +38,56 @@ impl Segment {
             first,
             next: first,
             bytes: 0,
-            index: Vec::new(),
+            index: Some(Vec::new()),
         }
+    }
+
+    /// One that another follows, and which is read when somebody asks for what is in it.
+    pub(super) fn unread(first: u64, next: u64, bytes: u64) -> Self {
+        Self {
+            first,
+            next,
+            bytes,
+            index: None,
+        }
+    }
+
+    /// Whether it is still to be read.
+    pub(super) fn is_unread(&self) -> bool {
+        self.index.is_none()
+    }
+
+    /// Takes over where records are from one that was read.
+    pub(super) fn adopt_index(&mut self, read: Self) {
+        self.index = read.index;
     }
 
     /// Takes note of a record.
     pub(super) fn note(&mut self, sequence: u64, offset: u64) {
-        let due = self
-            .index
+        let index = self.index.get_or_insert_default();
+        let due = index
             .last()
             .is_none_or(|&(_, last)| offset >= last + INDEX_STEP_BYTES);
         if due {
-            self.index.push((sequence, offset));
+            index.push((sequence, offset));
         }
         self.next = sequence + 1;
     }
 
-    /// The first sequence number in it.
+    /// The first sequence number in it; of one that was not read yet, the number in its name.
     pub(super) fn oldest(&self) -> Option<u64> {
-        self.index.first().map(|&(sequence, _)| sequence)
+        match &self.index {
+            Some(index) => index.first().map(|&(sequence, _)| sequence),
+            None => (self.bytes > 0).then_some(self.first),
+        }
     }
 
     /// The byte offset to read from in order to meet `sequence` and all behind it.
     pub(super) fn offset_before(&self, sequence: u64) -> u64 {
-        let behind = self.index.partition_point(|&(known, _)| known <= sequence);
+        let index = self.index.as_deref().unwrap_or_default();
+        let behind = index.partition_point(|&(known, _)| known <= sequence);
         let known = behind.saturating_sub(1);
-        self.index.get(known).map_or(0, |&(_, offset)| offset)
+        index.get(known).map_or(0, |&(_, offset)| offset)
     }
 
     pub(super) fn path(&self, folder: &Path) -> PathBuf {
@@ -221,7 +245,7 @@ mod tests {
         for record in 0..1_000 {
             segment.note(10 + record, record * 1_000);
         }
-        assert_eq!(segment.index.len(), 16);
+        assert_eq!(segment.index.as_ref().map(Vec::len), Some(16));
         for record in 0..1_000 {
             let offset = segment.offset_before(10 + record);
             assert!(offset <= record * 1_000);

@@ -52,6 +52,11 @@ impl Ledger {
             .collect()
     }
 
+    /// Drops all records, for a run that is too long to keep them; says how many.
+    pub(crate) fn forget(&mut self) -> usize {
+        std::mem::take(&mut self.records).len()
+    }
+
     /// Same number, same record, for ever.
     pub(super) fn take(&mut self, sequence: u64, record: Record) -> Result<()> {
         match self.records.get(&sequence) {

@@ -15,13 +15,13 @@ mod devices;
 mod image;
 mod kernel;
 mod kit;
-mod ledger;
+pub(crate) mod ledger;
 mod material;
 mod modules;
 mod rig;
 mod scenarios;
-mod station;
-mod tool;
+pub(crate) mod station;
+pub(crate) mod tool;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -30,6 +30,8 @@ pub(crate) struct Station {
     next: Option<u64>,
     /// What the camera said first.
     pub(crate) hello: CameraHello,
+    /// All that came over the link.
+    pub(crate) received_bytes: u64,
 }
 
 impl Station {
@@ -75,6 +77,7 @@ impl Station {
                 oldest: 0,
                 next: 0,
             },
+            received_bytes: 0,
         };
         station.send(&ToCamera::Hello(StationHello {
             magic: MAGIC,
@@ -194,7 +197,10 @@ impl Station {
             }
             match self.reader.read(&mut piece) {
                 Ok(0) => bail!("the camera closed the link"),
-                Ok(count) => self.bytes.extend_from_slice(&piece[..count]),
+                Ok(count) => {
+                    self.received_bytes += count as u64;
+                    self.bytes.extend_from_slice(&piece[..count]);
+                }
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
                 {

@@ -15,6 +15,10 @@ const GATE: u32 = 2;
 const TRIGGER: u32 = 3;
 const READY: u32 = 4;
 const FAULT: u32 = 5;
+const ENCODER: u32 = 6;
+/// From trigger to gate, and how long the gate is active, in encoder counts.
+const DELAY_COUNTS: u64 = 6;
+const PULSE_COUNTS: u64 = 2;
 /// Long enough to be seen from outside an emulated guest.
 const PULSE_MS: u64 = 700;
 
@@ -163,6 +167,143 @@ pub(crate) fn triggered(rig: &mut Rig) -> Result<()> {
                 "bad" => line.expect(Outcome::Ng, GateAction::Reject)?,
                 _ => line.expect(Outcome::Fault(Fault::NoFrame), GateAction::Reject)?,
             }
+        }
+        Ok(())
+    })
+}
+
+/// Parts on a belt whose encoder says where they are.
+struct Belt<'a> {
+    camera: &'a mut Camera,
+    station: Station,
+    ledger: Ledger,
+    counts: u64,
+    /// Where the bad parts were triggered.
+    bad: Vec<u64>,
+}
+
+impl Belt<'_> {
+    /// A part passes the trigger here, and its report says what it is.
+    fn part(&mut self, picture: &str) -> Result<()> {
+        let before = self.ledger.last();
+        self.camera.guest.gpio_pull(TRIGGER, true)?;
+        self.camera.guest.gpio_pull(TRIGGER, false)?;
+        std::thread::sleep(Duration::from_millis(200));
+        self.camera.feed(picture)?;
+        let what = "a part's report";
+        self.station
+            .receive_until(&mut self.ledger, what, PATIENCE, |ledger| {
+                !ledger.parts_after(before).is_empty()
+            })?;
+        let found = self.ledger.parts_after(before)[0].outcome;
+        let (wanted, rejected) = match picture {
+            "bad" => (Outcome::Ng, true),
+            _ => (Outcome::Ok, false),
+        };
+        if found != wanted {
+            bail!("a {picture} part is {found:?}");
+        }
+        if rejected {
+            self.bad.push(self.counts);
+        }
+        Ok(())
+    }
+
+    /// The belt moves on by a count; the gate must be where the parts want it.
+    fn step(&mut self) -> Result<()> {
+        self.camera.guest.gpio_pull(ENCODER, true)?;
+        self.camera.guest.gpio_pull(ENCODER, false)?;
+        self.counts += 1;
+        self.check()
+    }
+
+    fn check(&mut self) -> Result<()> {
+        std::thread::sleep(Duration::from_millis(200));
+        let pulses = self.bad.iter().map(|start| start + DELAY_COUNTS);
+        let wanted = pulses
+            .map(|from| from..from + PULSE_COUNTS)
+            .any(|pulse| pulse.contains(&self.counts));
+        let found = self.camera.guest.gpio_level(GATE)?;
+        if found != wanted {
+            bail!(
+                "after {} counts the gate's level is {found}; bad parts were triggered at {:?}",
+                self.counts,
+                self.bad
+            );
+        }
+        Ok(())
+    }
+
+    fn steps(&mut self, counts: u64) -> Result<()> {
+        (0..counts).try_for_each(|_| self.step())
+    }
+}
+
+/// Parts reach the gate by encoder counts, however long the belt takes or stands, several of them on the way at once;
+/// also those that are on the way when the program is asked to end.
+pub(crate) fn encoder(rig: &mut Rig) -> Result<()> {
+    let mut camera = Camera::boot(rig)?;
+    camera.guest.make_gpio(LINES)?;
+    camera.load_loopback()?;
+    let threshold = camera.pictures.threshold;
+    let gate = format!(
+        "[gate]\noutput = {{ chip = \"/dev/gpiochip0\", line = {GATE} }}\non_fault = \"reject\"\n\
+         encoder = {{ input = {{ chip = \"/dev/gpiochip0\", line = {ENCODER} }}, \
+         delay_counts = {DELAY_COUNTS}, pulse_counts = {PULSE_COUNTS} }}\n"
+    );
+    camera.configure(threshold, &format!("{}{gate}{}", loopback(), trigger()))?;
+    camera.explain(|camera| {
+        camera.start()?;
+        let ledger = Ledger::default();
+        let station = camera.station("line", &ledger)?;
+        wait_for_metric(camera, "awr_capturing", 1.0)?;
+        let mut belt = Belt {
+            camera,
+            station,
+            ledger,
+            counts: 0,
+            bad: Vec::new(),
+        };
+        belt.part("bad")?;
+        belt.steps(2)?;
+        belt.part("good")?;
+        belt.steps(2)?;
+        belt.part("bad")?;
+        belt.steps(3)?;
+        // It stands in the middle of a pulse.
+        std::thread::sleep(Duration::from_secs(3));
+        belt.check()?;
+        belt.steps(6)?;
+        if belt
+            .camera
+            .metric("awr_stage_seconds_count{stage=\"gate\"}")?
+            != 2.0
+        {
+            bail!("the times of two pulses should be on record");
+        }
+        let late_s = belt
+            .camera
+            .metric("awr_stage_seconds_sum{stage=\"gate\"}")?
+            / 2.0;
+        eprintln!(
+            "  the gate moved {:.1} ms after the encoder's edge, on average",
+            late_s * 1e3
+        );
+        belt.part("bad")?;
+        belt.step()?;
+        belt.part("good")?;
+        belt.camera
+            .guest
+            .check("kill -TERM $(cat /run/camera.pid)")?;
+        // The good part is past the gate when the pulse of the bad one ends: nothing is left to wait for.
+        belt.steps(DELAY_COUNTS)?;
+        let last = "gpio pull 6 up; gpio pull 6 down";
+        belt.camera.guest.check(last)?;
+        let ended = "! kill -0 $(cat /run/camera.pid) 2>/dev/null";
+        belt.camera.guest.wait_until(ended, PATIENCE)?;
+        let log = belt.camera.guest.check("cat /tmp/camera.log")?.text();
+        if log.contains("held safe") || log.contains("ERROR") {
+            bail!("it did not end as it should");
         }
         Ok(())
     })

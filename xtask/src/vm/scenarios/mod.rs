@@ -54,6 +54,10 @@ pub(crate) const ALL: &[Scenario] = &[
         run: inspect::triggered,
     },
     Scenario {
+        name: "encoder",
+        run: inspect::encoder,
+    },
+    Scenario {
         name: "outage",
         run: inspect::outage,
     },

@@ -1,0 +1,360 @@
+//! `cargo xtask endurance`: the camera's program on an endless replay, for as many frames or as long as is asked, with a
+//! station that takes every report. What it holds (memory, threads, files) must not grow.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::vm::ledger::Ledger;
+use crate::vm::station::Station;
+
+/// Caches, buffers and the stores on disk have filled after so long, or after so many frames of a short run.
+const SETTLED_AFTER: Duration = Duration::from_secs(60);
+const SETTLED_FRACTION: f64 = 0.1;
+/// What memory may grow by from then on: issue 3's ±5 MB.
+const MAX_GROWTH_MB: f64 = 5.0;
+/// Bounds given to the camera, small enough to be met many times over.
+const JOURNAL_MB: u64 = 8;
+const IMAGES_MB: u64 = 16;
+
+/// What the command line said.
+struct Options {
+    program: PathBuf,
+    package: PathBuf,
+    trust: PathBuf,
+    images: PathBuf,
+    frames: u64,
+    seconds: f64,
+    rate: Option<f64>,
+    pictures: bool,
+    station: bool,
+}
+
+/// What the camera's process holds at one moment.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    memory_mb: f64,
+    threads: u64,
+    open_files: u64,
+    state_files: u64,
+    state_mb: f64,
+}
+
+pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
+    let options = parse(root, arguments)?;
+    let folder = std::env::temp_dir().join(format!("awr-endurance-{}", std::process::id()));
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let measured = measure(&options, &folder);
+    if measured.is_err() {
+        eprintln!("log: {}", folder.join("log").display());
+    } else {
+        fs::remove_dir_all(&folder).ok();
+    }
+    measured
+}
+
+fn measure(options: &Options, folder: &Path) -> Result<()> {
+    let camera = Camera::start(options, folder)?;
+    let started = Instant::now();
+    let mut ledger = Ledger::default();
+    let mut station = match options.station {
+        true => Some(Station::tcp(camera.tcp, "endurance", &ledger)?),
+        false => None,
+    };
+    let (mut settled, mut most) = (None, Held::default());
+    let mut looked = Instant::now();
+    let mut minutes = 0;
+    let (mut frames, mut reports) = (0, 0);
+    while frames < options.frames || started.elapsed().as_secs_f64() < options.seconds {
+        match &mut station {
+            Some(station) => {
+                let begun = Instant::now();
+                while begun.elapsed() < Duration::from_millis(200) {
+                    station.receive(&mut ledger)?;
+                }
+                let last = ledger.last();
+                if last > 0 {
+                    station.acknowledge(&mut ledger, last)?;
+                }
+                reports += ledger.forget();
+            }
+            None => std::thread::sleep(Duration::from_millis(100)),
+        }
+        if looked.elapsed() < Duration::from_secs(1) {
+            continue;
+        }
+        looked = Instant::now();
+        frames = camera.frames()?;
+        let held = camera.held()?;
+        let begun = started.elapsed() > SETTLED_AFTER
+            || (options.frames > 0
+                && frames as f64 > SETTLED_FRACTION * options.frames as f64
+                && started.elapsed().as_secs() > 5);
+        if begun && settled.is_none() {
+            settled = Some((frames, held));
+            most = held;
+            say("settled", frames, started.elapsed(), &held);
+        }
+        most = most.maximum(&held);
+        let minute = started.elapsed().as_secs() / 60;
+        if std::mem::replace(&mut minutes, minute) != minute {
+            say("", frames, started.elapsed(), &held);
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let last = camera.held()?;
+    say("end", frames, started.elapsed(), &last);
+    say("most", frames, started.elapsed(), &most);
+    println!(
+        "{frames} frames in {seconds:.0} s, {:.1} frames/s; the station took {reports} reports, {:.2} MB/s",
+        frames as f64 / seconds,
+        station.map_or(0, |station| station.received_bytes) as f64 / 1e6 / seconds
+    );
+    let (_, first) = settled.context("too short to say anything about growth")?;
+    let growth = most.memory_mb - first.memory_mb;
+    println!(
+        "growth since it settled: {:+.1} MB (at most {growth:+.1}), {:+} threads, {:+} open files",
+        last.memory_mb - first.memory_mb,
+        last.threads as i64 - first.threads as i64,
+        last.open_files as i64 - first.open_files as i64
+    );
+    ensure!(
+        growth <= MAX_GROWTH_MB,
+        "memory grew by {growth:.1} MB; at most {MAX_GROWTH_MB} are right"
+    );
+    ensure!(
+        most.threads <= first.threads,
+        "threads grew from {} to {}",
+        first.threads,
+        most.threads
+    );
+    // A segment of the journal, a picture and a metrics request may be open for a moment.
+    ensure!(
+        most.open_files <= first.open_files + 4,
+        "open files grew from {} to {}",
+        first.open_files,
+        most.open_files
+    );
+    let bound = (JOURNAL_MB + IMAGES_MB + 2) as f64;
+    ensure!(
+        most.state_mb <= bound,
+        "{:.1} MB on disk, {bound} are right",
+        most.state_mb
+    );
+    camera.stop()
+}
+
+fn say(what: &str, frames: u64, at: Duration, held: &Held) {
+    println!(
+        "{:>7} s {frames:>9} frames {:>6.1} MB {} threads {:>3} open files; on disk {:>5} files {:>5.1} MB {what}",
+        at.as_secs(),
+        held.memory_mb,
+        held.threads,
+        held.open_files,
+        held.state_files,
+        held.state_mb
+    );
+}
+
+impl Held {
+    fn maximum(&self, other: &Self) -> Self {
+        Self {
+            memory_mb: self.memory_mb.max(other.memory_mb),
+            threads: self.threads.max(other.threads),
+            open_files: self.open_files.max(other.open_files),
+            state_files: self.state_files.max(other.state_files),
+            state_mb: self.state_mb.max(other.state_mb),
+        }
+    }
+}
+
+/// `edge-runtime run`, killed when dropped.
+struct Camera {
+    child: Child,
+    folder: PathBuf,
+    tcp: SocketAddr,
+    http: SocketAddr,
+}
+
+impl Drop for Camera {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Camera {
+    fn start(options: &Options, folder: &Path) -> Result<Self> {
+        let path = |path: &Path| serde_json::to_string(&path.to_string_lossy());
+        let rate = match options.rate {
+            Some(rate) => format!("{rate:?}"),
+            None => "\"maximum\"".to_owned(),
+        };
+        let pictures = if options.pictures { "all" } else { "ng" };
+        let text = format!(
+            "name = \"endurance\"\nstate = \"state\"\n[model]\npackage = {}\ntrust = [{}]\n\
+             [capture]\nkind = \"replay\"\npath = {}\nspeed = {rate}\nrepeat = true\n\
+             [report]\nheat_map = \"{pictures}\"\nthumbnail = \"{pictures}\"\n\
+             [link]\ntcp = \"127.0.0.1:0\"\n[metrics]\nhttp = \"127.0.0.1:0\"\n\
+             [journal]\nmax_mb = {JOURNAL_MB}\n[images]\nmax_mb = {IMAGES_MB}\nok_one_in = 100\n",
+            path(&options.package)?,
+            path(&options.trust)?,
+            path(&options.images)?,
+        );
+        fs::write(folder.join("camera.toml"), text).context("writing camera.toml")?;
+        let child = Command::new(&options.program)
+            .args(["run", "--config", "camera.toml"])
+            .current_dir(folder)
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(folder.join("log"))?)
+            .spawn()
+            .with_context(|| format!("running {}", options.program.display()))?;
+        let nowhere: SocketAddr = ([127, 0, 0, 1], 1).into();
+        let mut camera = Self {
+            child,
+            folder: folder.to_owned(),
+            tcp: nowhere,
+            http: nowhere,
+        };
+        let started = Instant::now();
+        let text = loop {
+            if let Ok(text) = fs::read_to_string(folder.join("state/endpoints.json")) {
+                break text;
+            }
+            if camera.child.try_wait()?.is_some() || started.elapsed() > Duration::from_secs(60) {
+                bail!(
+                    "the camera did not start: {}",
+                    crate::vm::tool::last_words(&folder.join("log"), 2)
+                );
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let found: serde_json::Value = serde_json::from_str(&text)?;
+        let address = |key: &str| -> Result<SocketAddr> {
+            Ok(found[key].as_str().context("no address")?.parse()?)
+        };
+        (camera.tcp, camera.http) = (address("tcp")?, address("http")?);
+        Ok(camera)
+    }
+
+    fn frames(&self) -> Result<u64> {
+        let mut stream = TcpStream::connect(self.http).context("asking for metrics")?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: endurance\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("awr_frames_total "));
+        line.and_then(|value| value.parse().ok())
+            .context("no awr_frames_total among the metrics")
+    }
+
+    fn held(&self) -> Result<Held> {
+        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let status = fs::read_to_string(process.join("status")).context("the camera has ended")?;
+        let value = |key: &str| {
+            let rest = status.lines().find_map(|line| line.strip_prefix(key));
+            rest.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+                .with_context(|| format!("no {key} in the process's status"))
+        };
+        let mut held = Held {
+            memory_mb: value("VmRSS:")? as f64 / 1024.0,
+            threads: value("Threads:")?,
+            open_files: fs::read_dir(process.join("fd"))?.count() as u64,
+            ..Held::default()
+        };
+        add_files(&self.folder.join("state"), &mut held);
+        Ok(held)
+    }
+
+    /// As a service manager stops it.
+    fn stop(mut self) -> Result<()> {
+        Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status()
+            .context("running kill")?;
+        match crate::vm::tool::wait_at_most(&mut self.child, Duration::from_secs(30))? {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => bail!("the camera ended with {status}"),
+            None => bail!("the camera does not stop"),
+        }
+    }
+}
+
+/// Files come and go meanwhile.
+fn add_files(folder: &Path, held: &mut Held) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => add_files(&entry.path(), held),
+            Ok(metadata) => {
+                held.state_files += 1;
+                held.state_mb += metadata.len() as f64 / f64::from(1 << 20);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn parse(root: &Path, arguments: &[&str]) -> Result<Options> {
+    let mut options = Options {
+        program: crate::target(root).join("debug/edge-runtime"),
+        package: PathBuf::new(),
+        trust: PathBuf::new(),
+        images: PathBuf::new(),
+        frames: 0,
+        seconds: 0.0,
+        rate: None,
+        pictures: false,
+        station: true,
+    };
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--all-pictures" => {
+                options.pictures = true;
+                continue;
+            }
+            "--no-station" => {
+                options.station = false;
+                continue;
+            }
+            _ => {}
+        }
+        let value = *words
+            .next()
+            .with_context(|| format!("{word} needs a value"))?;
+        let number = || {
+            value
+                .parse::<f64>()
+                .with_context(|| format!("{word} needs a number, found `{value}`"))
+        };
+        match *word {
+            "--program" => options.program = std::path::absolute(value)?,
+            "--package" => options.package = std::path::absolute(value)?,
+            "--trust" => options.trust = std::path::absolute(value)?,
+            "--images" => options.images = std::path::absolute(value)?,
+            "--frames" => options.frames = number()? as u64,
+            "--seconds" => options.seconds = number()?,
+            "--rate" => options.rate = Some(number()?),
+            other => bail!("unknown argument `{other}`; `cargo xtask help` lists them"),
+        }
+    }
+    for (name, path) in [
+        ("--package", &options.package),
+        ("--trust", &options.trust),
+        ("--images", &options.images),
+        ("--program", &options.program),
+    ] {
+        ensure!(path.exists(), "{name}: no {}", path.display());
+    }
+    ensure!(
+        options.frames > 0 || options.seconds > 0.0,
+        "say how long: --frames N or --seconds N"
+    );
+    Ok(options)
+}

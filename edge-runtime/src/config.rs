@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use proto::message::Role;
 use serde::Deserialize;
 
 use crate::capture::replay::MAX_PAUSE;
@@ -93,14 +94,18 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// The package.
-    pub package: PathBuf,
+    /// The package to begin with; without one the camera waits for a station to bring one. Another one than at the last
+    /// start displaces what stations brought.
+    pub package: Option<PathBuf>,
     /// Public keys that may have signed it, at least one.
     pub trust: Vec<PathBuf>,
-    /// Decide by this instead of the package's threshold.
+    /// Decide by this instead of the threshold of `package`; packages that stations bring have their own.
     pub threshold: Option<f32>,
     /// Inspect where this image is white, instead of the package's region of interest.
     pub roi_mask: Option<PathBuf>,
+    /// Accept packages from stations that want images of another size or colour than the one before.
+    #[serde(default)]
+    pub any_input: bool,
 }
 
 /// Where frames come from.
@@ -369,6 +374,8 @@ pub struct Link {
     pub serial: Option<SerialLine>,
     /// Stations at the same time.
     pub max_stations: usize,
+    /// Whether the camera tells its name and address on the local network (mDNS).
+    pub announce: bool,
 }
 
 impl Default for Link {
@@ -377,6 +384,7 @@ impl Default for Link {
             tcp: None,
             serial: None,
             max_stations: 8,
+            announce: true,
         }
     }
 }
@@ -390,6 +398,36 @@ pub struct SerialLine {
     /// Bits a second.
     #[serde(default = "default_baud")]
     pub baud: u32,
+    /// What whoever is at the other end of the cable may do: there are no keys on it.
+    #[serde(default)]
+    pub role: SerialRole,
+    /// Whether the recovery exchange is answered on it: a package can be flashed by a station of any version. The package
+    /// must be signed all the same.
+    #[serde(default = "yes")]
+    pub recovery: bool,
+}
+
+/// What a station may do; see [`Role`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SerialRole {
+    /// [`Role::Watch`].
+    Watch,
+    /// [`Role::Operate`].
+    Operate,
+    /// [`Role::Engineer`].
+    #[default]
+    Engineer,
+}
+
+impl From<SerialRole> for Role {
+    fn from(role: SerialRole) -> Self {
+        match role {
+            SerialRole::Watch => Self::Watch,
+            SerialRole::Operate => Self::Operate,
+            SerialRole::Engineer => Self::Engineer,
+        }
+    }
 }
 
 /// The journal.
@@ -472,6 +510,10 @@ fn default_pulse_ms() -> u64 {
     50
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn default_baud() -> u32 {
     115_200
 }
@@ -505,7 +547,8 @@ impl Config {
     }
 
     fn anchor(&mut self, folder: &Path) {
-        let mut paths: Vec<&mut PathBuf> = vec![&mut self.state, &mut self.model.package];
+        let mut paths: Vec<&mut PathBuf> = vec![&mut self.state];
+        paths.extend(&mut self.model.package);
         paths.extend(&mut self.model.trust);
         paths.extend(&mut self.model.roi_mask);
         paths.extend(&mut self.golden.good);
@@ -820,6 +863,6 @@ mod tests {
         let path = root.path().join("camera.toml");
         std::fs::write(&path, SMALL).unwrap();
         let config = Config::read(&path).unwrap();
-        assert_eq!(config.model.package, root.path().join("m.awr"));
+        assert_eq!(config.model.package, Some(root.path().join("m.awr")));
     }
 }

@@ -2,7 +2,7 @@
 //! frame. In: commands. Out: answers, and events for the journal.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::manifest::Roi;
@@ -49,9 +49,11 @@ impl GoldenFrames {
 /// Shared by scoring, links and schedules.
 #[derive(Debug)]
 pub struct Control {
-    inspector: Mutex<Arc<Inspector>>,
+    inspector: Mutex<Option<Arc<Inspector>>>,
     observe: AtomicBool,
     last: Mutex<Option<Arc<Last>>>,
+    /// Frames that could not be scored since the last that could.
+    failures: AtomicU32,
     golden: GoldenFrames,
     line: Arc<LineShared>,
     reporter: Reporter,
@@ -63,9 +65,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Control {
-    /// Puts an inspector to work.
+    /// Puts an inspector to work, or waits for one.
     pub fn new(
-        inspector: Inspector,
+        inspector: Option<Inspector>,
         mode: Mode,
         golden: GoldenFrames,
         line: Arc<LineShared>,
@@ -73,7 +75,8 @@ impl Control {
         metrics: Arc<Metrics>,
     ) -> Self {
         let control = Self {
-            inspector: Mutex::new(Arc::new(inspector)),
+            inspector: Mutex::new(None),
+            failures: AtomicU32::new(0),
             observe: AtomicBool::new(false),
             last: Mutex::new(None),
             golden,
@@ -82,12 +85,45 @@ impl Control {
             metrics,
         };
         control.put_mode(mode);
+        if let Some(inspector) = inspector {
+            control.activate(inspector);
+        }
         control
     }
 
-    /// The inspector in force.
-    pub fn inspector(&self) -> Arc<Inspector> {
-        Arc::clone(&lock(&self.inspector))
+    /// The inspector in force; `None` until there is a model.
+    pub fn inspector(&self) -> Option<Arc<Inspector>> {
+        lock(&self.inspector).clone()
+    }
+
+    /// Another model inspects from the next frame on, with its own settings.
+    pub fn activate(&self, inspector: Inspector) {
+        let manifest = inspector.manifest();
+        let model = format!("{} {}", manifest.name, manifest.version);
+        self.metrics.set_model(&model, &inspector.model_id());
+        self.failures.store(0, Ordering::Relaxed);
+        *lock(&self.inspector) = Some(Arc::new(inspector));
+        // The gate follows parts from now on, if there was no model before.
+        self.line.wake();
+    }
+
+    /// Whether a frame could be scored.
+    pub fn scored(&self, done: bool) {
+        if done {
+            self.failures.store(0, Ordering::Relaxed);
+        } else {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Frames that could not be scored since the last that could.
+    pub fn failures_in_a_row(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// The last part that was scored.
+    pub fn last(&self) -> Option<Arc<Last>> {
+        lock(&self.last).clone()
     }
 
     /// The mode in force.
@@ -117,29 +153,39 @@ impl Control {
         command: Command,
     ) -> (Answer, Vec<(SnapshotKind, Vec<u8>)>) {
         let answer = match command {
-            Command::ReadThreshold => Answer::Threshold(self.inspector().threshold()),
+            Command::ReadThreshold => {
+                Answer::Threshold(self.inspector().and_then(|inspector| inspector.threshold()))
+            }
             Command::SetThreshold { value, reason } => {
                 if !(value.is_finite() && value >= 0.0) {
                     return refused(format!("expected a threshold of at least 0, found {value}"));
                 }
-                let before = self.replace(|inspector| inspector.with_threshold(value));
+                let Some(before) = self.replace(|inspector| inspector.with_threshold(value)) else {
+                    return no_model();
+                };
                 let before = before
                     .threshold()
                     .map_or_else(|| "none".to_owned(), |value| value.to_string());
                 self.changed("threshold", before, value.to_string(), reason, station);
                 Answer::Done
             }
-            Command::ReadMask => Answer::Mask(self.inspector().manifest().roi.clone()),
+            Command::ReadMask => match self.inspector() {
+                Some(inspector) => Answer::Mask(inspector.manifest().roi.clone()),
+                None => return no_model(),
+            },
             Command::SetMask { roi, reason } => {
                 let after = describe(&roi);
                 // Here, not in the scoring thread: a part must not wait for a mask.
-                let prepared = (*self.inspector()).clone().with_roi(roi);
+                let Some(inspector) = self.inspector() else {
+                    return no_model();
+                };
+                let prepared = (*inspector).clone().with_roi(roi);
                 let (width_px, height_px) = self.map_size();
                 if let Err(error) = prepared.prepare_roi(width_px, height_px) {
                     return refused(format!("the mask cannot be used: {error}"));
                 }
                 let before = self.replace(|inspector| inspector.with_roi_of(&prepared));
-                let before = describe(&before.manifest().roi);
+                let before = describe(&before.unwrap_or(inspector).manifest().roi);
                 self.changed("mask", before, after, reason, station);
                 Answer::Done
             }
@@ -154,6 +200,15 @@ impl Control {
             Command::Snapshot => return self.snapshot(),
             Command::GoldenCheck => Answer::Golden(self.golden_check()),
             Command::ReadHealth => Answer::Health(self.metrics.health(self.mode())),
+            // The link's own.
+            Command::ReadSlots
+            | Command::ReadStations
+            | Command::RevokeStation { .. }
+            | Command::OpenPairing { .. }
+            | Command::ListFiles { .. }
+            | Command::FetchFile { .. } => {
+                return refused("this cannot be asked for here".to_owned());
+            }
         };
         (answer, Vec::new())
     }
@@ -169,10 +224,10 @@ impl Control {
     }
 
     /// Swaps the inspector between two frames; the old one comes back.
-    fn replace(&self, change: impl FnOnce(Inspector) -> Inspector) -> Arc<Inspector> {
+    fn replace(&self, change: impl FnOnce(Inspector) -> Inspector) -> Option<Arc<Inspector>> {
         let mut inspector = lock(&self.inspector);
-        let changed = change((**inspector).clone());
-        std::mem::replace(&mut *inspector, Arc::new(changed))
+        let changed = change((**inspector.as_ref()?).clone());
+        inspector.replace(Arc::new(changed))
     }
 
     fn changed(&self, setting: &str, before: String, after: String, reason: String, station: &str) {
@@ -187,7 +242,7 @@ impl Control {
     }
 
     fn snapshot(&self) -> (Answer, Vec<(SnapshotKind, Vec<u8>)>) {
-        let Some(last) = lock(&self.last).clone() else {
+        let Some(last) = self.last() else {
             return refused("no frame has been scored yet".to_owned());
         };
         let pictures = png(&last.frame).and_then(|frame| Ok((frame, tiff(&last.inspection.map)?)));
@@ -210,7 +265,13 @@ impl Control {
 
     /// Golden tiles, then the frame that must be OK and the one that must be NG; the result is journalled.
     pub fn golden_check(&self) -> GoldenResult {
-        let inspector = self.inspector();
+        let Some(inspector) = self.inspector() else {
+            let detail = "no model is active".to_owned();
+            return GoldenResult {
+                passed: false,
+                detail,
+            };
+        };
         let mut passed = true;
         let mut found = Vec::new();
         match inspector.check_parity() {
@@ -262,6 +323,10 @@ impl Control {
 fn refused(reason: String) -> (Answer, Vec<(SnapshotKind, Vec<u8>)>) {
     let reason = cut_text(&reason);
     (Answer::Refused { reason }, Vec::new())
+}
+
+fn no_model() -> (Answer, Vec<(SnapshotKind, Vec<u8>)>) {
+    refused("no model is active".to_owned())
 }
 
 fn describe(roi: &Roi) -> String {

@@ -110,7 +110,7 @@ mod tests {
     fn a_stalled_client_does_not_keep_the_next_one_waiting_for_long() {
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        let metrics = Arc::new(Metrics::new("top", "m", "00"));
+        let metrics = Arc::new(Metrics::new("top"));
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| serve(&listener, &metrics, &stop));

@@ -41,3 +41,4 @@ pub mod pipeline;
 pub mod render;
 pub mod reporting;
 pub mod slot;
+pub mod update;

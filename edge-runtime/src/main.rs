@@ -30,6 +30,8 @@ enum Command {
     Run(cmd::run::Run),
     Record(cmd::record::Record),
     Bench(cmd::bench::Bench),
+    Pair(cmd::pair::Pair),
+    Stations(cmd::pair::Stations),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         Command::Run(run) => run.run().map(|()| ExitCode::SUCCESS),
         Command::Record(record) => record.run().map(|()| ExitCode::SUCCESS),
         Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
+        Command::Pair(pair) => pair.run().map(|()| ExitCode::SUCCESS),
+        Command::Stations(stations) => stations.run().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         cmd::report(&error);

@@ -33,6 +33,12 @@ struct StageLabel {
     stage: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabel {
+    model: String,
+    model_id: String,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DriftLabel {
     kind: &'static str,
@@ -155,6 +161,7 @@ pub struct Metrics {
     gate_ok: Gauge,
     stages: Family<StageLabel, Histogram>,
     drifted: Family<DriftLabel, Gauge>,
+    model: Family<ModelLabel, Gauge>,
     stations: Gauge,
     pending: Gauge,
     waiting: Family<Place, Gauge>,
@@ -171,8 +178,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything; `camera` and `model` are told as labels of an info metric.
-    pub fn new(camera: &str, model: &str, model_id: &str) -> Self {
+    /// Registers everything; the camera's name is told as a label of an info metric.
+    pub fn new(camera: &str) -> Self {
         let mut registry = Registry::with_prefix("awr");
         let drops = Family::<Place, Counter>::default();
         let parts = Family::<Result, Counter>::default();
@@ -202,14 +209,18 @@ impl Metrics {
             parts,
             stages,
             drifted,
+            model: Family::default(),
         };
         let info = [
             ("camera", camera.to_owned()),
-            ("model", model.to_owned()),
-            ("model_id", model_id.to_owned()),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ];
         registry.register("camera", "Identity", Info::new(info));
+        registry.register(
+            "model",
+            "1 for the model that inspects",
+            metrics.model.clone(),
+        );
         registry.register("frames", "Frames captured", metrics.frames.clone());
         registry.register(
             "drops",
@@ -282,6 +293,16 @@ impl Metrics {
         // Writing to a string does not fail.
         let _ = encode(&mut text, &lock(&self.registry));
         text
+    }
+
+    /// Another model inspects.
+    pub fn set_model(&self, model: &str, model_id: &[u8]) {
+        self.model.clear();
+        let label = ModelLabel {
+            model: model.to_owned(),
+            model_id: model_id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        self.model.get_or_create(&label).set(1);
     }
 
     /// A frame came.
@@ -481,7 +502,9 @@ mod tests {
 
     #[test]
     fn what_was_counted_is_told() {
-        let metrics = Metrics::new("top", "leather 1", "00ff");
+        let metrics = Metrics::new("top");
+        metrics.set_model("leather 0", &[1]);
+        metrics.set_model("leather 1", &[0, 255]);
         metrics.frame();
         metrics.dropped(Drop::Slot, 2);
         metrics.part(Outcome::Ng);

@@ -289,8 +289,10 @@ impl Shared {
             part,
             unix_ms: unix_ms(),
             frame_sequence: sequence,
-            model_id: inspector.model_id(),
-            threshold: inspector.threshold(),
+            model_id: inspector
+                .as_ref()
+                .map_or([0; 8], |inspector| inspector.model_id()),
+            threshold: inspector.and_then(|inspector| inspector.threshold()),
             outcome: Outcome::Fault(fault),
             action: settled.action,
             latency: Duration::ZERO,
@@ -546,7 +548,10 @@ pub fn score(shared: &Shared, beat: &dyn Fn()) {
         shared
             .metrics
             .took(Stage::Queue, taken.saturating_sub(job.arrived));
-        let inspector = shared.control.inspector();
+        let Some(inspector) = shared.control.inspector() else {
+            shared.fault(part, Fault::NoModel, sequence);
+            continue;
+        };
         let work = || inspect(shared, &inspector, &job);
         let found = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
             let reason = panic_text(&*panic);
@@ -562,11 +567,14 @@ pub fn score(shared: &Shared, beat: &dyn Fn()) {
             Err(fault) => {
                 if fault == Fault::DamagedFrame {
                     shared.metrics.dropped(Drop::Damaged, 1);
+                } else {
+                    shared.control.scored(false);
                 }
                 shared.fault(part, fault, sequence);
                 continue;
             }
         };
+        shared.control.scored(true);
         let (outcome, wanted) = match inspection.verdict {
             Some(Verdict::Ok) => (Outcome::Ok, GateAction::Pass),
             Some(Verdict::Ng) => (Outcome::Ng, GateAction::Reject),
@@ -657,7 +665,8 @@ pub fn gate(shared: &Shared, outputs: &mut Outputs, beat: &dyn Fn()) {
         }
         let look = shared.line.look();
         let (capturing, stopping) = (shared.metrics.capturing(), shared.stopping());
-        let trusted = !shared.failing.any() && !look.blind;
+        let has_model = shared.control.inspector().is_some();
+        let trusted = !shared.failing.any() && !look.blind && has_model;
         shared.metrics.pending(look.undecided);
         shared.metrics.set_gate_ok(trusted);
         let ready = capturing && trusted && !stopping;

@@ -121,7 +121,9 @@ impl Reporter {
         if let Event::CaptureLost { reason }
         | Event::RecordsLost { reason, .. }
         | Event::StageRestarted { reason, .. }
-        | Event::GateFault { reason } = &mut event
+        | Event::GateFault { reason }
+        | Event::LinkRefused { reason, .. }
+        | Event::PackageRefused { reason, .. } = &mut event
         {
             *reason = cut_text(reason);
         }
@@ -189,7 +191,7 @@ pub struct Reporting {
     /// To the thread that stores images.
     pub images: Option<Images>,
     /// Drift detection.
-    pub drift: Option<DriftWatch>,
+    pub drift: Drifts,
     /// What reports carry.
     pub report: Report,
     /// How often the program was started.
@@ -198,6 +200,42 @@ pub struct Reporting {
     pub control: Arc<Control>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+}
+
+/// Drift detection of whichever model inspects.
+#[derive(Debug)]
+pub struct Drifts {
+    /// Good parts in the running window; 0: no drift detection.
+    window: usize,
+    watched: Option<([u8; 8], Option<DriftWatch>)>,
+}
+
+impl Drifts {
+    /// With so many good parts in the running window; 0 turns it off.
+    pub fn new(window: usize) -> Self {
+        Self {
+            window,
+            watched: None,
+        }
+    }
+
+    /// The watch of a model; `None` where its package tells nothing of normal scores. Another model begins anew.
+    fn of(&mut self, model_id: [u8; 8], control: &Control) -> Option<&mut DriftWatch> {
+        let is_new = self
+            .watched
+            .as_ref()
+            .is_none_or(|(watched, _)| *watched != model_id);
+        if is_new {
+            let inspector = control.inspector();
+            let inspector = inspector.filter(|inspector| inspector.model_id() == model_id)?;
+            let normal = inspector.manifest().normal_scores.clone();
+            let watch = normal
+                .filter(|_| self.window > 0)
+                .map(|normal| DriftWatch::new(normal, self.window));
+            self.watched = Some((model_id, watch));
+        }
+        self.watched.as_mut()?.1.as_mut()
+    }
 }
 
 /// The way to the image store.
@@ -216,6 +254,8 @@ pub struct Picture {
     unix_ms: u64,
     verdict: Verdict,
     threshold: f32,
+    /// Name, version and identity.
+    model: String,
     last: Arc<Last>,
 }
 
@@ -226,7 +266,6 @@ pub const PICTURE_QUEUE: usize = 4;
 pub fn store_images(
     open: impl Fn() -> Result<ImageStore, StoreError>,
     pictures: &Receiver<Picture>,
-    model: &str,
     metrics: &Metrics,
 ) {
     let mut told = false;
@@ -248,7 +287,7 @@ pub fn store_images(
         let stored = store
             .take()
             .map_or_else(&open, Ok)
-            .and_then(|opened| store.insert(opened).store(picture.item(model)));
+            .and_then(|opened| store.insert(opened).store(picture.item()));
         if stored.is_err() {
             metrics.dropped(Drop::Images, 1);
         }
@@ -257,14 +296,14 @@ pub fn store_images(
 }
 
 impl Picture {
-    fn item<'a>(&'a self, model: &'a str) -> StoredItem<'a> {
+    fn item(&self) -> StoredItem<'_> {
         StoredItem {
             id: self.id,
             unix_ms: self.unix_ms,
             verdict: self.verdict,
             score: self.last.inspection.score,
             threshold: self.threshold,
-            model,
+            model: &self.model,
             frame: &self.last.frame,
             map: Some(&self.last.inspection.map),
         }
@@ -481,7 +520,9 @@ impl Reporting {
         if wanted(self.report.thumbnail) {
             report.thumbnail_jpeg = thumbnail(&frame, self.report.thumbnail_px);
         }
-        if let (Some(drift), Outcome::Ok) = (&mut self.drift, result.outcome) {
+        if result.outcome == Outcome::Ok
+            && let Some(drift) = self.drift.of(result.model_id, &self.control)
+        {
             let news = drift.add(Look::of(&inspection.prepared), inspection.score);
             for (kind, name) in DRIFTS {
                 self.metrics.drift(name, drift.is_out(kind));
@@ -510,6 +551,7 @@ impl Reporting {
                 unix_ms: result.unix_ms,
                 verdict,
                 threshold,
+                model: model_text(&self.control, result.model_id),
                 last: Arc::clone(&last),
             });
             self.metrics.waiting(Queue::Pictures, images.sender.len());
@@ -519,6 +561,16 @@ impl Reporting {
         }
         self.control.set_last(last);
         (report, events)
+    }
+}
+
+/// A model for the facts of a stored frame: name and version where they are known, and the identity.
+fn model_text(control: &Control, model_id: [u8; 8]) -> String {
+    let id = secure::hex(&model_id);
+    let inspector = control.inspector();
+    match inspector.filter(|inspector| inspector.model_id() == model_id) {
+        Some(inspector) => format!("{} ({id})", crate::update::model_name(&inspector)),
+        None => id,
     }
 }
 

@@ -81,11 +81,11 @@ fn shared(settings: Settings, triggered: bool, mode: Mode) -> (Shared, Inbox) {
         .unwrap()
         .verify(&trust)
         .unwrap();
-    let metrics = Arc::new(Metrics::new("top", "m", "00"));
+    let metrics = Arc::new(Metrics::new("top"));
     let line = Arc::new(LineShared::new(Parts::new(settings), triggered));
     let (reporter, inbox) = reporting::channel(false, Arc::clone(&metrics));
     let control = Control::new(
-        Inspector::new(&package).unwrap(),
+        Some(Inspector::new(&package).unwrap()),
         mode,
         GoldenFrames::default(),
         Arc::clone(&line),

@@ -26,21 +26,30 @@ use edge_runtime::inspector::{Inspection, Inspector};
 use edge_runtime::journal::boots::Boots;
 use edge_runtime::journal::positions::Positions;
 use edge_runtime::journal::{Journal, JournalReader, Limits};
+use edge_runtime::link::door::{ACCESS_FILE, Door};
 use edge_runtime::link::{LinkContext, server};
 use edge_runtime::metrics::{Drop, Metrics};
+use edge_runtime::package::store::Store;
 use edge_runtime::package::{Loaded, Trust};
 use edge_runtime::parts::{Parts, Settings};
 use edge_runtime::pipeline::LineShared;
-use edge_runtime::reporting::{Images, Inbox, PartResult, Reporter, Reporting, Signal, channel};
+use edge_runtime::reporting::{
+    Drifts, Images, Inbox, PartResult, Reporter, Reporting, Signal, channel,
+};
+use edge_runtime::update::{Demands, Updater};
 use proto::accumulator::{Accumulator, Fed};
 use proto::frame::{MAX_STUFFED_BYTES, encode};
 use proto::manifest::Roi;
 use proto::message::{
-    Answer, Command, FromCamera, Message, Mode, SnapshotKind, Start, StationHello, ToCamera,
+    Answer, Command, FromCamera, Message, Mode, Role, SnapshotKind, Start, StationHello, ToCamera,
 };
-use proto::recovery::{Slot, SlotState};
 use proto::report::{Body, Event, GateAction, Outcome, Record};
 use proto::version::{MAGIC, SCHEMA_HASH, VERSION};
+use secure::access::{Access, Entry};
+use secure::handshake::Intent;
+use secure::identity::Identity;
+use secure::stream::{Reader, Writer};
+use secure::tcp::open;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SMALL: Limits = Limits {
@@ -66,7 +75,7 @@ impl Rig {
         let package = Loaded::new(package(&manifest())).unwrap();
         let inspector = Inspector::new(&package.verify(&trust).unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let metrics = Arc::new(Metrics::new("under test", "model", "00"));
+        let metrics = Arc::new(Metrics::new("under test"));
         let (reporter, inbox) = channel(false, Arc::clone(&metrics));
         let parts = Parts::new(Settings {
             deadline: None,
@@ -75,7 +84,7 @@ impl Rig {
             safe_action: GateAction::None,
         });
         let control = Control::new(
-            inspector.with_roi(roi),
+            Some(inspector.with_roi(roi)),
             Mode::Inspect,
             GoldenFrames::default(),
             Arc::new(LineShared::new(parts, false)),
@@ -103,10 +112,19 @@ impl Rig {
 
     fn serve(&self, journal: JournalReader) -> Server {
         let stop = Arc::new(AtomicBool::new(false));
-        let slot = Slot {
-            state: SlotState::Empty,
-            sha256: [0; 32],
+        let state = self.folder.path();
+        let access = Access::at(&state.join(ACCESS_FILE));
+        access.admit(entry()).unwrap();
+        let camera = Identity::generate().unwrap();
+        let door = Door::new(state, camera, self.reporter.clone());
+        let demands = Demands {
+            trust: Trust::Only(vec![key().verifying_key()]),
+            roi: None,
+            threshold: None,
+            any_input: false,
         };
+        let (store, _) = Store::open(&state.join("slots"));
+        let updater = Updater::begin(store, demands, None).unwrap().updater;
         let context = Arc::new(LinkContext {
             journal,
             positions: Arc::clone(&self.positions),
@@ -115,9 +133,11 @@ impl Rig {
             metrics: Arc::clone(&self.metrics),
             stop: Arc::clone(&stop),
             camera: "under test".to_owned(),
-            model: "model".to_owned(),
             boot: 1,
-            slots: [slot; 2],
+            door: Arc::new(door),
+            updater: Arc::new(updater),
+            reporter: self.reporter.clone(),
+            state: state.to_owned(),
             max_stations: 8,
         });
         let listener = server::listen(([127, 0, 0, 1], 0).into()).unwrap();
@@ -139,7 +159,7 @@ impl Rig {
             signal: Arc::clone(&self.signal),
             sync_every: Duration::from_millis(20),
             images,
-            drift: None,
+            drift: Drifts::new(0),
             report: Report::default(),
             boots: Boots::open(&self.folder.path().join("boot")),
             control: Arc::clone(&self.control),
@@ -174,20 +194,39 @@ impl Server {
     }
 }
 
+/// The station that has access.
+fn identity() -> Identity {
+    Identity::from_secret([7; 32]).unwrap()
+}
+
+fn entry() -> Entry {
+    Entry {
+        key: *identity().public(),
+        role: Role::Engineer,
+        name: "s".to_owned(),
+    }
+}
+
 struct Station {
-    stream: TcpStream,
+    reader: Reader<TcpStream>,
+    writer: Option<Writer<TcpStream>>,
     accumulator: Accumulator<Vec<u8>>,
     bytes: Vec<u8>,
 }
 
 impl Station {
     fn connect(server: &Server) -> Self {
-        let stream = TcpStream::connect(server.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_millis(50)))
-            .unwrap();
+        let link = open(
+            server.address,
+            &identity(),
+            None,
+            &Intent::Session,
+            PATIENCE,
+        )
+        .unwrap();
         Self {
-            stream,
+            reader: link.reader,
+            writer: Some(link.writer),
             accumulator: Accumulator::new(vec![0; MAX_STUFFED_BYTES]),
             bytes: Vec::new(),
         }
@@ -208,7 +247,9 @@ impl Station {
 
     fn send(&mut self, message: &ToCamera) {
         let wire = encode(&message.encode()).unwrap();
-        self.stream.write_all(&wire).unwrap();
+        let writer = self.writer.as_mut().unwrap();
+        writer.write_all(&wire).unwrap();
+        writer.flush().unwrap();
     }
 
     fn ask(&mut self, id: u32, command: Command) {
@@ -231,7 +272,7 @@ impl Station {
             }
             if self.bytes.is_empty() {
                 let mut piece = [0; 65_536];
-                match self.stream.read(&mut piece) {
+                match self.reader.read(&mut piece) {
                     Ok(0) => return None,
                     Ok(count) => self.bytes.extend_from_slice(&piece[..count]),
                     Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
@@ -323,19 +364,26 @@ fn noise_keeps_no_link_open_and_does_not_hold_up_the_end() {
     std::thread::scope(|scope| {
         // Without a hello.
         let mut noisy = Station::connect(&server);
-        let mut writer = noisy.stream.try_clone().unwrap();
+        let mut writer = noisy.writer.take().unwrap();
+        let finished = &done;
         scope.spawn(move || {
-            while writer.write_all(b"x").is_ok() {
+            while !finished.load(Ordering::Relaxed)
+                && writer.write_all(b"x").and_then(|()| writer.flush()).is_ok()
+            {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
         // With one, but then only messages of a later version.
         let mut later = Station::greet(&server, "later");
-        let mut writer = later.stream.try_clone().unwrap();
-        let finished = &done;
+        let mut writer = later.writer.take().unwrap();
         scope.spawn(move || {
             let unknown = encode(&[0x7f, 1, 2]).unwrap();
-            while !finished.load(Ordering::Relaxed) && writer.write_all(&unknown).is_ok() {
+            while !finished.load(Ordering::Relaxed)
+                && writer
+                    .write_all(&unknown)
+                    .and_then(|()| writer.flush())
+                    .is_ok()
+            {
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
@@ -349,7 +397,6 @@ fn noise_keeps_no_link_open_and_does_not_hold_up_the_end() {
         assert!(started.elapsed() < Duration::from_secs(8));
         let took = server.stop();
         done.store(true, Ordering::Relaxed);
-        noisy.stream.shutdown(std::net::Shutdown::Both).ok();
         assert!(took < Duration::from_secs(3), "{took:?}");
         let reason = later.find(|message| match message {
             FromCamera::Goodbye { reason } => Some(reason),
@@ -457,25 +504,26 @@ fn a_large_snapshot_comes_whole_and_records_do_not_wait_for_it() {
 }
 
 #[test]
-fn names_that_no_acknowledgement_can_be_kept_under_are_refused() {
+fn a_station_is_who_its_key_says_whatever_it_calls_itself() {
     let rig = Rig::new(Roi::Whole);
-    let server = rig.serve(rig.journal().reader());
-    for (name, wanted) in [
-        ("", false),
-        (&"x".repeat(64), true),
-        (&"x".repeat(65), false),
-    ] {
-        let answer = Station::greet(&server, name).next().unwrap();
-        match answer {
-            FromCamera::Hello(_) => assert!(wanted, "{name}"),
-            FromCamera::Goodbye { reason } => {
-                assert!(
-                    !wanted && reason.contains("name of 1..=64 bytes"),
-                    "{reason}"
-                );
-            }
-            other => panic!("{other:?}"),
-        }
+    let mut journal = rig.journal();
+    append(&mut journal, 5);
+    let server = rig.serve(journal.reader());
+    let mut station = Station::greet(&server, "one");
+    station.find(|message| match message {
+        FromCamera::Record { sequence: 5, .. } => Some(()),
+        _ => None,
+    });
+    station.send(&ToCamera::Acknowledge { sequence: 4 });
+    station.ask(1, Command::ReadMode);
+    station.reply(1);
+    for name in ["another", "", &"x".repeat(65)] {
+        let mut again = Station::greet(&server, name);
+        let first = again.find(|message| match message {
+            FromCamera::Record { sequence, .. } => Some(sequence),
+            _ => None,
+        });
+        assert_eq!(first, 5, "{name}");
     }
     server.stop();
 }
@@ -511,7 +559,7 @@ fn a_mask_is_checked_at_the_size_of_the_map() {
     let small = vec![[0.01, 0.01], [0.05, 0.01], [0.05, 0.05], [0.01, 0.05]];
     let answer = set(Roi::Polygons(vec![small]));
     assert!(matches!(answer, Answer::Refused { .. }), "{answer:?}");
-    assert_eq!(rig.control.inspector().manifest().roi, Roi::Whole);
+    assert_eq!(rig.control.inspector().unwrap().manifest().roi, Roi::Whole);
     // 256 MiB, were it unpacked.
     let huge = Roi::Bitmap {
         width: 16_384,

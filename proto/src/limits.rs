@@ -26,3 +26,5 @@ pub const MAX_THUMBNAIL_BYTES: usize = 32 << 10;
 pub const MAX_CHUNK_BYTES: usize = 64 << 10;
 /// Most runs in a mask sent as a bitmap.
 pub const MAX_MASK_RUNS: usize = 16_384;
+/// Most entries in a list that answers a command; longer lists come in pieces.
+pub const MAX_LISTED: usize = 256;

@@ -38,6 +38,15 @@ pub enum ToCamera {
     },
     /// Nothing to say; keeps the link from being taken for dead.
     Alive,
+    /// [`recovery::Request::FlashChunk`] with its bytes compressed, answered in the same way. Since version 2.
+    FlashDeflated {
+        /// Where the bytes belong, uncompressed.
+        offset_bytes: u64,
+        /// How many they are, uncompressed; at most [`MAX_CHUNK_BYTES`].
+        plain_bytes: u32,
+        /// The bytes, as raw DEFLATE (RFC 1951).
+        deflated: Vec<u8>,
+    },
 }
 
 /// From a camera to a station.
@@ -92,6 +101,15 @@ pub enum FromCamera {
     Goodbye {
         /// Why, in words.
         reason: String,
+    },
+    /// A piece of what [`Command::FetchFile`] asked for. Since version 2.
+    FileChunk {
+        /// The command's number.
+        id: u32,
+        /// Where this piece belongs in the file.
+        offset_bytes: u64,
+        /// The piece; at most [`MAX_CHUNK_BYTES`].
+        bytes: Vec<u8>,
     },
 }
 
@@ -218,6 +236,151 @@ pub enum Command {
     GoldenCheck,
     /// State, now.
     ReadHealth,
+    /// What is in the two slots. Since version 2, like all that follow.
+    ReadSlots,
+    /// Who has access.
+    ReadStations,
+    /// Keep a station out from now on.
+    RevokeStation {
+        /// Its name or key id.
+        station: String,
+        /// Why; journalled.
+        reason: String,
+    },
+    /// Give out a one-time code with which a station can be paired.
+    OpenPairing {
+        /// What it may do.
+        role: Role,
+    },
+    /// What is kept on the camera's disk, in order of names.
+    ListFiles {
+        /// Of this kind.
+        kind: FileKind,
+        /// Only names behind this one; empty: from the first.
+        after: String,
+    },
+    /// A file, in [`FromCamera::FileChunk`]s.
+    FetchFile {
+        /// Of this kind.
+        kind: FileKind,
+        /// As [`Answer::Files`] has it.
+        name: String,
+        /// Bytes that the station has already.
+        offset_bytes: u64,
+    },
+}
+
+/// What a station may do; each includes those before. Grows only at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Role {
+    /// See reports, health, settings, pictures.
+    Watch,
+    /// Run checks, change the mode.
+    Operate,
+    /// Change thresholds and masks, flash, confirm, roll back, admit and revoke stations.
+    Engineer,
+}
+
+/// It is no role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotARole;
+
+impl core::fmt::Display for NotARole {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("expected watch, operate or engineer")
+    }
+}
+
+impl core::error::Error for NotARole {}
+
+impl Role {
+    /// All, the least first.
+    pub const ALL: [Self; 3] = [Self::Watch, Self::Operate, Self::Engineer];
+
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Watch => "watch",
+            Self::Operate => "operate",
+            Self::Engineer => "engineer",
+        }
+    }
+}
+
+impl core::fmt::Display for Role {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl core::str::FromStr for Role {
+    type Err = NotARole;
+
+    fn from_str(text: &str) -> Result<Self, NotARole> {
+        let found = Self::ALL.into_iter().find(|role| role.name() == text);
+        found.ok_or(NotARole)
+    }
+}
+
+/// What files are. Grows only at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileKind {
+    /// Stored frames that were NG: pictures, maps and facts.
+    Ng,
+    /// Stored frames that were OK.
+    Ok,
+    /// Recordings.
+    Recording,
+}
+
+/// A file on a camera's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileInfo {
+    /// Its name.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// A place for a package, and what is in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SlotInfo {
+    /// Its state.
+    pub state: PackageState,
+    /// SHA-256 of the package; zero where there is none.
+    pub sha256: [u8; 32],
+    /// Name and version of the model; empty where there is none.
+    pub model: String,
+    /// Key id of who signed it.
+    pub signer: String,
+    /// The golden tiles' largest deviation on this camera, where they were scored.
+    pub parity_off: Option<f32>,
+    /// The threshold that it decides by.
+    pub threshold: Option<f32>,
+}
+
+/// State of a package on a camera, as in [`recovery::SlotState`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PackageState {
+    /// Nothing whole.
+    Empty,
+    /// A verified package.
+    Ready,
+    /// The active package.
+    Active,
+    /// Active until the program ends, unless confirmed.
+    Trial,
+}
+
+/// A station that has access.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StationInfo {
+    /// Its name.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// First 8 bytes of its key.
+    pub key_id: [u8; 8],
 }
 
 /// What a command led to.
@@ -249,6 +412,24 @@ pub enum Answer {
     Golden(GoldenResult),
     /// State.
     Health(Health),
+    /// The two slots. Since version 2, like all that follow.
+    Slots(Vec<SlotInfo>),
+    /// Who has access.
+    Stations(Vec<StationInfo>),
+    /// The code to type at the station.
+    Pairing {
+        /// Like K7QF-2M9X-TBHE.
+        code: String,
+        /// How long it is good for, in seconds.
+        valid_s: u32,
+    },
+    /// Files in order of their names; ask again behind the last one until none comes.
+    Files(Vec<FileInfo>),
+    /// The file follows in chunks.
+    File {
+        /// Its length.
+        bytes: u64,
+    },
 }
 
 /// Picture in a snapshot.
@@ -347,8 +528,20 @@ impl Message for ToCamera {
                     text(reason)
                 }
                 Command::SetMask { roi, reason } => check_roi(roi).and_then(|()| text(reason)),
+                Command::RevokeStation { station, reason } => {
+                    text(station).and_then(|()| text(reason))
+                }
+                Command::ListFiles { after: name, .. } | Command::FetchFile { name, .. } => {
+                    text(name)
+                }
                 _ => Ok(()),
             },
+            Self::FlashDeflated {
+                plain_bytes,
+                deflated,
+                ..
+            } => within(*plain_bytes as usize, MAX_CHUNK_BYTES, "chunk")
+                .and_then(|()| within(deflated.len(), MAX_CHUNK_BYTES, "chunk")),
             _ => Ok(()),
         }
     }
@@ -366,9 +559,20 @@ impl Message for FromCamera {
                 Answer::Refused { reason } => text(reason),
                 Answer::Mask(roi) => check_roi(roi),
                 Answer::Golden(result) => text(&result.detail),
+                Answer::Slots(slots) => within(slots.len(), MAX_LISTED, "list of slots")
+                    .and_then(|()| slots.iter().try_for_each(|slot| text(&slot.model))),
+                Answer::Stations(stations) => {
+                    within(stations.len(), MAX_LISTED, "list of stations")?;
+                    stations.iter().try_for_each(|station| text(&station.name))
+                }
+                Answer::Pairing { code, .. } => text(code),
+                Answer::Files(files) => within(files.len(), MAX_LISTED, "list of files")
+                    .and_then(|()| files.iter().try_for_each(|file| text(&file.name))),
                 _ => Ok(()),
             },
-            Self::Chunk { bytes, .. } => within(bytes.len(), MAX_CHUNK_BYTES, "chunk"),
+            Self::Chunk { bytes, .. } | Self::FileChunk { bytes, .. } => {
+                within(bytes.len(), MAX_CHUNK_BYTES, "chunk")
+            }
             _ => Ok(()),
         }
     }
@@ -401,6 +605,30 @@ impl Message for Record {
                     reason,
                     station,
                 } => [setting, before, after, reason, station]
+                    .into_iter()
+                    .try_for_each(|value| text(value)),
+                Event::PackageActivated { model, station, .. }
+                | Event::PackageConfirmed { model, station, .. } => {
+                    text(model).and_then(|()| text(station))
+                }
+                Event::PackageRefused { reason, station } => {
+                    text(reason).and_then(|()| text(station))
+                }
+                Event::RolledBack {
+                    model,
+                    reason,
+                    station,
+                    ..
+                } => [model, reason, station]
+                    .into_iter()
+                    .try_for_each(|value| text(value)),
+                Event::LinkRefused { peer, reason, .. } => text(peer).and_then(|()| text(reason)),
+                Event::StationPaired { station, .. } => text(station),
+                Event::StationRevoked {
+                    station,
+                    reason,
+                    by,
+                } => [station, reason, by]
                     .into_iter()
                     .try_for_each(|value| text(value)),
                 Event::Stopping | Event::CaptureResumed { .. } | Event::Drift { .. } => Ok(()),

@@ -192,6 +192,73 @@ pub enum Event {
         /// Why, in words.
         reason: String,
     },
+    /// Another package inspects from now on. Since version 2, like all that follow.
+    PackageActivated {
+        /// First 8 bytes of its SHA-256.
+        model_id: [u8; 8],
+        /// Name and version of its model.
+        model: String,
+        /// The golden tiles' largest deviation on this camera.
+        parity_off: f32,
+        /// Whether it is on trial.
+        trial: bool,
+        /// The station that asked for it; empty: the camera itself.
+        station: String,
+    },
+    /// A package was offered and is not used.
+    PackageRefused {
+        /// Why, in words.
+        reason: String,
+        /// The station that offered it; empty: it was in a slot.
+        station: String,
+    },
+    /// The package on trial is kept.
+    PackageConfirmed {
+        /// First 8 bytes of its SHA-256.
+        model_id: [u8; 8],
+        /// Name and version of its model.
+        model: String,
+        /// The station that asked for it.
+        station: String,
+    },
+    /// The package before inspects again.
+    RolledBack {
+        /// First 8 bytes of its SHA-256.
+        model_id: [u8; 8],
+        /// Name and version of its model.
+        model: String,
+        /// Why, in words.
+        reason: String,
+        /// The station that asked for it; empty: the camera itself.
+        station: String,
+    },
+    /// Somebody was not let in, or asked for what is not theirs to ask.
+    LinkRefused {
+        /// Address or name.
+        peer: String,
+        /// Why, in words.
+        reason: String,
+        /// How often since the last such event.
+        count: u32,
+    },
+    /// A station was let in.
+    StationPaired {
+        /// Its name.
+        station: String,
+        /// What it may do.
+        role: crate::message::Role,
+        /// First 8 bytes of its key.
+        key_id: [u8; 8],
+    },
+    /// A station is kept out from now on.
+    StationRevoked {
+        /// Its name.
+        station: String,
+        /// The reason given.
+        reason: String,
+        /// The station that asked for it; empty: the camera's own command line.
+        by: String,
+    },
 }
 
 /// What moved when a drift is reported. Grows only at its end.

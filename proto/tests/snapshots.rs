@@ -91,6 +91,39 @@ fn to_camera() -> Vec<Sample> {
         command("snapshot", Command::Snapshot),
         command("golden_check", Command::GoldenCheck),
         command("read_health", Command::ReadHealth),
+        message(
+            "to_camera.flash_deflated",
+            ToCamera::FlashDeflated {
+                offset_bytes: 131_072,
+                plain_bytes: 65_536,
+                deflated: vec![1, 2, 3],
+            },
+        ),
+        command("read_slots", Command::ReadSlots),
+        command("read_stations", Command::ReadStations),
+        command(
+            "revoke_station",
+            Command::RevokeStation {
+                station: "line 3".into(),
+                reason: reason(),
+            },
+        ),
+        command("open_pairing", Command::OpenPairing { role: Role::Watch }),
+        command(
+            "list_files",
+            Command::ListFiles {
+                kind: FileKind::Ng,
+                after: "a".into(),
+            },
+        ),
+        command(
+            "fetch_file",
+            Command::FetchFile {
+                kind: FileKind::Recording,
+                name: "b".into(),
+                offset_bytes: 65_536,
+            },
+        ),
     ]
 }
 
@@ -192,6 +225,64 @@ fn records() -> Vec<Sample> {
             },
         ),
         event("gate_fault", Event::GateFault { reason: words() }),
+        event(
+            "package_activated",
+            Event::PackageActivated {
+                model_id: [9; 8],
+                model: words(),
+                parity_off: 0.001,
+                trial: true,
+                station: words(),
+            },
+        ),
+        event(
+            "package_refused",
+            Event::PackageRefused {
+                reason: words(),
+                station: words(),
+            },
+        ),
+        event(
+            "package_confirmed",
+            Event::PackageConfirmed {
+                model_id: [9; 8],
+                model: words(),
+                station: words(),
+            },
+        ),
+        event(
+            "rolled_back",
+            Event::RolledBack {
+                model_id: [9; 8],
+                model: words(),
+                reason: words(),
+                station: words(),
+            },
+        ),
+        event(
+            "link_refused",
+            Event::LinkRefused {
+                peer: words(),
+                reason: words(),
+                count: 300,
+            },
+        ),
+        event(
+            "station_paired",
+            Event::StationPaired {
+                station: words(),
+                role: Role::Operate,
+                key_id: [8; 8],
+            },
+        ),
+        event(
+            "station_revoked",
+            Event::StationRevoked {
+                station: words(),
+                reason: words(),
+                by: words(),
+            },
+        ),
     ];
     let faults = [
         ("no_frame", Fault::NoFrame),
@@ -220,6 +311,24 @@ fn records() -> Vec<Sample> {
         samples.push(event(&format!("drift.{name}"), drift));
     }
     samples
+}
+
+fn slots() -> Vec<SlotInfo> {
+    let states = [
+        PackageState::Empty,
+        PackageState::Ready,
+        PackageState::Active,
+        PackageState::Trial,
+    ];
+    let slot = |state| SlotInfo {
+        state,
+        sha256: [0xab; 32],
+        model: "leather 1".into(),
+        signer: "0011223344556677".into(),
+        parity_off: Some(0.001),
+        threshold: None,
+    };
+    states.map(slot).into()
 }
 
 fn from_camera() -> Vec<Sample> {
@@ -312,6 +421,38 @@ fn from_camera() -> Vec<Sample> {
             }),
         ),
         answer("health", Answer::Health(health())),
+        answer("slots", Answer::Slots(slots())),
+        answer(
+            "stations",
+            Answer::Stations(vec![StationInfo {
+                name: "line 3".into(),
+                role: Role::Engineer,
+                key_id: [8; 8],
+            }]),
+        ),
+        answer(
+            "pairing",
+            Answer::Pairing {
+                code: "K7QF-2M9X-TBHE".into(),
+                valid_s: 600,
+            },
+        ),
+        answer(
+            "files",
+            Answer::Files(vec![FileInfo {
+                name: "a.png".into(),
+                bytes: 70_000,
+            }]),
+        ),
+        answer("file", Answer::File { bytes: 70_000 }),
+        message(
+            "from_camera.file_chunk",
+            FromCamera::FileChunk {
+                id: 300,
+                offset_bytes: 65_536,
+                bytes: vec![1, 2, 3],
+            },
+        ),
     ];
     samples.extend(records());
     samples

@@ -1,59 +1,84 @@
-//! `station`: see `station --help`. So far it verifies model packages; pairing, flashing and watching follow.
+//! `station`: see `station --help`.
+//!
+//! `home` knows the station's key and cameras, `client` is a session, `flash` brings packages; `cmd` is what people type.
 
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+mod client;
+mod cmd;
+mod flash;
+mod home;
+
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::{Parser, Subcommand};
-use edge_runtime::inspector::Inspector;
-use edge_runtime::package::{self, Trust, key_id};
 
-/// The line-side program. So far it verifies model packages before they go to a camera.
+/// The line-side program: pair with cameras, see how they are, flash model packages, roll back, fetch frames.
+///
+/// CAMERA is the name that a camera was paired under, or `serial:/dev/ttyUSB0` (`@BAUD` unless it is 115200) for one at
+/// the other end of a cable. Results go to standard output, everything else to standard error. Exit codes: 0 done, 2 not.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
+    /// Print JSON, for machines.
+    #[arg(long, global = true)]
+    json: bool,
+
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check a package as a camera would: signature, signer, consistency, and the parity gate on this machine.
-    Check {
-        /// The package.
-        package: PathBuf,
-        /// Public key that it must be signed by; may be given several times, as on a camera's allow-list.
-        #[arg(long, required = true)]
-        trust: Vec<PathBuf>,
-    },
+    Discover(cmd::pair::Discover),
+    Pair(cmd::pair::Pair),
+    Invite(cmd::pair::Invite),
+    List(cmd::pair::List),
+    Forget(cmd::pair::Forget),
+    Stations(cmd::pair::Stations),
+    Revoke(cmd::pair::Revoke),
+    Status(cmd::status::Status),
+    Watch(cmd::status::Watch),
+    Slots(cmd::package::Slots),
+    Flash(cmd::package::Flash),
+    Confirm(cmd::package::Confirm),
+    Rollback(cmd::package::Rollback),
+    Threshold(cmd::settings::Threshold),
+    Mask(cmd::settings::Mask),
+    Mode(cmd::settings::ModeCommand),
+    Golden(cmd::settings::Golden),
+    Pull(cmd::pull::Pull),
+    Check(cmd::check::Check),
 }
 
 fn main() -> ExitCode {
-    let Command::Check { package, trust } = Cli::parse().command;
-    match check(&package, &trust) {
+    let Cli { json, command } = Cli::parse();
+    let done = match command {
+        Command::Discover(command) => command.run(json),
+        Command::Pair(command) => command.run(json),
+        Command::Invite(command) => command.run(json),
+        Command::List(command) => command.run(json),
+        Command::Forget(command) => command.run(),
+        Command::Stations(command) => command.run(json),
+        Command::Revoke(command) => command.run(),
+        Command::Status(command) => command.run(json),
+        Command::Watch(command) => command.run(json),
+        Command::Slots(command) => command.run(json),
+        Command::Flash(command) => command.run(json),
+        Command::Confirm(command) => command.run(),
+        Command::Rollback(command) => command.run(json),
+        Command::Threshold(command) => command.run(json),
+        Command::Mask(command) => command.run(json),
+        Command::Mode(command) => command.run(json),
+        Command::Golden(command) => command.run(json),
+        Command::Pull(command) => command.run(json),
+        Command::Check(command) => command.run(),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
         }
     }
-}
-
-fn check(path: &std::path::Path, trust: &[PathBuf]) -> Result<()> {
-    let keys = trust
-        .iter()
-        .map(|path| package::read_public_key(path))
-        .collect::<Result<Vec<_>, _>>()?;
-    let verified = package::read(path, &Trust::Only(keys))?;
-    let inspector = Inspector::new(&verified)?;
-    let manifest = verified.manifest();
-    println!("{} {}: accepted", manifest.name, manifest.version);
-    println!("  signed by {}", key_id(verified.signer()));
-    println!(
-        "  golden tiles within {:.2e} of the trainer's scores",
-        inspector.parity_off()
-    );
-    Ok(())
 }

@@ -11,10 +11,14 @@ use std::time::{Duration, Instant};
 use proto::accumulator::{Accumulator, Fed};
 use proto::frame::{MAX_STUFFED_BYTES, encode};
 use proto::message::{
-    Answer, CameraHello, Command as Ask, FromCamera, Message, Start, StationHello, ToCamera,
+    Answer, CameraHello, Command as Ask, FromCamera, Message, Role, Start, StationHello, ToCamera,
 };
 use proto::report::{Body, PartReport, Record};
 use proto::version::{MAGIC, SCHEMA_HASH, VERSION};
+use secure::access::{Access, Entry};
+use secure::handshake::Intent;
+use secure::identity::Identity;
+use secure::tcp::open;
 
 use crate::program;
 
@@ -29,6 +33,7 @@ pub struct Camera {
     /// Where metrics are.
     pub http: SocketAddr,
     log: PathBuf,
+    state: PathBuf,
 }
 
 /// `camera.toml` in `folder` for a replay of `frames` with the package `m.awr`, and whatever `more` says.
@@ -62,6 +67,7 @@ impl Camera {
             tcp: ([127, 0, 0, 1], 1).into(),
             http: ([127, 0, 0, 1], 1).into(),
             log,
+            state: folder.join("state"),
         };
         let started = Instant::now();
         let text = loop {
@@ -165,6 +171,25 @@ pub struct Station {
     pub repeated: usize,
 }
 
+/// The key of a station under test: its name, filled up.
+pub fn identity(name: &str) -> Identity {
+    let mut secret = [7; 32];
+    let length = name.len().min(32);
+    secret[..length].copy_from_slice(&name.as_bytes()[..length]);
+    Identity::from_secret(secret).expect("it is a key")
+}
+
+/// Lets a station in, as pairing does.
+pub fn admit(state: &Path, name: &str, role: Role) {
+    let access = Access::at(&state.join("stations"));
+    let entry = Entry {
+        key: *identity(name).public(),
+        role,
+        name: name.to_owned(),
+    };
+    access.admit(entry).expect("the list can be written");
+}
+
 fn hello(name: &str, start: Start) -> ToCamera {
     ToCamera::Hello(StationHello {
         magic: MAGIC,
@@ -177,13 +202,23 @@ fn hello(name: &str, start: Start) -> ToCamera {
 }
 
 impl Station {
-    /// Over TCP.
+    /// Over TCP, as a station of this name that was paired as an engineer's.
     pub fn connect(camera: &Camera, name: &str, start: Start) -> Self {
-        let stream = TcpStream::connect(camera.tcp).expect("the camera listens");
-        let timeout = Some(Duration::from_millis(50));
-        stream.set_read_timeout(timeout).expect("it is a socket");
-        let reader = stream.try_clone().expect("it is a socket");
-        Self::over(Box::new(reader), Box::new(stream), name, start)
+        admit(&camera.state, name, Role::Engineer);
+        Self::call(camera, name, start)
+    }
+
+    /// Over TCP, with the access that it has.
+    pub fn call(camera: &Camera, name: &str, start: Start) -> Self {
+        let link = open(
+            camera.tcp,
+            &identity(name),
+            None,
+            &Intent::Session,
+            PATIENCE,
+        );
+        let link = link.expect("the camera lets it in");
+        Self::over(Box::new(link.reader), Box::new(link.writer), name, start)
     }
 
     /// Over anything; says hello and waits for the camera's.
@@ -236,12 +271,13 @@ impl Station {
     /// Sends a message; a broken link is no failure of the test.
     pub fn send(&mut self, message: &ToCamera) {
         let wire = encode(&message.encode()).expect("it is short");
-        self.writer.write_all(&wire).ok();
+        self.send_bytes(&wire);
     }
 
     /// Sends bytes that are no message.
     pub fn send_bytes(&mut self, bytes: &[u8]) {
-        self.writer.write_all(bytes).ok();
+        let sent = self.writer.write_all(bytes);
+        sent.and_then(|()| self.writer.flush()).ok();
     }
 
     /// Everything up to here has arrived.

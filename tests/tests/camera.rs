@@ -499,6 +499,14 @@ fn what_cannot_start_says_why() {
     );
     configure(root, "sped = 1", "");
     refuse(&["camera.toml", "line", "did you mean `speed`"]);
+    image::GrayImage::new(4, 4)
+        .save(root.join("black.png"))
+        .unwrap();
+    configure(root, "", "");
+    let text = std::fs::read_to_string(root.join("camera.toml")).unwrap();
+    let black = text.replace("[model]", "[model]\nroi_mask = \"black.png\"");
+    std::fs::write(root.join("camera.toml"), black).unwrap();
+    refuse(&["black.png", "no pixel to inspect"]);
     configure(
         root,
         "",
@@ -512,6 +520,8 @@ fn what_cannot_start_says_why() {
     let busy = text.replace("tcp = \"127.0.0.1:0\"", &format!("tcp = \"{address}\""));
     std::fs::write(root.join("camera.toml"), busy).unwrap();
     refuse(&["cannot listen", &address.to_string()]);
+    // With a package in a slot it would start all the same.
+    std::fs::remove_dir_all(root.join("state")).ok();
     std::fs::write(root.join("camera.toml"), text.replace("m.awr", "none.awr")).unwrap();
     refuse(&["none.awr"]);
     let mut package = std::fs::read(root.join("m.awr")).unwrap();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::vm::ledger::Ledger;
-use crate::vm::station::Station;
+use crate::vm::station::{Station, access_list};
 
 /// Caches, buffers and the stores on disk have filled after so long, or after so many frames of a short run.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
@@ -21,6 +21,8 @@ const MAX_GROWTH_MB: f64 = 5.0;
 /// Bounds given to the camera, small enough to be met many times over.
 const JOURNAL_MB: u64 = 8;
 const IMAGES_MB: u64 = 16;
+
+const STATION: &str = "endurance";
 
 /// What the command line said.
 struct Options {
@@ -63,7 +65,7 @@ fn measure(options: &Options, folder: &Path) -> Result<()> {
     let started = Instant::now();
     let mut ledger = Ledger::default();
     let mut station = match options.station {
-        true => Some(Station::tcp(camera.tcp, "endurance", &ledger)?),
+        true => Some(Station::tcp(camera.tcp, STATION, &ledger)?),
         false => None,
     };
     let (mut settled, mut most) = (None, Held::default());
@@ -207,6 +209,8 @@ impl Camera {
             path(&options.images)?,
         );
         fs::write(folder.join("camera.toml"), text).context("writing camera.toml")?;
+        fs::create_dir_all(folder.join("state"))?;
+        fs::write(folder.join("state/stations"), access_list(&[STATION])?)?;
         let child = Command::new(&options.program)
             .args(["run", "--config", "camera.toml"])
             .current_dir(folder)

@@ -24,7 +24,7 @@ cargo xtask COMMAND
                   --only NAME: one scenario (may be repeated), --list: their names, --keep: keep the logs,
                   --shell: boot and run the lines of standard input in the guest,
                   --program FILE: use this edge-runtime or host-trainer instead of building it,
-                  --material FOLDER: use its m.awr, k.key.pub and data instead of training a tiny model,
+                  --material FOLDER: use its m.awr, n.awr, k.key.pub and data instead of training a tiny model,
                   --if-possible: where something is missing, say so and end well
   endurance       the camera's program on an endless replay: memory, threads and files must not grow
                   --package FILE --trust FILE --images FOLDER, --frames N and/or --seconds N,

@@ -16,7 +16,6 @@ use edge_runtime::config::{Capture, Config, Gate, ModeName, NamedSpeed, OnFault,
 use edge_runtime::control::{Control, GoldenFrames};
 use edge_runtime::http;
 use edge_runtime::image_store::{self, ImageStore, Sampler};
-use edge_runtime::inspect::drift::DriftWatch;
 use edge_runtime::inspect::roi::check;
 use edge_runtime::inspector::Inspector;
 use edge_runtime::io::atomic::write_atomic;
@@ -24,17 +23,21 @@ use edge_runtime::io::image_file::read_roi_mask;
 use edge_runtime::journal::boots::Boots;
 use edge_runtime::journal::positions::Positions;
 use edge_runtime::journal::{Journal, Limits};
+use edge_runtime::link::announce::{Announcement, is_public};
+use edge_runtime::link::door::{Door, KEY_FILE};
 use edge_runtime::link::{LinkContext, server};
 use edge_runtime::metrics::Metrics;
 use edge_runtime::outputs::{Outputs, Pin};
+use edge_runtime::package::store::Store;
 use edge_runtime::package::{self, Trust, read_public_key};
 use edge_runtime::parts::{GateSettings, Parts, Settings, Travel};
 use edge_runtime::pipeline::{self, Failing, LineShared, Shared, panic_text};
-use edge_runtime::reporting::{self, Images, PICTURE_QUEUE, Reporting, Signal};
+use edge_runtime::reporting::{self, Drifts, Images, PICTURE_QUEUE, Reporter, Reporting, Signal};
 use edge_runtime::slot::{Slot, WhenFull};
-use proto::message::{Mode, cut_text};
-use proto::recovery::{Slot as PackageSlot, SlotState};
+use edge_runtime::update::{Begun, Demands, Updater, model_name};
+use proto::message::Mode;
 use proto::report::{Event, GateAction};
+use secure::identity::{Identity, IdentityError};
 
 /// A thread that shows no sign of life for so long hangs; where it waits for a source, for so long beyond that.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
@@ -80,34 +83,75 @@ pub(crate) struct Camera {
     pub(crate) tcp: Option<SocketAddr>,
     /// Where metrics are.
     pub(crate) http: Option<SocketAddr>,
+    announcement: Option<Announcement>,
+    updater: Arc<Updater>,
 }
 
-/// The package at work, with the configuration's overrides.
-pub(crate) fn inspector(config: &Config) -> Result<Inspector> {
+/// What the configuration demands of packages.
+fn demands(config: &Config) -> Result<Demands> {
     let keys: Result<Vec<_>, _> = config
         .model
         .trust
         .iter()
         .map(|path| read_public_key(path))
         .collect();
-    let package = package::read(&config.model.package, &Trust::Only(keys?))?;
-    let mut inspector = Inspector::new(&package)
-        .with_context(|| format!("package {}", config.model.package.display()))?;
-    if let Some(threshold) = config.model.threshold {
-        inspector = inspector.with_threshold(threshold);
+    let roi = match &config.model.roi_mask {
+        None => None,
+        Some(path) => {
+            let roi = read_roi_mask(path)?;
+            check(&roi).with_context(|| format!("model.roi_mask {}", path.display()))?;
+            Some(roi)
+        }
+    };
+    Ok(Demands {
+        trust: Trust::Only(keys?),
+        roi,
+        threshold: config.model.threshold,
+        any_input: config.model.any_input,
+    })
+}
+
+/// The model to begin with: what stations brought, or the configured package.
+fn begin(config: &Config) -> Result<Begun> {
+    let demands = demands(config)?;
+    let (store, warning) = Store::open(&config.state.join("slots"));
+    if let Some(warning) = warning {
+        tracing::error!(error = reporting::one_line(&warning), "slots");
     }
-    if let Some(path) = &config.model.roi_mask {
-        let roi = read_roi_mask(path)?;
-        check(&roi).with_context(|| format!("model.roi_mask {}", path.display()))?;
-        inspector = inspector.with_roi(roi);
-    }
-    if inspector.threshold().is_none() {
-        bail!(
-            "package {} has no threshold, so there would be no verdicts: calibrate it, or set model.threshold",
-            config.model.package.display()
-        );
-    }
-    Ok(inspector)
+    let configured = match &config.model.package {
+        None => None,
+        Some(path) => match package::read(path, &demands.trust) {
+            Ok(package) => Some(package),
+            // A package that a station brought is no reason to look at the file.
+            Err(error) if store.slots().active().is_some() => {
+                tracing::error!(error = reporting::one_line(&error), "configured package");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        },
+    };
+    Updater::begin(store, demands, configured.as_ref()).with_context(|| {
+        let path = config.model.package.as_ref();
+        path.map_or_else(
+            || "slots".to_owned(),
+            |path| format!("package {}", path.display()),
+        )
+    })
+}
+
+/// The camera's key and lists. Where the disk refuses to keep a key, paired stations will not know the camera.
+fn door(config: &Config, reporter: &Reporter) -> Result<Door> {
+    let identity = match Identity::load_or_create(&config.state.join(KEY_FILE)) {
+        Err(error @ IdentityError::Io { .. }) => {
+            tracing::error!(
+                error = reporting::one_line(&error),
+                "stations will not know this camera until its key can be read"
+            );
+            Identity::generate()?
+        }
+        identity => identity?,
+    };
+    Ok(Door::new(&config.state, identity, reporter.clone()))
 }
 
 /// How the configured source is opened.
@@ -231,11 +275,16 @@ impl Camera {
         let safe_action = safe_action(config.gate.as_ref());
         let outputs = outputs(config, safe_action)?;
         let mut open = opener(&config.capture)?;
-        let inspector = inspector(config)?;
         let golden =
             GoldenFrames::read(config.golden.good.as_deref(), config.golden.bad.as_deref())?;
         std::fs::create_dir_all(&config.state)
             .with_context(|| format!("cannot make folder {}", config.state.display()))?;
+        let Begun {
+            updater,
+            inspector,
+            events,
+        } = begin(config)?;
+        let updater = Arc::new(updater);
         // A full or read-only disk must not keep the line from being inspected.
         let (mut journal, opened) = Journal::open_or_wait(
             &config.state.join("journal"),
@@ -269,17 +318,9 @@ impl Camera {
         }
         let boot = boots.number();
 
-        let manifest = inspector.manifest();
-        let model = format!("{} {}", manifest.name, manifest.version);
-        let model_id = inspector.model_id();
-        let sha256 = *inspector.sha256();
-        let drift = manifest
-            .normal_scores
-            .clone()
-            .filter(|_| config.drift.window > 0)
-            .map(|normal| DriftWatch::new(normal, config.drift.window));
-        let hex: String = model_id.iter().map(|byte| format!("{byte:02x}")).collect();
-        let metrics = Arc::new(Metrics::new(&config.name, &model, &hex));
+        let model_id = inspector.as_ref().map_or([0; 8], Inspector::model_id);
+        let model = inspector.as_ref().map_or_else(String::new, model_name);
+        let metrics = Arc::new(Metrics::new(&config.name));
         metrics.set_journal_ok(journal_ok);
         let replay = is_replay(&config.capture);
         let triggered = matches!(config.trigger, Trigger::Gpio { .. });
@@ -325,18 +366,11 @@ impl Camera {
             metrics: Arc::clone(&metrics),
             stop: Arc::clone(&link_stop),
             camera: config.name.clone(),
-            model: model.clone(),
             boot,
-            slots: [
-                PackageSlot {
-                    state: SlotState::Active,
-                    sha256,
-                },
-                PackageSlot {
-                    state: SlotState::Empty,
-                    sha256: [0; 32],
-                },
-            ],
+            door: Arc::new(door(config, &reporter)?),
+            updater: Arc::clone(&updater),
+            reporter: reporter.clone(),
+            state: config.state.clone(),
             max_stations: config.link.max_stations,
         });
 
@@ -354,20 +388,24 @@ impl Camera {
             links: Vec::new(),
             tcp: tcp.as_ref().and_then(|socket| socket.local_addr().ok()),
             http: web.as_ref().and_then(|socket| socket.local_addr().ok()),
+            announcement: None,
+            updater,
         };
         reporter_event(&camera, model_id, &model);
+        for event in events {
+            camera.shared.reporter.event(event);
+        }
         let mut images = None;
         if config.images.max_mb > 0 {
             let (sender, receiver) = crossbeam_channel::bounded(PICTURE_QUEUE);
             let metrics = Arc::clone(&metrics);
-            let model = model.clone();
             let folder = config.state.join("images");
             let limits = image_store::Limits {
                 max_bytes: config.images.max_mb << 20,
             };
             camera.images = Some(spawn("images", move || {
                 let open = || ImageStore::open(&folder, limits);
-                reporting::store_images(open, &receiver, &model, &metrics);
+                reporting::store_images(open, &receiver, &metrics);
             })?);
             images = Some(Images {
                 sampler: Sampler::new(config.images.ok_one_in),
@@ -381,7 +419,7 @@ impl Camera {
             signal,
             sync_every: Duration::from_millis(config.journal.sync_ms),
             images,
-            drift,
+            drift: Drifts::new(config.drift.window),
             report: config.report.clone(),
             boots,
             control,
@@ -408,6 +446,7 @@ impl Camera {
             })?);
         }
         inputs(config, &mut camera)?;
+        camera.announce(config, &context);
         if let Some(listener) = tcp {
             let context = Arc::clone(&context);
             camera.links.push(spawn("tcp", move || {
@@ -433,6 +472,27 @@ impl Camera {
             result
         })?);
         Ok(camera)
+    }
+
+    /// Tells the local network, where there is one.
+    fn announce(&mut self, config: &Config, context: &LinkContext) {
+        let Some(address) = self.tcp.filter(|address| is_public(*address)) else {
+            return;
+        };
+        if !config.link.announce {
+            return;
+        }
+        let key_id = secure::key_id(context.door.key());
+        match Announcement::start(&config.name, address, &key_id) {
+            Ok(announcement) => self.announcement = Some(announcement),
+            Err(error) => tracing::warn!(%error, "the camera cannot be announced on the network"),
+        }
+    }
+
+    /// Rolls a package on trial back under which frames cannot be scored.
+    pub(crate) fn watch_trial(&self) {
+        let control = &self.shared.control;
+        self.updater.watch_trial(control, &self.shared.reporter);
     }
 
     fn pulse(&mut self, name: &'static str) -> Pulse {
@@ -567,7 +627,7 @@ fn reporter_event(camera: &Camera, model_id: [u8; 8], model: &str) {
     camera.shared.reporter.event(Event::Started {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model_id,
-        model: cut_text(model),
+        model: model.to_owned(),
     });
 }
 
@@ -754,7 +814,7 @@ fn serial(
     if let Some(line) = config.link.serial.clone() {
         let context = Arc::clone(context);
         threads.push(spawn("serial", move || {
-            server::serve_serial(&context, &line.path, line.baud);
+            server::serve_serial(&context, &line);
         })?);
     }
     Ok(())

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 mod camera;
 mod output;
+pub(crate) mod pair;
 pub(crate) mod record;
 pub(crate) mod run;
 pub(crate) mod score;

@@ -78,6 +78,7 @@ impl Run {
                 return Ok(());
             }
             camera.watch_reports();
+            camera.watch_trial();
             if watchdog.is_some_and(|every| fed.elapsed() >= every) {
                 fed = Instant::now();
                 sd_notify::notify(&[NotifyState::Watchdog]).ok();

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use proto::limits::MAX_CHUNK_BYTES;
-use proto::message::{FromCamera, Message, SnapshotKind};
+use proto::message::{Answer, FromCamera, Message, SnapshotKind, cut_text};
 use proto::report::Record;
 
 use super::LinkContext;
+use super::files::Sending;
 use super::writing::{goodbye, send};
 use crate::journal::JournalError;
 use crate::reporting::{Signal, one_line};
@@ -28,7 +29,9 @@ const BATCH_BYTES: usize = 256 << 10;
 const MAX_WAITING_BYTES: usize = 1 << 20;
 /// A piece of a picture: small enough that health and records are not late behind it on a serial line.
 const CHUNK_BYTES: usize = 16 << 10;
-const _: () = assert!(CHUNK_BYTES <= MAX_CHUNK_BYTES);
+/// The same of a file; it is asked for over fast links.
+const FILE_CHUNK_BYTES: usize = 32 << 10;
+const _: () = assert!(CHUNK_BYTES <= MAX_CHUNK_BYTES && FILE_CHUNK_BYTES <= MAX_CHUNK_BYTES);
 /// What cannot be read is tried again after so long,
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// and given up after so many tries.
@@ -76,11 +79,47 @@ impl Pictures {
     }
 }
 
+/// What takes many messages, one at a time in a session.
+#[derive(Debug)]
+pub(super) enum Long {
+    /// A snapshot's pictures.
+    Pictures(Pictures),
+    /// A file, for the command with this number.
+    File(u32, Sending),
+}
+
+impl Long {
+    /// The next chunk as a payload, and whether more may follow.
+    fn chunk(&mut self) -> Option<(Vec<u8>, bool)> {
+        match self {
+            Self::Pictures(pictures) => pictures.chunk().map(|chunk| (chunk, true)),
+            Self::File(id, sending) => match sending.next(FILE_CHUNK_BYTES) {
+                Ok((_, bytes)) if bytes.is_empty() => None,
+                Ok((offset_bytes, bytes)) => {
+                    let id = *id;
+                    let chunk = FromCamera::FileChunk {
+                        id,
+                        offset_bytes,
+                        bytes,
+                    };
+                    Some((chunk.encode(), true))
+                }
+                // Displaced meanwhile, or the disk: the station must not wait for the rest.
+                Err(error) => {
+                    let reason = cut_text(&error.to_string());
+                    let answer = Answer::Refused { reason };
+                    Some((FromCamera::Reply { id: *id, answer }.encode(), false))
+                }
+            },
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     payloads: VecDeque<Vec<u8>>,
     bytes: usize,
-    pictures: Option<Pictures>,
+    long: Option<Long>,
 }
 
 /// Answers on their way to the writing half.
@@ -106,17 +145,17 @@ impl Outbox {
         self.put_with(payload, None);
     }
 
-    /// A snapshot's reply, then its pictures.
-    pub(super) fn show(&self, reply: Vec<u8>, pictures: Pictures) {
-        self.put_with(reply, Some(pictures));
+    /// A reply, then what belongs to it.
+    pub(super) fn put_long(&self, reply: Vec<u8>, long: Long) {
+        self.put_with(reply, Some(long));
     }
 
-    fn put_with(&self, payload: Vec<u8>, pictures: Option<Pictures>) {
+    fn put_with(&self, payload: Vec<u8>, long: Option<Long>) {
         let mut waiting = self.lock();
         if waiting.bytes + payload.len() <= MAX_WAITING_BYTES {
             waiting.bytes += payload.len();
             waiting.payloads.push_back(payload);
-            waiting.pictures = pictures.or(waiting.pictures.take());
+            waiting.long = long.or(waiting.long.take());
         } else {
             tracing::warn!("a station asks and does not read; an answer is left out");
         }
@@ -124,9 +163,9 @@ impl Outbox {
         self.signal.notify();
     }
 
-    /// Whether pictures are on their way.
-    pub(super) fn is_showing(&self) -> bool {
-        self.lock().pictures.is_some()
+    /// Whether pictures or a file are on their way.
+    pub(super) fn is_sending(&self) -> bool {
+        self.lock().long.is_some()
     }
 
     fn take(&self) -> Option<Vec<u8>> {
@@ -136,17 +175,17 @@ impl Outbox {
         Some(payload)
     }
 
-    /// The next piece of a picture, once no answer waits: its reply comes first.
+    /// The next piece of a picture or file, once no answer waits: its reply comes first.
     fn take_chunk(&self) -> Option<Vec<u8>> {
         let mut waiting = self.lock();
         if !waiting.payloads.is_empty() {
             return None;
         }
-        let chunk = waiting.pictures.as_mut()?.chunk();
-        if chunk.is_none() {
-            waiting.pictures = None;
+        let chunk = waiting.long.as_mut()?.chunk();
+        if chunk.as_ref().is_none_or(|(_, more)| !more) {
+            waiting.long = None;
         }
-        chunk
+        chunk.map(|(payload, _)| payload)
     }
 }
 

@@ -1,23 +1,29 @@
 //! Stations: TCP and serial, the same session over both. A slow or broken station costs only its own threads.
 //!
-//! In: durable journal records, commands from stations. Out: frames on a byte stream ([`session`]). Encryption will
-//! wrap the two halves of the stream before a session begins; nothing below knows about it.
+//! In: durable journal records, commands from stations. Out: frames on a byte stream ([`session`]). Over TCP the
+//! [`door`] wraps the two halves of the stream before a session begins; nothing below knows about it but who calls.
 
+pub mod announce;
+mod commands;
 mod deliver;
+pub mod door;
+pub mod files;
+mod permission;
 pub mod server;
 mod session;
 mod writing;
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-
-use proto::recovery::Slot;
 
 use crate::control::Control;
 use crate::journal::JournalReader;
 use crate::journal::positions::Positions;
 use crate::metrics::Metrics;
-use crate::reporting::Signal;
+use crate::reporting::{Reporter, Signal};
+use crate::update::Updater;
+use door::Door;
 
 /// What every session needs.
 #[derive(Debug)]
@@ -36,12 +42,16 @@ pub struct LinkContext {
     pub stop: Arc<AtomicBool>,
     /// Name of the camera.
     pub camera: String,
-    /// Name and version of the model.
-    pub model: String,
     /// How often the program was started.
     pub boot: u32,
-    /// Packages, for the recovery exchange.
-    pub slots: [Slot; 2],
+    /// Who is let in.
+    pub door: Arc<Door>,
+    /// Packages go here.
+    pub updater: Arc<Updater>,
+    /// Events go here.
+    pub reporter: Reporter,
+    /// The folder with stored frames and recordings.
+    pub state: PathBuf,
     /// Stations at the same time.
     pub max_stations: usize,
 }

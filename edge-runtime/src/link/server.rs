@@ -6,10 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use secure::handshake::{Channel, HandshakeError};
+use secure::stream::{Reader, Writer};
+
 use super::LinkContext;
+use super::door::{Caller, Refusal};
 use super::session::{Kind, serve};
 use super::writing::{WRITE_TIMEOUT, goodbye};
 
+/// Handshakes at the same time.
+const MAX_HANDSHAKES: usize = 8;
 /// The reading half looks up so often.
 const READ_TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -25,29 +31,66 @@ pub fn serve_tcp(context: &Arc<LinkContext>, listener: &TcpListener) {
     if listener.set_nonblocking(true).is_err() {
         return;
     }
-    let running = AtomicUsize::new(0);
+    let (running, trying) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         while !context.stop.load(Ordering::Relaxed) {
-            let Ok((mut stream, peer)) = listener.accept() else {
+            let Ok((stream, peer)) = listener.accept() else {
                 std::thread::sleep(Duration::from_millis(20));
                 continue;
             };
-            if running.load(Ordering::Relaxed) >= context.max_stations {
-                tracing::warn!(%peer, "too many stations");
-                goodbye(&mut stream, "too many stations are connected");
+            // Before anything that costs time: whoever fails often is not heard, whoever waits takes no place.
+            if !context.door.hears(peer.ip()) || trying.load(Ordering::Relaxed) >= MAX_HANDSHAKES {
                 continue;
             }
             let Ok(reader) = prepare(&stream) else {
                 continue;
             };
-            running.fetch_add(1, Ordering::Relaxed);
-            let running = &running;
+            trying.fetch_add(1, Ordering::Relaxed);
+            let (running, trying) = (&running, &trying);
             scope.spawn(move || {
-                serve(context, Kind::Tcp, reader, stream);
+                let entered = enter(context, stream, peer);
+                trying.fetch_sub(1, Ordering::Relaxed);
+                let Some((channel, mut writer, caller)) = entered else {
+                    return;
+                };
+                if running.fetch_add(1, Ordering::Relaxed) >= context.max_stations {
+                    tracing::warn!(%peer, "too many stations");
+                    goodbye(&mut writer, "too many stations are connected");
+                } else {
+                    let reader = Reader::new(reader, &channel);
+                    serve(context, Kind::Tcp, &caller, reader, writer);
+                }
                 running.fetch_sub(1, Ordering::Relaxed);
             });
         }
     });
+}
+
+/// Handshake; whoever is refused is told why, as far as it can understand it.
+fn enter(
+    context: &LinkContext,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<(Channel, Writer<TcpStream>, Caller)> {
+    let (channel, caller) = context.door.enter(&mut stream, peer.ip());
+    let Some(channel) = channel else {
+        // A station from before there was encryption, or another program.
+        if let Err(Refusal::Handshake(HandshakeError::NotSecure(_))) = caller {
+            goodbye(
+                &mut stream,
+                "this camera speaks encrypted links only: pair the station",
+            );
+        }
+        return None;
+    };
+    let mut writer = Writer::new(stream, &channel);
+    match caller {
+        Ok(caller) => Some((channel, writer, caller)),
+        Err(refusal) => {
+            goodbye(&mut writer, &crate::reporting::one_line(&refusal));
+            None
+        }
+    }
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<TcpStream> {
@@ -60,7 +103,16 @@ fn prepare(stream: &TcpStream) -> io::Result<TcpStream> {
 
 /// Serves the serial line until everything stops; opens it anew when it fails.
 #[cfg(feature = "serial")]
-pub fn serve_serial(context: &LinkContext, path: &std::path::Path, baud: u32) {
+pub fn serve_serial(context: &LinkContext, line: &crate::config::SerialLine) {
+    let (path, baud) = (line.path.as_path(), line.baud);
+    let caller = Caller {
+        name: None,
+        role: line.role.into(),
+        key: None,
+    };
+    let kind = Kind::Serial {
+        recovery: line.recovery,
+    };
     let mut told = false;
     while !context.stop.load(Ordering::Relaxed) {
         match crate::io::serial::open(path, baud) {
@@ -68,7 +120,7 @@ pub fn serve_serial(context: &LinkContext, path: &std::path::Path, baud: u32) {
                 if std::mem::take(&mut told) {
                     tracing::info!(path = %path.display(), "serial line is back");
                 }
-                serve(context, Kind::Serial, &port, &port);
+                serve(context, kind, &caller, &port, &port);
             }
             Err(error) => {
                 if !std::mem::replace(&mut told, true) {

@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 
 use proto::accumulator::{Accumulator, Fed};
 use proto::frame::MAX_STUFFED_BYTES;
-use proto::limits::{MAX_NAME_BYTES, MAX_PAYLOAD_BYTES};
-use proto::message::{
-    Answer, CameraHello, Command, FromCamera, Message, Start, StationHello, ToCamera, cut_text,
-};
+use proto::limits::MAX_NAME_BYTES;
+use proto::message::{CameraHello, FromCamera, Message, Start, StationHello, ToCamera, cut_text};
 use proto::recovery::{self, MARK};
 use proto::version::{MAGIC, MIN_VERSION, SCHEMA_HASH, VERSION, agree};
 
 use super::LinkContext;
-use super::deliver::{Delivery, Outbox, Pictures, deliver};
+use super::commands::{Asked, answer, flash_deflated, recover};
+use super::deliver::{Delivery, Outbox, deliver};
+use super::door::Caller;
 use super::writing::{goodbye, send};
 use crate::journal::positions::NameError;
 use crate::metrics::Drop;
+use crate::update::model_name;
 
 /// A station must say hello within so long.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -33,8 +34,20 @@ pub(super) enum Kind {
     /// A connection ends, and the next one is another session.
     Tcp,
     /// There is no connection: a hello begins a session, whatever was before.
-    Serial,
+    Serial {
+        /// Whether the recovery exchange is answered.
+        recovery: bool,
+    },
 }
+
+impl Kind {
+    fn is_serial(self) -> bool {
+        matches!(self, Self::Serial { .. })
+    }
+}
+
+/// A revoked station is noticed within so long.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Why a session is over.
 enum End {
@@ -130,6 +143,7 @@ impl<'a, R: Read> Incoming<'a, R> {
 pub(super) fn serve(
     context: &LinkContext,
     kind: Kind,
+    caller: &Caller,
     reader: impl Read,
     mut writer: impl Write + Send,
 ) {
@@ -139,12 +153,17 @@ pub(super) fn serve(
     loop {
         let first = match hello.take() {
             Some(first) => first,
-            None => match wait_for_hello(&mut incoming, &mut writer, kind, opened) {
+            None => match wait_for_hello(&mut incoming, &mut writer, kind, caller, opened) {
                 Some(first) => first,
                 None => return,
             },
         };
-        match session(context, kind, &first, &mut incoming, &mut writer) {
+        // Where there are keys, nobody chooses a name: what was acknowledged under it is another's.
+        let first = StationHello {
+            station: caller.name.clone().unwrap_or(first.station),
+            ..first
+        };
+        match session(context, kind, caller, &first, &mut incoming, &mut writer) {
             End::Hello(next) => hello = Some(next),
             End::Closed if kind == Kind::Tcp || context.stop.load(Ordering::Relaxed) => return,
             End::Closed => {}
@@ -156,24 +175,43 @@ fn wait_for_hello<R: Read>(
     incoming: &mut Incoming<'_, R>,
     writer: &mut impl Write,
     kind: Kind,
-    opened: Instant,
+    caller: &Caller,
+    mut heard_at: Instant,
 ) -> Option<StationHello> {
     let context = incoming.context;
+    let asked = Asked {
+        context,
+        recovery: kind != Kind::Serial { recovery: false },
+        role: caller.role,
+        station: caller.name.as_deref().unwrap_or("serial line"),
+    };
     loop {
         if context.stop.load(Ordering::Relaxed) {
             return None;
         }
         match incoming.next() {
             Heard::Message(ToCamera::Hello(hello)) if hello.magic == MAGIC => return Some(hello),
+            // Belongs to the recovery exchange, though not to what is frozen of it.
+            Heard::Message(ToCamera::FlashDeflated {
+                offset_bytes,
+                plain_bytes,
+                deflated,
+            }) => {
+                heard_at = Instant::now();
+                let response = flash_deflated(&asked, offset_bytes, plain_bytes, &deflated);
+                send(writer, &response.encode(), &context.stop).ok()?;
+            }
             Heard::Message(_) => context.metrics.dropped(Drop::Link, 1),
             Heard::Recovery(request) => {
-                let response = recover(context, &request);
+                // A station of another version says no hello that is understood, and may save the camera all the same.
+                heard_at = Instant::now();
+                let response = recover(&asked, &request);
                 send(writer, &response.encode(), &context.stop).ok()?;
             }
             Heard::Nothing => {}
             Heard::Closed => return None,
         }
-        if kind == Kind::Tcp && opened.elapsed() > HELLO_WITHIN {
+        if kind == Kind::Tcp && heard_at.elapsed() > HELLO_WITHIN {
             goodbye(writer, "no hello within 5 s");
             return None;
         }
@@ -183,6 +221,7 @@ fn wait_for_hello<R: Read>(
 fn session<R: Read>(
     context: &LinkContext,
     kind: Kind,
+    caller: &Caller,
     hello: &StationHello,
     incoming: &mut Incoming<'_, R>,
     writer: &mut (impl Write + Send),
@@ -226,14 +265,17 @@ fn session<R: Read>(
     };
     // An acknowledgement covers everything before it, so it counts only where delivery leaves no hole behind.
     let counts = start <= after;
+    let inspector = context.control.inspector();
     let greeting = FromCamera::Hello(CameraHello {
         magic: MAGIC,
         version,
         schema_hash: SCHEMA_HASH,
         camera: cut_text(&context.camera),
         program: env!("CARGO_PKG_VERSION").to_owned(),
-        model_id: context.control.inspector().model_id(),
-        model: cut_text(&context.model),
+        model_id: inspector
+            .as_ref()
+            .map_or([0; 8], |inspector| inspector.model_id()),
+        model: inspector.map_or_else(String::new, |inspector| model_name(&inspector)),
         boot: context.boot,
         oldest,
         next,
@@ -255,7 +297,7 @@ fn session<R: Read>(
         };
         scope.spawn(move || deliver(&delivery, start, writer));
         let end = listen(
-            context, kind, hello, incoming, &outbox, &over, &sent, counts,
+            context, kind, caller, hello, incoming, &outbox, &over, &sent, counts,
         );
         over.store(true, Ordering::Relaxed);
         context.signal.notify();
@@ -273,6 +315,7 @@ fn session<R: Read>(
 fn listen<R: Read>(
     context: &LinkContext,
     kind: Kind,
+    caller: &Caller,
     hello: &StationHello,
     incoming: &mut Incoming<'_, R>,
     outbox: &Outbox,
@@ -281,10 +324,24 @@ fn listen<R: Read>(
     counts: bool,
 ) -> End {
     let mut heard_at = Instant::now();
+    let mut looked = Instant::now();
+    let asked = Asked {
+        context,
+        recovery: kind != Kind::Serial { recovery: false },
+        role: caller.role,
+        station: &hello.station,
+    };
     while !over.load(Ordering::Relaxed) && !context.stop.load(Ordering::Relaxed) {
         let heard = incoming.next();
         if !matches!(heard, Heard::Nothing) {
             heard_at = Instant::now();
+        }
+        if looked.elapsed() > LOOK_AGAIN {
+            looked = Instant::now();
+            if !context.door.still_admits(caller) {
+                tracing::info!(station = hello.station, "access was revoked");
+                return End::Closed;
+            }
         }
         match heard {
             Heard::Closed => return End::Closed,
@@ -297,7 +354,7 @@ fn listen<R: Read>(
             }
             Heard::Nothing | Heard::Message(ToCamera::Alive) => {}
             Heard::Message(ToCamera::Hello(next)) => {
-                if kind == Kind::Serial && next.magic == MAGIC {
+                if kind.is_serial() && next.magic == MAGIC {
                     return End::Hello(next);
                 }
                 context.metrics.dropped(Drop::Link, 1);
@@ -314,56 +371,20 @@ fn listen<R: Read>(
                 }
             }
             Heard::Message(ToCamera::Command { id, command }) => {
-                answer(context, &hello.station, id, command, outbox);
+                answer(&asked, id, command, outbox);
             }
-            Heard::Recovery(request) => outbox.put(recover(context, &request).encode()),
+            Heard::Message(ToCamera::FlashDeflated {
+                offset_bytes,
+                plain_bytes,
+                deflated,
+            }) => {
+                let response = flash_deflated(&asked, offset_bytes, plain_bytes, &deflated);
+                outbox.put(response.encode());
+            }
+            Heard::Recovery(request) => outbox.put(recover(&asked, &request).encode()),
         }
     }
     End::Closed
-}
-
-fn answer(context: &LinkContext, station: &str, id: u32, command: Command, outbox: &Outbox) {
-    // Before the pictures are made, which takes time and memory.
-    if command == Command::Snapshot && outbox.is_showing() {
-        let reason = "the snapshot before is still on its way".to_owned();
-        outbox.put(reply(id, Answer::Refused { reason }));
-        return;
-    }
-    let (answer, pictures) = context.control.execute(station, command);
-    let reply = reply(id, answer);
-    if pictures.is_empty() {
-        outbox.put(reply);
-    } else {
-        outbox.show(reply, Pictures::new(id, pictures));
-    }
-}
-
-/// A reply as a payload. What no station could read (a mask from the configuration has no limit) is refused.
-fn reply(id: u32, answer: Answer) -> Vec<u8> {
-    let reply = FromCamera::Reply { id, answer };
-    let payload = reply.encode();
-    let why = match reply.check() {
-        Err(error) => error.to_string(),
-        Ok(()) if payload.len() > MAX_PAYLOAD_BYTES => format!("{} bytes", payload.len()),
-        Ok(()) => return payload,
-    };
-    let reason = cut_text(&format!("the answer is too long for a message: {why}"));
-    let answer = Answer::Refused { reason };
-    FromCamera::Reply { id, answer }.encode()
-}
-
-fn recover(context: &LinkContext, request: &recovery::Request) -> recovery::Response {
-    match request {
-        recovery::Request::Identify => recovery::Response::Identity {
-            boot: context.boot,
-            camera: context.camera.clone(),
-            program: env!("CARGO_PKG_VERSION").to_owned(),
-        },
-        recovery::Request::Slots => recovery::Response::Slots(context.slots),
-        _ => recovery::Response::Refused {
-            reason: "this version takes its package from its configuration only".to_owned(),
-        },
-    }
 }
 
 fn lock_positions(

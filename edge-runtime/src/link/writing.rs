@@ -39,7 +39,20 @@ pub(super) fn send(writer: &mut impl Write, payload: &[u8], over: &AtomicBool) -
             return Err(ErrorKind::TimedOut.into());
         }
     }
-    writer.flush()
+    loop {
+        match writer.flush() {
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut
+                    if taken_at.elapsed() < TAKES_NOTHING => {}
+                ErrorKind::Interrupted => {}
+                _ => return Err(error),
+            },
+            Ok(()) => return Ok(()),
+        }
+        if over.load(Ordering::Relaxed) && begun.elapsed() > CUT_AFTER {
+            return Err(ErrorKind::TimedOut.into());
+        }
+    }
 }
 
 /// Says why the link ends, as far as the peer takes it.

@@ -198,13 +198,14 @@ impl Loaded {
             });
         }
         let manifest = decode_manifest(&content[HEADER..self.manifest_end])?;
-        let onnx = content[self.manifest_end..].to_vec();
-        if <[u8; 32]>::from(Sha256::digest(&onnx)) != manifest.onnx_sha256 {
+        let onnx = self.manifest_end..content.len();
+        if <[u8; 32]>::from(Sha256::digest(&content[onnx.clone()])) != manifest.onnx_sha256 {
             return Err(PackageError::Onnx);
         }
         check_manifest(&manifest).map_err(PackageError::Inconsistent)?;
         Ok(Verified {
             manifest,
+            bytes: self.bytes,
             onnx,
             signer,
             sha256,
@@ -238,7 +239,8 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
 #[derive(Debug, Clone)]
 pub struct Verified {
     manifest: Manifest,
-    onnx: Vec<u8>,
+    bytes: Vec<u8>,
+    onnx: std::ops::Range<usize>,
     signer: VerifyingKey,
     sha256: [u8; 32],
 }
@@ -251,7 +253,12 @@ impl Verified {
 
     /// The graph.
     pub fn onnx(&self) -> &[u8] {
-        &self.onnx
+        &self.bytes[self.onnx.clone()]
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// SHA-256 of the package file: its identity.

@@ -29,13 +29,14 @@ pub enum FileError {
     },
 }
 
+/// Nothing larger can be a package; a wrong path, or a station, should not fill the memory or the disk.
+pub const MAX_PACKAGE_BYTES: u64 = MAX_ONNX_BYTES + MAX_MANIFEST_BYTES as u64 + 1_024;
+
 /// Reads and verifies a package.
 pub fn read(path: &Path, trust: &Trust) -> Result<Verified, FileError> {
-    // Nothing larger can be a package; a wrong path should not fill the memory.
-    let limit = MAX_ONNX_BYTES + MAX_MANIFEST_BYTES as u64 + 1_024;
     let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .and_then(|file| file.take(MAX_PACKAGE_BYTES).read_to_end(&mut bytes))
         .map_err(|source| FileError::Read {
             path: path.to_owned(),
             source,

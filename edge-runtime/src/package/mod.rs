@@ -6,10 +6,13 @@
 mod check;
 mod container;
 mod file;
+pub mod incoming;
 mod keys;
 mod parity;
+pub mod slots;
+pub mod store;
 
 pub use container::{Loaded, PackageError, Trust, Verified, encode};
-pub use file::{FileError, read};
+pub use file::{FileError, MAX_PACKAGE_BYTES, read};
 pub use keys::{KeyError, key_id, read_public_key, read_signing_key, write_key_pair};
 pub use parity::{BLOCK_PX, BLOCKS, GoldenScores, ParityError, check_parity, golden_scores};

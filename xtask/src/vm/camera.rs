@@ -15,7 +15,7 @@ use super::devices::{Format, Pixels};
 use super::ledger::Ledger;
 use super::material::raw_frame;
 use super::rig::{Rig, bytes, host};
-use super::station::Station;
+use super::station::{Station, access_list};
 
 /// For whatever an emulated guest does.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,7 +76,11 @@ impl Camera {
              [link]\ntcp = \"0.0.0.0:{TCP}\"\nserial = {{ path = \"/dev/ttyS1\" }}\n\
              [metrics]\nhttp = \"0.0.0.0:{HTTP}\"\n[images]\nmax_mb = 0\n{more}\n"
         );
-        self.guest.write("/etc/camera/camera.toml", text.as_bytes())
+        self.guest
+            .write("/etc/camera/camera.toml", text.as_bytes())?;
+        self.guest.check("mkdir -p /state/camera")?;
+        let list = access_list(&["line", "cable"])?;
+        self.guest.write("/state/camera/stations", list.as_bytes())
     }
 
     /// The loopback as its camera. A loopback that nobody has written to is none yet.

@@ -14,12 +14,13 @@ use super::devices::{Format, Pixels};
 use super::tool::run_logged;
 
 /// Seconds to train, and enough to tell a drawn defect from a good image.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     "synth data --size 80 --train 4 --test-good 4 --per-kind 1",
     "train --data data --run run --iterations 300 --size 80 --width 16 --batch 8 --tiles 20 --loss l2 --hold-out 0.5 \
      --threads 2 --device cpu --checkpoint-every 300",
     "keygen --out k.key",
     "package --run run --key k.key --name tiny --out m.awr",
+    "package --run run --key k.key --name tiny --version 2 --out n.awr",
 ];
 
 /// A folder that holds them.
@@ -66,6 +67,12 @@ impl Material {
     /// The model package.
     pub(crate) fn package(&self) -> PathBuf {
         self.folder.join("m.awr")
+    }
+
+    /// Another package by the same signer.
+    pub(crate) fn second(&self) -> Result<Vec<u8>> {
+        let path = self.folder.join("n.awr");
+        fs::read(&path).with_context(|| format!("reading {}", path.display()))
     }
 
     /// The public key that signed it.

@@ -1,8 +1,9 @@
 //! A station as small as it can be: says hello, takes records, acknowledges, and is strict about what the protocol
 //! promises. Over TCP or the guest's serial port.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,11 @@ use anyhow::{Context, Result, bail};
 use proto::accumulator::{Accumulator, Fed};
 use proto::frame::{MAX_STUFFED_BYTES, encode};
 use proto::message::{CameraHello, FromCamera, Message, Start, StationHello, ToCamera};
+use proto::recovery::{MARK, Request, Response};
 use proto::version::{MAGIC, SCHEMA_HASH, VERSION};
+use secure::handshake::Intent;
+use secure::identity::Identity;
+use secure::tcp::open;
 
 use super::ledger::Ledger;
 
@@ -19,12 +24,33 @@ const HELLO: Duration = Duration::from_secs(20);
 /// The camera closes a link that is silent for long.
 const ALIVE: Duration = Duration::from_secs(3);
 
+/// The key of a station of this name: the name, filled up.
+pub(crate) fn identity(name: &str) -> Result<Identity> {
+    let mut secret = [7; 32];
+    let length = name.len().min(32);
+    secret[..length].copy_from_slice(&name.as_bytes()[..length]);
+    Ok(Identity::from_secret(secret)?)
+}
+
+/// A camera's access list that lets these stations in (`secure::access`).
+pub(crate) fn access_list(names: &[&str]) -> Result<String> {
+    let lines: Result<Vec<String>> = names
+        .iter()
+        .map(|name| {
+            let key = secure::hex(identity(name)?.public());
+            Ok(format!("awr-station-v1 {key} engineer {name}\n"))
+        })
+        .collect();
+    Ok(lines?.concat())
+}
+
 /// One session.
 pub(crate) struct Station {
     reader: Box<dyn Read>,
     writer: Box<dyn Write>,
     accumulator: Accumulator<Vec<u8>>,
     bytes: Vec<u8>,
+    responses: VecDeque<Response>,
     spoke: Instant,
     /// The number that has to come next; `None` before the first.
     next: Option<u64>,
@@ -37,11 +63,9 @@ pub(crate) struct Station {
 impl Station {
     /// Over TCP, behind what was acknowledged last.
     pub(crate) fn tcp(address: SocketAddr, name: &str, ledger: &Ledger) -> Result<Self> {
-        let stream = TcpStream::connect(address).context("connecting to the camera")?;
-        stream.set_read_timeout(Some(Duration::from_millis(50)))?;
-        stream.set_write_timeout(Some(HELLO))?;
-        let reader = stream.try_clone()?;
-        Self::open(Box::new(reader), Box::new(stream), name, ledger)
+        let link = open(address, &identity(name)?, None, &Intent::Session, HELLO);
+        let link = link.context("connecting to the camera")?;
+        Self::open(Box::new(link.reader), Box::new(link.writer), name, ledger)
     }
 
     /// Over the serial port's socket.
@@ -63,6 +87,7 @@ impl Station {
             writer,
             accumulator: Accumulator::new(vec![0; MAX_STUFFED_BYTES]),
             bytes: Vec::new(),
+            responses: VecDeque::new(),
             spoke: Instant::now(),
             next: None,
             hello: CameraHello {
@@ -108,11 +133,35 @@ impl Station {
     }
 
     fn send(&mut self, message: &ToCamera) -> Result<()> {
-        let wire = encode(&message.encode()).context("a message is too long")?;
+        self.send_payload(&message.encode())
+    }
+
+    fn send_payload(&mut self, payload: &[u8]) -> Result<()> {
+        let wire = encode(payload).context("a message is too long")?;
         self.spoke = Instant::now();
-        self.writer
-            .write_all(&wire)
+        let sent = self.writer.write_all(&wire);
+        sent.and_then(|()| self.writer.flush())
             .context("sending to the camera")
+    }
+
+    /// A request of the recovery exchange.
+    pub(crate) fn request(&mut self, request: &Request) -> Result<()> {
+        self.send_payload(&request.encode())
+    }
+
+    /// The answer to a request, waiting at most until `deadline`.
+    pub(crate) fn response(
+        &mut self,
+        ledger: &mut Ledger,
+        deadline: Instant,
+    ) -> Result<Option<Response>> {
+        while Instant::now() < deadline {
+            if let Some(response) = self.responses.pop_front() {
+                return Ok(Some(response));
+            }
+            self.receive(ledger)?;
+        }
+        Ok(self.responses.pop_front())
     }
 
     /// Everything up to `sequence` is safe here.
@@ -182,6 +231,12 @@ impl Station {
                 Fed::NeedMore => {}
                 Fed::Frame { payload, rest } => {
                     self.bytes = rest.to_vec();
+                    if payload.first() == Some(&MARK) {
+                        let response = Response::decode(payload);
+                        self.responses
+                            .push_back(response.context("a recovery answer")?);
+                        return Ok(None);
+                    }
                     let message = FromCamera::decode(payload);
                     let message = message.context("a message cannot be understood")?;
                     return Ok(Some(message));

@@ -122,7 +122,7 @@ fn run_cuts(rig: &mut Rig, disk: PathBuf, random: &mut Random) -> Result<()> {
     Ok(())
 }
 
-fn power_up(rig: &mut Rig, boot: &Boot, pictures: &Pictures) -> Result<Camera> {
+pub(super) fn power_up(rig: &mut Rig, boot: &Boot, pictures: &Pictures) -> Result<Camera> {
     let guest = rig.boot(boot)?;
     let mut camera = Camera {
         guest,
@@ -175,10 +175,10 @@ fn receive_for(station: &mut Station, ledger: &mut Ledger, milliseconds: u64) ->
 }
 
 /// Knuth's linear congruential generator: enough to pick moments.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)

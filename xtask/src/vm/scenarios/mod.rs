@@ -4,6 +4,7 @@ mod capture;
 mod delivery;
 mod inspect;
 mod smoke;
+mod update;
 
 use super::rig::Scenario;
 
@@ -72,5 +73,9 @@ pub(crate) const ALL: &[Scenario] = &[
     Scenario {
         name: "cuts",
         run: delivery::cuts,
+    },
+    Scenario {
+        name: "flash-cuts",
+        run: update::cuts,
     },
 ];

@@ -1,0 +1,96 @@
+//! `edge-runtime pair` and `edge-runtime stations`: who is let in, on the camera itself.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use edge_runtime::clock::unix_ms;
+use edge_runtime::config::Config;
+use edge_runtime::link::door::{ACCESS_FILE, CODE_VALID, KEY_FILE, TICKET_FILE, random_code};
+use proto::message::Role;
+use secure::access::Access;
+use secure::identity::Identity;
+use secure::pairing::Tickets;
+
+/// Give out a one-time code with which a station can be paired.
+///
+/// It is good for ten minutes, one station and five attempts. The running program takes it up by itself.
+#[derive(Args)]
+pub(crate) struct Pair {
+    /// The camera's configuration.
+    #[arg(long)]
+    config: PathBuf,
+    /// What the station may do: watch (see everything), operate (checks, mode) or engineer (everything).
+    #[arg(long, default_value = "engineer")]
+    role: Role,
+}
+
+impl Pair {
+    pub(crate) fn run(&self) -> Result<()> {
+        let config = Config::read(&self.config)?;
+        let identity = Identity::load_or_create(&config.state.join(KEY_FILE))?;
+        let code = random_code().context("no random numbers")?;
+        Tickets::at(&config.state.join(TICKET_FILE))
+            .issue(&code, self.role, unix_ms() / 1_000, CODE_VALID)
+            .context("cannot write the code into the state folder")?;
+        println!("{code}");
+        let address = config
+            .link
+            .tcp
+            .map_or_else(|| "HOST:PORT".to_owned(), |address| address.to_string());
+        eprintln!(
+            "good for {} min, role {}; at the station: station pair {address} --code {code}",
+            CODE_VALID.as_secs() / 60,
+            self.role
+        );
+        eprintln!("this camera's key: {}", secure::key_id(identity.public()));
+        Ok(())
+    }
+}
+
+/// The stations that have access to this camera.
+#[derive(Args)]
+pub(crate) struct Stations {
+    #[command(subcommand)]
+    command: StationsCommand,
+}
+
+#[derive(Subcommand)]
+enum StationsCommand {
+    /// Name, role and key id of each.
+    List {
+        /// The camera's configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Keep one out from now on.
+    Revoke {
+        /// The camera's configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// Its name or key id.
+        station: String,
+    },
+}
+
+impl Stations {
+    pub(crate) fn run(&self) -> Result<()> {
+        match &self.command {
+            StationsCommand::List { config } => {
+                let access = Access::at(&Config::read(config)?.state.join(ACCESS_FILE));
+                for entry in access.read()? {
+                    let id = secure::key_id(&entry.key);
+                    println!("{}  role {}  key {id}", entry.name, entry.role);
+                }
+                Ok(())
+            }
+            StationsCommand::Revoke { config, station } => {
+                let access = Access::at(&Config::read(config)?.state.join(ACCESS_FILE));
+                if access.revoke(station)?.is_empty() {
+                    bail!("no station {station:?} has access");
+                }
+                Ok(())
+            }
+        }
+    }
+}

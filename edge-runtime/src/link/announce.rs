@@ -1,0 +1,61 @@
+//! The camera's name and address on the local network, by mDNS and DNS-SD (RFC 6762, RFC 6763), for `station discover`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use mdns_sd::{ServiceDaemon, ServiceInfo};
+
+/// The service's type.
+pub const SERVICE: &str = "_awr._tcp.local.";
+/// The property with the camera's key id.
+pub const KEY_PROPERTY: &str = "key";
+/// The property with the program's version.
+pub const VERSION_PROPERTY: &str = "version";
+
+/// Announces until it is dropped.
+pub struct Announcement {
+    daemon: ServiceDaemon,
+}
+
+impl std::fmt::Debug for Announcement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Announcement")
+    }
+}
+
+impl Announcement {
+    /// Announces a camera that listens on this address. Whoever finds it knows nothing but where to knock.
+    pub fn start(name: &str, address: SocketAddr, key_id: &str) -> Result<Self, mdns_sd::Error> {
+        let daemon = ServiceDaemon::new()?;
+        let version = env!("CARGO_PKG_VERSION");
+        let properties = [(KEY_PROPERTY, key_id), (VERSION_PROPERTY, version)];
+        // A host name of its own: the machine's may be announced by another program.
+        let host = format!("awr-{key_id}.local.");
+        let everywhere = address.ip().is_unspecified();
+        let ip = if everywhere {
+            String::new()
+        } else {
+            address.ip().to_string()
+        };
+        let mut service =
+            ServiceInfo::new(SERVICE, name, &host, ip, address.port(), &properties[..])?;
+        if everywhere {
+            service = service.enable_addr_auto();
+        }
+        daemon.register(service)?;
+        Ok(Self { daemon })
+    }
+}
+
+impl Drop for Announcement {
+    fn drop(&mut self) {
+        self.daemon.shutdown().ok();
+    }
+}
+
+/// Whether an address can be reached from other machines at all.
+pub fn is_public(address: SocketAddr) -> bool {
+    match address.ip() {
+        IpAddr::V4(ip) => !ip.is_loopback(),
+        IpAddr::V6(ip) => !ip.is_loopback(),
+    }
+}

@@ -1,0 +1,144 @@
+//! Stored frames and recordings on their way to a station.
+//!
+//! In: a kind and a name. Out: lists and pieces. Names are those of the folders' own files; nothing else can be asked for.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use proto::limits::MAX_LISTED;
+use proto::message::{FileInfo, FileKind};
+
+/// Where recordings are looked for, below the state folder.
+pub const RECORDINGS: &str = "recordings";
+/// Where stored frames are.
+pub const IMAGES: &str = "images";
+
+fn folder(state: &Path, kind: FileKind) -> PathBuf {
+    state.join(match kind {
+        FileKind::Ng | FileKind::Ok => IMAGES,
+        FileKind::Recording => RECORDINGS,
+    })
+}
+
+fn is_of(kind: FileKind, name: &str) -> bool {
+    let plain = !name.contains(['/', '\\', '\0']) && !name.starts_with('.');
+    plain
+        && match kind {
+            FileKind::Ng => name.contains("-NG."),
+            FileKind::Ok => name.contains("-OK."),
+            FileKind::Recording => name.ends_with(".awrec"),
+        }
+}
+
+/// The first files behind a name.
+pub(super) fn list(state: &Path, kind: FileKind, after: &str) -> io::Result<Vec<FileInfo>> {
+    let entries = match std::fs::read_dir(folder(state, kind)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_of(kind, name) && name.as_str() > after)
+        .collect();
+    names.sort_unstable();
+    // Some may be displaced meanwhile.
+    let infos = names.into_iter().filter_map(|name| {
+        let metadata = std::fs::metadata(folder(state, kind).join(&name)).ok()?;
+        let bytes = metadata.len();
+        metadata.is_file().then_some(FileInfo { name, bytes })
+    });
+    Ok(infos.take(MAX_LISTED).collect())
+}
+
+/// A file that is being sent.
+#[derive(Debug)]
+pub(super) struct Sending {
+    file: File,
+    offset_bytes: u64,
+    /// Its length when it was opened; a recording may still grow.
+    pub(super) bytes: u64,
+}
+
+impl Sending {
+    pub(super) fn open(
+        state: &Path,
+        kind: FileKind,
+        name: &str,
+        offset_bytes: u64,
+    ) -> io::Result<Self> {
+        if !is_of(kind, name) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no such file"));
+        }
+        let mut file = File::open(folder(state, kind).join(name))?;
+        let bytes = file.metadata()?.len();
+        file.seek(SeekFrom::Start(offset_bytes))?;
+        Ok(Self {
+            file,
+            offset_bytes,
+            bytes,
+        })
+    }
+
+    /// The next piece and where it belongs; empty at the end.
+    pub(super) fn next(&mut self, most: usize) -> io::Result<(u64, Vec<u8>)> {
+        let left = self.bytes.saturating_sub(self.offset_bytes);
+        let mut piece = Vec::new();
+        (&mut self.file)
+            .take(left.min(most as u64))
+            .read_to_end(&mut piece)?;
+        let at = self.offset_bytes;
+        self.offset_bytes += piece.len() as u64;
+        if piece.is_empty() && left > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok((at, piece))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_files_are_given_out() {
+        let state = tempfile::tempdir().unwrap();
+        let images = state.path().join(IMAGES);
+        std::fs::create_dir_all(&images).unwrap();
+        for name in [
+            "1-NG.png",
+            "1-NG.json",
+            "2-OK.png",
+            ".partial-1-NG.",
+            "x.txt",
+        ] {
+            std::fs::write(images.join(name), b"0123456789").unwrap();
+        }
+        std::fs::write(state.path().join("secret-NG.key"), b"x").unwrap();
+        let names = |kind, after: &str| -> Vec<String> {
+            let files = list(state.path(), kind, after).unwrap();
+            files.into_iter().map(|file| file.name).collect()
+        };
+        assert_eq!(names(FileKind::Ng, ""), ["1-NG.json", "1-NG.png"]);
+        assert_eq!(names(FileKind::Ng, "1-NG.json"), ["1-NG.png"]);
+        assert_eq!(names(FileKind::Ok, ""), ["2-OK.png"]);
+        assert!(names(FileKind::Recording, "").is_empty());
+        for name in [
+            "../secret-NG.key",
+            "/etc/a-NG.b",
+            "2-OK.png",
+            "none-NG.png",
+            "",
+        ] {
+            assert!(
+                Sending::open(state.path(), FileKind::Ng, name, 0).is_err(),
+                "{name}"
+            );
+        }
+        let mut sending = Sending::open(state.path(), FileKind::Ng, "1-NG.png", 4).unwrap();
+        assert_eq!(sending.next(4).unwrap(), (4, b"4567".to_vec()));
+        assert_eq!(sending.next(4).unwrap(), (8, b"89".to_vec()));
+        assert_eq!(sending.next(4).unwrap(), (10, Vec::new()));
+    }
+}

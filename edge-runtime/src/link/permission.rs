@@ -1,0 +1,36 @@
+//! What each role may ask for.
+
+use proto::message::{Command, Role};
+use proto::recovery::Request;
+
+/// The least role that may give a command.
+pub(super) fn for_command(command: &Command) -> Role {
+    match command {
+        Command::ReadThreshold
+        | Command::ReadMask
+        | Command::ReadMode
+        | Command::ReadHealth
+        | Command::ReadSlots
+        | Command::ReadStations
+        | Command::Snapshot
+        | Command::ListFiles { .. }
+        | Command::FetchFile { .. } => Role::Watch,
+        Command::SetMode { .. } | Command::GoldenCheck => Role::Operate,
+        Command::SetThreshold { .. }
+        | Command::SetMask { .. }
+        | Command::RevokeStation { .. }
+        | Command::OpenPairing { .. } => Role::Engineer,
+    }
+}
+
+/// The least role that may make a recovery request.
+pub(super) fn for_recovery(request: &Request) -> Role {
+    match request {
+        Request::Identify | Request::Slots => Role::Watch,
+        Request::FlashBegin { .. }
+        | Request::FlashChunk { .. }
+        | Request::FlashEnd
+        | Request::Confirm
+        | Request::RollBack => Role::Engineer,
+    }
+}

@@ -1,0 +1,231 @@
+//! Whose keys a camera lets in, and what each may do: a text file with a line a station,
+//! `awr-station-v1 BASE16 ROLE NAME`, written whole or not at all, read anew for every handshake.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use proto::limits::MAX_NAME_BYTES;
+use proto::message::Role;
+
+use crate::{PublicKey, file, from_hex, hex};
+
+const WORD: &str = "awr-station-v1";
+/// Most stations.
+const MAX_STATIONS: usize = 256;
+
+/// A station that is let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: PublicKey,
+    /// What it may do.
+    pub role: Role,
+    /// Its name: what it has acknowledged is kept under it.
+    pub name: String,
+}
+
+/// Why the access list cannot be used or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The system refuses.
+    #[error("cannot {action} access list {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// A line is none of the list's. Nobody is let in until it is mended: a list that is half understood could let in
+    /// somebody who was to be kept out.
+    #[error("{}, line {line}: expected `{WORD} KEY ROLE NAME`", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+    },
+    /// The name is no name.
+    #[error("expected a station's name of 1 to {MAX_NAME_BYTES} bytes without line breaks")]
+    Name,
+    /// Another station has the name.
+    #[error("another station is called {0:?}: revoke it first, or choose another name")]
+    Taken(String),
+    /// The list is full.
+    #[error("{MAX_STATIONS} stations have access already: revoke one first")]
+    Full,
+}
+
+/// The list in its file. One program changes it at a time (pairing in the camera's program, revoking from its command
+/// line); a change is a rename.
+#[derive(Debug)]
+pub struct Access {
+    path: PathBuf,
+    changing: Mutex<()>,
+}
+
+impl Access {
+    /// In a file, which need not exist: nobody has access then.
+    pub fn at(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            changing: Mutex::new(()),
+        }
+    }
+
+    /// All who have access.
+    pub fn read(&self) -> Result<Vec<Entry>, AccessError> {
+        let text = file::read(&self.path).map_err(self.failed("read"))?;
+        let text = text.unwrap_or_default();
+        let lines = (1..).zip(text.lines());
+        lines
+            .filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'))
+            .map(|(line, text)| {
+                parse(text).ok_or_else(|| AccessError::Content {
+                    path: self.path.clone(),
+                    line,
+                })
+            })
+            .collect()
+    }
+
+    /// The station with this key.
+    pub fn find(&self, key: &PublicKey) -> Result<Option<Entry>, AccessError> {
+        Ok(self.read()?.into_iter().find(|entry| entry.key == *key))
+    }
+
+    /// Lets a station in, or gives one that is there another name and role.
+    pub fn admit(&self, entry: Entry) -> Result<(), AccessError> {
+        let bytes = entry.name.len();
+        if !(1..=MAX_NAME_BYTES).contains(&bytes)
+            || entry.name.chars().any(char::is_control)
+            || entry.name.trim() != entry.name
+        {
+            return Err(AccessError::Name);
+        }
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.read()?;
+        entries.retain(|other| other.key != entry.key);
+        if entries.iter().any(|other| other.name == entry.name) {
+            return Err(AccessError::Taken(entry.name));
+        }
+        if entries.len() >= MAX_STATIONS {
+            return Err(AccessError::Full);
+        }
+        entries.push(entry);
+        self.write(&entries)
+    }
+
+    /// Keeps stations out from now on, by name or key id; which those were.
+    pub fn revoke(&self, name_or_id: &str) -> Result<Vec<Entry>, AccessError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let meant =
+            |entry: &Entry| entry.name == name_or_id || crate::key_id(&entry.key) == name_or_id;
+        let (revoked, kept): (Vec<_>, Vec<_>) = self.read()?.into_iter().partition(meant);
+        if !revoked.is_empty() {
+            self.write(&kept)?;
+        }
+        Ok(revoked)
+    }
+
+    fn write(&self, entries: &[Entry]) -> Result<(), AccessError> {
+        let lines: Vec<String> = entries
+            .iter()
+            .map(|entry| format!("{WORD} {} {} {}\n", hex(&entry.key), entry.role, entry.name))
+            .collect();
+        file::write(&self.path, &lines.concat(), 0o600).map_err(self.failed("write"))
+    }
+
+    fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> AccessError {
+        let path = self.path.clone();
+        move |source| AccessError::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+fn parse(line: &str) -> Option<Entry> {
+    let mut words = line.splitn(4, ' ');
+    if words.next()? != WORD {
+        return None;
+    }
+    let key = from_hex(words.next()?)?;
+    let role = words.next()?.parse().ok()?;
+    let name = words.next()?.to_owned();
+    (1..=MAX_NAME_BYTES)
+        .contains(&name.len())
+        .then_some(Entry { key, role, name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(seed: u8, name: &str) -> Entry {
+        Entry {
+            key: [seed; 32],
+            role: Role::Operate,
+            name: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn stations_come_and_go() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("stations");
+        let access = Access::at(&path);
+        assert!(access.read()?.is_empty());
+        access.admit(entry(1, "line 3, left"))?;
+        access.admit(entry(2, "office"))?;
+        assert!(matches!(
+            access.admit(entry(3, "office")),
+            Err(AccessError::Taken(_))
+        ));
+        // The same station again: another name.
+        access.admit(entry(2, "Büro"))?;
+        let found = access.find(&[2; 32])?.map(|entry| entry.name);
+        assert_eq!(found.as_deref(), Some("Büro"));
+        assert_eq!(access.revoke("line 3, left")?, [entry(1, "line 3, left")]);
+        assert_eq!(access.revoke("line 3, left")?, []);
+        assert_eq!(access.find(&[1; 32])?, None);
+        assert_eq!(access.revoke("0202020202020202")?.len(), 1);
+        for name in ["", " a", "a\nawr-station-v1", &"x".repeat(65)] {
+            assert!(matches!(
+                access.admit(entry(4, name)),
+                Err(AccessError::Name)
+            ));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_list_that_is_half_understood_lets_nobody_in() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("stations");
+        let access = Access::at(&path);
+        access.admit(entry(1, "one"))?;
+        let text = std::fs::read_to_string(&path)?;
+        std::fs::write(
+            &path,
+            format!("# by hand\n{text}\nawr-station-v1 12 watch x\n"),
+        )?;
+        let Err(AccessError::Content { line, .. }) = access.find(&[1; 32]) else {
+            return Err("expected an error".into());
+        };
+        assert_eq!(line, 4);
+        Ok(())
+    }
+
+    #[test]
+    fn roles_include_those_below() {
+        assert!(Role::Engineer > Role::Operate && Role::Operate > Role::Watch);
+        for role in Role::ALL {
+            assert_eq!(role.name().parse(), Ok(role));
+        }
+        assert!("root".parse::<Role>().is_err());
+    }
+}

@@ -1,0 +1,351 @@
+//! `station` and `edge-runtime` together, as an engineer uses them: pair, flash, confirm, roll back, settings, roles.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use integration_tests::camera::{Camera, Station, admit, configure};
+use integration_tests::{fails, ok, program, tiny_package};
+use proto::message::{Answer, Command as Ask, FileKind, Mode, Role, Start};
+use proto::report::{Body, Event};
+
+/// `station` with a home of its own.
+fn station(root: &Path, arguments: &[&str]) -> Output {
+    Command::new(program("station"))
+        .args(arguments)
+        .current_dir(root)
+        .env("AWR_STATION_HOME", root.join("home"))
+        .output()
+        .unwrap()
+}
+
+fn done(root: &Path, arguments: &[&str]) -> String {
+    let output = station(root, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "station {arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn refused(root: &Path, arguments: &[&str], words: &str) {
+    let output = station(root, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "station {arguments:?}");
+    assert!(errors.contains(words), "`{words}` is not in `{errors}`");
+}
+
+/// A data set, two packages of one run (`m.awr`, `n.awr`), frames.
+fn prepare(root: &Path) {
+    tiny_package(root);
+    package(root, "n.awr", "k.key", "2");
+    std::fs::create_dir(root.join("frames")).unwrap();
+    for entry in std::fs::read_dir(root.join("data/test/good")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, root.join("frames").join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+fn package(root: &Path, out: &str, key: &str, version: &str) {
+    let arguments = [
+        "package",
+        "--run",
+        "run",
+        "--key",
+        key,
+        "--name",
+        "tiny",
+        "--version",
+        version,
+        "--out",
+        out,
+    ];
+    ok("host-trainer", root, &arguments);
+}
+
+fn start(root: &Path) -> Camera {
+    configure(root, "speed = 50.0\nrepeat = true", "");
+    Camera::start(root, &[])
+}
+
+fn pair(root: &Path, camera: &Camera, role: &str) {
+    let shown = ok(
+        "edge-runtime",
+        root,
+        &["pair", "--config", "camera.toml", "--role", role],
+    );
+    let address = camera.tcp.to_string();
+    let pair = [
+        "pair",
+        &address,
+        "--code",
+        shown.trim(),
+        "--name",
+        "cam",
+        "--station",
+        role,
+    ];
+    done(root, &pair);
+    // It was good for one station.
+    refused(root, &pair, "the connection failed");
+}
+
+#[test]
+fn a_package_is_flashed_confirmed_and_rolled_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    prepare(root);
+    let camera = start(root);
+    pair(root, &camera, "engineer");
+    assert!(done(root, &["list"]).contains("cam"));
+    assert!(done(root, &["status"]).contains("tiny 1"));
+    let watching = Station::connect(&camera, "watching", Start::Acknowledged);
+    let flashed = done(root, &["flash", "n.awr", "cam"]);
+    assert!(
+        flashed.contains("trial") && flashed.contains("tiny 2"),
+        "{flashed}"
+    );
+    assert!(done(root, &["status", "cam"]).contains("tiny 2"));
+    // Nothing is sent twice, and it stays on trial.
+    done(root, &["flash", "n.awr", "cam"]);
+    done(root, &["rollback", "cam"]);
+    assert!(done(root, &["status", "cam"]).contains("tiny 1"));
+    done(root, &["flash", "n.awr", "cam"]);
+    done(root, &["confirm", "cam"]);
+    refused(root, &["confirm", "cam"], "no package is on trial");
+    // No part was dropped by any of it.
+    let mut watching = watching;
+    watching.receive_until(|station| {
+        let mut events = station
+            .records
+            .values()
+            .filter_map(|record| match &record.body {
+                Body::Event(event) => Some(event),
+                Body::Part(_) => None,
+            });
+        events.any(|event| matches!(event, Event::PackageConfirmed { .. }))
+    });
+    let numbers: Vec<u64> = watching.parts().map(|part| part.part).collect();
+    assert!(
+        numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "{numbers:?}"
+    );
+    let models: std::collections::BTreeSet<_> =
+        watching.parts().map(|part| part.model_id).collect();
+    assert_eq!(models.len(), 2);
+    drop(watching);
+    // What was confirmed is there after a kill, although camera.toml still names the other one.
+    camera.kill();
+    let camera = Camera::start(root, &[]);
+    done(root, &["forget", "cam"]);
+    pair(root, &camera, "engineer");
+    let slots = done(root, &["--json", "slots", "cam"]);
+    let slots: serde_json::Value = serde_json::from_str(&slots).unwrap();
+    assert_eq!(
+        (&slots[1]["state"], &slots[1]["model"]),
+        (&"Active".into(), &"tiny 2".into())
+    );
+    assert!(camera.terminate().success());
+}
+
+#[test]
+fn a_trial_ends_with_the_program_and_a_kill_in_a_flash_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    prepare(root);
+    let mut camera = start(root);
+    pair(root, &camera, "engineer");
+    done(root, &["flash", "n.awr", "cam"]);
+    camera.kill();
+    // Its port is another one after each start.
+    let address = |camera: &Camera| {
+        let path = root.join("home/cameras.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().map(|line| match line.starts_with("address") {
+            true => format!("address = \"{}\"", camera.tcp),
+            false => line.to_owned(),
+        });
+        std::fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
+    };
+    camera = Camera::start(root, &[]);
+    address(&camera);
+    assert!(
+        done(root, &["status", "cam"]).contains("tiny 1"),
+        "it was on trial"
+    );
+    // Either side is killed at some moment of a flash.
+    for round in 0..12u64 {
+        let mut flashing = Command::new(program("station"))
+            .args([
+                "flash",
+                if round % 2 == 0 { "n.awr" } else { "m.awr" },
+                "cam",
+            ])
+            .current_dir(root)
+            .env("AWR_STATION_HOME", root.join("home"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(5 + round * 17 % 90));
+        if round % 3 == 0 {
+            flashing.kill().unwrap();
+        } else {
+            camera.kill();
+            flashing.kill().ok();
+            camera = Camera::start(root, &[]);
+            address(&camera);
+        }
+        flashing.wait().unwrap();
+        let status = done(root, &["status", "cam"]);
+        assert!(
+            status.contains("tiny 1") || status.contains("tiny 2"),
+            "{status}"
+        );
+        let before = camera.metric("awr_frames_total");
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(camera.metric("awr_frames_total") > before, "it inspects");
+    }
+    assert!(camera.terminate().success());
+}
+
+#[test]
+fn what_must_not_be_flashed_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    prepare(root);
+    let camera = start(root);
+    pair(root, &camera, "engineer");
+    ok("host-trainer", root, &["keygen", "--out", "other.key"]);
+    package(root, "other.awr", "other.key", "3");
+    refused(
+        root,
+        &["flash", "other.awr", "cam"],
+        "not among the trusted keys",
+    );
+    let mut bytes = std::fs::read(root.join("n.awr")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(root.join("bent.awr"), bytes).unwrap();
+    refused(root, &["flash", "bent.awr", "cam"], "signature");
+    assert!(done(root, &["status", "cam"]).contains("tiny 1"));
+    let mut watching = Station::connect(&camera, "watching", Start::Acknowledged);
+    watching.receive_until(|station| {
+        station.records.values().any(|record| {
+            matches!(&record.body, Body::Event(Event::PackageRefused { station, .. }) if station == "engineer")
+        })
+    });
+}
+
+/// Every command of every role, on a camera that knows three stations and not a fourth.
+#[test]
+fn each_role_may_do_what_is_its_own_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    prepare(root);
+    let camera = start(root);
+    let reason = || "test".to_owned();
+    let commands = || {
+        vec![
+            (Role::Watch, Ask::ReadThreshold),
+            (Role::Watch, Ask::ReadMask),
+            (Role::Watch, Ask::ReadMode),
+            (Role::Watch, Ask::ReadHealth),
+            (Role::Watch, Ask::ReadSlots),
+            (Role::Watch, Ask::ReadStations),
+            (
+                Role::Watch,
+                Ask::ListFiles {
+                    kind: FileKind::Ng,
+                    after: String::new(),
+                },
+            ),
+            (Role::Operate, Ask::GoldenCheck),
+            (
+                Role::Operate,
+                Ask::SetMode {
+                    mode: Mode::Inspect,
+                    reason: reason(),
+                },
+            ),
+            (
+                Role::Engineer,
+                Ask::SetThreshold {
+                    value: 9.0,
+                    reason: reason(),
+                },
+            ),
+            (
+                Role::Engineer,
+                Ask::SetMask {
+                    roi: proto::manifest::Roi::Whole,
+                    reason: reason(),
+                },
+            ),
+            (
+                Role::Engineer,
+                Ask::OpenPairing {
+                    role: Role::Engineer,
+                },
+            ),
+            (
+                Role::Engineer,
+                Ask::RevokeStation {
+                    station: "nobody".into(),
+                    reason: reason(),
+                },
+            ),
+        ]
+    };
+    for role in Role::ALL {
+        admit(&root.join("state"), role.name(), role);
+        let mut station = Station::call(&camera, role.name(), Start::Now);
+        for (index, (needed, command)) in (0u32..).zip(commands()) {
+            let answer = station.ask(index, command.clone());
+            let forbidden =
+                matches!(&answer, Answer::Refused { reason } if reason.contains("needs the role"));
+            assert_eq!(forbidden, role < needed, "{role} {command:?}: {answer:?}");
+        }
+    }
+    // Packages too.
+    let run = |role: &str, arguments: &[&str]| {
+        std::fs::remove_dir_all(root.join("home")).ok();
+        pair(root, &camera, role);
+        let result = station(root, arguments);
+        ok(
+            "edge-runtime",
+            root,
+            &["stations", "revoke", "--config", "camera.toml", role],
+        );
+        String::from_utf8_lossy(&result.stderr).into_owned()
+    };
+    for (index, role) in ["watch", "operate"].into_iter().enumerate() {
+        ok(
+            "edge-runtime",
+            root,
+            &["stations", "revoke", "--config", "camera.toml", role],
+        );
+        for arguments in [
+            ["flash", "n.awr", "cam"].as_slice(),
+            &["confirm", "cam"],
+            &["rollback", "cam"],
+        ] {
+            let errors = run(role, arguments);
+            assert!(
+                errors.contains("needs the role engineer"),
+                "{index} {arguments:?}: {errors}"
+            );
+        }
+    }
+    // Whom the camera does not know, it tells so and nothing else.
+    refused(root, &["status", "cam"], "do not answer");
+    fails(
+        "station",
+        root,
+        &["--json", "slots", "serial:/dev/none"],
+        &["/dev/none"],
+    );
+}

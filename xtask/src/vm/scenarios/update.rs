@@ -1,0 +1,147 @@
+//! Packages arrive, whatever happens to the power.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use proto::recovery::{Request, Response, SlotState};
+use sha2::{Digest, Sha256};
+
+use super::delivery::{Random, power_up};
+use crate::vm::camera::{Camera, PATIENCE, boot_with};
+use crate::vm::ledger::Ledger;
+use crate::vm::rig::Rig;
+use crate::vm::station::Station;
+
+/// Power cuts, each at a moment of its own.
+const POWER_CUTS: usize = 20;
+/// A flash takes about so long here, from the first byte to the confirmation.
+const A_FLASH_MS: u64 = 2_500;
+/// A small piece, so that there are many moments between two.
+const PIECE_BYTES: usize = 4 << 10;
+
+struct Package {
+    bytes: Vec<u8>,
+    sha256: [u8; 32],
+}
+
+impl Package {
+    fn new(bytes: Vec<u8>) -> Self {
+        let sha256 = Sha256::digest(&bytes).into();
+        Self { bytes, sha256 }
+    }
+}
+
+/// The power is cut at random moments of a flash. After every start one complete package is active, one of the two that
+/// there are, and it inspects.
+pub(crate) fn cuts(rig: &mut Rig) -> Result<()> {
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
+    let mut random = Random(seed);
+    let disk = rig.disk()?;
+    let material = rig.material()?;
+    let first = std::fs::read(material.package()).context("the first package")?;
+    let packages = [Package::new(first), Package::new(material.second()?)];
+    let (boot, pictures) = boot_with(rig, Some(disk))?;
+    let mut camera = power_up(rig, &boot, &pictures)?;
+    let mut confirmed = 0;
+    for round in 1..=POWER_CUTS {
+        let lived = camera.explain(|camera| live(camera, &packages, &mut random));
+        confirmed += lived.with_context(|| format!("round {round} of {POWER_CUTS}"))?;
+        camera.guest.kill();
+        camera = power_up(rig, &boot, &pictures)?;
+    }
+    camera.explain(|camera| {
+        camera.start()?;
+        let mut ledger = Ledger::default();
+        let mut station = camera.station("line", &ledger)?;
+        active(&mut station, &mut ledger, &packages).map(drop)
+    })?;
+    eprintln!("    {POWER_CUTS} power cuts, {confirmed} packages confirmed between them");
+    Ok(())
+}
+
+/// One life: what is active inspects, and the other package is flashed until the power goes. How many were confirmed.
+fn live(camera: &mut Camera, packages: &[Package; 2], random: &mut Random) -> Result<usize> {
+    camera.start()?;
+    let mut ledger = Ledger::default();
+    let mut station = camera.station("line", &ledger)?;
+    let mut now = active(&mut station, &mut ledger, packages)?;
+    let last = station.hello.next;
+    station.receive_until(&mut ledger, "a part's report", PATIENCE, |ledger| {
+        ledger.parts_after(last.saturating_sub(1)).first().is_some()
+    })?;
+    let part = ledger.parts_after(last - 1)[0].model_id;
+    if part[..] != packages[now].sha256[..8] {
+        bail!("another package inspects than the slots say");
+    }
+    let deadline = Instant::now() + Duration::from_millis(random.below(2 * A_FLASH_MS));
+    let mut confirmed = 0;
+    while flash(&mut station, &mut ledger, &packages[1 - now], deadline)? {
+        now = 1 - now;
+        confirmed += 1;
+    }
+    Ok(confirmed)
+}
+
+/// Which package is active; it must be exactly one.
+fn active(station: &mut Station, ledger: &mut Ledger, packages: &[Package; 2]) -> Result<usize> {
+    station.request(&Request::Slots)?;
+    let deadline = Instant::now() + PATIENCE;
+    let Some(Response::Slots(slots)) = station.response(ledger, deadline)? else {
+        bail!("no answer about the slots");
+    };
+    let is_active = |state| matches!(state, SlotState::Active | SlotState::Trial);
+    let mut active = slots.iter().filter(|slot| is_active(slot.state));
+    let (Some(slot), None) = (active.next(), active.next()) else {
+        bail!("the slots are {slots:?}");
+    };
+    if slot.state == SlotState::Trial {
+        bail!("a package is on trial after a start");
+    }
+    let known = packages
+        .iter()
+        .position(|package| package.sha256 == slot.sha256);
+    known.context("the active package is neither of the two")
+}
+
+/// Flashes and confirms, until the deadline; whether it came to the end.
+fn flash(
+    station: &mut Station,
+    ledger: &mut Ledger,
+    package: &Package,
+    deadline: Instant,
+) -> Result<bool> {
+    let mut exchange = |request: &Request| -> Result<Option<Response>> {
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        station.request(request)?;
+        match station.response(ledger, deadline)? {
+            Some(Response::Refused { reason }) => bail!("the camera refuses: {reason}"),
+            response => Ok(response),
+        }
+    };
+    let begin = Request::FlashBegin {
+        total_bytes: package.bytes.len() as u64,
+        sha256: package.sha256,
+    };
+    let mut next = exchange(&begin)?;
+    loop {
+        let Some(Response::Continue { offset_bytes }) = next else {
+            return Ok(false);
+        };
+        let start = usize::try_from(offset_bytes)?;
+        if start == package.bytes.len() {
+            break;
+        }
+        let end = package.bytes.len().min(start + PIECE_BYTES);
+        let bytes = package.bytes[start..end].to_vec();
+        next = exchange(&Request::FlashChunk {
+            offset_bytes,
+            bytes,
+        })?;
+    }
+    if exchange(&Request::FlashEnd)?.is_none() {
+        return Ok(false);
+    }
+    Ok(exchange(&Request::Confirm)?.is_some())
+}

@@ -43,6 +43,7 @@ use proto::manifest::Roi;
 use proto::message::{
     Answer, Command, FromCamera, Message, Mode, Role, SnapshotKind, Start, StationHello, ToCamera,
 };
+use proto::recovery::{Request, Response};
 use proto::report::{Body, Event, GateAction, Outcome, Record};
 use proto::version::{MAGIC, SCHEMA_HASH, VERSION};
 use secure::access::{Access, Entry};
@@ -258,6 +259,10 @@ impl Station {
 
     /// The next message; `None` when the camera has closed the link.
     fn next(&mut self) -> Option<FromCamera> {
+        Some(FromCamera::decode(&self.payload()?).unwrap())
+    }
+
+    fn payload(&mut self) -> Option<Vec<u8>> {
         let started = Instant::now();
         loop {
             let all = std::mem::take(&mut self.bytes);
@@ -268,7 +273,7 @@ impl Station {
             };
             self.bytes = rest;
             if let Some(payload) = payload {
-                return Some(FromCamera::decode(&payload).unwrap());
+                return Some(payload);
             }
             if self.bytes.is_empty() {
                 let mut piece = [0; 65_536];
@@ -280,6 +285,11 @@ impl Station {
                 }
             }
         }
+    }
+
+    /// The next payload, which must be an answer of the recovery exchange.
+    fn recovery(&mut self) -> Response {
+        Response::decode(&self.payload().unwrap()).unwrap()
     }
 
     /// The first message that is wanted; others are passed over.
@@ -525,6 +535,36 @@ fn a_station_is_who_its_key_says_whatever_it_calls_itself() {
         });
         assert_eq!(first, 5, "{name}");
     }
+    server.stop();
+}
+
+/// A station of any version can save the camera: it needs no hello, and what it says besides is passed over.
+#[test]
+fn a_station_from_the_future_is_answered_in_the_recovery_exchange() {
+    let rig = Rig::new(Roi::Whole);
+    let server = rig.serve(rig.journal().reader());
+    let mut station = Station::connect(&server);
+    let mut writer = station.writer.take().unwrap();
+    let mut say = |payload: &[u8]| {
+        writer.write_all(&encode(payload).unwrap()).unwrap();
+        writer.flush().unwrap();
+    };
+    for request in [
+        Request::Identify,
+        Request::Slots,
+        Request::Confirm,
+        Request::FlashEnd,
+    ] {
+        say(&[0x7f, 1, 2]);
+        say(&request.encode());
+        let response = station.recovery();
+        match request {
+            Request::Identify => assert!(matches!(response, Response::Identity { boot: 1, .. })),
+            Request::Slots => assert!(matches!(response, Response::Slots(_))),
+            _ => assert!(matches!(response, Response::Refused { .. })),
+        }
+    }
+    drop(writer);
     server.stop();
 }
 

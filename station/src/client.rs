@@ -21,7 +21,7 @@ use secure::tcp::open;
 use crate::home::Home;
 
 /// From connecting to the camera's hello.
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
 /// A camera answers within so long; putting a package to work on a small processor takes longest.
 pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
 /// The camera closes a link that is silent for 30 s.

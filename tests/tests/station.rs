@@ -5,14 +5,23 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use integration_tests::camera::{Camera, Station, admit, configure};
 use integration_tests::{fails, ok, program, tiny_package};
+use proto::accumulator::{Accumulator, Fed};
+use proto::frame::{MAX_STUFFED_BYTES, encode};
 use proto::message::{Answer, Command as Ask, FileKind, Mode, Role, Start};
+use proto::recovery::{Request, Response, Slot, SlotState};
 use proto::report::{Body, Event};
+use secure::handshake::accept;
+use secure::identity::Identity;
+use secure::stream::{Reader, Writer};
 
 /// `station` with a home of its own.
 fn station(root: &Path, arguments: &[&str]) -> Output {
@@ -237,6 +246,122 @@ fn what_must_not_be_flashed_is_refused() {
         station.records.values().any(|record| {
             matches!(&record.body, Body::Event(Event::PackageRefused { station, .. }) if station == "engineer")
         })
+    });
+}
+
+/// A camera that says nothing that today's station understands, but for the recovery exchange: it takes what it is
+/// flashed and tells what is in its slots.
+fn future_camera(listener: &TcpListener, identity: &Identity, enough: &AtomicBool) -> Vec<u8> {
+    let mut package = Vec::new();
+    listener.set_nonblocking(true).unwrap();
+    while !enough.load(Ordering::Relaxed) {
+        let Ok((mut stream, _)) = listener.accept() else {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        stream.set_nonblocking(false).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        let Ok(accepted) = accept(&mut stream, identity, || None, deadline) else {
+            continue;
+        };
+        let mut reader = Reader::new(stream.try_clone().unwrap(), &accepted.channel);
+        let mut writer = Writer::new(stream, &accepted.channel);
+        let mut accumulator = Accumulator::new(vec![0; MAX_STUFFED_BYTES]);
+        let mut piece = [0; 16 << 10];
+        'link: while !enough.load(Ordering::Relaxed) {
+            let count = match reader.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    continue;
+                }
+                Err(_) => break,
+            };
+            let mut rest = &piece[..count];
+            loop {
+                let payload = match accumulator.feed(rest) {
+                    Fed::NeedMore => break,
+                    Fed::Discarded { rest: left, .. } => {
+                        rest = left;
+                        continue;
+                    }
+                    Fed::Frame {
+                        payload,
+                        rest: left,
+                    } => {
+                        rest = left;
+                        payload.to_vec()
+                    }
+                };
+                // Variants that nobody knows yet, before every answer too.
+                let mut answers = vec![vec![0x7f, 1, 2, 3], vec![0x40]];
+                let slot = |state| Slot {
+                    state,
+                    sha256: [3; 32],
+                };
+                match Request::decode(&payload) {
+                    Ok(Request::FlashBegin { .. }) => {
+                        answers.push(Response::Continue { offset_bytes: 0 }.encode());
+                    }
+                    Ok(Request::FlashChunk { bytes, .. }) => {
+                        package.extend(bytes);
+                        let offset_bytes = package.len() as u64;
+                        answers.push(Response::Continue { offset_bytes }.encode());
+                    }
+                    Ok(Request::Slots) => {
+                        let slots = [slot(SlotState::Ready), slot(SlotState::Trial)];
+                        answers.push(Response::Slots(slots).encode());
+                    }
+                    Ok(_) => answers.push(Response::Done.encode()),
+                    Err(_) => {}
+                }
+                for answer in answers {
+                    let wire = encode(&answer).unwrap();
+                    if writer
+                        .write_all(&wire)
+                        .and_then(|()| writer.flush())
+                        .is_err()
+                    {
+                        break 'link;
+                    }
+                }
+            }
+        }
+    }
+    package
+}
+
+#[test]
+fn a_camera_from_the_future_can_be_flashed_and_confirmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    tiny_package(root);
+    let identity = Identity::from_secret([9; 32]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let known = format!(
+        "[[camera]]\nname = \"cam\"\naddress = \"{}\"\nkey = \"{}\"\nrole = \"engineer\"\n",
+        listener.local_addr().unwrap(),
+        secure::hex(identity.public())
+    );
+    std::fs::create_dir(root.join("home")).unwrap();
+    std::fs::write(root.join("home/cameras.toml"), known).unwrap();
+    let enough = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let camera = scope.spawn(|| future_camera(&listener, &identity, &enough));
+        let flashed = station(root, &["flash", "m.awr", "cam"]);
+        let confirmed = station(root, &["confirm", "cam"]);
+        enough.store(true, Ordering::Relaxed);
+        let package = camera.join().unwrap();
+        let errors = String::from_utf8_lossy(&flashed.stderr).into_owned();
+        assert!(flashed.status.success(), "{errors}");
+        assert!(errors.contains("recovery exchange"), "{errors}");
+        assert!(confirmed.status.success());
+        assert_eq!(package, std::fs::read(root.join("m.awr")).unwrap());
     });
 }
 

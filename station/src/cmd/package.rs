@@ -8,7 +8,7 @@ use clap::Args;
 use edge_runtime::package::{Loaded, Trust, Verified, key_id};
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::message::{Answer, Command, PackageState, SlotInfo, Start};
-use proto::recovery::{Request, Response};
+use proto::recovery::{Request, Response, Slot, SlotState};
 use serde::Serialize;
 
 use super::{ask, meant, print_json, unexpected};
@@ -139,10 +139,12 @@ impl Flash {
     ) -> Result<Flashed> {
         let bytes = package.bytes();
         // A camera of another version may not even say hello; the recovery exchange needs none.
-        let version = Client::greet(home, place, Start::Now).map(|(_, hello)| hello.version);
+        let greeted = Client::greet(home, place, Start::Now);
+        let version = greeted.as_ref().map_or(0, |(_, hello)| hello.version);
+        drop(greeted);
         let how = How {
             is_serial: matches!(place, Place::Serial { .. }),
-            deflates: version.is_ok_and(|version| version >= DEFLATES_SINCE),
+            deflates: version >= DEFLATES_SINCE,
         };
         if let Place::Serial { baud, .. } = place {
             // Ten bits a byte, and what frames and answers add.
@@ -152,7 +154,6 @@ impl Flash {
         }
         let bar = progress_bar(bytes.len() as u64, json);
         let started = Instant::now();
-        let mut confirmed = false;
         let flashed = flash(
             bytes,
             how,
@@ -166,6 +167,17 @@ impl Flash {
         bar.finish_and_clear();
         flashed?;
         let seconds = started.elapsed().as_secs_f64();
+        if version == 0 {
+            eprintln!(
+                "{place} speaks another version: it was flashed through the recovery exchange"
+            );
+            return Ok(Flashed {
+                camera: place.to_string(),
+                seconds,
+                confirmed: false,
+                slots: frozen_slots(home, place)?,
+            });
+        }
         let (mut client, _) = Client::greet(home, place, Start::Now)?;
         if self.confirm || self.all {
             match client.ask(Command::GoldenCheck)? {
@@ -186,14 +198,36 @@ impl Flash {
             client.response()?;
             slots = self::slots(&mut client)?;
         }
-        confirmed |= self.confirm || !on_trial;
         Ok(Flashed {
             camera: place.to_string(),
             seconds,
-            confirmed,
+            confirmed: self.confirm || !on_trial,
             slots,
         })
     }
+}
+
+/// As far as a camera of any version tells.
+fn frozen_slots(home: &Home, place: &Place) -> Result<Vec<SlotInfo>> {
+    let mut client = Client::connect(home, place)?;
+    client.request(&Request::Slots)?;
+    let Response::Slots(slots) = client.response()? else {
+        bail!("the camera answers something else");
+    };
+    let info = |slot: Slot| SlotInfo {
+        state: match slot.state {
+            SlotState::Empty => PackageState::Empty,
+            SlotState::Ready => PackageState::Ready,
+            SlotState::Active => PackageState::Active,
+            SlotState::Trial => PackageState::Trial,
+        },
+        sha256: slot.sha256,
+        model: "unknown model".to_owned(),
+        signer: "unknown".to_owned(),
+        parity_off: None,
+        threshold: None,
+    };
+    Ok(slots.map(info).into())
 }
 
 fn slots(client: &mut Client) -> Result<Vec<SlotInfo>> {

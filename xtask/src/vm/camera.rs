@@ -156,7 +156,7 @@ impl Camera {
     }
 
     /// Runs a scenario's body; a failure comes with the end of the program's log.
-    pub(crate) fn explain(&mut self, body: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+    pub(crate) fn explain<T>(&mut self, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         body(self).map_err(|error| {
             let words = self.last_words().unwrap_or_default();
             anyhow::anyhow!("{error:#}; the program's log ends: {words}")

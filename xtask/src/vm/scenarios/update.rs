@@ -67,7 +67,7 @@ fn live(camera: &mut Camera, packages: &[Package; 2], random: &mut Random) -> Re
     let mut now = active(&mut station, &mut ledger, packages)?;
     let last = station.hello.next;
     station.receive_until(&mut ledger, "a part's report", PATIENCE, |ledger| {
-        ledger.parts_after(last.saturating_sub(1)).first().is_some()
+        !ledger.parts_after(last.saturating_sub(1)).is_empty()
     })?;
     let part = ledger.parts_after(last - 1)[0].model_id;
     if part[..] != packages[now].sha256[..8] {

@@ -48,6 +48,7 @@ enum Command {
     Mode(cmd::settings::ModeCommand),
     Golden(cmd::settings::Golden),
     Pull(cmd::pull::Pull),
+    ReplayCompare(cmd::compare::ReplayCompare),
     Check(cmd::check::Check),
 }
 
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         Command::Mode(command) => command.run(json),
         Command::Golden(command) => command.run(json),
         Command::Pull(command) => command.run(json),
+        Command::ReplayCompare(command) => command.run(json),
         Command::Check(command) => command.run(),
     };
     match done {

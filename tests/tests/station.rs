@@ -365,6 +365,58 @@ fn a_camera_from_the_future_can_be_flashed_and_confirmed() {
     });
 }
 
+#[test]
+fn two_packages_are_compared_on_the_same_frames() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    prepare(root);
+    let compare = |a: &str, b: &str| -> serde_json::Value {
+        let words = [
+            "--json",
+            "replay-compare",
+            a,
+            b,
+            "frames",
+            "--out",
+            "changed",
+        ];
+        serde_json::from_str(&done(root, &words)).unwrap()
+    };
+    let same = compare("m.awr", "n.awr");
+    assert_eq!(same["counts"]["frames"], 2);
+    assert_eq!(same["changes"].as_array().unwrap().len(), 0);
+    // Each calibrated on one of the two frames: the one with the lower score decides against the other frame.
+    let names = ["000.png", "001.png"];
+    for name in names {
+        let only = root.join(format!("only-{name}"));
+        std::fs::create_dir(&only).unwrap();
+        std::fs::copy(root.join("frames").join(name), only.join(name)).unwrap();
+        let (good, out) = (format!("only-{name}"), format!("{name}.awr"));
+        let words = [
+            "calibrate",
+            "--package",
+            "m.awr",
+            "--good",
+            &good,
+            "--key",
+            "k.key",
+            "--out",
+            &out,
+        ];
+        ok("host-trainer", root, &words);
+    }
+    let changed = compare("000.png.awr", "001.png.awr");
+    let count = |name: &str| changed["counts"][name].as_u64().unwrap();
+    assert_eq!((count("both_ok"), count("both_ng")), (1, 0), "{changed}");
+    assert_eq!(count("only_a_ng") + count("only_b_ng"), 1, "{changed}");
+    assert_eq!(changed["changes"].as_array().unwrap().len(), 1);
+    let picture = image::open(root.join(format!(
+        "changed/{:06}.png",
+        changed["changes"][0]["frame"].as_u64().unwrap()
+    )));
+    assert_eq!(picture.unwrap().width(), 160);
+}
+
 /// Every command of every role, on a camera that knows three stations and not a fourth.
 #[test]
 fn each_role_may_do_what_is_its_own_and_nothing_else() {

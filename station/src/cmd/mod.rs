@@ -1,6 +1,7 @@
 //! The commands: arguments in, text or JSON out.
 
 pub(crate) mod check;
+pub(crate) mod compare;
 pub(crate) mod package;
 pub(crate) mod pair;
 pub(crate) mod pull;

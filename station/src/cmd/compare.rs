@@ -1,0 +1,233 @@
+//! `station replay-compare`: what another package would have decided, before it goes to the line.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use edge_runtime::capture::pixel_format::to_frame;
+use edge_runtime::capture::replay::{Pace, Replay};
+use edge_runtime::capture::{Delivery, Source, SourceError};
+use edge_runtime::inspect::verdict::Verdict;
+use edge_runtime::inspector::{Inspection, Inspector};
+use edge_runtime::package::{self, Trust};
+use edge_runtime::render::overlay;
+use image::RgbImage;
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+use super::print_json;
+
+/// Compare the verdicts of two packages on a recording or a folder of images.
+///
+/// Frames are scored here as a camera would. The table lists the frames whose verdict changes; with --out a picture of
+/// each: the frame with what A marks beside the frame with what B marks.
+#[derive(Args)]
+pub(crate) struct ReplayCompare {
+    /// The package in use.
+    a: PathBuf,
+    /// The other one.
+    b: PathBuf,
+    /// A recording (`edge-runtime record`, `station pull --recordings`) or a folder of images.
+    recording: PathBuf,
+    /// Folder for pictures of the frames whose verdict changes.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// A verdict by one package.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Decision {
+    score: f32,
+    ng: bool,
+}
+
+#[derive(Serialize)]
+struct Change {
+    frame: u64,
+    a: Decision,
+    b: Decision,
+}
+
+/// How many frames both found OK, both NG, only A NG, only B NG.
+#[derive(Debug, Default, Serialize)]
+struct Counts {
+    frames: u64,
+    both_ok: u64,
+    both_ng: u64,
+    only_a_ng: u64,
+    only_b_ng: u64,
+    /// Frames that could not be read or scored.
+    failed: u64,
+}
+
+#[derive(Serialize)]
+struct Comparison {
+    schema: u32,
+    models: [String; 2],
+    thresholds: [f32; 2],
+    counts: Counts,
+    changes: Vec<Change>,
+}
+
+/// A package that decides.
+struct Side {
+    inspector: Inspector,
+    threshold: f32,
+    model: String,
+}
+
+impl Side {
+    fn open(path: &Path) -> Result<Self> {
+        let package = package::read(path, &Trust::AnySigner)?;
+        let inspector = Inspector::new(&package).with_context(|| path.display().to_string())?;
+        let Some(threshold) = inspector.threshold() else {
+            bail!("package {} has no threshold: calibrate it", path.display());
+        };
+        let manifest = package.manifest();
+        Ok(Self {
+            model: format!("{} {}", manifest.name, manifest.version),
+            inspector,
+            threshold,
+        })
+    }
+}
+
+fn decision(inspection: &Inspection) -> Decision {
+    Decision {
+        score: inspection.score,
+        ng: inspection.verdict == Some(Verdict::Ng),
+    }
+}
+
+impl ReplayCompare {
+    pub(crate) fn run(&self, json: bool) -> Result<()> {
+        let sides = [Side::open(&self.a)?, Side::open(&self.b)?];
+        let mut source = Replay::open(&self.recording, Pace::Maximum, false)?;
+        let bar = if json {
+            ProgressBar::hidden()
+        } else {
+            ProgressBar::new_spinner().with_message("scoring")
+        };
+        let mut counts = Counts::default();
+        let mut changes = Vec::new();
+        loop {
+            let captured = match source.next() {
+                Ok(Delivery::Frame(captured)) => captured,
+                Ok(Delivery::Damaged { .. }) => continue,
+                Err(SourceError::Ended) => break,
+                Err(error @ SourceError::Unreadable { .. }) => {
+                    eprintln!("{error}");
+                    counts.failed += 1;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let number = counts.frames;
+            counts.frames += 1;
+            bar.set_position(counts.frames);
+            let scored = to_frame(&captured.raw)
+                .map_err(anyhow::Error::from)
+                .and_then(|frame| {
+                    let [a, b] = &sides;
+                    Ok([a.inspector.inspect(&frame)?, b.inspector.inspect(&frame)?])
+                });
+            let [a, b] = match scored {
+                Ok(scored) => scored,
+                Err(error) => {
+                    eprintln!("frame {number}: {error:#}");
+                    counts.failed += 1;
+                    continue;
+                }
+            };
+            let change = Change {
+                frame: number,
+                a: decision(&a),
+                b: decision(&b),
+            };
+            match (change.a.ng, change.b.ng) {
+                (false, false) => counts.both_ok += 1,
+                (true, true) => counts.both_ng += 1,
+                (true, false) => counts.only_a_ng += 1,
+                (false, true) => counts.only_b_ng += 1,
+            }
+            if change.a.ng != change.b.ng {
+                if let Some(out) = &self.out {
+                    picture(out, number, [(&a, &sides[0]), (&b, &sides[1])])?;
+                }
+                changes.push(change);
+            }
+        }
+        bar.finish_and_clear();
+        if counts.frames == 0 {
+            bail!("no frames in {}", self.recording.display());
+        }
+        let [a, b] = sides;
+        let comparison = Comparison {
+            schema: 1,
+            models: [a.model, b.model],
+            thresholds: [a.threshold, b.threshold],
+            counts,
+            changes,
+        };
+        if json {
+            return print_json(&comparison);
+        }
+        comparison.print();
+        Ok(())
+    }
+}
+
+/// What A marks beside what B marks.
+fn picture(out: &Path, number: u64, sides: [(&Inspection, &Side); 2]) -> Result<()> {
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let pictures = sides.map(|(inspection, side)| {
+        let frame = inspection.prepared.to_rgb8();
+        overlay(&frame, &inspection.map, side.threshold)
+    });
+    let width = pictures[0].width() + pictures[1].width();
+    let height = pictures[0].height().max(pictures[1].height());
+    let mut both = RgbImage::new(width, height);
+    image::imageops::replace(&mut both, &pictures[0], 0, 0);
+    image::imageops::replace(&mut both, &pictures[1], i64::from(pictures[0].width()), 0);
+    let path = out.join(format!("{number:06}.png"));
+    both.save(&path)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+impl Comparison {
+    fn print(&self) {
+        let [a, b] = &self.models;
+        let Counts {
+            frames,
+            both_ok,
+            both_ng,
+            only_a_ng,
+            only_b_ng,
+            failed,
+        } = self.counts;
+        println!("A: {a}, threshold {:.4}", self.thresholds[0]);
+        println!("B: {b}, threshold {:.4}", self.thresholds[1]);
+        println!(
+            "{frames} frames: {both_ok} both OK, {both_ng} both NG, {only_a_ng} NG by A only, {only_b_ng} NG by B only"
+        );
+        if failed > 0 {
+            println!("{failed} could not be read or scored");
+        }
+        if self.changes.is_empty() {
+            return;
+        }
+        println!("\n{:>8}  {:>10}  {:>10}", "FRAME", "A", "B");
+        let side = |decision: Decision| {
+            let verdict = if decision.ng { "NG" } else { "OK" };
+            format!("{verdict} {:.4}", decision.score)
+        };
+        for change in &self.changes {
+            println!(
+                "{:>8}  {:>10}  {:>10}",
+                change.frame,
+                side(change.a),
+                side(change.b)
+            );
+        }
+    }
+}

@@ -27,6 +27,18 @@ pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
 /// The camera closes a link that is silent for 30 s.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
+/// The camera understood and will not do it: to try again leads to the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused(pub(crate) String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the camera refuses: {}", self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
 /// Where a camera is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -151,7 +163,7 @@ impl Client {
             match self.next()? {
                 Some(Heard::Message(message)) => match *message {
                     FromCamera::Hello(hello) => return Ok(hello),
-                    FromCamera::Goodbye { reason } => bail!("the camera refuses: {reason}"),
+                    FromCamera::Goodbye { reason } => return Err(Refused(reason).into()),
                     _ => {}
                 },
                 Some(Heard::Recovery(_)) | None => {}
@@ -246,7 +258,7 @@ impl Client {
             };
             match *message {
                 FromCamera::Reply { id: of, answer } if of == id => match answer {
-                    Answer::Refused { reason } => bail!("the camera refuses: {reason}"),
+                    Answer::Refused { reason } => return Err(Refused(reason).into()),
                     answer => return Ok(answer),
                 },
                 FromCamera::Goodbye { reason } => bail!("the camera ended the link: {reason}"),
@@ -262,7 +274,7 @@ impl Client {
         while Instant::now() < deadline {
             match self.next()? {
                 Some(Heard::Recovery(Response::Refused { reason })) => {
-                    bail!("the camera refuses: {reason}")
+                    return Err(Refused(reason).into());
                 }
                 Some(Heard::Recovery(response)) => return Ok(response),
                 Some(Heard::Message(message)) => {
@@ -311,7 +323,7 @@ impl Client {
                 FromCamera::Reply {
                     id: of,
                     answer: Answer::Refused { reason },
-                } if of == id => bail!("the camera refuses: {reason}"),
+                } if of == id => return Err(Refused(reason).into()),
                 FromCamera::Goodbye { reason } => bail!("the camera ended the link: {reason}"),
                 _ => {}
             }

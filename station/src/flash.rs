@@ -13,7 +13,7 @@ use proto::message::ToCamera;
 use proto::recovery::{Request, Response};
 use sha2::{Digest, Sha256};
 
-use crate::client::Client;
+use crate::client::{Client, Refused};
 
 /// A piece over TCP: few answers for much.
 const TCP_PIECE_BYTES: usize = 64 << 10;
@@ -59,39 +59,31 @@ pub(crate) fn flash(
     let mut reached = 0;
     let mut moved = Instant::now();
     loop {
-        let mut sent = |offset: u64| {
-            if offset > reached {
-                reached = offset;
-                moved = Instant::now();
-            }
-            tell(Progress::At(offset));
-        };
         let tried = connect().and_then(|mut client| {
-            send(&mut client, package, sha256, how, &mut sent).map(|()| client)
+            send(&mut client, package, sha256, how, &mut |offset| {
+                if offset > reached {
+                    reached = offset;
+                    moved = Instant::now();
+                }
+                tell(Progress::At(offset));
+            })?;
+            tell(Progress::Trying);
+            client.request(&Request::FlashEnd)?;
+            client.response()
         });
         match tried {
-            Ok(mut client) => {
-                tell(Progress::Trying);
-                client.request(&Request::FlashEnd)?;
-                return match client.response()? {
-                    Response::Done => Ok(()),
-                    other => bail!("the camera answers {other:?}"),
-                };
-            }
-            Err(error) if is_refusal(&error) || moved.elapsed() > GIVE_UP_AFTER => {
+            Ok(Response::Done) => return Ok(()),
+            Ok(other) => bail!("the camera answers {other:?}"),
+            Err(error) if error.is::<Refused>() || moved.elapsed() > GIVE_UP_AFTER => {
                 return Err(error);
             }
+            // Also when the last answer was lost: the camera says then that it has everything.
             Err(_) => {
                 tell(Progress::Again);
                 std::thread::sleep(PAUSE);
             }
         }
     }
-}
-
-/// The camera understood and does not want it: trying again leads to the same.
-fn is_refusal(error: &anyhow::Error) -> bool {
-    error.to_string().contains("refuses")
 }
 
 fn send(

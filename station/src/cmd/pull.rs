@@ -9,7 +9,7 @@ use clap::Args;
 use proto::message::{Answer, Command, FileInfo, FileKind, Start};
 
 use super::unexpected;
-use crate::client::{Client, Place};
+use crate::client::{Client, Place, Refused};
 use crate::cmd::package::progress_bar;
 use crate::home::Home;
 
@@ -55,7 +55,7 @@ impl Pull {
                 match fetch(&mut client, kind, &info, &path, json) {
                     Ok(()) => fetched += 1,
                     // The camera's ring goes on meanwhile.
-                    Err(error) if format!("{error:#}").contains("refuses") => {
+                    Err(error) if error.is::<Refused>() => {
                         eprintln!("{}: {error:#}", info.name);
                         gone += 1;
                     }

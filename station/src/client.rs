@@ -24,6 +24,8 @@ use crate::home::Home;
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 /// A camera answers within so long; putting a package to work on a small processor takes longest.
 pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
+/// On a serial line, what comes within so long may have been meant for somebody else.
+const STALE: Duration = Duration::from_secs(1);
 /// The camera closes a link that is silent for 30 s.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
@@ -98,6 +100,8 @@ pub(crate) struct Client {
     bytes: Vec<u8>,
     next_id: u32,
     spoke: Instant,
+    /// Until then a goodbye is one that was said to somebody before: a serial line keeps what nobody has read.
+    stale_until: Instant,
 }
 
 impl Client {
@@ -121,8 +125,12 @@ impl Client {
             }
             Place::Serial { path, baud } => {
                 let port = edge_runtime::io::serial::open(path, *baud)?;
+                // What is left of an earlier session; what a converter holds back comes in spite of it.
+                port.discard_input_buffer()?;
                 let writer = port.try_clone()?;
-                Ok(Self::over(Box::new(port), Box::new(writer)))
+                let mut client = Self::over(Box::new(port), Box::new(writer));
+                client.stale_until += STALE;
+                Ok(client)
             }
         }
     }
@@ -136,6 +144,7 @@ impl Client {
             bytes: Vec::new(),
             next_id: 0,
             spoke: Instant::now(),
+            stale_until: Instant::now(),
         }
     }
 
@@ -211,6 +220,10 @@ impl Client {
                             return Ok(Some(Heard::Recovery(response)));
                         }
                     } else if let Ok(message) = FromCamera::decode(payload) {
+                        let is_goodbye = matches!(message, FromCamera::Goodbye { .. });
+                        if is_goodbye && Instant::now() < self.stale_until {
+                            continue;
+                        }
                         return Ok(Some(Heard::Message(Box::new(message))));
                     }
                     // From a newer camera.

@@ -6,12 +6,12 @@
     reason = "helpers of tests: a failure is the test's failure"
 )]
 
+mod terminal;
+
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use integration_tests::camera::{Camera, PATIENCE, Station, configure};
 use integration_tests::{fails, ok, tiny_package};
 use proto::message::{Answer, Command, FromCamera, Mode, Start, ToCamera};
 use proto::report::{Body, Event, Outcome, PartReport, Record};
+use terminal::{Patient, terminal};
 
 /// A package, and the test images as one folder `frames` in the order of evaluation.
 fn prepare(root: &Path) {
@@ -45,43 +46,6 @@ fn folder(path: &Path) -> Vec<PathBuf> {
         .collect();
     files.sort();
     files
-}
-
-/// Both ends of a pseudo-terminal: ours, and the path of the camera's.
-fn terminal() -> (File, PathBuf) {
-    use rustix::pty;
-    use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
-    let ours = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).unwrap();
-    pty::grantpt(&ours).unwrap();
-    pty::unlockpt(&ours).unwrap();
-    // Until the camera opens its end, what we write must not be echoed back to us.
-    let mut settings = tcgetattr(&ours).unwrap();
-    settings.make_raw();
-    tcsetattr(&ours, OptionalActions::Now, &settings).unwrap();
-    let name = pty::ptsname(&ours, Vec::new()).unwrap();
-    let path = PathBuf::from(OsStr::from_bytes(name.as_bytes()));
-    (File::from(ours), path)
-}
-
-/// A terminal's end as a reader that times out.
-struct Patient(File);
-
-impl Read for Patient {
-    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
-        use rustix::event::{PollFd, PollFlags, poll};
-        let mut waiting = [PollFd::new(&self.0, PollFlags::IN)];
-        let timeout = rustix::time::Timespec {
-            tv_sec: 0,
-            tv_nsec: 50_000_000,
-        };
-        if poll(&mut waiting, Some(&timeout))? == 0 {
-            return Err(std::io::ErrorKind::TimedOut.into());
-        }
-        // EIO: the camera has not opened its end yet.
-        self.0
-            .read(bytes)
-            .or(Err(std::io::ErrorKind::TimedOut.into()))
-    }
 }
 
 fn tiff(path: &Path) -> (u32, Vec<f32>) {

@@ -5,6 +5,9 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+mod terminal;
+
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
@@ -22,6 +25,7 @@ use proto::report::{Body, Event};
 use secure::handshake::accept;
 use secure::identity::Identity;
 use secure::stream::{Reader, Writer};
+use terminal::{Patient, terminal};
 
 /// `station` with a home of its own.
 fn station(root: &Path, arguments: &[&str]) -> Output {
@@ -186,7 +190,7 @@ fn a_trial_ends_with_the_program_and_a_kill_in_a_flash_costs_nothing() {
         "it was on trial"
     );
     // Either side is killed at some moment of a flash.
-    for round in 0..12u64 {
+    for round in 0..50u64 {
         let mut flashing = Command::new(program("station"))
             .args([
                 "flash",
@@ -415,6 +419,80 @@ fn two_packages_are_compared_on_the_same_frames() {
         changed["changes"][0]["frame"].as_u64().unwrap()
     )));
     assert_eq!(picture.unwrap().width(), 160);
+}
+
+struct Cutter<'a>(&'a AtomicBool);
+
+impl Drop for Cutter<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A cable: what comes out of one terminal goes into the other, until `cut`.
+fn cable(one: &File, other: &File, cut: &AtomicBool) {
+    let carry = |from: &File, to: &File| {
+        let mut from = Patient(from.try_clone().unwrap());
+        let mut to = to.try_clone().unwrap();
+        let mut piece = [0; 4_096];
+        while !cut.load(Ordering::Relaxed) {
+            match from.read(&mut piece) {
+                Ok(count) => to.write_all(&piece[..count]).unwrap(),
+                // Nobody has opened the other end: no busy waiting.
+                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| carry(one, other));
+        carry(other, one);
+    });
+}
+
+#[test]
+fn over_a_serial_line_no_key_is_needed_and_its_role_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    prepare(root);
+    let (camera_side, camera_path) = terminal();
+    let (station_side, station_path) = terminal();
+    let cut = AtomicBool::new(false);
+    let place = format!("serial:{}", station_path.display());
+    let start = |more: &str| {
+        let line = format!(
+            "serial = {{ path = \"{}\", {more} }}",
+            camera_path.display()
+        );
+        configure(root, "speed = 5.0\nrepeat = true", &line);
+        Camera::start(root, &[])
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| cable(&camera_side, &station_side, &cut));
+        // Also when an assertion fails: the scope waits for the cable.
+        let _cutter = Cutter(&cut);
+        let camera = start("baud = 115200");
+        let flashed = done(root, &["flash", "n.awr", &place]);
+        assert!(flashed.contains("trial"), "{flashed}");
+        done(root, &["confirm", &place]);
+        let slots = done(root, &["slots", &place]);
+        assert!(slots.contains("active  tiny 2"), "{slots}");
+        // The way in for a network station.
+        let code = done(root, &["invite", &place, "--role", "watch"]);
+        let address = camera.tcp.to_string();
+        done(
+            root,
+            &["pair", &address, "--code", code.trim(), "--name", "cam"],
+        );
+        refused(root, &["rollback", "cam"], "needs the role engineer");
+        assert!(camera.terminate().success());
+        let camera = start("role = \"watch\"");
+        refused(root, &["rollback", &place], "needs the role engineer");
+        assert!(camera.terminate().success());
+        let camera = start("recovery = false");
+        refused(root, &["rollback", &place], "link.serial.recovery");
+        done(root, &["golden", &place]);
+        assert!(camera.terminate().success());
+    });
 }
 
 /// Every command of every role, on a camera that knows three stations and not a fourth.

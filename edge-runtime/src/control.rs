@@ -17,6 +17,7 @@ use crate::io::picture::{png, tiff};
 use crate::metrics::Metrics;
 use crate::pipeline::LineShared;
 use crate::reporting::Reporter;
+use crate::update::model_name;
 
 /// The last part that was scored.
 #[derive(Debug)]
@@ -98,9 +99,8 @@ impl Control {
 
     /// Another model inspects from the next frame on, with its own settings.
     pub fn activate(&self, inspector: Inspector) {
-        let manifest = inspector.manifest();
-        let model = format!("{} {}", manifest.name, manifest.version);
-        self.metrics.set_model(&model, &inspector.model_id());
+        self.metrics
+            .set_model(&model_name(&inspector), &inspector.model_id());
         self.failures.store(0, Ordering::Relaxed);
         *lock(&self.inspector) = Some(Arc::new(inspector));
         // The gate follows parts from now on, if there was no model before.

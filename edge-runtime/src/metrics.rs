@@ -300,7 +300,7 @@ impl Metrics {
         self.model.clear();
         let label = ModelLabel {
             model: model.to_owned(),
-            model_id: model_id.iter().map(|byte| format!("{byte:02x}")).collect(),
+            model_id: secure::hex(model_id),
         };
         self.model.get_or_create(&label).set(1);
     }

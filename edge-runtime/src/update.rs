@@ -231,15 +231,6 @@ impl Updater {
                 station: String::new(),
             });
         }
-        // What the other slot holds, for people; it is verified again before it is used.
-        for slot in SlotId::BOTH
-            .into_iter()
-            .filter(|slot| slots.active() != Some(*slot))
-        {
-            if let Some(Ok(package)) = store.read(slot, &demands.trust) {
-                facts.push(Facts::of(&package, None));
-            }
-        }
         Ok(Begun {
             updater: Self::new(store, facts, demands),
             inspector: found,
@@ -289,7 +280,16 @@ impl Updater {
 
     /// The slots, for people.
     pub fn slot_infos(&self) -> Vec<SlotInfo> {
-        let state = self.state();
+        let mut state = self.state();
+        // What the other slot holds is not read at the start, which it would delay, but when somebody asks.
+        for slot in SlotId::BOTH {
+            let sha256 = state.store.slots().package(slot);
+            let unknown =
+                sha256.is_some_and(|sha256| state.facts.iter().all(|facts| facts.sha256 != sha256));
+            if unknown && let Some(Ok(package)) = state.store.read(slot, &self.demands.trust) {
+                state.learn(Facts::of(&package, None));
+            }
+        }
         let slots = state.store.slots();
         let info = |slot: SlotId| {
             let sha256 = slots.package(slot).unwrap_or_default();
@@ -453,16 +453,13 @@ impl Updater {
                 return Err(error);
             }
         };
-        let mut state = self.state();
+        let state = self.state();
         let sha256 = *package.sha256();
         transfer.incoming.keep(&state.store.path(&sha256))?;
         let slots = state.store.slots().clone();
-        let slots = slots.clone().activated(slots.free(), sha256);
-        let disk = |error| UpdateError::Disk(one_line(&error));
-        state.store.commit(slots).map_err(disk)?;
-        state.learn(Facts::of(&package, Some(&inspector)));
-        let trial = state.store.slots().on_trial();
         drop(state);
+        let slots = slots.clone().activated(slots.free(), sha256);
+        let trial = self.commit(slots, &package, &inspector)?;
         activate(inspector, trial, station, control, reporter);
         Ok(())
     }
@@ -490,13 +487,22 @@ impl Updater {
             }
         }
         let inspector = self.demands.inspector(&package, false)?;
-        // The first frame takes longer than those after it, and a package may not like frames of this size at all.
-        if let Some(last) = control.last() {
-            inspector
-                .inspect(&last.frame)
-                .map_err(|error| refused(&error))?;
-        }
+        warm(&inspector, control)?;
         Ok((package, inspector))
+    }
+
+    /// From now on the slots are these, of which this package is the active one; whether it is on trial.
+    fn commit(
+        &self,
+        slots: Slots,
+        package: &Verified,
+        inspector: &Inspector,
+    ) -> Result<bool, UpdateError> {
+        let mut state = self.state();
+        let disk = |error| UpdateError::Disk(one_line(&error));
+        state.store.commit(slots).map_err(disk)?;
+        state.learn(Facts::of(package, Some(inspector)));
+        Ok(state.store.slots().on_trial())
     }
 
     /// Puts the package that `slots` says to work.
@@ -512,7 +518,7 @@ impl Updater {
         let Some(slot) = slots.active() else {
             return Err(SlotsError::NothingBefore.into());
         };
-        let mut state = self.state();
+        let state = self.state();
         let path = slots.package(slot).map(|sha256| state.store.path(&sha256));
         let bytes = path.map(std::fs::read).transpose();
         drop(state);
@@ -524,17 +530,8 @@ impl Updater {
             .map_err(|error| UpdateError::Refused(one_line(&error)))?;
         let is_configured = slots.configured() == Some(*package.sha256());
         let inspector = self.demands.inspector(&package, is_configured)?;
-        if let Some(last) = control.last() {
-            inspector
-                .inspect(&last.frame)
-                .map_err(|error| UpdateError::Refused(one_line(&error)))?;
-        }
-        state = self.state();
-        let disk = |error| UpdateError::Disk(one_line(&error));
-        state.store.commit(slots).map_err(disk)?;
-        state.learn(Facts::of(&package, Some(&inspector)));
-        let trial = state.store.slots().on_trial();
-        drop(state);
+        warm(&inspector, control)?;
+        let trial = self.commit(slots, &package, &inspector)?;
         if flashed {
             activate(inspector, trial, station, control, reporter);
         } else {
@@ -629,6 +626,16 @@ impl Facts {
             },
         }
     }
+}
+
+/// The first frame takes longer than those after it, and a package may not like frames of this size at all.
+fn warm(inspector: &Inspector, control: &Control) -> Result<(), UpdateError> {
+    if let Some(last) = control.last() {
+        inspector
+            .inspect(&last.frame)
+            .map_err(|error| UpdateError::Refused(one_line(&error)))?;
+    }
+    Ok(())
 }
 
 fn activate(

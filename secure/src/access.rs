@@ -135,7 +135,7 @@ impl Access {
             .iter()
             .map(|entry| format!("{WORD} {} {} {}\n", hex(&entry.key), entry.role, entry.name))
             .collect();
-        file::write(&self.path, &lines.concat(), 0o600).map_err(self.failed("write"))
+        file::write(&self.path, lines.concat().as_bytes(), 0o600).map_err(self.failed("write"))
     }
 
     fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> AccessError {

@@ -1,4 +1,4 @@
-//! Small files that must never be half written, some of them secret.
+//! Files that must never be half written, some of them secret. The camera's program writes its own this way too.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -6,8 +6,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Writes under another name in the same folder, syncs, renames.
-pub(crate) fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+/// Writes under another name in the same folder, which is made if need be, syncs, renames. `mode`: who may read it, less
+/// the umask. An error leaves what was there before.
+pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     // Several threads may write at once.
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let folder = match path.parent() {
@@ -17,8 +18,9 @@ pub(crate) fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let partial = folder.join(format!(".partial-{}-{count}", std::process::id()));
-    let written = write_synced(&partial, text, mode)
+    let written = write_synced(&partial, bytes, mode)
         .and_then(|()| fs::rename(&partial, path))
+        // The rename itself must reach the disk too.
         .and_then(|()| File::open(folder)?.sync_all());
     if written.is_err() {
         fs::remove_file(&partial).ok();
@@ -26,13 +28,15 @@ pub(crate) fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     written
 }
 
-fn write_synced(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
-        .create_new(true)
+        // A program that was killed may have had this number, and left its file.
+        .create(true)
+        .truncate(true)
         .mode(mode)
         .open(path)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(bytes)?;
     file.sync_all()
 }
 

@@ -77,7 +77,7 @@ impl Identity {
             None => {
                 let identity = Self::generate()?;
                 let text = format!("{WORD} {}\n", hex(&identity.secret));
-                file::write(path, &text, 0o600).map_err(failed("write"))?;
+                file::write(path, text.as_bytes(), 0o600).map_err(failed("write"))?;
                 Ok(identity)
             }
         }

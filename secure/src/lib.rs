@@ -12,20 +12,24 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod file;
 pub mod handshake;
 pub mod identity;
 pub mod pairing;
 pub mod stream;
 pub mod tcp;
 
-mod file;
-
 /// A party's static public key (Curve25519).
 pub type PublicKey = [u8; 32];
 
 /// A key's name for people: its first 8 bytes in hexadecimal.
 pub fn key_id(key: &PublicKey) -> String {
-    hex(&key[..8])
+    hex(&short_id(key))
+}
+
+/// The same as messages have it.
+pub fn short_id(key: &PublicKey) -> [u8; 8] {
+    std::array::from_fn(|index| key[index])
 }
 
 /// Lower-case hexadecimal.

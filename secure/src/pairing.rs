@@ -136,7 +136,7 @@ impl Tickets {
             ticket.expires_unix_s,
             ticket.tries_left
         );
-        file::write(&self.path, &text, 0o600)
+        file::write(&self.path, text.as_bytes(), 0o600)
     }
 
     /// The ticket in force, with one try fewer on disk: whoever fails has used it up, also if the power goes.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use edge_runtime::io::atomic::write_atomic;
 use secure::identity::Identity;
-use secure::{PublicKey, from_hex, hex};
+use secure::{PublicKey, from_hex};
 use serde::{Deserialize, Serialize};
 
 /// A camera that the station was paired with.
@@ -136,9 +136,4 @@ impl Home {
         let text = toml::to_string(&File { camera }).context("cameras.toml")?;
         Ok(write_atomic(&self.path(), text.as_bytes())?)
     }
-}
-
-/// A key as `cameras.toml` has it.
-pub(crate) fn key_text(key: &PublicKey) -> String {
-    hex(key)
 }

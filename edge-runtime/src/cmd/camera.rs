@@ -25,6 +25,7 @@ use edge_runtime::journal::positions::Positions;
 use edge_runtime::journal::{Journal, Limits};
 use edge_runtime::link::announce::{Announcement, is_public};
 use edge_runtime::link::door::{Door, KEY_FILE};
+use edge_runtime::link::files::IMAGES;
 use edge_runtime::link::{LinkContext, server};
 use edge_runtime::metrics::Metrics;
 use edge_runtime::outputs::{Outputs, Pin};
@@ -399,7 +400,7 @@ impl Camera {
         if config.images.max_mb > 0 {
             let (sender, receiver) = crossbeam_channel::bounded(PICTURE_QUEUE);
             let metrics = Arc::clone(&metrics);
-            let folder = config.state.join("images");
+            let folder = config.state.join(IMAGES);
             let limits = image_store::Limits {
                 max_bytes: config.images.max_mb << 20,
             };

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use edge_runtime::clock::unix_ms;
 use edge_runtime::config::Config;
-use edge_runtime::link::door::{ACCESS_FILE, CODE_VALID, KEY_FILE, TICKET_FILE, random_code};
+use edge_runtime::link::door::{ACCESS_FILE, CODE_VALID, KEY_FILE, TICKET_FILE, issue_code};
 use proto::message::Role;
 use secure::access::Access;
 use secure::identity::Identity;
@@ -29,10 +28,9 @@ impl Pair {
     pub(crate) fn run(&self) -> Result<()> {
         let config = Config::read(&self.config)?;
         let identity = Identity::load_or_create(&config.state.join(KEY_FILE))?;
-        let code = random_code().context("no random numbers")?;
-        Tickets::at(&config.state.join(TICKET_FILE))
-            .issue(&code, self.role, unix_ms() / 1_000, CODE_VALID)
-            .context("cannot write the code into the state folder")?;
+        let tickets = Tickets::at(&config.state.join(TICKET_FILE));
+        let code =
+            issue_code(&tickets, self.role).context("cannot write a code into the state folder")?;
         println!("{code}");
         let address = config
             .link

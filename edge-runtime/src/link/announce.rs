@@ -1,6 +1,6 @@
 //! The camera's name and address on the local network, by mDNS and DNS-SD (RFC 6762, RFC 6763), for `station discover`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use mdns_sd::{ServiceDaemon, ServiceInfo};
 
@@ -54,8 +54,5 @@ impl Drop for Announcement {
 
 /// Whether an address can be reached from other machines at all.
 pub fn is_public(address: SocketAddr) -> bool {
-    match address.ip() {
-        IpAddr::V4(ip) => !ip.is_loopback(),
-        IpAddr::V6(ip) => !ip.is_loopback(),
-    }
+    !address.ip().is_loopback()
 }

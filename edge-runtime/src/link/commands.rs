@@ -92,7 +92,7 @@ fn of_link(asked: &Asked<'_>, command: Command) -> Answer {
                 entries
                     .into_iter()
                     .map(|entry| StationInfo {
-                        key_id: std::array::from_fn(|index| entry.key[index]),
+                        key_id: secure::short_id(&entry.key),
                         name: entry.name,
                         role: entry.role,
                     })

@@ -201,7 +201,7 @@ impl Door {
             self.reporter.event(Event::StationPaired {
                 station: cut_text(name),
                 role,
-                key_id: std::array::from_fn(|index| key[index]),
+                key_id: secure::short_id(&key),
             });
         }
         let entry = self.access.find(&key)?.ok_or(Refusal::Stranger(key))?;
@@ -225,10 +225,7 @@ impl Door {
 
     /// Gives out a pairing code.
     pub(super) fn open_pairing(&self, role: Role) -> io::Result<Code> {
-        let code = random_code()?;
-        self.tickets
-            .issue(&code, role, unix_ms() / 1_000, CODE_VALID)?;
-        Ok(code)
+        issue_code(&self.tickets, role)
     }
 
     /// Keeps stations out; how many that were.
@@ -269,9 +266,11 @@ impl Door {
     }
 }
 
-/// A code from the system's random numbers.
-pub fn random_code() -> io::Result<Code> {
+/// Gives out a code from the system's random numbers.
+pub fn issue_code(tickets: &Tickets, role: Role) -> io::Result<Code> {
     let mut bytes = [0; 12];
     io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
-    Ok(Code::from_random(bytes))
+    let code = Code::from_random(bytes);
+    tickets.issue(&code, role, unix_ms() / 1_000, CODE_VALID)?;
+    Ok(code)
 }

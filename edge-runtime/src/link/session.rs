@@ -44,6 +44,11 @@ impl Kind {
     fn is_serial(self) -> bool {
         matches!(self, Self::Serial { .. })
     }
+
+    /// Whether the recovery exchange is answered.
+    fn recovers(self) -> bool {
+        self != Self::Serial { recovery: false }
+    }
 }
 
 /// A revoked station is noticed within so long.
@@ -181,7 +186,7 @@ fn wait_for_hello<R: Read>(
     let context = incoming.context;
     let asked = Asked {
         context,
-        recovery: kind != Kind::Serial { recovery: false },
+        recovery: kind.recovers(),
         role: caller.role,
         station: caller.name.as_deref().unwrap_or("serial line"),
     };
@@ -327,7 +332,7 @@ fn listen<R: Read>(
     let mut looked = Instant::now();
     let asked = Asked {
         context,
-        recovery: kind != Kind::Serial { recovery: false },
+        recovery: kind.recovers(),
         role: caller.role,
         station: &hello.station,
     };

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
+use secure::{from_hex, hex};
 use sha2::{Digest, Sha256};
 
 const SIGNING: &str = "awr-signing-key-v1";
@@ -43,10 +44,6 @@ pub enum KeyError {
 /// A key's name for people: the first 8 bytes of its SHA-256.
 pub fn key_id(key: &VerifyingKey) -> String {
     hex(&Sha256::digest(key.as_bytes())[..8])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes a signing key, readable by its owner alone, and its public key beside it as NAME.pub.
@@ -118,23 +115,10 @@ fn read(path: &Path, expected: &'static str) -> Result<[u8; 32], KeyError> {
         source,
     })?;
     let digits = text.trim_end().strip_prefix(expected).map(str::trim);
-    digits.and_then(parse_hex).ok_or_else(|| KeyError::Content {
+    digits.and_then(from_hex).ok_or_else(|| KeyError::Content {
         path: path.to_owned(),
         expected,
     })
-}
-
-fn parse_hex(digits: &str) -> Option<[u8; 32]> {
-    let digits = digits.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair).ok()?;
-        *byte = u8::from_str_radix(pair, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -94,8 +94,7 @@ impl Store {
 
     /// A package's file.
     pub fn path(&self, sha256: &Sha256) -> PathBuf {
-        let name: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.folder.join(name + ENDING)
+        self.folder.join(secure::hex(sha256) + ENDING)
     }
 
     /// Reads and verifies what is in a slot; `None`: nothing is.

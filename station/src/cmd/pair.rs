@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{ask, print_json, unexpected};
 use crate::client::{Client, Place, station_name};
-use crate::home::{Home, Known, key_text, resolve};
+use crate::home::{Home, Known, resolve};
 
 /// From connecting to the first answer.
 const PAIRS_WITHIN: Duration = Duration::from_secs(10);
@@ -177,7 +177,7 @@ impl Pair {
         let camera = Known {
             name: self.name.clone().unwrap_or(hello.camera),
             address: self.address.clone(),
-            key: key_text(&key),
+            key: secure::hex(&key),
             role: own.role.name().to_owned(),
         };
         if camera.name.starts_with("serial:") {

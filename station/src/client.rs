@@ -203,11 +203,17 @@ impl Client {
             .context("the link to the camera is broken")
     }
 
-    /// The next message, if one comes within the reader's time-out.
-    pub(crate) fn next(&mut self) -> Result<Option<Heard>> {
+    /// Tells the camera that somebody is there, where it is time to.
+    pub(crate) fn keep_alive(&mut self) -> Result<()> {
         if self.spoke.elapsed() > ALIVE_EVERY {
             self.send(&ToCamera::Alive)?;
         }
+        Ok(())
+    }
+
+    /// The next message, if one comes within the reader's time-out.
+    pub(crate) fn next(&mut self) -> Result<Option<Heard>> {
+        self.keep_alive()?;
         let mut piece = [0; 16 << 10];
         loop {
             let all = std::mem::take(&mut self.bytes);

@@ -1,6 +1,7 @@
 //! `station`: see `station --help`.
 //!
-//! `home` knows the station's key and cameras, `client` is a session, `flash` brings packages; `cmd` is what people type.
+//! `home` knows the station's key and cameras, `client` is a session, `flash` brings packages, `scene` is what is known of
+//! watched cameras and `screen` draws it; `cmd` is what people type.
 
 #![forbid(unsafe_code)]
 
@@ -8,6 +9,9 @@ mod client;
 mod cmd;
 mod flash;
 mod home;
+mod scene;
+mod screen;
+mod words;
 
 use std::process::ExitCode;
 
@@ -38,7 +42,7 @@ enum Command {
     Stations(cmd::pair::Stations),
     Revoke(cmd::pair::Revoke),
     Status(cmd::status::Status),
-    Watch(cmd::status::Watch),
+    Watch(cmd::watch::Watch),
     Slots(cmd::package::Slots),
     Flash(cmd::package::Flash),
     Confirm(cmd::package::Confirm),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,15 +10,18 @@ use std::time::{Duration, Instant};
 
 use proto::accumulator::{Accumulator, Fed};
 use proto::frame::{MAX_STUFFED_BYTES, encode};
+use proto::limits::MAX_CHUNK_BYTES;
 use proto::message::{
     Answer, CameraHello, Command as Ask, FromCamera, Message, Role, Start, StationHello, ToCamera,
 };
+use proto::recovery::{Request, Response};
 use proto::report::{Body, PartReport, Record};
 use proto::version::{MAGIC, SCHEMA_HASH, VERSION};
 use secure::access::{Access, Entry};
 use secure::handshake::Intent;
 use secure::identity::Identity;
 use secure::tcp::open;
+use sha2::{Digest, Sha256};
 
 use crate::program;
 
@@ -287,16 +290,22 @@ impl Station {
 
     /// The next message, if one comes within the reader's time-out. Records are kept too, and checked.
     pub fn receive(&mut self) -> Option<FromCamera> {
+        let payload = self.payload()?;
+        let message = FromCamera::decode(&payload).expect("the camera speaks properly");
+        self.keep(&message);
+        Some(message)
+    }
+
+    fn payload(&mut self) -> Option<Vec<u8>> {
         let mut piece = [0; 65_536];
         loop {
             let all = std::mem::take(&mut self.bytes);
             match self.accumulator.feed(&all) {
                 Fed::NeedMore => {}
                 Fed::Frame { payload, rest } => {
-                    let message = FromCamera::decode(payload).expect("the camera speaks properly");
+                    let payload = payload.to_vec();
                     self.bytes = rest.to_vec();
-                    self.keep(&message);
-                    return Some(message);
+                    return Some(payload);
                 }
                 Fed::Discarded { reason, rest } => {
                     // A session may begin in the middle of another one's frame.
@@ -306,15 +315,48 @@ impl Station {
                 }
             }
             match self.reader.read(&mut piece) {
-                Ok(0) => return None,
-                Ok(count) => self.bytes.extend_from_slice(&piece[..count]),
-                Err(error)
-                    if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) =>
-                {
-                    return None;
-                }
-                Err(_) => return None,
+                Ok(count @ 1..) => self.bytes.extend_from_slice(&piece[..count]),
+                Ok(0) | Err(_) => return None,
             }
+        }
+    }
+
+    /// A request of the recovery exchange, and its answer.
+    pub fn recover(&mut self, request: &Request) -> Response {
+        self.send_bytes(&encode(&request.encode()).expect("it is short"));
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            let Some(payload) = self.payload() else {
+                continue;
+            };
+            match Response::decode(&payload) {
+                Ok(response) => return response,
+                Err(_) => self.keep(&FromCamera::decode(&payload).expect("it speaks properly")),
+            }
+        }
+        panic!("no answer to {request:?}")
+    }
+
+    /// Sends a package and has it tried.
+    pub fn flash(&mut self, package: &[u8]) -> Response {
+        let begin = Request::FlashBegin {
+            total_bytes: package.len() as u64,
+            sha256: Sha256::digest(package).into(),
+        };
+        let mut answer = self.recover(&begin);
+        while let Response::Continue { offset_bytes } = answer
+            && offset_bytes < package.len() as u64
+        {
+            let bytes = &package[offset_bytes as usize..];
+            let bytes = bytes[..bytes.len().min(MAX_CHUNK_BYTES)].to_vec();
+            answer = self.recover(&Request::FlashChunk {
+                offset_bytes,
+                bytes,
+            });
+        }
+        match answer {
+            Response::Continue { .. } => self.recover(&Request::FlashEnd),
+            other => other,
         }
     }
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod camera;
+pub mod laptop;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -8,14 +8,15 @@
 mod terminal;
 
 use std::fs::File;
+use std::hash::BuildHasher;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use integration_tests::camera::{Camera, Station, admit, configure};
+use integration_tests::laptop::{done, package, pair, prepare, refused, start, station};
 use integration_tests::{fails, ok, program, tiny_package};
 use proto::accumulator::{Accumulator, Fed};
 use proto::frame::{MAX_STUFFED_BYTES, encode};
@@ -26,85 +27,6 @@ use secure::handshake::accept;
 use secure::identity::Identity;
 use secure::stream::{Reader, Writer};
 use terminal::{Patient, terminal};
-
-/// `station` with a home of its own.
-fn station(root: &Path, arguments: &[&str]) -> Output {
-    Command::new(program("station"))
-        .args(arguments)
-        .current_dir(root)
-        .env("AWR_STATION_HOME", root.join("home"))
-        .output()
-        .unwrap()
-}
-
-fn done(root: &Path, arguments: &[&str]) -> String {
-    let output = station(root, arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "station {arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn refused(root: &Path, arguments: &[&str], words: &str) {
-    let output = station(root, arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "station {arguments:?}");
-    assert!(errors.contains(words), "`{words}` is not in `{errors}`");
-}
-
-/// A data set, two packages of one run (`m.awr`, `n.awr`), frames.
-fn prepare(root: &Path) {
-    tiny_package(root);
-    package(root, "n.awr", "k.key", "2");
-    std::fs::create_dir(root.join("frames")).unwrap();
-    for entry in std::fs::read_dir(root.join("data/test/good")).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, root.join("frames").join(path.file_name().unwrap())).unwrap();
-    }
-}
-
-fn package(root: &Path, out: &str, key: &str, version: &str) {
-    let arguments = [
-        "package",
-        "--run",
-        "run",
-        "--key",
-        key,
-        "--name",
-        "tiny",
-        "--version",
-        version,
-        "--out",
-        out,
-    ];
-    ok("host-trainer", root, &arguments);
-}
-
-fn start(root: &Path) -> Camera {
-    configure(root, "speed = 50.0\nrepeat = true", "");
-    Camera::start(root, &[])
-}
-
-fn pair(root: &Path, camera: &Camera, role: &str) {
-    let shown = ok(
-        "edge-runtime",
-        root,
-        &["pair", "--config", "camera.toml", "--role", role],
-    );
-    let address = camera.tcp.to_string();
-    let pair = [
-        "pair",
-        &address,
-        "--code",
-        shown.trim(),
-        "--name",
-        "cam",
-        "--station",
-        role,
-    ];
-    done(root, &pair);
-    // It was good for one station.
-    refused(root, &pair, "the connection failed");
-}
 
 #[test]
 fn a_package_is_flashed_confirmed_and_rolled_back() {
@@ -158,7 +80,7 @@ fn a_package_is_flashed_confirmed_and_rolled_back() {
     let slots = done(root, &["--json", "slots", "cam"]);
     let slots: serde_json::Value = serde_json::from_str(&slots).unwrap();
     assert_eq!(
-        (&slots[1]["state"], &slots[1]["model"]),
+        (&slots["slots"][1]["state"], &slots["slots"][1]["model"]),
         (&"Active".into(), &"tiny 2".into())
     );
     assert!(camera.terminate().success());
@@ -189,7 +111,8 @@ fn a_trial_ends_with_the_program_and_a_kill_in_a_flash_costs_nothing() {
         done(root, &["status", "cam"]).contains("tiny 1"),
         "it was on trial"
     );
-    // Either side is killed at some moment of a flash.
+    // Either side is killed at a random moment of a flash.
+    let moments = std::collections::hash_map::RandomState::new();
     for round in 0..50u64 {
         let mut flashing = Command::new(program("station"))
             .args([
@@ -203,7 +126,9 @@ fn a_trial_ends_with_the_program_and_a_kill_in_a_flash_costs_nothing() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(5 + round * 17 % 90));
+        let moment = Duration::from_millis(5 + moments.hash_one(round) % 90);
+        eprintln!("round {round}: after {moment:?}");
+        std::thread::sleep(moment);
         if round % 3 == 0 {
             flashing.kill().unwrap();
         } else {

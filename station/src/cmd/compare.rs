@@ -62,7 +62,6 @@ struct Counts {
 
 #[derive(Serialize)]
 struct Comparison {
-    schema: u32,
     models: [String; 2],
     thresholds: [f32; 2],
     counts: Counts,
@@ -163,7 +162,6 @@ impl ReplayCompare {
         }
         let [a, b] = sides;
         let comparison = Comparison {
-            schema: 1,
             models: [a.model, b.model],
             thresholds: [a.threshold, b.threshold],
             counts,

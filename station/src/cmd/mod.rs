@@ -7,6 +7,7 @@ pub(crate) mod pair;
 pub(crate) mod pull;
 pub(crate) mod settings;
 pub(crate) mod status;
+pub(crate) mod watch;
 
 use anyhow::{Result, bail};
 use proto::message::{Answer, Command, Start};
@@ -26,8 +27,26 @@ fn unexpected<T>(answer: &Answer) -> Result<T> {
     bail!("the camera answers something else: {answer:?}")
 }
 
-fn print_json(value: &impl Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+/// Version of what `--json` prints; a field that is new does not change it, one that is gone or means something else does.
+const JSON_SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct Versioned<T> {
+    schema: u32,
+    #[serde(flatten)]
+    value: T,
+}
+
+/// What is serialised as an object, with the version of its form.
+fn versioned<T: Serialize>(value: T) -> impl Serialize {
+    Versioned {
+        schema: JSON_SCHEMA,
+        value,
+    }
+}
+
+fn print_json(value: impl Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(&versioned(value))?);
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use proto::message::{Answer, Command, PackageState, SlotInfo, Start};
 use proto::recovery::{Request, Response, Slot, SlotState};
 use serde::Serialize;
+use serde_json::json;
 
 use super::{ask, meant, print_json, unexpected};
 use crate::client::{Client, Place, read_file};
@@ -30,7 +31,7 @@ impl Slots {
     pub(crate) fn run(&self, json: bool) -> Result<()> {
         let slots = read_slots(&self.camera)?;
         if json {
-            return print_json(&slots);
+            return print_json(json!({ "slots": slots }));
         }
         print_slots(&slots);
         Ok(())
@@ -125,7 +126,7 @@ impl Flash {
             done.push(flashed);
         }
         if json {
-            print_json(&done)?;
+            print_json(json!({ "flashed": done }))?;
         }
         Ok(())
     }
@@ -292,7 +293,7 @@ impl Rollback {
         request(&self.camera, &Request::RollBack)?;
         let slots = read_slots(&self.camera)?;
         if json {
-            return print_json(&slots);
+            return print_json(json!({ "slots": slots }));
         }
         print_slots(&slots);
         Ok(())

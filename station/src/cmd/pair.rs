@@ -12,6 +12,7 @@ use secure::handshake::Intent;
 use secure::pairing::Code;
 use secure::tcp::open;
 use serde::Serialize;
+use serde_json::json;
 
 use super::{ask, print_json, unexpected};
 use crate::client::{Client, Place, station_name};
@@ -39,7 +40,6 @@ struct Found {
 
 #[derive(Serialize)]
 struct Discovery {
-    schema: u32,
     cameras: Vec<Found>,
     serial_ports: Vec<String>,
 }
@@ -51,7 +51,6 @@ impl Discover {
             .listen(&known)
             .context("cannot listen on the network")?;
         let found = Discovery {
-            schema: 1,
             cameras: found,
             serial_ports: serial_ports(),
         };
@@ -212,7 +211,7 @@ impl Invite {
     pub(crate) fn run(&self, json: bool) -> Result<()> {
         match ask(&self.camera, Command::OpenPairing { role: self.role })? {
             Answer::Pairing { code, valid_s } if json => {
-                print_json(&serde_json::json!({ "code": code, "valid_s": valid_s }))
+                print_json(json!({ "code": code, "valid_s": valid_s }))
             }
             Answer::Pairing { code, valid_s } => {
                 println!("{code}");
@@ -235,7 +234,7 @@ impl List {
     pub(crate) fn run(&self, json: bool) -> Result<()> {
         let cameras = Home::open()?.cameras()?;
         if json {
-            return print_json(&cameras);
+            return print_json(json!({ "cameras": cameras }));
         }
         for camera in &cameras {
             let id = camera.key.get(..16).unwrap_or_default();
@@ -278,7 +277,7 @@ impl Stations {
             other => return unexpected(&other),
         };
         if json {
-            return print_json(&stations);
+            return print_json(json!({ "stations": stations }));
         }
         for station in stations {
             let id = secure::hex(&station.key_id);

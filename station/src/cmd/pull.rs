@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use proto::message::{Answer, Command, FileInfo, FileKind, Start};
+use serde_json::json;
 
-use super::unexpected;
+use super::{print_json, unexpected};
 use crate::client::{Client, Place, Refused};
 use crate::cmd::package::progress_bar;
 use crate::home::Home;
@@ -64,10 +65,7 @@ impl Pull {
             }
         }
         if json {
-            let counts = serde_json::json!({
-                "schema": 1, "fetched": fetched, "present": present, "gone": gone,
-            });
-            println!("{counts}");
+            print_json(json!({ "fetched": fetched, "present": present, "gone": gone }))?;
         } else {
             println!("{fetched} files fetched, {present} were there, {gone} were gone");
         }

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use edge_runtime::io::image_file::read_roi_mask;
 use proto::manifest::Roi;
 use proto::message::{Answer, Command, Mode};
+use serde_json::json;
 
 use super::{ask, print_json, unexpected};
 use crate::client::Place;
@@ -38,7 +39,7 @@ impl Threshold {
             return done(&ask(&self.camera, Command::SetThreshold { value, reason })?);
         }
         match ask(&self.camera, Command::ReadThreshold)? {
-            Answer::Threshold(value) if json => print_json(&value),
+            Answer::Threshold(value) if json => print_json(json!({ "threshold": value })),
             Answer::Threshold(Some(value)) => {
                 println!("{value}");
                 Ok(())
@@ -75,7 +76,7 @@ impl Mask {
             return done(&ask(&self.camera, Command::SetMask { roi, reason })?);
         }
         match ask(&self.camera, Command::ReadMask)? {
-            Answer::Mask(roi) if json => print_json(&roi),
+            Answer::Mask(roi) if json => print_json(json!({ "mask": roi })),
             Answer::Mask(Roi::Whole) => {
                 println!("the whole frame");
                 Ok(())
@@ -129,7 +130,7 @@ impl ModeCommand {
             return done(&ask(&self.camera, Command::SetMode { mode, reason })?);
         }
         match ask(&self.camera, Command::ReadMode)? {
-            Answer::Mode(mode) if json => print_json(&mode),
+            Answer::Mode(mode) if json => print_json(json!({ "mode": mode })),
             Answer::Mode(mode) => {
                 println!("{}", format!("{mode:?}").to_lowercase());
                 Ok(())

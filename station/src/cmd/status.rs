@@ -1,15 +1,15 @@
-//! `station status` and `station watch`: how cameras are, once or for as long as somebody looks.
+//! `station status`: how cameras are.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
-use proto::message::{Answer, Command, FromCamera, Health, Start, ToCamera};
-use proto::report::{Body, Outcome, Record};
+use proto::message::{Answer, Command, Health, Start};
 use serde::Serialize;
+use serde_json::json;
 
 use super::{meant, print_json, unexpected};
-use crate::client::{Client, Heard, Place};
+use crate::client::{Client, Place};
 use crate::home::Home;
 
 /// Tables are renewed so often.
@@ -78,7 +78,7 @@ impl Status {
             let started = Instant::now();
             let rows = rows(&home, &places);
             if json {
-                print_json(&rows)?;
+                print_json(json!({ "cameras": rows }))?;
             } else {
                 print_table(&rows);
             }
@@ -136,84 +136,5 @@ fn uptime(seconds: u64) -> String {
         120..7_200 => format!("{} min", seconds / 60),
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} d", seconds / 86_400),
-    }
-}
-
-/// Parts and events of cameras as they come, a line each, until Ctrl-C.
-#[derive(Args)]
-pub(crate) struct Watch {
-    /// The cameras; all that are paired unless given.
-    cameras: Vec<Place>,
-    /// OK parts too.
-    #[arg(long)]
-    all: bool,
-}
-
-impl Watch {
-    pub(crate) fn run(&self, json: bool) -> Result<()> {
-        let home = Home::open()?;
-        let places = meant(&home, &self.cameras)?;
-        std::thread::scope(|scope| {
-            for place in &places {
-                let home = &home;
-                scope.spawn(move || {
-                    loop {
-                        if let Err(error) = self.follow(home, place, json) {
-                            eprintln!("{place}: {error:#}");
-                        }
-                        std::thread::sleep(EVERY);
-                    }
-                });
-            }
-        });
-        Ok(())
-    }
-
-    fn follow(&self, home: &Home, place: &Place, json: bool) -> Result<()> {
-        let (mut client, hello) = Client::greet(home, place, Start::Now)?;
-        eprintln!("{place}: {}, {}", hello.camera, hello.model);
-        loop {
-            let Some(Heard::Message(message)) = client.next()? else {
-                continue;
-            };
-            match *message {
-                FromCamera::Record { sequence, record } => {
-                    if json {
-                        let camera = place.to_string();
-                        let line = serde_json::json!({
-                            "camera": camera, "sequence": sequence, "record": record,
-                        });
-                        println!("{line}");
-                    } else if let Some(line) = self.line(&record) {
-                        println!("{place}: {line}");
-                    }
-                    client.send(&ToCamera::Acknowledge { sequence })?;
-                }
-                FromCamera::Goodbye { reason } => anyhow::bail!("{reason}"),
-                _ => {}
-            }
-        }
-    }
-
-    fn line(&self, record: &Record) -> Option<String> {
-        match &record.body {
-            Body::Event(event) => Some(format!("event {event:?}")),
-            Body::Part(part) => {
-                let score = part.score.unwrap_or_default();
-                let threshold = part.threshold.unwrap_or_default();
-                match part.outcome {
-                    Outcome::Ok if !self.all => None,
-                    Outcome::Ok => Some(format!("part {} OK {score:.4}", part.part)),
-                    Outcome::Ng => Some(format!(
-                        "part {} NG {score:.4} > {threshold:.4}, {} regions, {:?}",
-                        part.part, part.regions_found, part.action
-                    )),
-                    Outcome::Fault(fault) => Some(format!(
-                        "part {} FAULT {fault:?}, {:?}",
-                        part.part, part.action
-                    )),
-                }
-            }
-        }
     }
 }

@@ -606,12 +606,27 @@ fn wire_region(region: &crate::inspect::region::Region) -> Region {
 }
 
 /// The map in 8 bits (see [`HeatMap`]): reduced to at most 256 pixels a side by the highest score of each block, so
-/// that no defect gets lost. `None` if it stays too long even so.
+/// that no defect gets lost; to fewer where the map is so restless that its PNG would be too long for a report.
 pub fn heat_map(map: &ScoreMap, threshold: Option<f32>) -> Option<HeatMap> {
-    let block = map.width_px.max(map.height_px).div_ceil(HEAT_MAP_PX);
-    let (width, height) = (map.width_px.div_ceil(block), map.height_px.div_ceil(block));
     let full_scale = threshold.map_or(map.peak(), |threshold| 2.0 * threshold);
     let full_scale = full_scale.max(f32::MIN_POSITIVE);
+    let longer_px = map.width_px.max(map.height_px);
+    let mut block = longer_px.div_ceil(HEAT_MAP_PX);
+    loop {
+        let png = reduced(map, block, full_scale)?;
+        if png.len() <= MAX_HEAT_MAP_BYTES {
+            return Some(HeatMap { full_scale, png });
+        }
+        if block >= longer_px {
+            return None;
+        }
+        block *= 2;
+    }
+}
+
+/// A grey PNG with a pixel for each block of `block`×`block`.
+fn reduced(map: &ScoreMap, block: usize, full_scale: f32) -> Option<Vec<u8>> {
+    let (width, height) = (map.width_px.div_ceil(block), map.height_px.div_ceil(block));
     let mut small = GrayImage::new(width as u32, height as u32);
     for (index, &score) in map.data.iter().enumerate() {
         let (x, y) = (index % map.width_px / block, index / map.width_px / block);
@@ -623,7 +638,7 @@ pub fn heat_map(map: &ScoreMap, threshold: Option<f32>) -> Option<HeatMap> {
     // Every NG part pays for it: speed before size.
     let encoder = PngEncoder::new_with_quality(&mut png, CompressionType::Fast, PngFilter::Up);
     small.write_with_encoder(encoder).ok()?;
-    (png.len() <= MAX_HEAT_MAP_BYTES).then_some(HeatMap { full_scale, png })
+    Some(png)
 }
 
 fn thumbnail(frame: &Frame, side_px: u32) -> Option<Vec<u8>> {
@@ -636,4 +651,28 @@ fn thumbnail(frame: &Frame, side_px: u32) -> Option<Vec<u8>> {
     small.write_to(&mut jpeg, ImageFormat::Jpeg).ok()?;
     let jpeg = jpeg.into_inner();
     (jpeg.len() <= MAX_THUMBNAIL_BYTES).then_some(jpeg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restless_map_is_sent_smaller_and_loses_no_peak() {
+        let mut seed = 1_u32;
+        let mut map = ScoreMap::zeros(256, 256);
+        for score in &mut map.data {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *score = (seed >> 16) as f32 / 131_072.0;
+        }
+        map.data[77 * 256 + 200] = 1.0;
+        let heat = heat_map(&map, Some(0.5)).expect("it fits");
+        let png = image::load_from_memory(&heat.png).expect("it is a PNG");
+        assert_eq!((png.width(), png.height()), (128, 128));
+        assert_eq!(png.to_luma8().get_pixel(100, 38).0, [255]);
+        // A calm one keeps its size.
+        let calm = heat_map(&ScoreMap::zeros(256, 256), Some(0.5)).expect("it fits");
+        let png = image::load_from_memory(&calm.png).expect("it is a PNG");
+        assert_eq!(png.width(), 256);
+    }
 }

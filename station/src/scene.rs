@@ -211,11 +211,6 @@ fn heat_map(map: &HeatMap) -> Option<RgbImage> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    #![expect(
-        clippy::unwrap_used,
-        reason = "a test that cannot be set up has failed"
-    )]
-
     use image::{GrayImage, Luma};
     use proto::report::{Event, GateAction};
 

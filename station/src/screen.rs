@@ -81,7 +81,8 @@ fn draw_cameras(frame: &mut Frame<'_>, area: Rect, scene: &Scene, now: Instant) 
     ];
     let table = Table::new(rows, widths)
         .header(Row::new(header).style(Modifier::BOLD))
-        .row_highlight_style(Modifier::REVERSED)
+        .row_highlight_style(Modifier::BOLD)
+        .highlight_symbol("▸ ")
         .block(Block::bordered().title(" cameras, since this view was opened "));
     let mut state = TableState::default().with_selected(scene.selected);
     frame.render_stateful_widget(table, area, &mut state);
@@ -206,11 +207,6 @@ fn age(now: Instant, at: Instant) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(
-        clippy::unwrap_used,
-        reason = "a test that cannot be set up has failed"
-    )]
-
     use proto::report::Outcome;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;

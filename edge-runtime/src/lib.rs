@@ -19,8 +19,6 @@
 //! [`pipeline`] alone knows threads and queues. The devices are cargo features: `v4l2`, `gpio`, `serial`, all of them
 //! with `camera`.
 
-#![forbid(unsafe_code)]
-
 pub mod capture;
 pub mod clock;
 pub mod config;

@@ -1,6 +1,16 @@
 //! The only place that knows tract: an ONNX graph in, a function from planes to planes out.
+//!
+//! tract loads and plans the graph; the network's layers are replaced by operators of our own ([`layer`], wired by
+//! [`fuse`]) over tract's matrix kernels ([`gemm`]), of which [`kernels`] measures the fastest for each layer.
+
+mod fuse;
+mod gemm;
+mod kernels;
+mod layer;
+mod pool;
 
 use std::io::Cursor;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use proto::manifest::Network;
@@ -8,6 +18,8 @@ use tract_onnx::prelude::*;
 
 use crate::inspect::preprocess::Planes;
 use crate::inspect::score::Shift;
+use kernels::Kernels;
+use pool::Pool;
 
 /// Why a graph cannot be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +53,9 @@ pub enum InferError {
         /// Height given.
         height_px: usize,
     },
+    /// Threads cannot be had.
+    #[error("cannot start threads for scoring: {0}")]
+    Threads(String),
     /// It failed while running.
     #[error("inference failed: {0}")]
     Run(String),
@@ -61,10 +76,26 @@ pub struct Engine {
     network: Network,
 }
 
+/// How to run a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tuning {
+    /// Threads that share the work on one frame; 0 and 1: the caller's.
+    pub threads: usize,
+    /// Where the choice of matrix kernels is kept between starts; measured at every start unless given.
+    pub kernel_file: Option<PathBuf>,
+    /// The graph as tract runs it, without operators of ours: for comparison.
+    pub stock: bool,
+}
+
 impl Engine {
+    /// Loads an ONNX graph to be run on the caller's thread, see [`Engine::tuned`].
+    pub fn from_onnx(onnx: &[u8], network: Network) -> Result<Self, InferError> {
+        Self::tuned(onnx, network, &Tuning::default())
+    }
+
     /// Loads an ONNX graph with one input N × C × H × W and one output of the same shape. Height and width stay
     /// symbolic: one plan serves every size.
-    pub fn from_onnx(onnx: &[u8], network: Network) -> Result<Self, InferError> {
+    pub fn tuned(onnx: &[u8], network: Network, tuning: &Tuning) -> Result<Self, InferError> {
         let load = |error: TractError| InferError::Load(format!("{error:#}"));
         let model = tract_onnx::onnx()
             .model_for_read(&mut Cursor::new(onnx))
@@ -80,11 +111,21 @@ impl Engine {
             height.to_dim(),
             width.to_dim(),
         ];
+        let pool =
+            Pool::new(tuning.threads).map_err(|error| InferError::Threads(error.to_string()))?;
+        let mut kernels = Kernels::open(tuning.kernel_file.as_deref());
         let plan = model
             .with_input_fact(0, f32::fact(shape).into())
+            .and_then(|model| model.into_typed())
+            .and_then(|model| model.into_decluttered())
+            .and_then(|model| match tuning.stock {
+                true => Ok(model),
+                false => fuse::fuse(&model, &pool, |shape| kernels.choose(shape)),
+            })
             .and_then(|model| model.into_optimized())
             .and_then(|model| model.into_runnable())
             .map_err(load)?;
+        kernels.keep();
         Ok(Self { plan, network })
     }
 

@@ -1,0 +1,160 @@
+//! Which of tract's kernels a layer gets: what is fastest on the processor it runs on, measured on the model's own shapes.
+//!
+//! tract chooses by rules that were measured on other machines; on one that they do not fit, a frame takes half as long
+//! again (`shared/notes/inference.md`). Measuring takes some 0.1 s, and what was found is kept on disk where the caller
+//! names a file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tract_onnx::tract_core::internal::*;
+
+use super::gemm::{After, Kernel};
+use super::layer::Kind;
+use crate::io::atomic::write_atomic;
+
+/// Multiply-adds of a measured product: enough to fill caches as a frame does, few enough to measure all kernels.
+const PRODUCTS: usize = 16 << 20;
+/// Each kernel is run so often for each shape; the fastest counts.
+const RUNS: usize = 5;
+/// No longer than that in all.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// The shape of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Its kind.
+    pub(super) kind: Kind,
+    /// Channels in and out.
+    pub(super) channels: [usize; 2],
+}
+
+impl Shape {
+    /// Rows and depth of the product that takes most of its time.
+    fn product(&self) -> [usize; 2] {
+        let [inputs, outputs] = self.channels;
+        match self.kind {
+            Kind::Down => [outputs, inputs * 9],
+            Kind::Up if outputs <= super::layer::FEW_CHANNELS => [outputs * 9, inputs],
+            Kind::Up => [outputs, inputs * 4],
+        }
+    }
+}
+
+/// Kernels by product, as found on a processor.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Found {
+    processor: String,
+    kernels: BTreeMap<String, String>,
+}
+
+/// Finds kernels, and remembers.
+#[derive(Debug)]
+pub(super) struct Kernels {
+    suitable: Vec<Kernel>,
+    file: Option<PathBuf>,
+    found: Found,
+    started: Instant,
+    changed: bool,
+}
+
+impl Kernels {
+    /// With what is known from before.
+    pub(super) fn open(file: Option<&Path>) -> Self {
+        let processor = processor();
+        let known = file.and_then(|file| std::fs::read(file).ok());
+        let known = known.and_then(|text| serde_json::from_slice::<Found>(&text).ok());
+        let known = known.filter(|known| known.processor == processor);
+        Self {
+            suitable: Kernel::suitable(),
+            file: file.map(Path::to_owned),
+            found: known.unwrap_or(Found {
+                processor,
+                ..Found::default()
+            }),
+            started: Instant::now(),
+            changed: false,
+        }
+    }
+
+    /// The kernel for a layer.
+    pub(super) fn choose(&mut self, shape: &Shape) -> TractResult<Kernel> {
+        let [rows, depth] = shape.product();
+        let key = format!("{rows}×{depth}");
+        let named = |name: &String| self.suitable.iter().find(|kernel| kernel.name() == name);
+        if let Some(kernel) = self.found.kernels.get(&key).and_then(named) {
+            return Ok(kernel.clone());
+        }
+        let columns = (PRODUCTS / (rows * depth)).clamp(96, 1_536);
+        if self.started.elapsed() > LIMIT
+            && let Some(kernel) = Kernel::by_rule(rows, depth, columns)
+        {
+            return Ok(kernel);
+        }
+        let mut best: Option<(Duration, &Kernel)> = None;
+        for kernel in &self.suitable {
+            let taken = measure(kernel, rows, depth, columns)?;
+            if best.is_none_or(|(time, _)| taken < time) {
+                best = Some((taken, kernel));
+            }
+        }
+        let (_, kernel) = best.context("tract has no kernel for this processor")?;
+        tracing::debug!(product = key, kernel = kernel.name(), "kernel chosen");
+        let kernel = kernel.clone();
+        self.found.kernels.insert(key, kernel.name().to_owned());
+        self.changed = true;
+        Ok(kernel)
+    }
+
+    /// Keeps what was found, for the next start. That it cannot be kept costs the next start some time, nothing more.
+    pub(super) fn keep(&self) {
+        let Some(file) = self.file.as_ref().filter(|_| self.changed) else {
+            return;
+        };
+        let written = serde_json::to_vec_pretty(&self.found)
+            .map_err(|error| error.to_string())
+            .and_then(|text| write_atomic(file, &text).map_err(|error| error.to_string()));
+        if let Err(error) = written {
+            tracing::warn!(error, "the choice of kernels cannot be kept");
+        }
+    }
+}
+
+fn measure(kernel: &Kernel, rows: usize, depth: usize, columns: usize) -> TractResult<Duration> {
+    let weights = kernel.pack_weights(rows, depth, &vec![0.5; rows * depth])?;
+    let mut panels = kernel.panels(depth, columns)?;
+    let line = vec![0.25; columns];
+    for row in 0..depth {
+        panels.set_row(row, &line)?;
+    }
+    let after = After::new(&vec![0.0; rows], Some(0.01));
+    let mut out = Tensor::zero::<f32>(&[rows * columns])?;
+    let mut best = Duration::MAX;
+    for _ in 0..RUNS {
+        let started = Instant::now();
+        kernel.multiply(&weights, &panels, 0, columns, &after, &mut out)?;
+        best = best.min(started.elapsed());
+    }
+    Ok(best)
+}
+
+/// The processor's name and what it can do, as far as the choice depends on it.
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = |key: &str| {
+        let line = info.lines().find(|line| line.starts_with(key));
+        line.and_then(|line| line.split_once(':'))
+            .map_or("", |(_, value)| value.trim())
+    };
+    let fields = [
+        "model name",
+        "cpu family",
+        "model\t",
+        "stepping",
+        "CPU part",
+    ]
+    .map(line);
+    format!("{} {}", std::env::consts::ARCH, fields.join(" "))
+}

@@ -1,0 +1,462 @@
+//! The network's two kinds of layers (paper, IV-C): a 3×3 convolution of stride 2 and padding 1, and the transposed one,
+//! each with bias and LeakyReLU in one go, computed a few rows at a time.
+//!
+//! A transposed convolution of stride 2 is four small convolutions, one for each parity of the output's row and column:
+//! an even place sees one pixel of the input, an odd one two. So no product is computed that is added to another
+//! afterwards, and nothing of the output's size is kept besides the output. Where there are few output channels (the last
+//! layer's three), the products for all nine taps are one small block of rows instead, and are added up.
+
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+use tract_onnx::tract_core::internal::*;
+
+use super::gemm::{After, Kernel, Panels, Weights};
+
+/// Bytes of panels that a thread works on: with the block that comes of them they should stay in its cache.
+const PANEL_BYTES: usize = 512 << 10;
+/// Fewer columns than that do not keep a kernel busy.
+const MIN_COLUMNS: usize = 64;
+/// Up to so many output channels, a transposed convolution is one product for all taps.
+pub(super) const FEW_CHANNELS: usize = 8;
+
+/// Where the rows and channels of an image with pixels side by side are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Order {
+    /// Channel, row, pixel: images as they come and go.
+    Planes,
+    /// Row, channel, pixel: between layers, so that some rows are one piece of memory.
+    Rows,
+}
+
+/// An image of a layer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Image<'a> {
+    /// Its values.
+    pub(super) data: &'a [f32],
+    /// How they lie.
+    pub(super) order: Order,
+    /// Channels.
+    pub(super) channels: usize,
+    /// Rows.
+    pub(super) height: usize,
+    /// Pixels of a row.
+    pub(super) width: usize,
+}
+
+impl<'a> Image<'a> {
+    /// A row of a channel; beyond the upper and lower edge there is none.
+    fn row(&self, channel: usize, row: isize) -> Option<&'a [f32]> {
+        let row = usize::try_from(row).ok().filter(|&row| row < self.height)?;
+        let index = match self.order {
+            Order::Planes => channel * self.height + row,
+            Order::Rows => row * self.channels + channel,
+        };
+        self.data.get(index * self.width..(index + 1) * self.width)
+    }
+}
+
+/// What a layer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    /// A convolution.
+    Down,
+    /// A transposed one.
+    Up,
+}
+
+/// The taps of a transposed convolution that fall on the output's places of a parity: the rows of panels that they need,
+/// of the blocks `lower`, `here`, `right`, `lower right`, and the taps (row, column) in that order.
+const PHASES: [(usize, &[[usize; 2]]); 4] = [
+    (1, &[[1, 1]]),
+    (1, &[[1, 2], [1, 0]]),
+    (0, &[[0, 1], [2, 1]]),
+    (0, &[[0, 2], [2, 2], [2, 0], [0, 0]]),
+];
+
+#[derive(Debug)]
+enum Products {
+    /// One, for all output channels.
+    Down(Weights),
+    /// One for each parity.
+    Phases([Weights; 4]),
+    /// One for all taps: row (channel · 9 + tap).
+    Taps(Weights),
+}
+
+/// What a thread needs besides.
+#[derive(Debug)]
+struct Scratch {
+    panels: Panels,
+    columns: usize,
+    block: Tensor,
+    line: Vec<f32>,
+}
+
+/// A layer, ready to run.
+#[derive(Debug)]
+pub(super) struct Layer {
+    kind: Kind,
+    inputs: usize,
+    outputs: usize,
+    kernel: Kernel,
+    products: Products,
+    after: After,
+    /// Bias and slope where they are applied to sums of products.
+    sum_bias: Vec<f32>,
+    leak: Option<f32>,
+    idle: Mutex<Vec<Scratch>>,
+}
+
+impl Layer {
+    /// `weights` are outputs × inputs × 3 × 3, for both kinds.
+    pub(super) fn new(
+        kind: Kind,
+        [inputs, outputs]: [usize; 2],
+        weights: &[f32],
+        bias: &[f32],
+        leak: Option<f32>,
+        kernel: Kernel,
+    ) -> TractResult<Self> {
+        ensure!(
+            weights.len() == outputs * inputs * 9 && bias.len() == outputs,
+            "weights of {outputs} × {inputs} × 3 × 3 and as many biases are needed"
+        );
+        let tap = |output: usize, input: usize, [row, column]: [usize; 2]| {
+            weights[((output * inputs + input) * 3 + row) * 3 + column]
+        };
+        let products = match kind {
+            Kind::Down => Products::Down(kernel.pack_weights(outputs, inputs * 9, weights)?),
+            Kind::Up if outputs <= FEW_CHANNELS => {
+                let mut rows = Vec::with_capacity(weights.len());
+                for output in 0..outputs {
+                    for place in 0..9 {
+                        let at = [place / 3, place % 3];
+                        rows.extend((0..inputs).map(|input| tap(output, input, at)));
+                    }
+                }
+                Products::Taps(kernel.pack_weights(outputs * 9, inputs, &rows)?)
+            }
+            Kind::Up => {
+                let phase = |(_, taps): (usize, &[[usize; 2]])| {
+                    let mut rows = Vec::with_capacity(outputs * inputs * taps.len());
+                    for output in 0..outputs {
+                        for &at in taps {
+                            rows.extend((0..inputs).map(|input| tap(output, input, at)));
+                        }
+                    }
+                    kernel.pack_weights(outputs, inputs * taps.len(), &rows)
+                };
+                let [a, b, c, d] = PHASES;
+                Products::Phases([phase(a)?, phase(b)?, phase(c)?, phase(d)?])
+            }
+        };
+        let after = match products {
+            Products::Taps(_) => After::new(&vec![0.0; outputs * 9], None),
+            _ => After::new(bias, leak),
+        };
+        Ok(Self {
+            kind,
+            inputs,
+            outputs,
+            kernel,
+            products,
+            after,
+            sum_bias: bias.to_vec(),
+            leak,
+            idle: Mutex::default(),
+        })
+    }
+
+    /// Which kind it is.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Channels out.
+    pub(super) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Rows of panels.
+    fn depth(&self) -> usize {
+        match self.products {
+            Products::Down(_) => self.inputs * 9,
+            Products::Phases(_) => self.inputs * 4,
+            Products::Taps(_) => self.inputs,
+        }
+    }
+
+    /// Rows of blocks.
+    fn block_rows(&self) -> usize {
+        match self.products {
+            Products::Taps(_) => self.outputs * 9,
+            _ => self.outputs,
+        }
+    }
+
+    /// Height and width of what comes out.
+    pub(super) fn output_size(&self, height: usize, width: usize) -> (usize, usize) {
+        let size = |length: usize| match self.kind {
+            Kind::Down => (length - 1) / 2 + 1,
+            Kind::Up => 2 * length - 1,
+        };
+        (size(height), size(width))
+    }
+
+    /// The whole image, in [`Order::Rows`], the work spread over the threads of the pool that it is called in.
+    pub(super) fn run(&self, image: Image<'_>, threads: usize) -> TractResult<Vec<f32>> {
+        ensure!(
+            image.channels == self.inputs
+                && image.height > 0
+                && image.width > 0
+                && image.data.len() == image.channels * image.height * image.width,
+            "expected an image of {} channels, found {}",
+            self.inputs,
+            image.channels
+        );
+        let (height, width) = self.output_size(image.height, image.width);
+        let row = self.outputs * width;
+        let mut out = vec![0.0; height * row];
+        // A band is so many rows of a convolution's output or of a transposed one's input.
+        let (lines, columns) = match self.kind {
+            Kind::Down => (height, width),
+            Kind::Up => (image.height, image.width),
+        };
+        let wanted = (PANEL_BYTES / size_of::<f32>() / self.depth()).max(MIN_COLUMNS);
+        let bands = lines.div_ceil((wanted / columns).max(1));
+        // Of equal size, and as many for each thread.
+        let bands = bands.next_multiple_of(threads.max(1)).min(lines);
+        let band = lines.div_ceil(bands);
+        let out_rows = match self.kind {
+            Kind::Down => band,
+            Kind::Up => 2 * band,
+        };
+        let work = |(index, out): (usize, &mut [f32])| {
+            let first = index * band;
+            let count = band.min(lines - first);
+            self.with_scratch((band + 1) * columns, |scratch| match &self.products {
+                Products::Down(weights) => self.down(weights, image, first, count, scratch, out),
+                Products::Phases(weights) => {
+                    self.phases(weights, image, first, count, scratch, out)
+                }
+                Products::Taps(weights) => self.taps(weights, image, first, count, scratch, out),
+            })
+        };
+        if threads > 1 {
+            out.par_chunks_mut(out_rows * row)
+                .enumerate()
+                .try_for_each(work)?;
+        } else {
+            out.chunks_mut(out_rows * row)
+                .enumerate()
+                .try_for_each(work)?;
+        }
+        Ok(out)
+    }
+
+    fn with_scratch<T>(
+        &self,
+        columns: usize,
+        work: impl FnOnce(&mut Scratch) -> TractResult<T>,
+    ) -> TractResult<T> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = idle.pop();
+        drop(idle);
+        let mut scratch = match found.filter(|scratch| scratch.columns >= columns) {
+            Some(scratch) => scratch,
+            None => Scratch {
+                panels: self.kernel.panels(self.depth(), columns)?,
+                columns,
+                block: Tensor::zero::<f32>(&[self.block_rows() * columns])?,
+                line: vec![0.0; columns],
+            },
+        };
+        let done = work(&mut scratch)?;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push(scratch);
+        Ok(done)
+    }
+
+    /// Rows `first..first + count` of a convolution.
+    fn down(
+        &self,
+        weights: &Weights,
+        image: Image<'_>,
+        first: usize,
+        count: usize,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) -> TractResult<()> {
+        let (_, width) = self.output_size(image.height, image.width);
+        let columns = count * width;
+        for channel in 0..self.inputs {
+            for tap_row in 0..3 {
+                for tap_column in 0..3 {
+                    for (index, line) in scratch.line[..columns].chunks_mut(width).enumerate() {
+                        let row = 2 * (first + index) as isize + tap_row as isize - 1;
+                        match image.row(channel, row) {
+                            Some(source) => every_other(source, tap_column, line),
+                            None => line.fill(0.0),
+                        }
+                    }
+                    let row = channel * 9 + tap_row * 3 + tap_column;
+                    scratch.panels.set_row(row, &scratch.line[..columns])?;
+                }
+            }
+        }
+        let Scratch { panels, block, .. } = scratch;
+        self.kernel
+            .multiply(weights, panels, 0, columns, &self.after, block)?;
+        let block = block.try_as_plain_ram()?.as_slice::<f32>()?;
+        for (channel, values) in block[..self.outputs * columns].chunks(columns).enumerate() {
+            for (index, line) in values.chunks(width).enumerate() {
+                let start = (index * self.outputs + channel) * width;
+                out[start..start + width].copy_from_slice(line);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the input's rows `first..first + count` and the one below them make of a transposed convolution.
+    fn phases(
+        &self,
+        weights: &[Weights; 4],
+        image: Image<'_>,
+        first: usize,
+        count: usize,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) -> TractResult<()> {
+        let width = image.width;
+        let columns = count * width;
+        // Lower, here, right, lower right.
+        for (block, [down, right]) in [[1, 0], [0, 0], [0, 1], [1, 1]].into_iter().enumerate() {
+            for channel in 0..self.inputs {
+                for (index, line) in scratch.line[..columns].chunks_mut(width).enumerate() {
+                    match image.row(channel, (first + index + down) as isize) {
+                        Some(source) => {
+                            let kept = width - right;
+                            line[..kept].copy_from_slice(&source[right..]);
+                            line[kept..].fill(0.0);
+                        }
+                        None => line.fill(0.0),
+                    }
+                }
+                let row = block * self.inputs + channel;
+                scratch.panels.set_row(row, &scratch.line[..columns])?;
+            }
+        }
+        let (out_height, out_width) = self.output_size(image.height, image.width);
+        for (phase, (weights, (first_block, _))) in weights.iter().zip(PHASES).enumerate() {
+            let (down, right) = (phase / 2, phase % 2);
+            let Scratch { panels, block, .. } = &mut *scratch;
+            let first_row = first_block * self.inputs;
+            self.kernel
+                .multiply(weights, panels, first_row, columns, &self.after, block)?;
+            let block = block.try_as_plain_ram()?.as_slice::<f32>()?;
+            for (channel, values) in block[..self.outputs * columns].chunks(columns).enumerate() {
+                for (index, line) in values.chunks(width).enumerate() {
+                    if 2 * (first + index) + down >= out_height {
+                        continue;
+                    }
+                    let start = ((2 * index + down) * self.outputs + channel) * out_width;
+                    let places = out[start..start + out_width][right..].iter_mut().step_by(2);
+                    for (place, value) in places.zip(line) {
+                        *place = *value;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for few output channels.
+    fn taps(
+        &self,
+        weights: &Weights,
+        image: Image<'_>,
+        first: usize,
+        count: usize,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) -> TractResult<()> {
+        let width = image.width;
+        // The row below is needed too, where there is one.
+        let rows = (count + 1).min(image.height - first);
+        let columns = rows * width;
+        for channel in 0..self.inputs {
+            for (index, line) in scratch.line[..columns].chunks_mut(width).enumerate() {
+                match image.row(channel, (first + index) as isize) {
+                    Some(source) => line.copy_from_slice(source),
+                    None => line.fill(0.0),
+                }
+            }
+            scratch.panels.set_row(channel, &scratch.line[..columns])?;
+        }
+        let Scratch { panels, block, .. } = scratch;
+        self.kernel
+            .multiply(weights, panels, 0, columns, &self.after, block)?;
+        let block = block.try_as_plain_ram()?.as_slice::<f32>()?;
+        let (out_height, out_width) = self.output_size(image.height, image.width);
+        let leak = self.leak.unwrap_or(1.0);
+        let finish = |value: f32| if value < 0.0 { value * leak } else { value };
+        for channel in 0..self.outputs {
+            let bias = self.sum_bias[channel];
+            // A row of products by a tap; beyond the lower edge there is none.
+            let products = |[tap_row, tap_column]: [usize; 2], row: usize| {
+                let start = (channel * 9 + tap_row * 3 + tap_column) * columns + row * width;
+                &block[start..start + width]
+            };
+            for index in 0..count {
+                for down in 0..2 {
+                    if 2 * (first + index) + down >= out_height {
+                        continue;
+                    }
+                    let start = ((2 * index + down) * self.outputs + channel) * out_width;
+                    let line = &mut out[start..start + out_width];
+                    // The tap's row and the input's row that it is for.
+                    let sources: &[(usize, usize)] = match down {
+                        0 => &[(1, index)],
+                        _ => &[(2, index), (0, index + 1)],
+                    };
+                    line.fill(bias);
+                    for &(tap_row, row) in sources {
+                        let here = products([tap_row, 1], row);
+                        let right = products([tap_row, 2], row);
+                        let left = products([tap_row, 0], row);
+                        for (place, value) in line.iter_mut().step_by(2).zip(here) {
+                            *place += value;
+                        }
+                        let between = right.iter().zip(&left[1..]);
+                        for (place, (right, left)) in line[1..].iter_mut().step_by(2).zip(between) {
+                            *place += right + left;
+                        }
+                    }
+                    for place in line {
+                        *place = finish(*place);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `line[x] = source[2x + tap - 1]`, 0 beyond the edges.
+fn every_other(source: &[f32], tap: usize, line: &mut [f32]) {
+    let (line, source) = match (tap, line.split_first_mut()) {
+        (0, Some((edge, rest))) => {
+            *edge = 0.0;
+            (rest, source.get(1..).unwrap_or_default())
+        }
+        _ => (
+            line,
+            source.get(tap - usize::from(tap > 0)..).unwrap_or_default(),
+        ),
+    };
+    line.fill(0.0);
+    for (place, value) in line.iter_mut().zip(source.iter().step_by(2)) {
+        *place = *value;
+    }
+}

@@ -1,100 +1,93 @@
 //! Our layers as tract operators, in place of the convolutions that a loaded graph has.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 use tract_onnx::tract_core::ops::nn::{DataFormat, LeakyRelu};
 
-use super::layer::{Image, Kind, Layer, Order};
+use super::gemm::Kernel;
+use super::kernels::Shape;
+use super::layer::{Image, Kind, Layer, Output};
 use super::pool::Pool;
 
-/// A layer in a graph.
+/// Layers that follow each other in a graph. In and out: N × C × H × W.
 #[derive(Debug, Clone)]
-struct Fused {
-    layer: Arc<Layer>,
+struct Layers(Arc<Chain>);
+
+#[derive(Debug)]
+struct Chain {
+    layers: Vec<Layer>,
     pool: Pool,
-    /// How its input lies.
-    input: Order,
-    /// How its output lies.
-    output: Order,
+    /// What layers put out, for frames that come later: one set for each frame at the same time.
+    idle: Mutex<Vec<Vec<Output>>>,
 }
 
-impl PartialEq for Fused {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.layer, &other.layer)
-            && (self.input, self.output) == (other.input, other.output)
+impl Chain {
+    fn run(&self, image: Image<'_>, outputs: &mut [Output]) -> TractResult<Tensor> {
+        self.pool.run(|threads| {
+            let mut image = image;
+            let mut last = None;
+            for (layer, output) in self.layers.iter().zip(outputs) {
+                layer.run(&image, threads, output)?;
+                let output: &Output = last.insert(output);
+                image = output.image()?;
+            }
+            last.context("there is no layer")?.planes()
+        })
     }
 }
 
-impl Eq for Fused {}
+impl PartialEq for Layers {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
 
-impl Op for Fused {
+impl Eq for Layers {}
+
+impl Op for Layers {
     fn name(&self) -> StaticName {
-        "AwrLayer".into()
+        "AwrLayers".into()
     }
 
     op_as_typed_op!();
 }
 
-impl EvalOp for Fused {
+impl EvalOp for Layers {
     op_out_of_plan!();
 
     fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let input = args_1!(inputs);
-        let &[_, a, b, width] = input.shape() else {
-            bail!("expected an image, found {:?}", input.shape());
+        let &[1, channels, height, width] = input.shape() else {
+            bail!("expected one image, found {:?}", input.shape());
         };
-        let (channels, height) = match self.input {
-            Order::Planes => (a, b),
-            Order::Rows => (b, a),
-        };
-        let image = Image {
-            data: input.try_as_plain_ram()?.as_slice::<f32>()?,
-            order: self.input,
-            channels,
-            height,
-            width,
-        };
-        let rows = self.pool.run(|threads| self.layer.run(image, threads))?;
-        let (height, width) = self.layer.output_size(height, width);
-        let channels = self.layer.outputs();
-        let output = match self.output {
-            Order::Rows => Tensor::from_shape(&[1, height, channels, width], &rows)?,
-            Order::Planes => {
-                let mut planes = vec![0.0; rows.len()];
-                for (index, line) in rows.chunks_exact(width).enumerate() {
-                    let (row, channel) = (index / channels, index % channels);
-                    let start = (channel * height + row) * width;
-                    planes[start..start + width].copy_from_slice(line);
-                }
-                Tensor::from_shape(&[1, channels, height, width], &planes)?
-            }
-        };
+        let data = input.try_as_plain_ram()?.as_slice::<f32>()?;
+        let image = Image::of_planes(data, [channels, height, width])?;
+        let chain = &*self.0;
+        let idle = || chain.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle().pop();
+        let mut outputs =
+            kept.unwrap_or_else(|| chain.layers.iter().map(|_| Output::default()).collect());
+        let output = chain.run(image, &mut outputs)?;
+        idle().push(outputs);
         Ok(tvec!(output.into()))
     }
 }
 
-impl TypedOp for Fused {
+impl TypedOp for Layers {
     as_op!();
 
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let shape = &inputs[0].shape;
-        let (height, width) = match self.input {
-            Order::Planes => (&shape[2], &shape[3]),
-            Order::Rows => (&shape[1], &shape[3]),
-        };
-        let size = |length: &TDim| match self.layer.kind() {
-            Kind::Down => (length.clone() - 1) / 2 + 1,
-            Kind::Up => length.clone() * 2 - 1,
-        };
-        let (height, width) = (size(height), size(width));
-        let channels = self.layer.outputs().to_dim();
-        let shape = match self.output {
-            Order::Planes => [1.to_dim(), channels, height, width],
-            Order::Rows => [1.to_dim(), height, channels, width],
-        };
+        let mut shape: TVec<TDim> = inputs[0].shape.to_tvec();
+        for layer in &self.0.layers {
+            shape[1] = layer.outputs().to_dim();
+            for side in &mut shape[2..] {
+                *side = layer.output_side(side);
+            }
+        }
         Ok(tvec!(f32::fact(shape)))
     }
 }
@@ -106,6 +99,19 @@ struct Found {
     weights: Vec<f32>,
     bias: Vec<f32>,
     leak: Option<f32>,
+}
+
+impl Found {
+    fn into_layer(self, kernel: Kernel) -> TractResult<Layer> {
+        Layer::new(
+            self.kind,
+            self.channels,
+            &self.weights,
+            &self.bias,
+            self.leak,
+            kernel,
+        )
+    }
 }
 
 /// Whether it is the network's kind: 3×3, stride 2, padding 1, dilation 1 (paper, IV-C).
@@ -177,79 +183,67 @@ fn only_successor<'a>(model: &'a TypedModel, node: &TypedNode) -> Option<&'a Typ
     }
 }
 
-/// The graph with our layers instead of its own; `kernel` says which kernel a layer gets. What is no such layer stays.
+/// The graph with our layers instead of its own; `choose` says which kernel a layer gets. What is no such layer stays.
 pub(super) fn fuse(
     model: &TypedModel,
     pool: &Pool,
-    mut kernel: impl FnMut(&super::kernels::Shape) -> TractResult<super::gemm::Kernel>,
+    mut choose: impl FnMut(&Shape) -> TractResult<Kernel>,
 ) -> TractResult<TypedModel> {
     let mut fused = TypedModel {
         symbols: model.symbols.clone(),
         ..TypedModel::default()
     };
     let mut map: HashMap<OutletId, OutletId> = HashMap::new();
-    // Outlets whose rows and channels have changed places.
-    let mut in_rows: HashMap<OutletId, ()> = HashMap::new();
+    // Nodes that have become part of ours.
+    let mut inside = HashSet::new();
     for id in model.eval_order()? {
         let node = model.node(id);
         let outlet = OutletId::new(id, 0);
-        if map.contains_key(&outlet) {
+        if inside.contains(&id) {
             continue;
         }
-        if let Some(mut found) = layer_at(model, node)? {
-            let mut last = node;
-            if let Some(next) = only_successor(model, node)
-                && let Some(leak) = leak_of(next)
+        let mut layers = Vec::new();
+        let mut last = node;
+        let mut next = Some(node);
+        while let Some(node) = next
+            && let Some(mut found) = layer_at(model, node)?
+        {
+            last = node;
+            inside.insert(node.id);
+            if let Some(activation) = only_successor(model, node)
+                && let Some(leak) = leak_of(activation)
             {
                 found.leak = Some(leak);
-                last = next;
+                last = activation;
+                inside.insert(activation.id);
             }
-            let next_is_layer = match only_successor(model, last) {
-                Some(next) => layer_at(model, next)?.is_some(),
-                None => false,
+            let kernel = choose(&Shape {
+                kind: found.kind,
+                channels: found.channels,
+            })?;
+            layers.push(found.into_layer(kernel)?);
+            next = only_successor(model, last);
+        }
+        if layers.is_empty() {
+            let inputs: TVec<OutletId> = node.inputs.iter().map(|input| map[input]).collect();
+            let wired = if model.inputs.contains(&outlet) {
+                tvec!(fused.add_source(&node.name, node.outputs[0].fact.clone())?)
+            } else {
+                fused.wire_node(&node.name, node.op.clone(), &inputs)?
             };
-            let source = node.inputs[0];
-            let op = Fused {
-                layer: Arc::new(Layer::new(
-                    found.kind,
-                    found.channels,
-                    &found.weights,
-                    &found.bias,
-                    found.leak,
-                    kernel(&super::kernels::Shape {
-                        kind: found.kind,
-                        channels: found.channels,
-                    })?,
-                )?),
-                pool: pool.clone(),
-                input: if in_rows.contains_key(&source) {
-                    Order::Rows
-                } else {
-                    Order::Planes
-                },
-                output: if next_is_layer {
-                    Order::Rows
-                } else {
-                    Order::Planes
-                },
-            };
-            let wired = fused.wire_node(&last.name, op, &[map[&source]])?[0];
-            let outlet = OutletId::new(last.id, 0);
-            if next_is_layer {
-                in_rows.insert(outlet, ());
+            for (slot, wired) in wired.into_iter().enumerate() {
+                map.insert(OutletId::new(id, slot), wired);
             }
-            map.insert(outlet, wired);
             continue;
         }
-        let inputs: TVec<OutletId> = node.inputs.iter().map(|input| map[input]).collect();
-        let wired = if model.inputs.contains(&outlet) {
-            tvec!(fused.add_source(&node.name, node.outputs[0].fact.clone())?)
-        } else {
-            fused.wire_node(&node.name, node.op.clone(), &inputs)?
+        let chain = Chain {
+            layers,
+            pool: pool.clone(),
+            idle: Mutex::default(),
         };
-        for (slot, wired) in wired.into_iter().enumerate() {
-            map.insert(OutletId::new(id, slot), wired);
-        }
+        let source = map[&node.inputs[0]];
+        let wired = fused.wire_node(&last.name, Layers(Arc::new(chain)), &[source])?;
+        map.insert(OutletId::new(last.id, 0), wired[0]);
     }
     let outputs: Vec<OutletId> = model.outputs.iter().map(|outlet| map[outlet]).collect();
     fused.select_output_outlets(&outputs)?;

@@ -38,7 +38,7 @@ impl Kernel {
         };
         let suitable = MmmDispatch::native().suitable(&query).into_iter();
         let kernels = suitable.filter(|(mmm, ..)| mmm.nr() > 1 && !mmm.emulated());
-        kernels
+        let mut kernels: Vec<Self> = kernels
             .filter_map(|(mmm, packing, _)| {
                 let (rows, columns) = &mmm.packings()[packing];
                 let (rows, columns) = (plain(&**rows)?, plain(&**columns)?);
@@ -49,7 +49,12 @@ impl Kernel {
                     columns,
                 })
             })
-            .collect()
+            .collect();
+        // Portable ones are for processors that have none of their own.
+        if kernels.iter().any(|kernel| kernel.mmm.arch().is_some()) {
+            kernels.retain(|kernel| kernel.mmm.arch().is_some());
+        }
+        kernels
     }
 
     /// The kernel that tract's own rules choose for a product of this size.
@@ -218,6 +223,8 @@ impl Panels {
         let packed = Arc::get_mut(&mut self.packed).context("the panels are in use")?;
         let packed: &mut [f32] = bytemuck::cast_slice_mut(packed.as_bytes_mut());
         match width {
+            2 => scatter::<2>(line, packed, panel, row),
+            3 => scatter::<3>(line, packed, panel, row),
             4 => scatter::<4>(line, packed, panel, row),
             5 => scatter::<5>(line, packed, panel, row),
             6 => scatter::<6>(line, packed, panel, row),

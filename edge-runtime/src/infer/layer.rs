@@ -20,40 +20,105 @@ const MIN_COLUMNS: usize = 64;
 /// Up to so many output channels, a transposed convolution is one product for all taps.
 pub(super) const FEW_CHANNELS: usize = 8;
 
-/// Where the rows and channels of an image with pixels side by side are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Order {
-    /// Channel, row, pixel: images as they come and go.
-    Planes,
-    /// Row, channel, pixel: between layers, so that some rows are one piece of memory.
-    Rows,
-}
-
-/// An image of a layer.
-#[derive(Debug, Clone, Copy)]
+/// An image of a layer, in bands of rows; in a band the rows of a channel follow each other, so that a product's block is a
+/// band. One band is the usual order: channel, row, pixel.
+#[derive(Debug, Clone)]
 pub(super) struct Image<'a> {
-    /// Its values.
-    pub(super) data: &'a [f32],
-    /// How they lie.
-    pub(super) order: Order,
-    /// Channels.
-    pub(super) channels: usize,
-    /// Rows.
-    pub(super) height: usize,
-    /// Pixels of a row.
-    pub(super) width: usize,
+    bands: Vec<&'a [f32]>,
+    band: usize,
+    channels: usize,
+    height: usize,
+    width: usize,
 }
 
 impl<'a> Image<'a> {
+    /// Planes as images come and go.
+    pub(super) fn of_planes(
+        data: &'a [f32],
+        [channels, height, width]: [usize; 3],
+    ) -> TractResult<Self> {
+        ensure!(
+            height > 0 && width > 0 && data.len() == channels * height * width,
+            "{} values are no {channels} × {height} × {width}",
+            data.len()
+        );
+        Ok(Self {
+            bands: vec![data],
+            band: height,
+            channels,
+            height,
+            width,
+        })
+    }
+
     /// A row of a channel; beyond the upper and lower edge there is none.
     fn row(&self, channel: usize, row: isize) -> Option<&'a [f32]> {
         let row = usize::try_from(row).ok().filter(|&row| row < self.height)?;
-        let index = match self.order {
-            Order::Planes => channel * self.height + row,
-            Order::Rows => row * self.channels + channel,
-        };
-        self.data.get(index * self.width..(index + 1) * self.width)
+        let (band, row) = (row / self.band, row % self.band);
+        let rows = self.band.min(self.height - band * self.band);
+        let start = (channel * rows + row) * self.width;
+        self.bands.get(band)?.get(start..start + self.width)
     }
+}
+
+/// What comes out of a layer; kept for the next frame.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    bands: Vec<Tensor>,
+    band: usize,
+    channels: usize,
+    height: usize,
+    width: usize,
+}
+
+impl Output {
+    /// Makes room.
+    fn prepare(&mut self, band: usize, [channels, height, width]: [usize; 3]) -> TractResult<()> {
+        let size = (band, channels, height, width);
+        if size == (self.band, self.channels, self.height, self.width) {
+            return Ok(());
+        }
+        let bands = (0..height).step_by(band).map(|first| {
+            let rows = band.min(height - first);
+            Tensor::zero::<f32>(&[channels * rows * width])
+        });
+        *self = Self {
+            bands: bands.collect::<TractResult<_>>()?,
+            band,
+            channels,
+            height,
+            width,
+        };
+        Ok(())
+    }
+
+    /// To be read.
+    pub(super) fn image(&self) -> TractResult<Image<'_>> {
+        let bands = self.bands.iter().map(values);
+        Ok(Image {
+            bands: bands.collect::<TractResult<_>>()?,
+            band: self.band,
+            channels: self.channels,
+            height: self.height,
+            width: self.width,
+        })
+    }
+
+    /// Channel, row, pixel.
+    pub(super) fn planes(&self) -> TractResult<Tensor> {
+        let image = self.image()?;
+        let mut planes = Vec::with_capacity(self.channels * self.height * self.width);
+        for channel in 0..self.channels {
+            for row in 0..self.height {
+                planes.extend_from_slice(image.row(channel, row as isize).unwrap_or_default());
+            }
+        }
+        Tensor::from_shape(&[1, self.channels, self.height, self.width], &planes)
+    }
+}
+
+fn values(tensor: &Tensor) -> TractResult<&[f32]> {
+    tensor.try_as_plain_ram()?.as_slice::<f32>()
 }
 
 /// What a layer is.
@@ -90,7 +155,7 @@ struct Scratch {
     panels: Panels,
     columns: usize,
     block: Tensor,
-    line: Vec<f32>,
+    lines: [Vec<f32>; 3],
 }
 
 /// A layer, ready to run.
@@ -168,11 +233,6 @@ impl Layer {
         })
     }
 
-    /// Which kind it is.
-    pub(super) fn kind(&self) -> Kind {
-        self.kind
-    }
-
     /// Channels out.
     pub(super) fn outputs(&self) -> usize {
         self.outputs
@@ -195,44 +255,44 @@ impl Layer {
         }
     }
 
-    /// Height and width of what comes out.
-    pub(super) fn output_size(&self, height: usize, width: usize) -> (usize, usize) {
-        let size = |length: usize| match self.kind {
-            Kind::Down => (length - 1) / 2 + 1,
-            Kind::Up => 2 * length - 1,
-        };
-        (size(height), size(width))
+    /// A side of what comes out.
+    pub(super) fn output_side<D: DimLike>(&self, side: &D) -> D {
+        match self.kind {
+            Kind::Down => (side.clone() + 1) / 2,
+            Kind::Up => side.clone() * 2 - 1,
+        }
     }
 
-    /// The whole image, in [`Order::Rows`], the work spread over the threads of the pool that it is called in.
-    pub(super) fn run(&self, image: Image<'_>, threads: usize) -> TractResult<Vec<f32>> {
+    fn output_size(&self, height: usize, width: usize) -> (usize, usize) {
+        (self.output_side(&height), self.output_side(&width))
+    }
+
+    /// The whole image, the work spread over the threads of the pool that it is called in.
+    pub(super) fn run(
+        &self,
+        image: &Image<'_>,
+        threads: usize,
+        out: &mut Output,
+    ) -> TractResult<()> {
         ensure!(
-            image.channels == self.inputs
-                && image.height > 0
-                && image.width > 0
-                && image.data.len() == image.channels * image.height * image.width,
+            image.channels == self.inputs,
             "expected an image of {} channels, found {}",
             self.inputs,
             image.channels
         );
         let (height, width) = self.output_size(image.height, image.width);
-        let row = self.outputs * width;
-        let mut out = vec![0.0; height * row];
         // A band is so many rows of a convolution's output or of a transposed one's input.
-        let (lines, columns) = match self.kind {
-            Kind::Down => (height, width),
-            Kind::Up => (image.height, image.width),
+        let (lines, columns, factor) = match self.kind {
+            Kind::Down => (height, width, 1),
+            Kind::Up => (image.height, image.width, 2),
         };
         let wanted = (PANEL_BYTES / size_of::<f32>() / self.depth()).max(MIN_COLUMNS);
         let bands = lines.div_ceil((wanted / columns).max(1));
         // Of equal size, and as many for each thread.
         let bands = bands.next_multiple_of(threads.max(1)).min(lines);
         let band = lines.div_ceil(bands);
-        let out_rows = match self.kind {
-            Kind::Down => band,
-            Kind::Up => 2 * band,
-        };
-        let work = |(index, out): (usize, &mut [f32])| {
+        out.prepare(factor * band, [self.outputs, height, width])?;
+        let work = |(index, out): (usize, &mut Tensor)| {
             let first = index * band;
             let count = band.min(lines - first);
             self.with_scratch((band + 1) * columns, |scratch| match &self.products {
@@ -244,15 +304,10 @@ impl Layer {
             })
         };
         if threads > 1 {
-            out.par_chunks_mut(out_rows * row)
-                .enumerate()
-                .try_for_each(work)?;
+            out.bands.par_iter_mut().enumerate().try_for_each(work)
         } else {
-            out.chunks_mut(out_rows * row)
-                .enumerate()
-                .try_for_each(work)?;
+            out.bands.iter_mut().enumerate().try_for_each(work)
         }
-        Ok(out)
     }
 
     fn with_scratch<T>(
@@ -269,7 +324,7 @@ impl Layer {
                 panels: self.kernel.panels(self.depth(), columns)?,
                 columns,
                 block: Tensor::zero::<f32>(&[self.block_rows() * columns])?,
-                line: vec![0.0; columns],
+                lines: [(); 3].map(|()| vec![0.0; columns]),
             },
         };
         let done = work(&mut scratch)?;
@@ -282,58 +337,59 @@ impl Layer {
     fn down(
         &self,
         weights: &Weights,
-        image: Image<'_>,
+        image: &Image<'_>,
         first: usize,
         count: usize,
         scratch: &mut Scratch,
-        out: &mut [f32],
+        out: &mut Tensor,
     ) -> TractResult<()> {
         let (_, width) = self.output_size(image.height, image.width);
         let columns = count * width;
+        let Scratch { panels, lines, .. } = scratch;
         for channel in 0..self.inputs {
             for tap_row in 0..3 {
-                for tap_column in 0..3 {
-                    for (index, line) in scratch.line[..columns].chunks_mut(width).enumerate() {
-                        let row = 2 * (first + index) as isize + tap_row as isize - 1;
-                        match image.row(channel, row) {
-                            Some(source) => every_other(source, tap_column, line),
-                            None => line.fill(0.0),
+                let [left, here, right] = lines.each_mut().map(|line| &mut line[..columns]);
+                let taps = left
+                    .chunks_exact_mut(width)
+                    .zip(here.chunks_exact_mut(width))
+                    .zip(right.chunks_exact_mut(width));
+                for (index, ((left, here), right)) in taps.enumerate() {
+                    let row = 2 * (first + index) as isize + tap_row as isize - 1;
+                    match image.row(channel, row) {
+                        Some(source) => part(source, left, here, right),
+                        None => {
+                            left.fill(0.0);
+                            here.fill(0.0);
+                            right.fill(0.0);
                         }
                     }
+                }
+                for (tap_column, line) in lines.iter().enumerate() {
                     let row = channel * 9 + tap_row * 3 + tap_column;
-                    scratch.panels.set_row(row, &scratch.line[..columns])?;
+                    panels.set_row(row, &line[..columns])?;
                 }
             }
         }
-        let Scratch { panels, block, .. } = scratch;
         self.kernel
-            .multiply(weights, panels, 0, columns, &self.after, block)?;
-        let block = block.try_as_plain_ram()?.as_slice::<f32>()?;
-        for (channel, values) in block[..self.outputs * columns].chunks(columns).enumerate() {
-            for (index, line) in values.chunks(width).enumerate() {
-                let start = (index * self.outputs + channel) * width;
-                out[start..start + width].copy_from_slice(line);
-            }
-        }
-        Ok(())
+            .multiply(weights, panels, 0, columns, &self.after, out)
     }
 
     /// What the input's rows `first..first + count` and the one below them make of a transposed convolution.
     fn phases(
         &self,
         weights: &[Weights; 4],
-        image: Image<'_>,
+        image: &Image<'_>,
         first: usize,
         count: usize,
         scratch: &mut Scratch,
-        out: &mut [f32],
+        out: &mut Tensor,
     ) -> TractResult<()> {
         let width = image.width;
         let columns = count * width;
         // Lower, here, right, lower right.
         for (block, [down, right]) in [[1, 0], [0, 0], [0, 1], [1, 1]].into_iter().enumerate() {
             for channel in 0..self.inputs {
-                for (index, line) in scratch.line[..columns].chunks_mut(width).enumerate() {
+                for (index, line) in scratch.lines[0][..columns].chunks_mut(width).enumerate() {
                     match image.row(channel, (first + index + down) as isize) {
                         Some(source) => {
                             let kept = width - right;
@@ -344,23 +400,26 @@ impl Layer {
                     }
                 }
                 let row = block * self.inputs + channel;
-                scratch.panels.set_row(row, &scratch.line[..columns])?;
+                scratch.panels.set_row(row, &scratch.lines[0][..columns])?;
             }
         }
         let (out_height, out_width) = self.output_size(image.height, image.width);
+        let out_rows = (2 * count).min(out_height - 2 * first);
+        let mut out = out.try_as_plain_ram_mut()?;
+        let out = out.as_slice_mut::<f32>()?;
         for (phase, (weights, (first_block, _))) in weights.iter().zip(PHASES).enumerate() {
             let (down, right) = (phase / 2, phase % 2);
             let Scratch { panels, block, .. } = &mut *scratch;
             let first_row = first_block * self.inputs;
             self.kernel
                 .multiply(weights, panels, first_row, columns, &self.after, block)?;
-            let block = block.try_as_plain_ram()?.as_slice::<f32>()?;
+            let block = values(block)?;
             for (channel, values) in block[..self.outputs * columns].chunks(columns).enumerate() {
                 for (index, line) in values.chunks(width).enumerate() {
-                    if 2 * (first + index) + down >= out_height {
+                    if 2 * index + down >= out_rows {
                         continue;
                     }
-                    let start = ((2 * index + down) * self.outputs + channel) * out_width;
+                    let start = (channel * out_rows + 2 * index + down) * out_width;
                     let places = out[start..start + out_width][right..].iter_mut().step_by(2);
                     for (place, value) in places.zip(line) {
                         *place = *value;
@@ -375,30 +434,35 @@ impl Layer {
     fn taps(
         &self,
         weights: &Weights,
-        image: Image<'_>,
+        image: &Image<'_>,
         first: usize,
         count: usize,
         scratch: &mut Scratch,
-        out: &mut [f32],
+        out: &mut Tensor,
     ) -> TractResult<()> {
         let width = image.width;
         // The row below is needed too, where there is one.
         let rows = (count + 1).min(image.height - first);
         let columns = rows * width;
         for channel in 0..self.inputs {
-            for (index, line) in scratch.line[..columns].chunks_mut(width).enumerate() {
+            for (index, line) in scratch.lines[0][..columns].chunks_mut(width).enumerate() {
                 match image.row(channel, (first + index) as isize) {
                     Some(source) => line.copy_from_slice(source),
                     None => line.fill(0.0),
                 }
             }
-            scratch.panels.set_row(channel, &scratch.line[..columns])?;
+            scratch
+                .panels
+                .set_row(channel, &scratch.lines[0][..columns])?;
         }
         let Scratch { panels, block, .. } = scratch;
         self.kernel
             .multiply(weights, panels, 0, columns, &self.after, block)?;
-        let block = block.try_as_plain_ram()?.as_slice::<f32>()?;
+        let block = values(block)?;
         let (out_height, out_width) = self.output_size(image.height, image.width);
+        let out_rows = (2 * count).min(out_height - 2 * first);
+        let mut out = out.try_as_plain_ram_mut()?;
+        let out = out.as_slice_mut::<f32>()?;
         let leak = self.leak.unwrap_or(1.0);
         let finish = |value: f32| if value < 0.0 { value * leak } else { value };
         for channel in 0..self.outputs {
@@ -410,10 +474,10 @@ impl Layer {
             };
             for index in 0..count {
                 for down in 0..2 {
-                    if 2 * (first + index) + down >= out_height {
+                    if 2 * index + down >= out_rows {
                         continue;
                     }
-                    let start = ((2 * index + down) * self.outputs + channel) * out_width;
+                    let start = (channel * out_rows + 2 * index + down) * out_width;
                     let line = &mut out[start..start + out_width];
                     // The tap's row and the input's row that it is for.
                     let sources: &[(usize, usize)] = match down {
@@ -443,20 +507,19 @@ impl Layer {
     }
 }
 
-/// `line[x] = source[2x + tap - 1]`, 0 beyond the edges.
-fn every_other(source: &[f32], tap: usize, line: &mut [f32]) {
-    let (line, source) = match (tap, line.split_first_mut()) {
-        (0, Some((edge, rest))) => {
-            *edge = 0.0;
-            (rest, source.get(1..).unwrap_or_default())
-        }
-        _ => (
-            line,
-            source.get(tap - usize::from(tap > 0)..).unwrap_or_default(),
-        ),
-    };
-    line.fill(0.0);
-    for (place, value) in line.iter_mut().zip(source.iter().step_by(2)) {
-        *place = *value;
+/// `left[x] = source[2x - 1]`, `here[x] = source[2x]`, `right[x] = source[2x + 1]`; 0 beyond the edges.
+fn part(source: &[f32], left: &mut [f32], here: &mut [f32], right: &mut [f32]) {
+    let (pairs, rest) = source.as_chunks::<2>();
+    for ((pair, here), right) in pairs.iter().zip(&mut *here).zip(&mut *right) {
+        [*here, *right] = *pair;
+    }
+    if let (Some(last), Some(here), Some(right)) = (rest.first(), here.last_mut(), right.last_mut())
+    {
+        *here = *last;
+        *right = 0.0;
+    }
+    if let Some((edge, left)) = left.split_first_mut() {
+        *edge = 0.0;
+        left.copy_from_slice(&right[..left.len()]);
     }
 }

@@ -166,8 +166,10 @@ impl Shift for Engine {
         if output.shape() != shape {
             return Err(wrong(format!("{:?}", output.shape())));
         }
-        let view = output.to_plain_array_view::<f32>().map_err(failed)?;
-        let data: Vec<f32> = view.iter().copied().collect();
+        let values = output
+            .try_as_plain_ram()
+            .and_then(|ram| ram.as_slice::<f32>());
+        let data = values.map_err(failed)?.to_vec();
         if let Some(value) = data.iter().find(|value| !value.is_finite()) {
             return Err(wrong(format!("the value {value}")));
         }

@@ -35,28 +35,30 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let started = Instant::now();
     let engine = Engine::tuned(&onnx, network, &tuning)?;
     println!("{}", started.elapsed().as_secs_f64() * 1e3);
+    let mut kept: Option<Planes> = None;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let (height, width) = line.split_once(' ').ok_or("expected HEIGHT WIDTH")?;
         let (height_px, width_px): (usize, usize) = (height.parse()?, width.trim().parse()?);
-        let value = |index: usize| ((index * 7_919 % 1_021) as f64 / 510.0 - 1.0) as f32;
-        let planes = Planes {
-            channels: 3,
-            width_px,
-            height_px,
-            data: (0..3 * width_px * height_px).map(value).collect(),
+        let planes = match kept.take() {
+            Some(planes) if (planes.height_px, planes.width_px) == (height_px, width_px) => planes,
+            _ => planes(height_px, width_px),
         };
         let started = Instant::now();
         let shift = engine.shift(&planes)?;
-        println!(
-            "{} {}",
-            started.elapsed().as_secs_f64() * 1e3,
-            shift
-                .data
-                .iter()
-                .map(|value| f64::from(value.abs()))
-                .sum::<f64>()
-        );
+        println!("{}", started.elapsed().as_secs_f64() * 1e3);
+        std::hint::black_box(shift);
+        kept = Some(planes);
     }
     Ok(())
+}
+
+fn planes(height_px: usize, width_px: usize) -> Planes {
+    let value = |index: usize| ((index * 7_919 % 1_021) as f64 / 510.0 - 1.0) as f32;
+    Planes {
+        channels: 3,
+        width_px,
+        height_px,
+        data: (0..3 * width_px * height_px).map(value).collect(),
+    }
 }

@@ -27,16 +27,14 @@ struct Chain {
 
 impl Chain {
     fn run(&self, image: Image<'_>, outputs: &mut [Output]) -> TractResult<Tensor> {
-        self.pool.run(|threads| {
-            let mut image = image;
-            let mut last = None;
-            for (layer, output) in self.layers.iter().zip(outputs) {
-                layer.run(&image, threads, output)?;
-                let output: &Output = last.insert(output);
-                image = output.image()?;
-            }
-            last.context("there is no layer")?.planes()
-        })
+        let mut image = image;
+        let mut last = None;
+        for (layer, output) in self.layers.iter().zip(outputs) {
+            layer.run(&image, &self.pool, output)?;
+            let output: &Output = last.insert(output);
+            image = output.image()?;
+        }
+        last.context("there is no layer")?.planes()
     }
 }
 

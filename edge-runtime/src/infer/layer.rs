@@ -8,10 +8,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use rayon::prelude::*;
 use tract_onnx::tract_core::internal::*;
 
 use super::gemm::{After, Kernel, Panels, Weights};
+use super::pool::Pool;
 
 /// Bytes of panels that a thread works on: with the block that comes of them they should stay in its cache.
 const PANEL_BYTES: usize = 512 << 10;
@@ -154,7 +154,7 @@ enum Products {
 struct Scratch {
     panels: Panels,
     columns: usize,
-    block: Tensor,
+    blocks: [Tensor; 2],
     lines: [Vec<f32>; 3],
 }
 
@@ -247,11 +247,12 @@ impl Layer {
         }
     }
 
-    /// Rows of blocks.
-    fn block_rows(&self) -> usize {
+    /// Rows of the blocks that products go to before they come to their places.
+    fn block_rows(&self) -> [usize; 2] {
         match self.products {
-            Products::Taps(_) => self.outputs * 9,
-            _ => self.outputs,
+            Products::Down(_) => [0, 0],
+            Products::Phases(_) => [self.outputs; 2],
+            Products::Taps(_) => [self.outputs * 9, 0],
         }
     }
 
@@ -267,13 +268,8 @@ impl Layer {
         (self.output_side(&height), self.output_side(&width))
     }
 
-    /// The whole image, the work spread over the threads of the pool that it is called in.
-    pub(super) fn run(
-        &self,
-        image: &Image<'_>,
-        threads: usize,
-        out: &mut Output,
-    ) -> TractResult<()> {
+    /// The whole image, the work spread over the threads of a pool.
+    pub(super) fn run(&self, image: &Image<'_>, pool: &Pool, out: &mut Output) -> TractResult<()> {
         ensure!(
             image.channels == self.inputs,
             "expected an image of {} channels, found {}",
@@ -289,7 +285,7 @@ impl Layer {
         let wanted = (PANEL_BYTES / size_of::<f32>() / self.depth()).max(MIN_COLUMNS);
         let bands = lines.div_ceil((wanted / columns).max(1));
         // Of equal size, and as many for each thread.
-        let bands = bands.next_multiple_of(threads.max(1)).min(lines);
+        let bands = bands.next_multiple_of(pool.threads()).min(lines);
         let band = lines.div_ceil(bands);
         out.prepare(factor * band, [self.outputs, height, width])?;
         let work = |(index, out): (usize, &mut Tensor)| {
@@ -303,11 +299,7 @@ impl Layer {
                 Products::Taps(weights) => self.taps(weights, image, first, count, scratch, out),
             })
         };
-        if threads > 1 {
-            out.bands.par_iter_mut().enumerate().try_for_each(work)
-        } else {
-            out.bands.iter_mut().enumerate().try_for_each(work)
-        }
+        pool.share(out.bands.iter_mut().enumerate(), work)
     }
 
     fn with_scratch<T>(
@@ -323,7 +315,11 @@ impl Layer {
             None => Scratch {
                 panels: self.kernel.panels(self.depth(), columns)?,
                 columns,
-                block: Tensor::zero::<f32>(&[self.block_rows() * columns])?,
+                blocks: {
+                    let [first, second] = self.block_rows();
+                    let block = |rows: usize| Tensor::zero::<f32>(&[rows * columns]);
+                    [block(first)?, block(second)?]
+                },
                 lines: [(); 3].map(|()| vec![0.0; columns]),
             },
         };
@@ -407,22 +403,29 @@ impl Layer {
         let out_rows = (2 * count).min(out_height - 2 * first);
         let mut out = out.try_as_plain_ram_mut()?;
         let out = out.as_slice_mut::<f32>()?;
-        for (phase, (weights, (first_block, _))) in weights.iter().zip(PHASES).enumerate() {
-            let (down, right) = (phase / 2, phase % 2);
-            let Scratch { panels, block, .. } = &mut *scratch;
-            let first_row = first_block * self.inputs;
-            self.kernel
-                .multiply(weights, panels, first_row, columns, &self.after, block)?;
-            let block = values(block)?;
-            for (channel, values) in block[..self.outputs * columns].chunks(columns).enumerate() {
-                for (index, line) in values.chunks(width).enumerate() {
+        let Scratch { panels, blocks, .. } = scratch;
+        for (down, weights) in weights.chunks_exact(2).enumerate() {
+            // Even and odd columns, then both into their places.
+            for (right, (weights, block)) in weights.iter().zip(&mut *blocks).enumerate() {
+                let first_row = PHASES[2 * down + right].0 * self.inputs;
+                self.kernel
+                    .multiply(weights, panels, first_row, columns, &self.after, block)?;
+            }
+            let [even, odd] = [values(&blocks[0])?, values(&blocks[1])?];
+            for channel in 0..self.outputs {
+                for index in 0..count {
                     if 2 * index + down >= out_rows {
                         continue;
                     }
+                    let start = channel * columns + index * width;
+                    let (even, odd) = (&even[start..start + width], &odd[start..start + width]);
                     let start = (channel * out_rows + 2 * index + down) * out_width;
-                    let places = out[start..start + out_width][right..].iter_mut().step_by(2);
-                    for (place, value) in places.zip(line) {
-                        *place = *value;
+                    let (pairs, rest) = out[start..start + out_width].as_chunks_mut::<2>();
+                    for (pair, (even, odd)) in pairs.iter_mut().zip(even.iter().zip(odd)) {
+                        *pair = [*even, *odd];
+                    }
+                    if let (Some(place), Some(even)) = (rest.first_mut(), even.last()) {
+                        *place = *even;
                     }
                 }
             }
@@ -455,7 +458,8 @@ impl Layer {
                 .panels
                 .set_row(channel, &scratch.lines[0][..columns])?;
         }
-        let Scratch { panels, block, .. } = scratch;
+        let Scratch { panels, blocks, .. } = scratch;
+        let [block, _] = blocks;
         self.kernel
             .multiply(weights, panels, 0, columns, &self.after, block)?;
         let block = values(block)?;
@@ -480,22 +484,14 @@ impl Layer {
                     let start = (channel * out_rows + 2 * index + down) * out_width;
                     let line = &mut out[start..start + out_width];
                     // The tap's row and the input's row that it is for.
-                    let sources: &[(usize, usize)] = match down {
-                        0 => &[(1, index)],
-                        _ => &[(2, index), (0, index + 1)],
-                    };
-                    line.fill(bias);
-                    for &(tap_row, row) in sources {
-                        let here = products([tap_row, 1], row);
-                        let right = products([tap_row, 2], row);
-                        let left = products([tap_row, 0], row);
-                        for (place, value) in line.iter_mut().step_by(2).zip(here) {
-                            *place += value;
-                        }
-                        let between = right.iter().zip(&left[1..]);
-                        for (place, (right, left)) in line[1..].iter_mut().step_by(2).zip(between) {
-                            *place += right + left;
-                        }
+                    let first_row = if down == 0 { 1 } else { 2 };
+                    let row = |tap_row, row| [1, 2, 0].map(|tap| products([tap_row, tap], row));
+                    add_pairs(row(first_row, index), Some(bias), line);
+                    if down == 1 {
+                        add_pairs(row(0, index + 1), None, line);
+                    }
+                    if self.leak.is_none() {
+                        continue;
                     }
                     for place in line {
                         *place = finish(*place);
@@ -504,6 +500,28 @@ impl Layer {
             }
         }
         Ok(())
+    }
+}
+
+/// `line[2x] += here[x]`, `line[2x + 1] += right[x] + left[x + 1]`; with a bias, the line is that first.
+fn add_pairs([here, right, left]: [&[f32]; 3], bias: Option<f32>, line: &mut [f32]) {
+    let (pairs, rest) = line.as_chunks_mut::<2>();
+    let values = here.iter().zip(right).zip(left.iter().skip(1));
+    match bias {
+        Some(bias) => {
+            for (pair, ((here, right), left)) in pairs.iter_mut().zip(values) {
+                *pair = [bias + here, bias + (right + left)];
+            }
+        }
+        None => {
+            for (pair, ((here, right), left)) in pairs.iter_mut().zip(values) {
+                pair[0] += here;
+                pair[1] += right + left;
+            }
+        }
+    }
+    if let (Some(place), Some(here)) = (rest.first_mut(), here.last()) {
+        *place = bias.unwrap_or(*place) + here;
     }
 }
 

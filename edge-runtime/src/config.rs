@@ -304,6 +304,8 @@ pub struct Inspection {
     pub deadline_ms: Option<u64>,
     /// Frames scored at the same time.
     pub threads: usize,
+    /// Threads that share the work on each of them.
+    pub threads_per_frame: usize,
     /// `inspect` or `observe` (every part passes, also while blind).
     pub mode: ModeName,
 }
@@ -324,6 +326,7 @@ impl Default for Inspection {
         Self {
             deadline_ms: None,
             threads: 1,
+            threads_per_frame: 1,
             mode: ModeName::Inspect,
         }
     }
@@ -580,6 +583,10 @@ impl Config {
         if !(1..=64).contains(&self.inspection.threads) {
             return wrong("inspection.threads", "1 to 64", &self.inspection.threads);
         }
+        if !(1..=64).contains(&self.inspection.threads_per_frame) {
+            let found = &self.inspection.threads_per_frame;
+            return wrong("inspection.threads_per_frame", "1 to 64", found);
+        }
         if !(1..=64).contains(&self.link.max_stations) {
             return wrong("link.max_stations", "1 to 64", &self.link.max_stations);
         }
@@ -805,6 +812,8 @@ mod tests {
     fn values_out_of_range_are_refused_by_name() {
         let with = |more: &str| Config::parse(&format!("{SMALL}\n{more}")).unwrap_err();
         assert!(with("[inspection]\nthreads = 0").contains("inspection.threads"));
+        let found = with("[inspection]\nthreads_per_frame = 65");
+        assert!(found.contains("inspection.threads_per_frame"), "{found}");
         assert!(with("speed = 0.0").contains("capture.speed"));
         assert!(with("[journal]\nmax_mb = 0").contains("journal.max_mb"));
         assert!(with("[journal]\nsync_ms = 40000").contains("journal.sync_ms: expected 0 to 5000"));

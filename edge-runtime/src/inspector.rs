@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proto::manifest::{Manifest, PostProcessing, Roi, Scoring};
 
-use crate::infer::{Engine, InferError};
+use crate::infer::{Engine, InferError, Tuning};
 use crate::inspect::frame::Frame;
 use crate::inspect::map::ScoreMap;
 use crate::inspect::preprocess::{PreprocessError, prepare, to_planes};
@@ -65,10 +65,15 @@ pub struct Inspector {
 }
 
 impl Inspector {
-    /// Loads the network and lets the golden tiles through the parity gate.
+    /// Loads the network, to be run on the caller's thread, and lets the golden tiles through the parity gate.
     pub fn new(package: &Verified) -> Result<Self, InspectError> {
+        Self::tuned(package, &Tuning::default())
+    }
+
+    /// The same with a choice of how to run the network.
+    pub fn tuned(package: &Verified, tuning: &Tuning) -> Result<Self, InspectError> {
         let manifest = package.manifest().clone();
-        let engine = Engine::from_onnx(package.onnx(), manifest.network)?;
+        let engine = Engine::tuned(package.onnx(), manifest.network, tuning)?;
         let parity_off = check_parity(&engine, &manifest.golden)?;
         Ok(Self {
             roi: Arc::default(),

@@ -14,6 +14,7 @@ use proto::recovery::{Slot, SlotState};
 use proto::report::Event;
 
 use crate::control::Control;
+use crate::infer::Tuning;
 use crate::inspector::Inspector;
 use crate::package::incoming::{Incoming, IncomingError};
 use crate::package::slots::{Sha256, SlotId, Slots, SlotsError};
@@ -66,6 +67,8 @@ pub struct Demands {
     pub threshold: Option<f32>,
     /// Whether a package may want frames of another size or colour than the one before.
     pub any_input: bool,
+    /// How to run its network.
+    pub tuning: Tuning,
 }
 
 impl Demands {
@@ -76,7 +79,8 @@ impl Demands {
         is_configured: bool,
     ) -> Result<Inspector, UpdateError> {
         let refused = |reason: String| UpdateError::Refused(reason);
-        let mut inspector = Inspector::new(package).map_err(|error| refused(one_line(&error)))?;
+        let mut inspector =
+            Inspector::tuned(package, &self.tuning).map_err(|error| refused(one_line(&error)))?;
         if let Some(threshold) = self.threshold.filter(|_| is_configured) {
             inspector = inspector.with_threshold(threshold);
         }

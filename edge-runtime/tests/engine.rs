@@ -196,3 +196,92 @@ fn a_damaged_graph_is_an_error() {
         "weights for 3 channels"
     );
 }
+
+/// Random networks of the paper's shape as ONNX: what our layers compute is what the graph says.
+mod fused {
+    use edge_runtime::infer::{Engine, Tuning};
+    use edge_runtime::inspect::score::{Shift, sum_of_magnitudes};
+
+    use super::common::{NETWORK, ONNX, planes};
+
+    fn engine(threads: usize, stock: bool) -> Engine {
+        let tuning = Tuning {
+            threads,
+            stock,
+            ..Tuning::default()
+        };
+        Engine::tuned(ONNX, NETWORK, &tuning).unwrap()
+    }
+
+    #[test]
+    fn our_layers_give_what_tracts_graph_gives_at_any_size() {
+        let (stock, ours) = (engine(1, true), engine(1, false));
+        for (width, height) in [
+            (65, 65),
+            (73, 65),
+            (65, 89),
+            (137, 161),
+            (257, 257),
+            (513, 65),
+        ] {
+            let frame = planes(width, height);
+            let expected = stock.shift(&frame).unwrap();
+            let found = ours.shift(&frame).unwrap();
+            let off = expected.data.iter().zip(&found.data);
+            let off = off.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off < 2e-5, "{width}×{height}: off by {off}");
+            let scores = ours.scores(&frame).unwrap();
+            assert_eq!(scores.data, sum_of_magnitudes(&found).data);
+        }
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        let frame = planes(257, 193);
+        let expected = engine(1, false).scores(&frame).unwrap();
+        for threads in [2, 3, 7] {
+            let engine = engine(threads, false);
+            assert_eq!(
+                engine.scores(&frame).unwrap(),
+                expected,
+                "{threads} threads"
+            );
+            // From several threads at once too.
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| assert_eq!(engine.scores(&frame).unwrap(), expected));
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_choice_of_kernels_is_kept_and_a_damaged_file_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kernels.json");
+        let tuning = Tuning {
+            kernel_file: Some(path.clone()),
+            ..Tuning::default()
+        };
+        let frame = planes(65, 65);
+        let expected = engine(1, false).scores(&frame).unwrap();
+        for text in [
+            None,
+            Some("{"),
+            Some("{\"processor\":\"other\",\"kernels\":{}}"),
+        ] {
+            if let Some(text) = text {
+                std::fs::write(&path, text).unwrap();
+            }
+            let engine = Engine::tuned(ONNX, NETWORK, &tuning).unwrap();
+            assert_eq!(engine.scores(&frame).unwrap(), expected);
+            let kept: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            assert!(!kept["kernels"].as_object().unwrap().is_empty(), "{kept}");
+        }
+        // What is known is not measured again: a kernel that nobody has is.
+        let text = std::fs::read_to_string(&path).unwrap();
+        Engine::tuned(ONNX, NETWORK, &tuning).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+}

@@ -19,6 +19,7 @@ use common::{key, manifest, package};
 use edge_runtime::config::Report;
 use edge_runtime::control::{Control, GoldenFrames, Last};
 use edge_runtime::image_store::Sampler;
+use edge_runtime::infer::Tuning;
 use edge_runtime::inspect::frame::{Channels, Frame, Pixels};
 use edge_runtime::inspect::map::ScoreMap;
 use edge_runtime::inspect::verdict::Verdict;
@@ -123,6 +124,7 @@ impl Rig {
             roi: None,
             threshold: None,
             any_input: false,
+            tuning: Tuning::default(),
         };
         let (store, _) = Store::open(&state.join("slots"));
         let updater = Updater::begin(store, demands, None).unwrap().updater;

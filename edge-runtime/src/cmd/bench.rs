@@ -42,6 +42,10 @@ pub(crate) struct Bench {
     #[arg(long, default_value_t = 1)]
     threads: usize,
 
+    /// Threads that share the work on each of them.
+    #[arg(long, default_value_t = 1)]
+    threads_per_frame: usize,
+
     /// Threshold, if the package has none.
     #[arg(long)]
     threshold: Option<f32>,
@@ -113,12 +117,13 @@ impl Bench {
         let text = format!(
             "name = \"bench\"\nstate = {}\n[model]\npackage = {}\ntrust = [{}]\n{threshold}\
              [capture]\nkind = \"replay\"\npath = {}\nspeed = \"maximum\"\nrepeat = true\n\
-             [inspection]\nthreads = {}\n[images]\nmax_mb = 0\n",
+             [inspection]\nthreads = {}\nthreads_per_frame = {}\n[images]\nmax_mb = 0\n",
             path(&folder.0.join("state"))?,
             path(&self.package)?,
             path(&self.trust)?,
             path(&images)?,
-            self.threads
+            self.threads,
+            self.threads_per_frame
         );
         let config = Config::parse(&text).map_err(anyhow::Error::msg)?;
         let started = if self.images.is_some() {

@@ -16,6 +16,7 @@ use edge_runtime::config::{Capture, Config, Gate, ModeName, NamedSpeed, OnFault,
 use edge_runtime::control::{Control, GoldenFrames};
 use edge_runtime::http;
 use edge_runtime::image_store::{self, ImageStore, Sampler};
+use edge_runtime::infer::Tuning;
 use edge_runtime::inspect::roi::check;
 use edge_runtime::inspector::Inspector;
 use edge_runtime::io::atomic::write_atomic;
@@ -88,6 +89,26 @@ pub(crate) struct Camera {
     updater: Arc<Updater>,
 }
 
+/// The threads of the configuration, and a file for what was measured once.
+fn tuning(config: &Config) -> Tuning {
+    let inspection = &config.inspection;
+    // One of the threads that share the work is the scoring thread itself; the others serve all scoring threads.
+    let wanted = inspection.threads + inspection.threads_per_frame - 1;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if wanted > cores {
+        tracing::warn!(
+            wanted,
+            cores,
+            "more scoring threads than cores: they will wait for each other (inspection.threads, threads_per_frame)"
+        );
+    }
+    Tuning {
+        threads: inspection.threads_per_frame,
+        kernel_file: Some(config.state.join("kernels.json")),
+        stock: false,
+    }
+}
+
 /// What the configuration demands of packages.
 fn demands(config: &Config) -> Result<Demands> {
     let keys: Result<Vec<_>, _> = config
@@ -109,6 +130,7 @@ fn demands(config: &Config) -> Result<Demands> {
         roi,
         threshold: config.model.threshold,
         any_input: config.model.any_input,
+        tuning: tuning(config),
     })
 }
 

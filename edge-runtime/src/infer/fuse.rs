@@ -17,24 +17,47 @@ use super::pool::Pool;
 #[derive(Debug, Clone)]
 struct Layers(Arc<Chain>);
 
+/// The layers, with their threads and memory.
 #[derive(Debug)]
-struct Chain {
+pub(super) struct Chain {
     layers: Vec<Layer>,
     pool: Pool,
     /// What layers put out, for frames that come later: one set for each frame at the same time.
     idle: Mutex<Vec<Vec<Output>>>,
 }
 
+/// Images of more values than that between two layers do not keep their memory for the next frame.
+const KEPT_VALUES: usize = 8 << 20;
+
 impl Chain {
-    fn run(&self, image: Image<'_>, outputs: &mut [Output]) -> TractResult<Tensor> {
-        let mut image = image;
-        let mut last = None;
-        for (layer, output) in self.layers.iter().zip(outputs) {
-            layer.run(&image, &self.pool, output)?;
-            let output: &Output = last.insert(output);
-            image = output.image()?;
+    /// Runs all layers on an image; `take` gets what comes out of the last.
+    pub(super) fn run<T>(
+        &self,
+        image: Image<'_>,
+        take: impl FnOnce(&Output) -> TractResult<T>,
+    ) -> TractResult<T> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle().pop();
+        let mut outputs =
+            kept.unwrap_or_else(|| self.layers.iter().map(|_| Output::default()).collect());
+        let mut large = false;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let (before, rest) = outputs.split_at_mut(index);
+            let image = match before.last() {
+                Some(output) => output.image()?,
+                None => image.clone(),
+            };
+            layer.run(&image, &self.pool, &mut rest[0])?;
+            large |= rest[0].size().iter().product::<usize>() > KEPT_VALUES;
+            if large && let Some(output) = before.last_mut() {
+                *output = Output::default();
+            }
         }
-        last.context("there is no layer")?.planes()
+        let taken = take(outputs.last().context("there is no layer")?)?;
+        if !large {
+            idle().push(outputs);
+        }
+        Ok(taken)
     }
 }
 
@@ -64,13 +87,10 @@ impl EvalOp for Layers {
         };
         let data = input.try_as_plain_ram()?.as_slice::<f32>()?;
         let image = Image::of_planes(data, [channels, height, width])?;
-        let chain = &*self.0;
-        let idle = || chain.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle().pop();
-        let mut outputs =
-            kept.unwrap_or_else(|| chain.layers.iter().map(|_| Output::default()).collect());
-        let output = chain.run(image, &mut outputs)?;
-        idle().push(outputs);
+        let output = self.0.run(image, |output| {
+            let [channels, height, width] = output.size();
+            Tensor::from_shape(&[1, channels, height, width], &output.planes()?)
+        })?;
         Ok(tvec!(output.into()))
     }
 }
@@ -181,12 +201,13 @@ fn only_successor<'a>(model: &'a TypedModel, node: &TypedNode) -> Option<&'a Typ
     }
 }
 
-/// The graph with our layers instead of its own; `choose` says which kernel a layer gets. What is no such layer stays.
+/// The graph with our layers instead of its own, and the layers by themselves if there is nothing else in it; `choose`
+/// says which kernel a layer gets. What is no such layer stays.
 pub(super) fn fuse(
     model: &TypedModel,
     pool: &Pool,
     mut choose: impl FnMut(&Shape) -> TractResult<Kernel>,
-) -> TractResult<TypedModel> {
+) -> TractResult<(TypedModel, Option<Arc<Chain>>)> {
     let mut fused = TypedModel {
         symbols: model.symbols.clone(),
         ..TypedModel::default()
@@ -194,6 +215,7 @@ pub(super) fn fuse(
     let mut map: HashMap<OutletId, OutletId> = HashMap::new();
     // Nodes that have become part of ours.
     let mut inside = HashSet::new();
+    let mut whole = None;
     for id in model.eval_order()? {
         let node = model.node(id);
         let outlet = OutletId::new(id, 0);
@@ -234,16 +256,19 @@ pub(super) fn fuse(
             }
             continue;
         }
-        let chain = Chain {
+        let chain = Arc::new(Chain {
             layers,
             pool: pool.clone(),
             idle: Mutex::default(),
-        };
-        let source = map[&node.inputs[0]];
-        let wired = fused.wire_node(&last.name, Layers(Arc::new(chain)), &[source])?;
-        map.insert(OutletId::new(last.id, 0), wired[0]);
+        });
+        let (from, to) = (node.inputs[0], OutletId::new(last.id, 0));
+        if *model.inputs == [from] && *model.outputs == [to] {
+            whole = Some(Arc::clone(&chain));
+        }
+        let wired = fused.wire_node(&last.name, Layers(chain), &[map[&from]])?;
+        map.insert(to, wired[0]);
     }
     let outputs: Vec<OutletId> = model.outputs.iter().map(|outlet| map[outlet]).collect();
     fused.select_output_outlets(&outputs)?;
-    Ok(fused)
+    Ok((fused, whole))
 }

@@ -104,8 +104,13 @@ impl Output {
         })
     }
 
+    /// Channels, height and width.
+    pub(super) fn size(&self) -> [usize; 3] {
+        [self.channels, self.height, self.width]
+    }
+
     /// Channel, row, pixel.
-    pub(super) fn planes(&self) -> TractResult<Tensor> {
+    pub(super) fn planes(&self) -> TractResult<Vec<f32>> {
         let image = self.image()?;
         let mut planes = Vec::with_capacity(self.channels * self.height * self.width);
         for channel in 0..self.channels {
@@ -113,7 +118,22 @@ impl Output {
                 planes.extend_from_slice(image.row(channel, row as isize).unwrap_or_default());
             }
         }
-        Tensor::from_shape(&[1, self.channels, self.height, self.width], &planes)
+        Ok(planes)
+    }
+
+    /// The sum of magnitudes over channels, row by row.
+    pub(super) fn magnitudes(&self) -> TractResult<Vec<f32>> {
+        let image = self.image()?;
+        let mut sums = vec![0.0; self.height * self.width];
+        for (row, line) in sums.chunks_exact_mut(self.width).enumerate() {
+            for channel in 0..self.channels {
+                let values = image.row(channel, row as isize).unwrap_or_default();
+                for (sum, value) in line.iter_mut().zip(values) {
+                    *sum += value.abs();
+                }
+            }
+        }
+        Ok(sums)
     }
 }
 
@@ -539,5 +559,113 @@ fn part(source: &[f32], left: &mut [f32], here: &mut [f32], right: &mut [f32]) {
     if let Some((edge, left)) = left.split_first_mut() {
         *edge = 0.0;
         left.copy_from_slice(&right[..left.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The definitions, in f64 (Dumoulin and Visin 2016, "A guide to convolution arithmetic for deep learning").
+    fn expected(
+        kind: Kind,
+        [inputs, outputs]: [usize; 2],
+        [height, width]: [usize; 2],
+        image: &[f32],
+        weights: &[f32],
+        bias: &[f32],
+        leak: Option<f32>,
+    ) -> Vec<f64> {
+        let side = |side: usize| match kind {
+            Kind::Down => (side - 1) / 2 + 1,
+            Kind::Up => 2 * side - 1,
+        };
+        let (out_height, out_width) = (side(height), side(width));
+        let mut out = vec![0.0; outputs * out_height * out_width];
+        for output in 0..outputs {
+            for y in 0..height.max(out_height) {
+                for x in 0..width.max(out_width) {
+                    for input in 0..inputs {
+                        for tap in 0..9 {
+                            let (tap_y, tap_x) = (tap / 3, tap % 3);
+                            // A convolution gathers what a transposed one spreads.
+                            let (from, to) = match kind {
+                                Kind::Down => ((2 * y + tap_y, 2 * x + tap_x), (y + 1, x + 1)),
+                                Kind::Up => ((y + 1, x + 1), (2 * y + tap_y, 2 * x + tap_x)),
+                            };
+                            let inside = |(y, x): (usize, usize), height, width| {
+                                (1..=height).contains(&y) && (1..=width).contains(&x)
+                            };
+                            if inside(from, height, width) && inside(to, out_height, out_width) {
+                                let value =
+                                    image[(input * height + from.0 - 1) * width + from.1 - 1];
+                                let weight = weights[(output * inputs + input) * 9 + tap];
+                                out[(output * out_height + to.0 - 1) * out_width + to.1 - 1] +=
+                                    f64::from(value) * f64::from(weight);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        for (index, value) in out.iter_mut().enumerate() {
+            *value += f64::from(bias[index / (out_height * out_width)]);
+            if *value < 0.0 {
+                *value *= f64::from(leak.unwrap_or(1.0));
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        /// More and fewer output channels than `FEW_CHANNELS`, one row, one pixel, many threads, every kernel.
+        #[test]
+        fn a_layer_is_what_its_definition_says(
+            up in any::<bool>(),
+            inputs in 4usize..9,
+            outputs in 1usize..21,
+            half in (0usize..12, 0usize..40),
+            threads in 1usize..4,
+            leak in prop::option::of(0.01f32..0.5),
+            which in any::<prop::sample::Index>(),
+            seed in any::<u32>(),
+        ) {
+            let kind = if up { Kind::Up } else { Kind::Down };
+            let [height, width] = [2 * half.0 + 1, 2 * half.1 + 1];
+            let mut state = seed;
+            let mut draw = |count: usize| -> Vec<f32> {
+                let next = |_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+                };
+                (0..count).map(next).collect()
+            };
+            let (image, weights) = (draw(inputs * height * width), draw(outputs * inputs * 9));
+            let bias = draw(outputs);
+            let kernels = Kernel::suitable();
+            let kernel = which.get(&kernels).clone();
+            let name = kernel.name().to_owned();
+            let channels = [inputs, outputs];
+            let layer = Layer::new(kind, channels, &weights, &bias, leak, kernel).unwrap();
+            let pool = Pool::new(threads).unwrap();
+            let mut out = Output::default();
+            let frame = Image::of_planes(&image, [inputs, height, width]).unwrap();
+            // Twice: what is kept between frames must not show.
+            for _ in 0..2 {
+                layer.run(&frame, &pool, &mut out).unwrap();
+            }
+            let found = out.planes().unwrap();
+            let expected =
+                expected(kind, channels, [height, width], &image, &weights, &bias, leak);
+            prop_assert_eq!(found.len(), expected.len());
+            for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let off = (f64::from(*found) - expected).abs();
+                prop_assert!(off < 1e-4, "{} at {}: {} for {}", name, place, found, expected);
+            }
+        }
     }
 }

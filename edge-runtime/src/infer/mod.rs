@@ -16,9 +16,12 @@ use std::sync::Arc;
 use proto::manifest::Network;
 use tract_onnx::prelude::*;
 
+use crate::inspect::map::ScoreMap;
 use crate::inspect::preprocess::Planes;
-use crate::inspect::score::Shift;
+use crate::inspect::score::{Shift, sum_of_magnitudes};
+use fuse::{Chain, fuse};
 use kernels::Kernels;
+use layer::Image;
 use pool::Pool;
 
 /// Why a graph cannot be loaded or run.
@@ -73,6 +76,8 @@ pub enum InferError {
 #[derive(Debug, Clone)]
 pub struct Engine {
     plan: Arc<TypedRunnableModel>,
+    /// Our layers, where they are the whole graph: no detour through tensors.
+    layers: Option<Arc<Chain>>,
     network: Network,
 }
 
@@ -114,19 +119,28 @@ impl Engine {
         let pool =
             Pool::new(tuning.threads).map_err(|error| InferError::Threads(error.to_string()))?;
         let mut kernels = Kernels::open(tuning.kernel_file.as_deref());
+        let mut layers = None;
         let plan = model
             .with_input_fact(0, f32::fact(shape).into())
             .and_then(|model| model.into_typed())
             .and_then(|model| model.into_decluttered())
-            .and_then(|model| match tuning.stock {
-                true => Ok(model),
-                false => fuse::fuse(&model, &pool, |shape| kernels.choose(shape)),
+            .and_then(|model| {
+                if tuning.stock {
+                    return Ok(model);
+                }
+                let (model, whole) = fuse(&model, &pool, |shape| kernels.choose(shape))?;
+                layers = whole;
+                Ok(model)
             })
             .and_then(|model| model.into_optimized())
             .and_then(|model| model.into_runnable())
             .map_err(load)?;
         kernels.keep();
-        Ok(Self { plan, network })
+        Ok(Self {
+            plan,
+            layers,
+            network,
+        })
     }
 
     /// The shape of the network.
@@ -135,10 +149,11 @@ impl Engine {
     }
 }
 
-impl Shift for Engine {
-    type Error = InferError;
+/// Bytes between two layers of a frame; a larger frame is done in strips.
+const STRIP_BYTES: usize = 96 << 20;
 
-    fn shift(&self, planes: &Planes) -> Result<Planes, InferError> {
+impl Engine {
+    fn check(&self, planes: &Planes) -> Result<(), InferError> {
         let (width_px, height_px) = (planes.width_px, planes.height_px);
         let channels = usize::from(self.network.channels);
         let align_px = usize::from(self.network.align_px);
@@ -154,8 +169,67 @@ impl Shift for Engine {
                 height_px,
             });
         }
-        let shape = [1, channels, height_px, width_px];
+        Ok(())
+    }
+
+    /// Rows of a strip without what it sees above and below, and how much that is. A multiple of the alignment, so that
+    /// a strip's pixels see the same as the frame's.
+    fn strip_px(&self, width_px: usize) -> (usize, usize) {
+        let align_px = usize::from(self.network.align_px);
+        let halo_px = usize::from(self.network.halo_px).next_multiple_of(align_px);
+        // The first layer's output and the second's, which are there at the same time: 1/4 and 2/16 of
+        // width × rows × columns.
+        let row_bytes = usize::from(self.network.width) * width_px * size_of::<f32>() * 3 / 8;
+        let rows = (STRIP_BYTES / row_bytes.max(1)).saturating_sub(2 * halo_px);
+        (rows.max(2 * halo_px) / align_px * align_px, halo_px)
+    }
+
+    /// Does a frame in strips; `pass` gives so many planes of a strip's size, of which each pixel's value depends on what
+    /// is within the halo only.
+    fn in_strips(
+        &self,
+        planes: &Planes,
+        channels: usize,
+        pass: impl Fn(&Planes) -> Result<Vec<f32>, InferError>,
+    ) -> Result<Vec<f32>, InferError> {
+        self.check(planes)?;
+        let (width_px, height_px) = (planes.width_px, planes.height_px);
+        let (strip_px, halo_px) = self.strip_px(width_px);
+        if height_px <= strip_px + 2 * halo_px {
+            return pass(planes);
+        }
+        let mut whole = vec![0.0; channels * height_px * width_px];
+        for first in (0..height_px - 1).step_by(strip_px) {
+            // The last row of all belongs to the last strip.
+            let end = match first + strip_px {
+                end if end >= height_px - 1 => height_px,
+                end => end,
+            };
+            let top = first.saturating_sub(halo_px);
+            let bottom = (first + strip_px + halo_px).min(height_px - 1);
+            let rows = bottom - top + 1;
+            let strip = pass(&planes.crop(0, top, width_px, rows))?;
+            for channel in 0..channels {
+                let from = (channel * rows + first - top) * width_px;
+                let to = (channel * height_px + first) * width_px;
+                let length = (end - first) * width_px;
+                whole[to..to + length].copy_from_slice(&strip[from..from + length]);
+            }
+        }
+        Ok(whole)
+    }
+
+    /// A, of the shape of its input, by the whole graph at once.
+    fn pass(&self, planes: &Planes) -> Result<Vec<f32>, InferError> {
         let failed = |error: TractError| InferError::Run(format!("{error:#}"));
+        if let Some(layers) = &self.layers {
+            let data = self
+                .image(planes)
+                .and_then(|image| layers.run(image, |output| output.planes()));
+            let data = data.map_err(failed)?;
+            return self.finite(data, planes, planes.channels);
+        }
+        let shape = [1, planes.channels, planes.height_px, planes.width_px];
         let input = Tensor::from_shape(&shape, &planes.data).map_err(failed)?;
         let output = self.plan.run(tvec!(input.into())).map_err(failed)?;
         let wrong = |found: String| InferError::Output {
@@ -169,14 +243,60 @@ impl Shift for Engine {
         let values = output
             .try_as_plain_ram()
             .and_then(|ram| ram.as_slice::<f32>());
-        let data = values.map_err(failed)?.to_vec();
-        if let Some(value) = data.iter().find(|value| !value.is_finite()) {
-            return Err(wrong(format!("the value {value}")));
-        }
+        self.finite(values.map_err(failed)?.to_vec(), planes, planes.channels)
+    }
+
+    fn image<'a>(&self, planes: &'a Planes) -> TractResult<Image<'a>> {
+        let size = [planes.channels, planes.height_px, planes.width_px];
+        Image::of_planes(&planes.data, size)
+    }
+
+    fn finite(
+        &self,
+        data: Vec<f32>,
+        planes: &Planes,
+        channels: usize,
+    ) -> Result<Vec<f32>, InferError> {
+        let expected = vec![1, channels, planes.height_px, planes.width_px];
+        let found = if data.len() != expected.iter().product::<usize>() {
+            format!("{} values", data.len())
+        } else if let Some(value) = data.iter().find(|value| !value.is_finite()) {
+            format!("the value {value}")
+        } else {
+            return Ok(data);
+        };
+        Err(InferError::Output { expected, found })
+    }
+}
+
+impl Shift for Engine {
+    type Error = InferError;
+
+    fn shift(&self, planes: &Planes) -> Result<Planes, InferError> {
+        let data = self.in_strips(planes, planes.channels, |strip| self.pass(strip))?;
         Ok(Planes {
-            channels,
-            width_px,
-            height_px,
+            channels: planes.channels,
+            width_px: planes.width_px,
+            height_px: planes.height_px,
+            data,
+        })
+    }
+
+    /// The sum is taken where A comes from: A itself is nowhere as a whole.
+    fn scores(&self, planes: &Planes) -> Result<ScoreMap, InferError> {
+        let Some(layers) = &self.layers else {
+            return Ok(sum_of_magnitudes(&self.shift(planes)?));
+        };
+        let data = self.in_strips(planes, 1, |strip| {
+            let sums = self
+                .image(strip)
+                .and_then(|image| layers.run(image, |output| output.magnitudes()));
+            let sums = sums.map_err(|error| InferError::Run(format!("{error:#}")))?;
+            self.finite(sums, strip, 1)
+        })?;
+        Ok(ScoreMap {
+            width_px: planes.width_px,
+            height_px: planes.height_px,
             data,
         })
     }

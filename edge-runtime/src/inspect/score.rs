@@ -12,6 +12,11 @@ pub trait Shift {
     type Error;
     /// A, of the shape of its input.
     fn shift(&self, planes: &Planes) -> Result<Planes, Self::Error>;
+
+    /// The scores of all pixels.
+    fn scores(&self, planes: &Planes) -> Result<ScoreMap, Self::Error> {
+        Ok(sum_of_magnitudes(&self.shift(planes)?))
+    }
 }
 
 /// The score of a pixel: the sum over channels of |A| (paper, IV-G).
@@ -50,10 +55,10 @@ fn whole<S: Shift>(engine: &S, planes: &Planes, align_px: usize) -> Result<Score
     let (width, height) = (planes.width_px, planes.height_px);
     let (padded_width, padded_height) = (aligned(width), aligned(height));
     if (padded_width, padded_height) == (width, height) {
-        return Ok(sum_of_magnitudes(&engine.shift(planes)?));
+        return engine.scores(planes);
     }
     let padded = planes.crop(0, 0, padded_width, padded_height);
-    let scores = sum_of_magnitudes(&engine.shift(&padded)?);
+    let scores = engine.scores(&padded)?;
     let rows = scores.data.chunks_exact(padded_width).take(height);
     Ok(ScoreMap {
         width_px: width,
@@ -74,7 +79,7 @@ fn averaged<S: Shift>(
     for &y in &origins(planes.height_px, tile_px, stride_px) {
         for &x in &origins(planes.width_px, tile_px, stride_px) {
             let tile = planes.crop(x, y, tile_px, tile_px);
-            let scores = sum_of_magnitudes(&engine.shift(&tile)?);
+            let scores = engine.scores(&tile)?;
             for (row, line) in scores.data.chunks_exact(tile_px).enumerate() {
                 let start = (y + row) * planes.width_px + x;
                 for (offset, score) in line.iter().enumerate() {

@@ -4,7 +4,7 @@ use proto::manifest::GoldenTile;
 
 use crate::infer::{Engine, InferError};
 use crate::inspect::preprocess::Planes;
-use crate::inspect::score::{Shift, sum_of_magnitudes};
+use crate::inspect::score::Shift;
 
 /// Blocks along a side of a golden tile.
 pub const BLOCKS: usize = 13;
@@ -53,12 +53,12 @@ pub fn golden_scores(engine: &Engine, pixels: &[u8]) -> Result<GoldenScores, Inf
         .flat_map(|channel| pixels.iter().skip(channel).step_by(channels))
         .map(|&value| f32::from(value) / 127.5 - 1.0)
         .collect();
-    let map = sum_of_magnitudes(&engine.shift(&Planes {
+    let map = engine.scores(&Planes {
         channels,
         width_px: side,
         height_px: side,
         data,
-    })?);
+    })?;
     let block_mean = |block: usize| {
         let (x, y) = (block % BLOCKS * BLOCK_PX, block / BLOCKS * BLOCK_PX);
         let rows = (y..y + BLOCK_PX).map(|y| &map.data[y * side + x..][..BLOCK_PX]);

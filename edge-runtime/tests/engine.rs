@@ -256,6 +256,25 @@ mod fused {
     }
 
     #[test]
+    fn strips_change_no_bit() {
+        for (width, height) in [(137, 513), (65, 97), (73, 105), (65, 2_049)] {
+            let frame = planes(width, height);
+            let whole = engine(1, false);
+            let tuning = Tuning {
+                strip_bytes: Some(1),
+                threads: 2,
+                ..Tuning::default()
+            };
+            let strips = Engine::tuned(ONNX, NETWORK, &tuning).unwrap();
+            assert_eq!(strips.shift(&frame).unwrap(), whole.shift(&frame).unwrap());
+            assert_eq!(
+                strips.scores(&frame).unwrap(),
+                whole.scores(&frame).unwrap()
+            );
+        }
+    }
+
+    #[test]
     fn a_choice_of_kernels_is_kept_and_a_damaged_file_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kernels.json");

@@ -105,7 +105,7 @@ fn tuning(config: &Config) -> Tuning {
     Tuning {
         threads: inspection.threads_per_frame,
         kernel_file: Some(config.state.join("kernels.json")),
-        stock: false,
+        ..Tuning::default()
     }
 }
 

@@ -16,9 +16,11 @@ use super::layer::Kind;
 use crate::io::atomic::write_atomic;
 
 /// Multiply-adds of a measured product: enough to fill caches as a frame does, few enough to measure all kernels.
-const PRODUCTS: usize = 16 << 20;
+const PRODUCTS: usize = 8 << 20;
 /// Each kernel is run so often for each shape; the fastest counts.
-const RUNS: usize = 5;
+const RUNS: usize = 4;
+/// A depth beyond that tells nothing more about a kernel.
+const DEPTH: usize = 576;
 /// No longer than that in all.
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -36,9 +38,9 @@ impl Shape {
     fn product(&self) -> [usize; 2] {
         let [inputs, outputs] = self.channels;
         match self.kind {
-            Kind::Down => [outputs, inputs * 9],
+            Kind::Down => [outputs, DEPTH.min(inputs * 9)],
             Kind::Up if outputs <= super::layer::FEW_CHANNELS => [outputs * 9, inputs],
-            Kind::Up => [outputs, inputs * 4],
+            Kind::Up => [outputs, DEPTH.min(inputs * 4)],
         }
     }
 }
@@ -95,12 +97,14 @@ impl Kernels {
         }
         // Whichever is chosen, a frame's scores must be the same to the last bit: what tract's rules choose sets the order
         // in which products are added up, and a kernel that adds them up otherwise is none for us.
+        let measure = |kernel: &Kernel, limit| measure(kernel, [rows, depth, columns], limit);
         let rule = Kernel::by_rule(rows, depth, columns);
-        let rule = rule.map(|kernel| measure(&kernel, rows, depth, columns));
+        let rule = rule.map(|kernel| measure(&kernel, Duration::ZERO));
         let expected = rule.transpose()?.map(|(_, values)| values);
         let mut best: Option<(Duration, &Kernel)> = None;
         for kernel in &self.suitable {
-            let (taken, values) = measure(kernel, rows, depth, columns)?;
+            let limit = best.map_or(Duration::MAX, |(time, _)| time * 3 / 2);
+            let (taken, values) = measure(kernel, limit)?;
             let alike = expected.as_ref().is_none_or(|expected| *expected == values);
             if alike && best.is_none_or(|(time, _)| taken < time) {
                 best = Some((taken, kernel));
@@ -128,12 +132,11 @@ impl Kernels {
     }
 }
 
-/// The time that a product takes, and what comes out.
+/// The time that a product takes, and what comes out. A first run (which warms up, too) of more than `limit` is enough.
 fn measure(
     kernel: &Kernel,
-    rows: usize,
-    depth: usize,
-    columns: usize,
+    [rows, depth, columns]: [usize; 3],
+    limit: Duration,
 ) -> TractResult<(Duration, Vec<f32>)> {
     // Values with all their bits in use.
     let value = |index: usize| (index * 7_919 % 10_007) as f32 / 7_001.0 - 0.7;
@@ -151,6 +154,9 @@ fn measure(
         let started = Instant::now();
         kernel.multiply(&weights, &panels, 0, columns, &after, &mut out)?;
         best = best.min(started.elapsed());
+        if best > limit {
+            break;
+        }
     }
     Ok((best, out.try_as_plain_ram()?.as_slice::<f32>()?.to_vec()))
 }

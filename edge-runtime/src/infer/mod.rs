@@ -78,6 +78,7 @@ pub struct Engine {
     plan: Arc<TypedRunnableModel>,
     /// Our layers, where they are the whole graph: no detour through tensors.
     layers: Option<Arc<Chain>>,
+    strip_bytes: usize,
     network: Network,
 }
 
@@ -88,6 +89,8 @@ pub struct Tuning {
     pub threads: usize,
     /// Where the choice of matrix kernels is kept between starts; measured at every start unless given.
     pub kernel_file: Option<PathBuf>,
+    /// Memory between two layers of a frame in bytes, beyond which the frame is done in strips; 70 MB unless given.
+    pub strip_bytes: Option<usize>,
     /// The graph as tract runs it, without operators of ours: for comparison.
     pub stock: bool,
 }
@@ -139,6 +142,7 @@ impl Engine {
         Ok(Self {
             plan,
             layers,
+            strip_bytes: tuning.strip_bytes.unwrap_or(STRIP_BYTES),
             network,
         })
     }
@@ -150,7 +154,7 @@ impl Engine {
 }
 
 /// Bytes between two layers of a frame; a larger frame is done in strips.
-const STRIP_BYTES: usize = 96 << 20;
+const STRIP_BYTES: usize = 70 << 20;
 
 impl Engine {
     fn check(&self, planes: &Planes) -> Result<(), InferError> {
@@ -180,7 +184,7 @@ impl Engine {
         // The first layer's output and the second's, which are there at the same time: 1/4 and 2/16 of
         // width × rows × columns.
         let row_bytes = usize::from(self.network.width) * width_px * size_of::<f32>() * 3 / 8;
-        let rows = (STRIP_BYTES / row_bytes.max(1)).saturating_sub(2 * halo_px);
+        let rows = (self.strip_bytes / row_bytes.max(1)).saturating_sub(2 * halo_px);
         (rows.max(2 * halo_px) / align_px * align_px, halo_px)
     }
 
@@ -198,6 +202,11 @@ impl Engine {
         if height_px <= strip_px + 2 * halo_px {
             return pass(planes);
         }
+        // Of equal size.
+        let strips = (height_px - 1).div_ceil(strip_px);
+        let strip_px = (height_px - 1)
+            .div_ceil(strips)
+            .next_multiple_of(usize::from(self.network.align_px));
         let mut whole = vec![0.0; channels * height_px * width_px];
         for first in (0..height_px - 1).step_by(strip_px) {
             // The last row of all belongs to the last strip.

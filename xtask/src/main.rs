@@ -1,5 +1,6 @@
 //! `cargo xtask COMMAND`: what a person or CI runs in this repository.
 
+mod bench_inference;
 mod endurance;
 mod setup;
 mod vm;
@@ -30,6 +31,8 @@ cargo xtask COMMAND
                   --package FILE --trust FILE --images FOLDER, --frames N and/or --seconds N,
                   --rate N: frames a second (default: as many as possible), --all-pictures: a heat map and a thumbnail
                   with every report, --no-station: nobody takes the reports, --program FILE: this edge-runtime
+  bench-inference scoring beside stock tract, ONNX Runtime and OpenVINO on the same graphs, one and two threads; once 150 MB
+                  --seconds N: for each row (default 3), --width N: only this width (may be repeated)
   help            this text
 ";
 
@@ -56,6 +59,7 @@ fn run() -> Result<ExitCode> {
         ["setup", "--cpu"] => setup::run(&root, Some(setup::Torch::Cpu)),
         ["demo"] => demo(&root),
         ["test"] => test(&root),
+        ["bench-inference", options @ ..] => bench_inference::run(&root, options),
         ["endurance", options @ ..] => endurance::run(&root, options),
         ["vm-test", options @ ..] => return vm::run(&root, options),
         [] | ["help" | "--help" | "-h"] => {

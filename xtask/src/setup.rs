@@ -222,7 +222,7 @@ fn has_libclang(folder: &Path) -> bool {
 }
 
 /// Installs into a folder beside the target and renames, so that a broken download leaves nothing behind.
-fn pip_install(site: &Path, arguments: &[String], what: &str) -> Result<()> {
+pub(crate) fn pip_install(site: &Path, arguments: &[String], what: &str) -> Result<()> {
     if site.is_dir() {
         return Ok(());
     }

@@ -1,0 +1,176 @@
+"""Engines side by side on the same graphs and frames, taking turns in one run: `cargo xtask bench-inference`.
+
+Usage: bench_inference.py ENGINE_SPEED SECONDS JSON WIDTH=ONNX...
+
+Each engine gets the same frame in turn until SECONDS have passed for a row (at least five turns); medians are compared.
+ENGINE_SPEED is the example of edge-runtime that reads `HEIGHT WIDTH` and answers with milliseconds. What ours does in that
+time is more than the others: it ends with the sum of magnitudes of each pixel.
+"""
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy
+import onnxruntime
+import openvino
+
+LAYERS = [(3, 1, 2), (1, 2, 4), (2, 4, 8), (4, 2, 8), (2, 1, 4), (1, 3, 2)]
+
+
+def flops(width, side_y, side_x):
+    """Multiply-adds twice: each of nine taps for each pixel of the smaller image (paper, IV-C)."""
+    total = 0
+    channels = lambda factor, index: 3 if index in ((0, 0), (5, 1)) else factor * width
+    for index, (inputs, outputs, step) in enumerate(LAYERS):
+        pixels = ((side_y - 1) // step + 1) * ((side_x - 1) // step + 1)
+        total += 2 * 9 * channels(inputs, (index, 0)) * channels(outputs, (index, 1)) * pixels
+    return total
+
+
+def frame(height, width, count=1):
+    values = numpy.arange(count * 3 * height * width) * 7919 % 1021 / 510.0 - 1.0
+    return values.astype(numpy.float32).reshape(count, 3, height, width)
+
+
+def gemm_rate(threads):
+    """The best GFLOP/s of numpy's matrix product, in a process of its own: its threads are fixed when it is loaded."""
+    code = """
+import numpy, time
+a = numpy.random.rand(1024, 1024).astype("f"); b = numpy.random.rand(1024, 2048).astype("f")
+best = 9.0
+for _ in range(30):
+    start = time.perf_counter(); a @ b; best = min(best, time.perf_counter() - start)
+print(2 * 1024 * 1024 * 2048 / best / 1e9)
+"""
+    fixed = {"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    found = subprocess.run([sys.executable, "-c", code], env={**os.environ, **fixed}, capture_output=True, check=True)
+    return float(found.stdout)
+
+
+class Ours:
+    def __init__(self, program, onnx, width, threads, kind):
+        command = [program, onnx, str(width), str(threads), kind]
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.loaded_ms = float(self.child.stdout.readline())
+
+    def run(self, height, width, count):
+        for _ in range(count):
+            self.child.stdin.write(f"{height} {width}\n")
+        self.child.stdin.flush()
+        return sum(float(self.child.stdout.readline()) for _ in range(count))
+
+    def stop(self):
+        self.child.stdin.close()
+        self.child.wait()
+
+
+class Onnxruntime:
+    def __init__(self, onnx, threads):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        self.session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        self.name = self.session.get_inputs()[0].name
+
+    def run(self, height, width, count):
+        values = frame(height, width, count)
+        start = time.perf_counter()
+        self.session.run(None, {self.name: values})
+        return (time.perf_counter() - start) * 1e3
+
+    def stop(self):
+        pass
+
+
+class Openvino:
+    def __init__(self, onnx, threads):
+        self.onnx, self.threads, self.made = onnx, threads, {}
+
+    def run(self, height, width, count):
+        if (height, width, count) not in self.made:
+            core = openvino.Core()
+            model = core.read_model(self.onnx)
+            model.reshape([count, 3, height, width])
+            settings = {
+                "INFERENCE_NUM_THREADS": self.threads,
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": "f32",
+            }
+            self.made = {(height, width, count): core.compile_model(model, "CPU", settings).create_infer_request()}
+        values = frame(height, width, count)
+        start = time.perf_counter()
+        self.made[height, width, count].infer({0: values})
+        return (time.perf_counter() - start) * 1e3
+
+    def stop(self):
+        pass
+
+
+def main():
+    program, seconds, out, *graphs = sys.argv[1:]
+    graphs = {int(width): onnx for width, onnx in (graph.split("=", 1) for graph in graphs)}
+    rates = {threads: gemm_rate(threads) for threads in (1, 2)}
+    rows = []
+    head = f"{'width':>5} {'frame':>12} {'threads':>7}" + "".join(
+        f"{name:>12}" for name in ("ours ms", "stock", "ORT", "OpenVINO", "GFLOP/s", "% of GEMM", "/ORT", "/OpenVINO")
+    )
+    print(f"numpy's best GEMM: {rates[1]:.0f} GFLOP/s on one thread, {rates[2]:.0f} on two\n\n{head}")
+    for width, onnx in graphs.items():
+        # 65×65: the paper's tiles, 49 for a frame of 256×256 at 50 % overlap.
+        for height, breadth, count in [(65, 65, 49), (257, 257, 1), (513, 513, 1), (1025, 1025, 1), (1081, 1921, 1)]:
+            for threads in (1, 2):
+                engines = {
+                    "ours": Ours(program, onnx, width, threads, "ours"),
+                    "stock": Ours(program, onnx, width, threads, "stock"),
+                    "ort": Onnxruntime(onnx, threads),
+                    "openvino": Openvino(onnx, threads),
+                }
+                taken = {name: [] for name in engines}
+                for engine in engines.values():
+                    engine.run(height, breadth, count)
+                until = time.monotonic() + float(seconds)
+                while time.monotonic() < until or len(taken["ours"]) < 5:
+                    for name, engine in engines.items():
+                        taken[name].append(engine.run(height, breadth, count))
+                for engine in engines.values():
+                    engine.stop()
+                ms = {name: statistics.median(values) for name, values in taken.items()}
+                rate = count * flops(width, height, breadth) / ms["ours"] / 1e6
+                rows.append(
+                    {
+                        "width": width,
+                        "height_px": height,
+                        "width_px": breadth,
+                        "tiles": count,
+                        "threads": threads,
+                        "ms": ms,
+                        "gflops": rate,
+                        "of_gemm": rate / rates[threads],
+                        "loaded_ms": engines["ours"].loaded_ms,
+                        "turns": len(taken["ours"]),
+                    }
+                )
+                name = f"{count} x {height}²" if count > 1 else f"{breadth}x{height}"
+                print(
+                    f"{width:>5} {name:>12} {threads:>7}"
+                    + "".join(f"{ms[engine]:>12.2f}" for engine in engines)
+                    + f"{rate:>12.0f}{100 * rate / rates[threads]:>11.0f}%"
+                    + f"{ms['ours'] / ms['ort']:>12.2f}{ms['ours'] / ms['openvino']:>12.2f}",
+                    flush=True,
+                )
+    report = {
+        "schema": 1,
+        "machine": platform.machine(),
+        "gemm_gflops": rates,
+        "onnxruntime": onnxruntime.__version__,
+        "openvino": openvino.__version__,
+        "rows": rows,
+    }
+    with open(out, "w") as file:
+        json.dump(report, file, indent=1)
+
+
+main()

@@ -232,6 +232,12 @@ fn print(summary: &Summary) {
         );
     }
     println!("F1-max over pixels {}", figure(summary.total.f1_max));
+    if let Some(normal) = &summary.total.normal_scores {
+        println!(
+            "scores of defect-free pixels: median {:.4}, 99 % below {:.4}, 99.9 % below {:.4}",
+            normal.median, normal.p99, normal.p99_9
+        );
+    }
     match summary.threshold {
         Some(threshold) => println!(
             "threshold {threshold:.4}: false rejects {}, misses {}",

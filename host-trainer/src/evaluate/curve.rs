@@ -2,6 +2,8 @@
 //!
 //! Ties move together: a threshold either lies above all equal scores or below all of them.
 
+use serde::{Deserialize, Serialize};
+
 /// Counts at the thresholds of a descending sweep; pure arithmetic, no storage of scores.
 #[derive(Debug)]
 pub(super) struct Sweep {
@@ -14,7 +16,22 @@ pub(super) struct Sweep {
     best_f1: f64,
     best_threshold: f32,
     roc: Vec<[f64; 2]>,
+    quantiles: [Option<f32>; 3],
 }
+
+/// How quiet a defect-free surface is: its median score, and those that 1 % and 0.1 % of its items exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct NormalScores {
+    /// Median.
+    pub median: f32,
+    /// 99th percentile.
+    pub p99: f32,
+    /// 99.9th percentile.
+    pub p99_9: f32,
+}
+
+/// Shares of defect-free items above the quantiles of [`NormalScores`].
+const ABOVE: [f64; 3] = [0.5, 0.01, 0.001];
 
 /// Points that a curve is thinned to for drawing.
 const DRAWN: f64 = 800.0;
@@ -28,6 +45,7 @@ pub(super) struct Swept {
     /// The highest threshold with F1-max, as "reject iff score ≥ threshold".
     pub(super) f1_threshold: f32,
     pub(super) roc: Vec<[f64; 2]>,
+    pub(super) normal: Option<NormalScores>,
 }
 
 impl Sweep {
@@ -43,6 +61,7 @@ impl Sweep {
             best_f1: 0.0,
             best_threshold: f32::INFINITY,
             roc: vec![[0.0, 0.0]],
+            quantiles: [None; 3],
         }
     }
 
@@ -52,6 +71,11 @@ impl Sweep {
         self.area += negatives * (self.true_positives + positives / 2.0);
         self.true_positives += positives;
         self.false_positives += negatives;
+        for (quantile, above) in self.quantiles.iter_mut().zip(ABOVE) {
+            if quantile.is_none() && self.false_positives > above * self.negatives {
+                *quantile = Some(score);
+            }
+        }
         let precision = self.true_positives / (self.true_positives + self.false_positives);
         self.average_precision += positives * precision;
         let f1 = 2.0 * self.true_positives
@@ -79,6 +103,10 @@ impl Sweep {
             f1_max: self.best_f1,
             f1_threshold: self.best_threshold,
             roc: self.roc,
+            normal: match self.quantiles {
+                [Some(median), Some(p99), Some(p99_9)] => Some(NormalScores { median, p99, p99_9 }),
+                _ => None,
+            },
         })
     }
 }

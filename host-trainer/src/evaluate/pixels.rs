@@ -6,6 +6,7 @@ use std::path::Path;
 
 use edge_runtime::inspect::region::label_components;
 
+pub(super) use super::curve::NormalScores;
 use super::curve::{Overlap, Sweep};
 use super::sorter::Sorter;
 
@@ -118,6 +119,8 @@ pub struct PixelResult {
     pub f1_threshold: Option<f32>,
     /// Area under the per-region-overlap curve to [`PRO_LIMIT`].
     pub aupro: Option<f64>,
+    /// Scores of defect-free pixels.
+    pub normal: Option<NormalScores>,
     /// ROC curve for drawing.
     pub roc: Vec<[f64; 2]>,
     /// PRO curve for drawing, up to [`PRO_LIMIT`].
@@ -326,6 +329,7 @@ impl Curves {
             aupr: swept.as_ref().map(|s| s.average_precision),
             f1_max: swept.as_ref().map(|s| s.f1_max),
             f1_threshold: swept.as_ref().map(|s| s.f1_threshold),
+            normal: swept.as_ref().and_then(|s| s.normal),
             roc: swept.map(|s| s.roc).unwrap_or_default(),
             aupro: pro.as_ref().map(|p| p.0),
             pro: pro.map(|p| p.1).unwrap_or_default(),

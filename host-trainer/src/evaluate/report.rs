@@ -114,6 +114,9 @@ fn cards(summary: &Summary) -> Markup {
             (card("AUPRO (30 %)", figure(total.aupro)))
             (card("image AUROC", figure(total.image_auroc)))
             (card(&f1_name(total), figure(total.f1_max)))
+            @if let Some(normal) = &total.normal_scores {
+                (card("99 % of defect-free pixels below", format!("{:.4}", normal.p99)))
+            }
             (card("ms a frame (median)", summary.frame_ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.1}"))))
             (card("false rejects", percent(total.false_reject_rate)))
             (card("misses", percent(total.miss_rate)))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::images::ImageResult;
-use super::pixels::PixelResult;
+use super::pixels::{NormalScores, PixelResult};
 
 /// Figures of one kind of defect together with all good frames, or of everything.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ pub struct KindSummary {
     pub f1_max: Option<f64>,
     /// The threshold that it is reached at.
     pub f1_max_threshold: Option<f32>,
+    /// Scores of defect-free pixels: how quiet the surface is.
+    pub normal_scores: Option<NormalScores>,
     /// Area under the ROC curve over frames.
     pub image_auroc: Option<f64>,
     /// Average precision over frames.
@@ -45,6 +47,7 @@ impl KindSummary {
             pixel_aupr: pixels.aupr,
             f1_max: pixels.f1_max,
             f1_max_threshold: pixels.f1_threshold,
+            normal_scores: pixels.normal,
             image_auroc: images.auroc,
             image_aupr: images.aupr,
             false_reject_rate: images.false_reject_rate,

@@ -40,6 +40,18 @@ fn of_equal_f1_the_highest_threshold_is_named() {
 }
 
 #[test]
+fn quantiles_are_those_that_the_stated_share_exceeds() {
+    let mut scores: Vec<f32> = (0..1_000).map(|score| score as f32).collect();
+    scores.push(5_000.0);
+    let mask: Vec<bool> = (0..1_001).map(|index| index == 1_000).collect();
+    let normal = measure(&[(&scores, &mask, 1_001)]).normal.unwrap();
+    assert_eq!(
+        (normal.median, normal.p99, normal.p99_9),
+        (499.0, 989.0, 998.0)
+    );
+}
+
+#[test]
 fn one_class_alone_has_no_figure() {
     let found = measure(&[(&[1.0, 2.0], &[false, false], 2)]);
     assert_eq!((found.auroc, found.aupro, found.f1_max), (None, None, None));

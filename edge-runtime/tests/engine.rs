@@ -210,7 +210,7 @@ mod fused {
             stock,
             ..Tuning::default()
         };
-        Engine::tuned(ONNX, NETWORK, &tuning).unwrap()
+        Engine::tuned(ONNX, NETWORK, &tuning).expect("the fixture can be loaded")
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl Kernel {
             first + weights.depth <= panels.depth
                 && (1..=panels.columns).contains(&columns)
                 && panels.format == self.columns
-                && offset_bytes % self.columns.alignment_bytes == 0
+                && offset_bytes.is_multiple_of(self.columns.alignment_bytes)
                 && weights
                     .packed
                     .format()

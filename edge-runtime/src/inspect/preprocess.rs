@@ -176,26 +176,47 @@ impl Planes {
 /// Scales a prepared frame to [-1, 1]; a grey frame is replicated to `channels` planes (paper, IV-A).
 pub fn to_planes(frame: &Frame, channels: usize) -> Planes {
     let (width_px, height_px) = (frame.width_px() as usize, frame.height_px() as usize);
-    let present = frame.channels().count();
-    let mut data = Vec::with_capacity(channels * width_px * height_px);
-    for channel in 0..channels {
-        let first = channel.min(present - 1);
+    let pixels = width_px * height_px;
+    let mut data = Vec::with_capacity(channels * pixels);
+    let present = frame.channels().count().min(channels);
+    for channel in 0..present {
         match frame.pixels() {
             Pixels::U8(values) => {
-                let plane = values[first..].iter().step_by(present);
-                data.extend(plane.map(|&value| f32::from(value) / 127.5 - 1.0));
+                let scaled: [f32; 256] = std::array::from_fn(|value| value as f32 / 127.5 - 1.0);
+                let scale = |value: u8| scaled[usize::from(value)];
+                extend_with_channel(&mut data, values, frame.channels(), channel, scale);
             }
             Pixels::U16(values) => {
-                let plane = values[first..].iter().step_by(present);
-                data.extend(plane.map(|&value| f32::from(value) / 32767.5 - 1.0));
+                let scale = |value: u16| f32::from(value) / 32767.5 - 1.0;
+                extend_with_channel(&mut data, values, frame.channels(), channel, scale);
             }
         }
+    }
+    for _ in present..channels {
+        data.extend_from_within((present - 1) * pixels..present * pixels);
     }
     Planes {
         channels,
         width_px,
         height_px,
         data,
+    }
+}
+
+/// Appends a channel of interleaved values.
+fn extend_with_channel<T: Copy>(
+    data: &mut Vec<f32>,
+    values: &[T],
+    channels: Channels,
+    channel: usize,
+    scale: impl Fn(T) -> f32,
+) {
+    match channels {
+        Channels::Grey => data.extend(values.iter().map(|&value| scale(value))),
+        Channels::Rgb => {
+            let (pixels, _) = values.as_chunks::<3>();
+            data.extend(pixels.iter().map(|pixel| scale(pixel[channel])));
+        }
     }
 }
 

@@ -298,9 +298,22 @@ mod fused {
                 serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
             assert!(!kept["kernels"].as_object().unwrap().is_empty(), "{kept}");
         }
-        // What is known is not measured again: a kernel that nobody has is.
+        // What is known is not measured again.
         let text = std::fs::read_to_string(&path).unwrap();
         Engine::tuned(ONNX, NETWORK, &tuning).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        // A kernel that nobody has is.
+        let mut known: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for kernel in known["kernels"].as_object_mut().unwrap().values_mut() {
+            *kernel = "no_such_kernel".into();
+        }
+        std::fs::write(&path, known.to_string()).unwrap();
+        let engine = Engine::tuned(ONNX, NETWORK, &tuning).unwrap();
+        assert_eq!(engine.scores(&frame).unwrap(), expected);
+        assert!(
+            !std::fs::read_to_string(&path)
+                .unwrap()
+                .contains("no_such_kernel")
+        );
     }
 }

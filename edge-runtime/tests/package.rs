@@ -142,6 +142,8 @@ fn a_manifest_that_contradicts_itself_is_refused_though_signed() {
     refused(|m| m.network.tile_px = 33, "found 33 px");
     refused(|m| m.network.channels = 1, "3 channels");
     refused(|m| m.network.align_px = 0, "found 65 px");
+    refused(|m| m.network.align_px = 4, "alignment of 8 px");
+    refused(|m| m.network.halo_px = 13, "found 8 and 13");
     refused(
         |m| m.scoring = Scoring::AveragedTiles { stride_px: 0 },
         "stride",

@@ -120,13 +120,14 @@ impl Scene {
             News::Connected { model } => {
                 watched.lost = None;
                 watched.model.clone_from(&model);
-                Some(format!("connected, {model}"))
+                Some(words::printable(&format!("connected, {model}")))
             }
             // The attempts that follow fail for the same reason: once is enough.
             News::Lost { reason } if watched.lost.as_ref() == Some(&reason) => None,
             News::Lost { reason } => {
-                watched.lost = Some(reason.clone());
-                Some(format!("no link: {reason}"))
+                let line = words::printable(&format!("no link: {reason}"));
+                watched.lost = Some(reason);
+                Some(line)
             }
             News::Record(record) => {
                 let line = words::line(&record, self.all);

@@ -5,10 +5,15 @@ use proto::report::{Body, DriftKind, Event, GateAction, Outcome, PartReport, Rec
 /// What happened; `None` for an OK part, of which there are too many, unless `all`.
 pub(crate) fn line(record: &Record, all: bool) -> Option<String> {
     match &record.body {
-        Body::Event(event) => Some(event_line(event)),
+        Body::Event(event) => Some(printable(&event_line(event))),
         Body::Part(part) if part.outcome == Outcome::Ok && !all => None,
         Body::Part(part) => Some(part_line(part)),
     }
+}
+
+/// Text of a camera, without what a terminal would take for a command or another line.
+pub(crate) fn printable(text: &str) -> String {
+    text.replace(char::is_control, "·")
 }
 
 /// A part in words.
@@ -159,9 +164,9 @@ mod tests {
             Some("part 7 NG 0.7500 > 0.5000, 1 region, rejected")
         );
         let lost = Event::CaptureLost {
-            reason: "unplugged".into(),
+            reason: "un\x1b[2Jplugged\n".into(),
         };
         let lost = line(&record(Body::Event(lost)), false);
-        assert_eq!(lost.as_deref(), Some("NO FRAMES: unplugged"));
+        assert_eq!(lost.as_deref(), Some("NO FRAMES: un·[2Jplugged·"));
     }
 }

@@ -54,8 +54,7 @@ fn another(root: &Path, name: &str, not: [&str; 2], words: &[&str]) {
     ok("host-trainer", root, &package);
 }
 
-/// Passes on what goes between a station and a camera, and cuts each connection that brings much when it has brought so
-/// many bytes more than the one before.
+/// Passes on what goes between a station and a camera, and cuts each connection that brings much at some byte.
 fn cutting_proxy(camera: SocketAddr, cuts: &'static AtomicUsize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -326,11 +325,16 @@ fn a_revoked_station_loses_its_session_and_whoever_fails_often_is_not_heard() {
         let link = secure::tcp::open(camera.tcp, identity, None, &intent, Duration::from_secs(2));
         link.is_ok()
     };
+    let started = Instant::now();
     let heard = (0..30).filter(|_| knock(&identity)).count();
-    assert!((8..=12).contains(&heard), "{heard} of 30 were heard");
+    // One more every five seconds, on a machine that is busy.
+    let most = 12 + started.elapsed().as_secs() as usize / 5;
+    assert!((8..=most).contains(&heard), "{heard} of 30 were heard");
     // That holds for the address: one that is on the list waits too, and then is served.
     let friend = integration_tests::camera::identity("friend");
     admit(&root.join("state"), "friend", Role::Watch);
+    // Whatever was gained meanwhile is used up by the stranger.
+    while knock(&identity) {}
     assert!(!knock(&friend));
     let started = Instant::now();
     while !knock(&friend) {

@@ -165,7 +165,9 @@ fn layer_at(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Found>> 
     };
     let channels = [pool.input_channels, pool.output_channels];
     let [inputs, outputs] = channels;
-    if format != KernelFormat::OIHW
+    if inputs == 0
+        || outputs == 0
+        || format != KernelFormat::OIHW
         || weights.shape() != [outputs, inputs, 3, 3]
         || weights.datum_type() != f32::datum_type()
         || bias.datum_type() != f32::datum_type()

@@ -37,7 +37,13 @@ impl Kernel {
             (format.dt == f32::datum_type()).then(|| format.clone())
         };
         let suitable = MmmDispatch::native().suitable(&query).into_iter();
-        let kernels = suitable.filter(|(mmm, ..)| mmm.nr() > 1 && !mmm.emulated());
+        // Some cannot apply what follows our products.
+        let leak = tensor0(0.01f32);
+        let fuses = |mmm: &dyn MatMatMul| {
+            let bias = FusedSpec::BinPerRow(leak.view(), BinOp::Add);
+            mmm.can_fuse(&FusedSpec::LeakyRelu(&leak)) && mmm.can_fuse(&bias)
+        };
+        let kernels = suitable.filter(|(mmm, ..)| mmm.nr() > 1 && !mmm.emulated() && fuses(&**mmm));
         let mut kernels: Vec<Self> = kernels
             .filter_map(|(mmm, packing, _)| {
                 let (rows, columns) = &mmm.packings()[packing];
@@ -70,6 +76,11 @@ impl Kernel {
             .iter()
             .position(|kernel| kernel.name() == chosen.name())?;
         Some(suitable.swap_remove(place))
+    }
+
+    /// Whether products may begin at any multiple of so many rows of panels.
+    pub(super) fn begins_at(&self, rows: usize) -> bool {
+        (rows * self.columns.r * size_of::<f32>()).is_multiple_of(self.columns.alignment_bytes)
     }
 
     /// tract's name for it.

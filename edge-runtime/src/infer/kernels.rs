@@ -49,6 +49,8 @@ impl Shape {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Found {
     processor: String,
+    /// Version of this program: another one may have another tract.
+    program: String,
     kernels: BTreeMap<String, String>,
 }
 
@@ -68,12 +70,15 @@ impl Kernels {
         let processor = processor();
         let known = file.and_then(|file| std::fs::read(file).ok());
         let known = known.and_then(|text| serde_json::from_slice::<Found>(&text).ok());
-        let known = known.filter(|known| known.processor == processor);
+        let program = env!("CARGO_PKG_VERSION");
+        let known =
+            known.filter(|known| (&*known.processor, &*known.program) == (&*processor, program));
         Self {
             suitable: Kernel::suitable(),
             file: file.map(Path::to_owned),
             found: known.unwrap_or(Found {
                 processor,
+                program: program.to_owned(),
                 ..Found::default()
             }),
             started: Instant::now(),
@@ -85,13 +90,17 @@ impl Kernels {
     pub(super) fn choose(&mut self, shape: &Shape) -> TractResult<Kernel> {
         let [rows, depth] = shape.product();
         let key = format!("{rows}×{depth}");
-        let named = |name: &String| self.suitable.iter().find(|kernel| kernel.name() == name);
+        // A transposed convolution's products begin at multiples of its inputs.
+        let usable = |kernel: &&Kernel| kernel.begins_at(shape.channels[0]);
+        let usable = || self.suitable.iter().filter(usable);
+        let named = |name: &String| usable().find(|kernel| kernel.name() == name);
         if let Some(kernel) = self.found.kernels.get(&key).and_then(named) {
             return Ok(kernel.clone());
         }
         let columns = (PRODUCTS / (rows * depth)).clamp(96, 1_536);
         if self.started.elapsed() > LIMIT
             && let Some(kernel) = Kernel::by_rule(rows, depth, columns)
+            && kernel.begins_at(shape.channels[0])
         {
             return Ok(kernel);
         }
@@ -99,13 +108,16 @@ impl Kernels {
         // in which products are added up, and a kernel that adds them up otherwise is none for us.
         let measure = |kernel: &Kernel, limit| measure(kernel, [rows, depth, columns], limit);
         let rule = Kernel::by_rule(rows, depth, columns);
-        let rule = rule.map(|kernel| measure(&kernel, Duration::ZERO));
-        let expected = rule.transpose()?.map(|(_, values)| values);
+        let rule = rule.and_then(|kernel| measure(&kernel, Duration::ZERO).ok());
+        let mut expected = rule.map(|(_, values)| values);
         let mut best: Option<(Duration, &Kernel)> = None;
-        for kernel in &self.suitable {
+        for kernel in usable() {
             let limit = best.map_or(Duration::MAX, |(time, _)| time * 3 / 2);
-            let (taken, values) = measure(kernel, limit)?;
-            let alike = expected.as_ref().is_none_or(|expected| *expected == values);
+            // One that cannot do it is none.
+            let Ok((taken, values)) = measure(kernel, limit) else {
+                continue;
+            };
+            let alike = *expected.get_or_insert_with(|| values.clone()) == values;
             if alike && best.is_none_or(|(time, _)| taken < time) {
                 best = Some((taken, kernel));
             }
@@ -161,7 +173,7 @@ fn measure(
     Ok((best, out.try_as_plain_ram()?.as_slice::<f32>()?.to_vec()))
 }
 
-/// The processor's name and what it can do, as far as the choice depends on it.
+/// The processor's name.
 fn processor() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = |key: &str| {

@@ -21,7 +21,7 @@ use crate::inspect::preprocess::Planes;
 use crate::inspect::score::{Shift, sum_of_magnitudes};
 use fuse::{Chain, fuse};
 use kernels::Kernels;
-use layer::Image;
+use layer::{Image, Output};
 use pool::Pool;
 
 /// Why a graph cannot be loaded or run.
@@ -185,7 +185,8 @@ impl Engine {
         // width × rows × columns.
         let row_bytes = usize::from(self.network.width) * width_px * size_of::<f32>() * 3 / 8;
         let rows = (self.strip_bytes / row_bytes.max(1)).saturating_sub(2 * halo_px);
-        (rows.max(2 * halo_px) / align_px * align_px, halo_px)
+        let rows = rows.max(2 * halo_px).max(align_px);
+        (rows / align_px * align_px, halo_px)
     }
 
     /// Does a frame in strips; `pass` gives so many planes of a strip's size, of which each pixel's value depends on what
@@ -232,9 +233,9 @@ impl Engine {
     fn pass(&self, planes: &Planes) -> Result<Vec<f32>, InferError> {
         let failed = |error: TractError| InferError::Run(format!("{error:#}"));
         if let Some(layers) = &self.layers {
-            let data = self
-                .image(planes)
-                .and_then(|image| layers.run(image, |output| output.planes()));
+            let data = self.image(planes).and_then(|image| {
+                layers.run(image, |output| Self::checked(planes, output)?.planes())
+            });
             let data = data.map_err(failed)?;
             return self.finite(data, planes, planes.channels);
         }
@@ -253,6 +254,18 @@ impl Engine {
             .try_as_plain_ram()
             .and_then(|ram| ram.as_slice::<f32>());
         self.finite(values.map_err(failed)?.to_vec(), planes, planes.channels)
+    }
+
+    /// What the layers put out must be of the input's shape.
+    fn checked<'a>(planes: &Planes, output: &'a Output) -> TractResult<&'a Output> {
+        let expected = [planes.channels, planes.height_px, planes.width_px];
+        if output.size() != expected {
+            let found = output.size();
+            return Err(TractError::msg(format!(
+                "expected an output of {expected:?}, found {found:?}"
+            )));
+        }
+        Ok(output)
     }
 
     fn image<'a>(&self, planes: &'a Planes) -> TractResult<Image<'a>> {
@@ -297,9 +310,9 @@ impl Shift for Engine {
             return Ok(sum_of_magnitudes(&self.shift(planes)?));
         };
         let data = self.in_strips(planes, 1, |strip| {
-            let sums = self
-                .image(strip)
-                .and_then(|image| layers.run(image, |output| output.magnitudes()));
+            let sums = self.image(strip).and_then(|image| {
+                layers.run(image, |output| Self::checked(strip, output)?.magnitudes())
+            });
             let sums = sums.map_err(|error| InferError::Run(format!("{error:#}")))?;
             self.finite(sums, strip, 1)
         })?;

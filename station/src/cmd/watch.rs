@@ -15,6 +15,7 @@ use crate::client::{Client, Heard, Place};
 use crate::home::Home;
 use crate::scene::{News, Scene};
 use crate::screen::{Palette, draw};
+use crate::words;
 
 /// A camera that cannot be reached is tried again after so long.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
@@ -56,7 +57,10 @@ impl Watch {
         if json || self.lines || !std::io::stdout().is_terminal() {
             return self.print(&news, &names, json);
         }
-        let mut terminal = ratatui::try_init().context("cannot use the terminal; try --lines")?;
+        // It may have come halfway.
+        let mut terminal = ratatui::try_init()
+            .inspect_err(|_| ratatui::restore())
+            .context("cannot use the terminal; try --lines")?;
         let shown = show(
             &mut terminal,
             Scene::new(names.into_iter(), self.all),
@@ -69,8 +73,8 @@ impl Watch {
     fn print(&self, news: &Receiver<(usize, News)>, names: &[String], json: bool) -> Result<()> {
         let mut scene = Scene::new(names.iter().cloned(), self.all);
         for (index, news) in news {
-            if json {
-                if let News::Record(record) = &news {
+            if json && let News::Record(record) = &news {
+                if words::line(record, self.all).is_some() {
                     let line = versioned(json!({ "camera": names[index], "record": record }));
                     println!("{}", serde_json::to_string(&line)?);
                 }

@@ -1,6 +1,6 @@
 //! `station watch`: parts and events of cameras as they come.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -71,12 +71,15 @@ impl Watch {
     }
 
     fn print(&self, news: &Receiver<(usize, News)>, names: &[String], json: bool) -> Result<()> {
+        let mut out = std::io::stdout().lock();
         let mut scene = Scene::new(names.iter().cloned(), self.all);
         for (index, news) in news {
             if json && let News::Record(record) = &news {
                 if words::line(record, self.all).is_some() {
                     let line = versioned(json!({ "camera": names[index], "record": record }));
-                    println!("{}", serde_json::to_string(&line)?);
+                    if is_over(writeln!(out, "{}", serde_json::to_string(&line)?))? {
+                        return Ok(());
+                    }
                 }
                 continue;
             }
@@ -86,12 +89,20 @@ impl Watch {
             if let Some((_, _, line)) = scene.lines.pop_back() {
                 if is_link {
                     eprintln!("{}: {line}", names[index]);
-                } else {
-                    println!("{}: {line}", names[index]);
+                } else if is_over(writeln!(out, "{}: {line}", names[index]))? {
+                    return Ok(());
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// Whoever read the lines has read enough (`station watch | head`): that is no error.
+fn is_over(written: std::io::Result<()>) -> Result<bool> {
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(true),
+        written => written.map(|()| false).context("cannot write"),
     }
 }
 

@@ -43,10 +43,10 @@ mod tests {
     }
 
     #[test]
-    fn leather_and_magnetic_tile_are_released() {
+    fn leather_at_two_widths_and_magnetic_tile_are_released() {
         let mut names: Vec<String> = released().into_iter().map(|model| model.name).collect();
         names.sort();
-        assert_eq!(names, ["leather", "magnetic-tile"]);
+        assert_eq!(names, ["leather", "leather-32", "magnetic-tile"]);
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub(crate) struct LastNg {
     pub(crate) line: String,
     /// When it came.
     pub(crate) at: Instant,
+    /// Its pictures as they came, until they are looked at.
+    packed: Option<(Option<Vec<u8>>, Option<HeatMap>)>,
     /// The frame, small.
     pub(crate) frame: Option<RgbImage>,
     /// The anomaly map, small, in colours.
@@ -143,6 +145,14 @@ impl Scene {
         }
     }
 
+    /// Unpacks the pictures that are shown: of what comes between two looks, and of other cameras, nobody sees them.
+    pub(crate) fn look(&mut self) {
+        let selected = self.cameras.get_mut(self.selected);
+        if let Some(ng) = selected.and_then(|camera| camera.last_ng.as_mut()) {
+            ng.unpack();
+        }
+    }
+
     /// Selects the camera `by` further down, or up.
     pub(crate) fn select(&mut self, by: isize) {
         let last = self.cameras.len().saturating_sub(1);
@@ -174,20 +184,29 @@ impl Watched {
                     Outcome::Fault(_) => 2,
                 }] += 1;
                 if part.outcome == Outcome::Ng {
-                    self.last_ng = Some(last_ng(&part, now));
+                    self.last_ng = Some(LastNg::new(part, now));
                 }
             }
         }
     }
 }
 
-fn last_ng(part: &PartReport, at: Instant) -> LastNg {
-    let jpeg = part.thumbnail_jpeg.as_deref();
-    LastNg {
-        line: words::part_line(part),
-        at,
-        frame: jpeg.and_then(|bytes| picture(bytes, ImageFormat::Jpeg)),
-        map: part.heat_map.as_ref().and_then(heat_map),
+impl LastNg {
+    fn new(part: PartReport, at: Instant) -> Self {
+        Self {
+            line: words::part_line(&part),
+            at,
+            packed: Some((part.thumbnail_jpeg, part.heat_map)),
+            frame: None,
+            map: None,
+        }
+    }
+
+    fn unpack(&mut self) {
+        if let Some((jpeg, map)) = self.packed.take() {
+            self.frame = jpeg.and_then(|bytes| picture(&bytes, ImageFormat::Jpeg));
+            self.map = map.as_ref().and_then(heat_map);
+        }
     }
 }
 
@@ -263,6 +282,8 @@ pub(crate) mod tests {
             };
             scene.tell(1, part(number, outcome), at);
         }
+        scene.select(1);
+        scene.look();
         let camera = &scene.cameras[1];
         assert_eq!(camera.counts, [30, 10, 0]);
         assert_eq!(camera.ng_share(), Some(0.25));

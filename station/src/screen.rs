@@ -248,6 +248,7 @@ mod tests {
         }
         assert!(!text.contains('▀'));
         scene.select(5);
+        scene.look();
         let (buffer, text) = screen(&scene, 100, 30);
         assert!(
             text.contains("part 42 NG 0.7500 > 0.5000, 1 region, 0 s ago"),
@@ -270,6 +271,7 @@ mod tests {
     fn any_size_of_terminal_and_any_number_of_cameras_can_be_drawn() {
         let mut scene = Scene::new((0..50).map(|index| format!("camera {index}")), false);
         scene.tell(0, part(1, Outcome::Ng), Instant::now());
+        scene.look();
         for (width, height) in [(1, 1), (3, 2), (20, 5), (80, 24), (300, 100)] {
             screen(&scene, width, height);
         }

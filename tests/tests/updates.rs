@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use edge_runtime::package::{Loaded, Trust, encode, read_signing_key};
 use integration_tests::camera::{Camera, PATIENCE, Station, admit, configure};
-use integration_tests::laptop::{done, package, pair, prepare, refused, start};
+use integration_tests::laptop::{done, pair, prepare, refused, start};
 use integration_tests::{TINY, ok};
 use proto::frame;
 use proto::limits::MAX_CHUNK_BYTES;
@@ -300,7 +300,6 @@ fn a_revoked_station_loses_its_session_and_whoever_fails_often_is_not_heard() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
-    package(root, "n.awr", "k.key", "2");
     let camera = start(root);
     let mut watching = Station::connect(&camera, "watching", Start::Now);
     watching.receive_until(|station| station.parts().count() > 2);

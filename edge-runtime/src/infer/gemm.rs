@@ -63,19 +63,17 @@ impl Kernel {
         kernels
     }
 
-    /// The kernel that tract's own rules choose for a product of this size.
-    pub(super) fn by_rule(rows: usize, depth: usize, columns: usize) -> Option<Self> {
+    /// The one of these that tract's own rules choose for a product of this size.
+    pub(super) fn by_rule(suitable: &[Self], [rows, depth, columns]: [usize; 3]) -> Option<&Self> {
         let chosen = MmmDispatch::native().preferred_kernel(
             f32::datum_type(),
             Some(rows),
             Some(depth),
             Some(columns),
         )?;
-        let mut suitable = Self::suitable();
-        let place = suitable
+        suitable
             .iter()
-            .position(|kernel| kernel.name() == chosen.name())?;
-        Some(suitable.swap_remove(place))
+            .find(|kernel| kernel.name() == chosen.name())
     }
 
     /// Whether products may begin at any multiple of so many rows of panels.

@@ -98,23 +98,23 @@ impl Kernels {
             return Ok(kernel.clone());
         }
         let columns = (PRODUCTS / (rows * depth)).clamp(96, 1_536);
+        let size = [rows, depth, columns];
+        let rule = Kernel::by_rule(&self.suitable, size);
         if self.started.elapsed() > LIMIT
-            && let Some(kernel) = Kernel::by_rule(rows, depth, columns)
+            && let Some(kernel) = rule
             && kernel.begins_at(shape.channels[0])
         {
-            return Ok(kernel);
+            return Ok(kernel.clone());
         }
         // Whichever is chosen, a frame's scores must be the same to the last bit: what tract's rules choose sets the order
         // in which products are added up, and a kernel that adds them up otherwise is none for us.
-        let measure = |kernel: &Kernel, limit| measure(kernel, [rows, depth, columns], limit);
-        let rule = Kernel::by_rule(rows, depth, columns);
-        let rule = rule.and_then(|kernel| measure(&kernel, Duration::ZERO).ok());
-        let mut expected = rule.map(|(_, values)| values);
+        let ruled = rule.and_then(|kernel| measure(kernel, size, Duration::ZERO).ok());
+        let mut expected = ruled.map(|(_, values)| values);
         let mut best: Option<(Duration, &Kernel)> = None;
         for kernel in usable() {
             let limit = best.map_or(Duration::MAX, |(time, _)| time * 3 / 2);
             // One that cannot do it is none.
-            let Ok((taken, values)) = measure(kernel, limit) else {
+            let Ok((taken, values)) = measure(kernel, size, limit) else {
                 continue;
             };
             let alike = *expected.get_or_insert_with(|| values.clone()) == values;

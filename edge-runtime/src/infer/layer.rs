@@ -59,6 +59,20 @@ impl<'a> Image<'a> {
         let start = (channel * rows + row) * self.width;
         self.bands.get(band)?.get(start..start + self.width)
     }
+
+    /// A channel's rows from `first` on, from their pixel `right` on; 0 beyond the edges.
+    fn rows_into(&self, channel: usize, first: usize, right: usize, lines: &mut [f32]) {
+        let kept = self.width - right;
+        for (index, line) in lines.chunks_exact_mut(self.width).enumerate() {
+            match self.row(channel, (first + index) as isize) {
+                Some(source) => {
+                    line[..kept].copy_from_slice(&source[right..]);
+                    line[kept..].fill(0.0);
+                }
+                None => line.fill(0.0),
+            }
+        }
+    }
 }
 
 /// What comes out of a layer; kept for the next frame.
@@ -210,27 +224,25 @@ impl Layer {
         let tap = |output: usize, input: usize, [row, column]: [usize; 2]| {
             weights[((output * inputs + input) * 3 + row) * 3 + column]
         };
+        // Output, tap, input.
+        let spread = |taps: &[[usize; 2]]| {
+            let mut rows = Vec::with_capacity(outputs * inputs * taps.len());
+            for output in 0..outputs {
+                for &at in taps {
+                    rows.extend((0..inputs).map(|input| tap(output, input, at)));
+                }
+            }
+            rows
+        };
         let products = match kind {
             Kind::Down => Products::Down(kernel.pack_weights(outputs, inputs * 9, weights)?),
             Kind::Up if outputs <= FEW_CHANNELS => {
-                let mut rows = Vec::with_capacity(weights.len());
-                for output in 0..outputs {
-                    for place in 0..9 {
-                        let at = [place / 3, place % 3];
-                        rows.extend((0..inputs).map(|input| tap(output, input, at)));
-                    }
-                }
-                Products::Taps(kernel.pack_weights(outputs * 9, inputs, &rows)?)
+                let all: [[usize; 2]; 9] = std::array::from_fn(|place| [place / 3, place % 3]);
+                Products::Taps(kernel.pack_weights(outputs * 9, inputs, &spread(&all))?)
             }
             Kind::Up => {
                 let phase = |(_, taps): (usize, &[[usize; 2]])| {
-                    let mut rows = Vec::with_capacity(outputs * inputs * taps.len());
-                    for output in 0..outputs {
-                        for &at in taps {
-                            rows.extend((0..inputs).map(|input| tap(output, input, at)));
-                        }
-                    }
-                    kernel.pack_weights(outputs, inputs * taps.len(), &rows)
+                    kernel.pack_weights(outputs, inputs * taps.len(), &spread(taps))
                 };
                 let [a, b, c, d] = PHASES;
                 Products::Phases([phase(a)?, phase(b)?, phase(c)?, phase(d)?])
@@ -405,18 +417,10 @@ impl Layer {
         // Lower, here, right, lower right.
         for (block, [down, right]) in [[1, 0], [0, 0], [0, 1], [1, 1]].into_iter().enumerate() {
             for channel in 0..self.inputs {
-                for (index, line) in scratch.lines[0][..columns].chunks_mut(width).enumerate() {
-                    match image.row(channel, (first + index + down) as isize) {
-                        Some(source) => {
-                            let kept = width - right;
-                            line[..kept].copy_from_slice(&source[right..]);
-                            line[kept..].fill(0.0);
-                        }
-                        None => line.fill(0.0),
-                    }
-                }
+                let line = &mut scratch.lines[0][..columns];
+                image.rows_into(channel, first + down, right, line);
                 let row = block * self.inputs + channel;
-                scratch.panels.set_row(row, &scratch.lines[0][..columns])?;
+                scratch.panels.set_row(row, line)?;
             }
         }
         let (out_height, out_width) = self.output_size(image.height, image.width);
@@ -468,15 +472,9 @@ impl Layer {
         let rows = (count + 1).min(image.height - first);
         let columns = rows * width;
         for channel in 0..self.inputs {
-            for (index, line) in scratch.lines[0][..columns].chunks_mut(width).enumerate() {
-                match image.row(channel, (first + index) as isize) {
-                    Some(source) => line.copy_from_slice(source),
-                    None => line.fill(0.0),
-                }
-            }
-            scratch
-                .panels
-                .set_row(channel, &scratch.lines[0][..columns])?;
+            let line = &mut scratch.lines[0][..columns];
+            image.rows_into(channel, first, 0, line);
+            scratch.panels.set_row(channel, line)?;
         }
         let Scratch { panels, blocks, .. } = scratch;
         let [block, _] = blocks;
@@ -487,8 +485,6 @@ impl Layer {
         let out_rows = (2 * count).min(out_height - 2 * first);
         let mut out = out.try_as_plain_ram_mut()?;
         let out = out.as_slice_mut::<f32>()?;
-        let leak = self.leak.unwrap_or(1.0);
-        let finish = |value: f32| if value < 0.0 { value * leak } else { value };
         for channel in 0..self.outputs {
             let bias = self.sum_bias[channel];
             // A row of products by a tap; beyond the lower edge there is none.
@@ -510,11 +506,9 @@ impl Layer {
                     if down == 1 {
                         add_pairs(row(0, index + 1), None, line);
                     }
-                    if self.leak.is_none() {
-                        continue;
-                    }
-                    for place in line {
-                        *place = finish(*place);
+                    let Some(leak) = self.leak else { continue };
+                    for place in line.iter_mut().filter(|place| **place < 0.0) {
+                        *place *= leak;
                     }
                 }
             }

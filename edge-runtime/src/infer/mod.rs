@@ -231,13 +231,8 @@ impl Engine {
 
     /// A, of the shape of its input, by the whole graph at once.
     fn pass(&self, planes: &Planes) -> Result<Vec<f32>, InferError> {
-        let failed = |error: TractError| InferError::Run(format!("{error:#}"));
         if let Some(layers) = &self.layers {
-            let data = self.image(planes).and_then(|image| {
-                layers.run(image, |output| Self::checked(planes, output)?.planes())
-            });
-            let data = data.map_err(failed)?;
-            return self.finite(data, planes, planes.channels);
+            return by_layers(layers, planes, planes.channels, Output::planes);
         }
         let shape = [1, planes.channels, planes.height_px, planes.width_px];
         let input = Tensor::from_shape(&shape, &planes.data).map_err(failed)?;
@@ -253,42 +248,43 @@ impl Engine {
         let values = output
             .try_as_plain_ram()
             .and_then(|ram| ram.as_slice::<f32>());
-        self.finite(values.map_err(failed)?.to_vec(), planes, planes.channels)
+        finite(values.map_err(failed)?.to_vec(), planes, planes.channels)
     }
+}
 
-    /// What the layers put out must be of the input's shape.
-    fn checked<'a>(planes: &Planes, output: &'a Output) -> TractResult<&'a Output> {
-        let expected = [planes.channels, planes.height_px, planes.width_px];
-        if output.size() != expected {
-            let found = output.size();
-            return Err(TractError::msg(format!(
-                "expected an output of {expected:?}, found {found:?}"
-            )));
-        }
-        Ok(output)
-    }
+fn failed(error: TractError) -> InferError {
+    InferError::Run(format!("{error:#}"))
+}
 
-    fn image<'a>(&self, planes: &'a Planes) -> TractResult<Image<'a>> {
-        let size = [planes.channels, planes.height_px, planes.width_px];
-        Image::of_planes(&planes.data, size)
-    }
+/// What our layers make of an image, which must be of its shape, as `channels` planes.
+fn by_layers(
+    layers: &Chain,
+    planes: &Planes,
+    channels: usize,
+    take: impl FnOnce(&Output) -> TractResult<Vec<f32>>,
+) -> Result<Vec<f32>, InferError> {
+    let size = [planes.channels, planes.height_px, planes.width_px];
+    let data = Image::of_planes(&planes.data, size).and_then(|image| {
+        layers.run(image, |output| match output.size() {
+            found if found == size => take(output),
+            found => Err(TractError::msg(format!(
+                "expected an output of {size:?}, found {found:?}"
+            ))),
+        })
+    });
+    finite(data.map_err(failed)?, planes, channels)
+}
 
-    fn finite(
-        &self,
-        data: Vec<f32>,
-        planes: &Planes,
-        channels: usize,
-    ) -> Result<Vec<f32>, InferError> {
-        let expected = vec![1, channels, planes.height_px, planes.width_px];
-        let found = if data.len() != expected.iter().product::<usize>() {
-            format!("{} values", data.len())
-        } else if let Some(value) = data.iter().find(|value| !value.is_finite()) {
-            format!("the value {value}")
-        } else {
-            return Ok(data);
-        };
-        Err(InferError::Output { expected, found })
-    }
+fn finite(data: Vec<f32>, planes: &Planes, channels: usize) -> Result<Vec<f32>, InferError> {
+    let expected = vec![1, channels, planes.height_px, planes.width_px];
+    let found = if data.len() != expected.iter().product::<usize>() {
+        format!("{} values", data.len())
+    } else if let Some(value) = data.iter().find(|value| !value.is_finite()) {
+        format!("the value {value}")
+    } else {
+        return Ok(data);
+    };
+    Err(InferError::Output { expected, found })
 }
 
 impl Shift for Engine {
@@ -310,11 +306,7 @@ impl Shift for Engine {
             return Ok(sum_of_magnitudes(&self.shift(planes)?));
         };
         let data = self.in_strips(planes, 1, |strip| {
-            let sums = self.image(strip).and_then(|image| {
-                layers.run(image, |output| Self::checked(strip, output)?.magnitudes())
-            });
-            let sums = sums.map_err(|error| InferError::Run(format!("{error:#}")))?;
-            self.finite(sums, strip, 1)
+            by_layers(layers, strip, 1, Output::magnitudes)
         })?;
         Ok(ScoreMap {
             width_px: planes.width_px,

@@ -179,17 +179,15 @@ pub fn to_planes(frame: &Frame, channels: usize) -> Planes {
     let pixels = width_px * height_px;
     let mut data = Vec::with_capacity(channels * pixels);
     let present = frame.channels().count().min(channels);
-    for channel in 0..present {
-        match frame.pixels() {
-            Pixels::U8(values) => {
-                let scaled: [f32; 256] = std::array::from_fn(|value| value as f32 / 127.5 - 1.0);
-                let scale = |value: u8| scaled[usize::from(value)];
-                extend_with_channel(&mut data, values, frame.channels(), channel, scale);
-            }
-            Pixels::U16(values) => {
-                let scale = |value: u16| f32::from(value) / 32767.5 - 1.0;
-                extend_with_channel(&mut data, values, frame.channels(), channel, scale);
-            }
+    match frame.pixels() {
+        Pixels::U8(values) => {
+            let scaled: [f32; 256] = std::array::from_fn(|value| value as f32 / 127.5 - 1.0);
+            let scale = |value: u8| scaled[usize::from(value)];
+            extend(&mut data, values, frame.channels(), present, scale);
+        }
+        Pixels::U16(values) => {
+            let scale = |value: u16| f32::from(value) / 32767.5 - 1.0;
+            extend(&mut data, values, frame.channels(), present, scale);
         }
     }
     for _ in present..channels {
@@ -203,19 +201,21 @@ pub fn to_planes(frame: &Frame, channels: usize) -> Planes {
     }
 }
 
-/// Appends a channel of interleaved values.
-fn extend_with_channel<T: Copy>(
+/// Appends the first `wanted` channels of interleaved values, one after the other.
+fn extend<T: Copy>(
     data: &mut Vec<f32>,
     values: &[T],
     channels: Channels,
-    channel: usize,
+    wanted: usize,
     scale: impl Fn(T) -> f32,
 ) {
     match channels {
         Channels::Grey => data.extend(values.iter().map(|&value| scale(value))),
         Channels::Rgb => {
             let (pixels, _) = values.as_chunks::<3>();
-            data.extend(pixels.iter().map(|pixel| scale(pixel[channel])));
+            for channel in 0..wanted {
+                data.extend(pixels.iter().map(|pixel| scale(pixel[channel])));
+            }
         }
     }
 }

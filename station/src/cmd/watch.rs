@@ -163,6 +163,7 @@ fn show(
         for (index, news) in news.try_iter().take(NEWS) {
             scene.tell(index, news, now);
         }
+        scene.look();
         terminal
             .draw(|frame| draw(frame, &scene, palette, now))
             .context("cannot draw")?;

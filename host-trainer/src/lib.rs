@@ -17,6 +17,7 @@ pub mod noise;
 pub mod onnx;
 pub mod package;
 pub mod perceptual;
+pub mod quantise;
 pub mod run_folder;
 pub mod seed;
 pub mod sheet;

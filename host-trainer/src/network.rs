@@ -6,6 +6,8 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use tch::{Device, TchError, Tensor};
 
+use crate::onnx::LayerWeights;
+
 /// Slope of LeakyReLU for negative inputs, and of RefReLU outside [-1, 1] (IV-C, IV-D).
 pub const LEAK: f64 = 0.01;
 /// Kernel side of every layer (IV-C).
@@ -138,8 +140,34 @@ impl Network {
         Ok(Self { layers })
     }
 
+    /// The network that has these weights.
+    pub fn of(layers: &[LayerWeights], device: Device) -> Result<Self, TchError> {
+        let place = |values: &[f32], size: &[i64]| {
+            Tensor::f_from_slice(values)?
+                .f_view(size)?
+                .f_to_device(device)
+        };
+        let layers = layers.iter().map(|layer| {
+            let weight = place(&layer.weight, &layer.shape.weight_size())?;
+            let bias = place(&layer.bias, &[layer.shape.outputs])?;
+            Ok((layer.shape.clone(), weight, bias))
+        });
+        Ok(Self {
+            layers: layers.collect::<Result<_, TchError>>()?,
+        })
+    }
+
     /// The shift A.
     pub fn forward(&self, input: &Tensor) -> Result<Tensor, TchError> {
+        self.forward_through(input, &mut |_, _| {})
+    }
+
+    /// The shift A; `passed` sees what comes out of each layer, by its number from 0, LeakyReLU included.
+    pub fn forward_through(
+        &self,
+        input: &Tensor,
+        passed: &mut dyn FnMut(usize, &Tensor),
+    ) -> Result<Tensor, TchError> {
         let (stride, padding, one) = ([STRIDE; 2], [PADDING; 2], [1i64; 2]);
         let mut x = input.shallow_clone();
         for (index, (shape, weight, bias)) in self.layers.iter().enumerate() {
@@ -152,6 +180,7 @@ impl Network {
                 // The generated binding of leaky_relu has no slope parameter; 0.01 is libtorch's default.
                 x = x.f_leaky_relu()?;
             }
+            passed(index, &x);
         }
         Ok(x)
     }

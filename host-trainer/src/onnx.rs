@@ -1,4 +1,5 @@
-//! Writes the network as ONNX (opset 13, IR 8): static weights, dynamic N, H and W.
+//! Writes the network as ONNX (opset 13, IR 8): static weights, dynamic N, H and W; in f32, or in 8 bits as
+//! QuantizeLinear and DequantizeLinear around layers in the middle.
 //!
 //! The graph's output is always a shift whose magnitude is the score, whatever the training mode, so that the runtime
 //! needs to know one kind of graph: for the baselines the graph also applies the output activation and subtracts the
@@ -7,6 +8,7 @@
 use proto::manifest::TrainingMode;
 
 use crate::network::{KERNEL, LEAK, LayerShape, OutputActivation, PADDING, STRIDE};
+use crate::quantise::Step;
 
 /// ONNX operator set.
 const OPSET: i64 = 13;
@@ -28,12 +30,14 @@ pub struct LayerWeights {
     pub bias: Vec<f32>,
 }
 
-/// The graph as bytes. `metadata` ends up in `metadata_props`.
+/// The graph as bytes. `metadata` ends up in `metadata_props`. With `steps`, for what comes out of the first layers, the
+/// layers that follow those are quantised.
 pub fn export(
     layers: &[LayerWeights],
     mode: TrainingMode,
     activation: OutputActivation,
     metadata: &[(String, String)],
+    steps: Option<&[Step]>,
 ) -> Vec<u8> {
     let channels = layers.first().map_or(0, |layer| layer.shape.inputs);
     let mut graph = Graph {
@@ -46,9 +50,20 @@ pub fn export(
     for (index, layer) in layers.iter().enumerate() {
         let name = layer.shape.name;
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
-        graph
-            .initializer
-            .push(tensor(&weight, &layer.shape.weight_size(), &layer.weight));
+        let step = index
+            .checked_sub(1)
+            .and_then(|before| steps?.get(before).copied());
+        let weight = match step {
+            Some(step) => {
+                current = pass_in_8_bits(&mut graph, &current, step);
+                quantise_weights(&mut graph, layer, &weight)
+            }
+            None => {
+                let values = tensor(&weight, &layer.shape.weight_size(), &layer.weight);
+                graph.initializer.push(values);
+                weight
+            }
+        };
         graph
             .initializer
             .push(tensor(&bias, &[layer.shape.outputs], &layer.bias));
@@ -106,6 +121,62 @@ pub fn export(
     prost::Message::encode_to_vec(&model)
 }
 
+/// A value by way of 8 bits.
+fn pass_in_8_bits(graph: &mut Graph, value: &str, step: Step) -> String {
+    let names = ["scale", "zero", "int8", "value"].map(|what| format!("{value}.{what}"));
+    let [scale, zero, quantised, back] = &names;
+    let levels = int8_tensor(zero, &[], &[step.zero_point]);
+    graph
+        .initializer
+        .extend([tensor(scale, &[], &[step.scale]), levels]);
+    let node = |op, from: &str, to: &str| node(op, &[from, scale, zero], to, Vec::new());
+    graph.node.push(node("QuantizeLinear", value, quantised));
+    graph.node.push(node("DequantizeLinear", quantised, back));
+    back.clone()
+}
+
+/// A layer's weights in 8 bits, the highest of each output channel at ±127, and as numbers again.
+fn quantise_weights(graph: &mut Graph, layer: &LayerWeights, name: &str) -> String {
+    let size = layer.shape.weight_size();
+    let [_, inner, ..] = size.map(|length| length as usize);
+    let area = (KERNEL * KERNEL) as usize;
+    let channel = |index: usize| match layer.shape.transposed {
+        false => index / (inner * area),
+        true => index / area % inner,
+    };
+    let mut scales = vec![0.0f32; layer.shape.outputs as usize];
+    for (index, weight) in layer.weight.iter().enumerate() {
+        let scale = &mut scales[channel(index)];
+        *scale = scale.max(weight.abs() / 127.0);
+    }
+    for scale in scales.iter_mut().filter(|scale| **scale == 0.0) {
+        *scale = 1.0;
+    }
+    let levels = layer.weight.iter().enumerate();
+    let levels: Vec<i8> = levels
+        .map(|(index, weight)| (weight / scales[channel(index)]).round() as i8)
+        .collect();
+    let names = ["scale", "zero", "int8"].map(|what| format!("{name}.{what}"));
+    let [scale, zero, quantised] = &names;
+    graph.initializer.extend([
+        tensor(scale, &[layer.shape.outputs], &scales),
+        int8_tensor(zero, &[layer.shape.outputs], &vec![0; scales.len()]),
+        int8_tensor(quantised, &size, &levels),
+    ]);
+    let axis = Attribute {
+        name: "axis".to_owned(),
+        ints: Vec::new(),
+        kind: 2,
+        f: 0.0,
+        i: Some(i64::from(layer.shape.transposed)),
+    };
+    let inputs = [quantised.as_str(), scale, zero];
+    graph
+        .node
+        .push(node("DequantizeLinear", &inputs, name, vec![axis]));
+    name.to_owned()
+}
+
 /// RefReLU(x) = clip(x) + 0.01 (x - clip(x)) (paper, IV-D), or the ablation's alternatives.
 fn activate(graph: &mut Graph, input: &str, activation: OutputActivation) -> String {
     match activation {
@@ -146,6 +217,7 @@ fn ints(name: &str, values: &[i64]) -> Attribute {
         ints: values.to_vec(),
         kind: 7,
         f: 0.0,
+        i: None,
     }
 }
 
@@ -155,6 +227,7 @@ fn float(name: &str, f: f32) -> Attribute {
         ints: Vec::new(),
         kind: 1,
         f,
+        i: None,
     }
 }
 
@@ -167,6 +240,15 @@ fn tensor(name: &str, dims: &[i64], values: &[f32]) -> TensorData {
             .iter()
             .flat_map(|value| value.to_le_bytes())
             .collect(),
+    }
+}
+
+fn int8_tensor(name: &str, dims: &[i64], values: &[i8]) -> TensorData {
+    TensorData {
+        dims: dims.to_vec(),
+        data_type: 3,
+        name: name.to_owned(),
+        raw_data: values.iter().map(|value| value.cast_unsigned()).collect(),
     }
 }
 
@@ -256,6 +338,9 @@ struct Attribute {
     name: String,
     #[prost(float, tag = "2")]
     f: f32,
+    /// Present where it is 0, too: checkers want it.
+    #[prost(int64, optional, tag = "3")]
+    i: Option<i64>,
     #[prost(int64, repeated, tag = "8")]
     ints: Vec<i64>,
     #[prost(int32, tag = "20")]

@@ -8,11 +8,12 @@
 
 use std::process::Command;
 
-use edge_runtime::infer::Engine;
+use edge_runtime::infer::{Engine, Tuning};
 use edge_runtime::inspect::preprocess::Planes;
 use edge_runtime::inspect::score::{Shift, sum_of_magnitudes};
 use host_trainer::network::{CHANNELS, Network, OutputActivation, layer_shapes};
 use host_trainer::onnx::{LayerWeights, export};
+use host_trainer::quantise::Step;
 use host_trainer::seed::generator;
 use host_trainer::train::floats;
 use proto::manifest::{Network as NetworkShape, TrainingMode};
@@ -42,15 +43,18 @@ fn network() -> (Network, Vec<LayerWeights>) {
     (network, layers)
 }
 
-fn engine(onnx: &[u8]) -> Engine {
-    let shape = NetworkShape {
+fn shape() -> NetworkShape {
+    NetworkShape {
         channels: 3,
         width: WIDTH as u16,
         tile_px: 65,
         align_px: 8,
         halo_px: 14,
-    };
-    Engine::from_onnx(onnx, shape).unwrap()
+    }
+}
+
+fn engine(onnx: &[u8]) -> Engine {
+    Engine::from_onnx(onnx, shape()).unwrap()
 }
 
 fn planes(width_px: usize, height_px: usize) -> Planes {
@@ -89,6 +93,7 @@ fn the_direct_graph_gives_the_networks_shift_at_any_size() {
         TrainingMode::Direct,
         OutputActivation::RefRelu,
         &[],
+        None,
     ));
     for (width, height) in [(65, 65), (97, 73), (129, 257)] {
         let input = planes(width, height);
@@ -109,7 +114,13 @@ fn a_baselines_graph_gives_the_distance_from_its_image() {
         OutputActivation::Tanh,
         OutputActivation::None,
     ] {
-        let engine = engine(&export(&layers, TrainingMode::Denoising, activation, &[]));
+        let engine = engine(&export(
+            &layers,
+            TrainingMode::Denoising,
+            activation,
+            &[],
+            None,
+        ));
         let expected = tch::no_grad(|| {
             let output = network.forward(&tensor(&input)).unwrap();
             activation.apply(&output).unwrap() - tensor(&input)
@@ -118,6 +129,79 @@ fn a_baselines_graph_gives_the_distance_from_its_image() {
             &engine.shift(&input).unwrap().data,
             &floats(&expected).unwrap(),
         );
+    }
+}
+
+/// How the network's values between its layers are quantised on an image, each by its own range.
+fn steps(network: &Network, input: &Planes) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut step = |output: &Tensor| {
+        let values = floats(output).unwrap();
+        let low = values.iter().copied().fold(0.0, f32::min);
+        let high = values.iter().copied().fold(0.0, f32::max);
+        let scale = (high - low) / 255.0;
+        steps.push(Step {
+            scale,
+            zero_point: (-128.0 - low / scale).round() as i8,
+        });
+    };
+    let _ = tch::no_grad(|| {
+        network.forward_through(&tensor(input), &mut |layer, output| {
+            if layer < 5 {
+                step(output);
+            }
+        })
+    })
+    .unwrap();
+    steps
+}
+
+/// In 8 bits, by the layers of the engine's own and by tract's, which compute the graph in f32 between the same levels.
+#[test]
+fn a_quantised_graph_gives_nearly_the_same_and_runs_in_integers() {
+    let (network, layers) = network();
+    for (width, height) in [(65, 65), (97, 73)] {
+        let input = planes(width, height);
+        let steps = steps(&network, &input);
+        let onnx = export(
+            &layers,
+            TrainingMode::Direct,
+            OutputActivation::RefRelu,
+            &[],
+            Some(&steps),
+        );
+        let plain = export(
+            &layers,
+            TrainingMode::Direct,
+            OutputActivation::RefRelu,
+            &[],
+            None,
+        );
+        assert!(onnx.len() < plain.len() / 2, "weights take a byte each");
+        let stock = Tuning {
+            stock: true,
+            ..Tuning::default()
+        };
+        let [ours, tracts, expected] = [
+            engine(&onnx),
+            Engine::tuned(&onnx, shape(), &stock).unwrap(),
+            engine(&plain),
+        ]
+        .map(|engine| engine.shift(&input).unwrap().data);
+        let peak = expected.iter().fold(0.0f32, |peak, a| peak.max(a.abs()));
+        let worst = |found: &[f32], expected: &[f32]| {
+            let off = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+            off.fold(0.0f32, f32::max) / peak
+        };
+        let lost = worst(&ours, &expected);
+        assert!(
+            (0.001..0.08).contains(&lost),
+            "8 bits show, a little: {lost}"
+        );
+        // Sums of integers are exact, tract's of f32 are not: a value between two levels may fall to either side.
+        let apart = worst(&ours, &tracts);
+        assert!(apart < 0.02, "{apart}");
+        assert!(apart < lost / 2.0, "{apart} of {lost}");
     }
 }
 
@@ -132,6 +216,7 @@ fn one_pass_over_the_frame_equals_stitched_tile_cores() {
         TrainingMode::Direct,
         OutputActivation::RefRelu,
         &[],
+        None,
     ));
     let frame = planes(48 * 2 + 65, 48 + 65);
     let whole = sum_of_magnitudes(&engine.shift(&frame).unwrap());
@@ -176,6 +261,7 @@ fn onnx_checker_and_onnxruntime_accept_the_graph() {
         TrainingMode::Direct,
         OutputActivation::RefRelu,
         &metadata,
+        None,
     );
     std::fs::write(folder.path().join("m.onnx"), onnx).unwrap();
     let input = planes(73, 65);

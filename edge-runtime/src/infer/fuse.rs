@@ -7,11 +7,14 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 use tract_onnx::tract_core::ops::nn::{DataFormat, LeakyRelu};
+use tract_onnx::tract_core::ops::quant::{DequantizeLinearF32, QuantizeLinearI8};
 
 use super::gemm::Kernel;
+use super::image::{Image, Output};
 use super::kernels::Shape;
-use super::layer::{Image, Kind, Layer, Output};
+use super::layer::{Definition, Kind, Layer};
 use super::pool::Pool;
+use super::rescale::{Quantisation, Quantised};
 
 /// Layers that follow each other in a graph. In and out: N × C × H × W.
 #[derive(Debug, Clone)]
@@ -33,7 +36,7 @@ impl Chain {
     /// Runs all layers on an image; `take` gets what comes out of the last.
     pub(super) fn run<T>(
         &self,
-        image: Image<'_>,
+        image: Image<'_, f32>,
         take: impl FnOnce(&Output) -> TractResult<T>,
     ) -> TractResult<T> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,11 +46,14 @@ impl Chain {
         let mut large = false;
         for (index, layer) in self.layers.iter().enumerate() {
             let (before, rest) = outputs.split_at_mut(index);
-            let image = match before.last() {
-                Some(output) => output.image()?,
-                None => image.clone(),
-            };
-            layer.run(&image, &self.pool, &mut rest[0])?;
+            let out = &mut rest[0];
+            match before.last() {
+                None => layer.run(&image, &self.pool, out)?,
+                Some(output) if output.value() == Some(i8::datum_type()) => {
+                    layer.run(&output.image::<i8>()?, &self.pool, out)?;
+                }
+                Some(output) => layer.run(&output.image::<f32>()?, &self.pool, out)?,
+            }
             large |= rest[0].size().iter().product::<usize>() > KEPT_VALUES;
             if large && let Some(output) = before.last_mut() {
                 *output = Output::default();
@@ -117,18 +123,28 @@ struct Found {
     weights: Vec<f32>,
     bias: Vec<f32>,
     leak: Option<f32>,
+    from: Option<Quantisation>,
+    to: Option<Quantisation>,
 }
 
 impl Found {
-    fn into_layer(self, kernel: Kernel) -> TractResult<Layer> {
-        Layer::new(
-            self.kind,
-            self.channels,
-            &self.weights,
-            &self.bias,
-            self.leak,
-            kernel,
-        )
+    fn definition(&self) -> Definition<'_> {
+        Definition {
+            kind: self.kind,
+            channels: self.channels,
+            weights: &self.weights,
+            bias: &self.bias,
+            leak: self.leak,
+            from: self.from,
+            to: self.to,
+        }
+    }
+
+    /// Whether it can be computed with what comes in quantised.
+    fn takes_quantised(&self) -> bool {
+        let [inputs, outputs] = self.channels;
+        // Kernels take four rows at a time.
+        inputs.is_multiple_of(4) && Quantised::recover(outputs, &self.weights).is_some()
     }
 }
 
@@ -185,6 +201,8 @@ fn layer_at(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Found>> 
         weights: weights.try_as_plain_ram()?.as_slice::<f32>()?.to_vec(),
         bias,
         leak: None,
+        from: None,
+        to: None,
     }))
 }
 
@@ -192,6 +210,41 @@ fn layer_at(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Found>> 
 fn leak_of(node: &TypedNode) -> Option<f32> {
     let op = node.op_as::<ElementWiseOp>()?;
     Some(op.0.downcast_ref::<LeakyRelu>()?.alpha)
+}
+
+/// How the values between two nodes are quantised that follow each other.
+fn quantisation_between(quantise: &TypedNode, dequantise: &TypedNode) -> Option<Quantisation> {
+    let quantise = quantise.op_as::<ElementWiseOp>()?;
+    let quantise = quantise.0.downcast_ref::<QuantizeLinearI8>()?;
+    let dequantise = dequantise.op_as::<DequantizeLinearF32>()?;
+    let same = i32::from(quantise.zero_point) == dequantise.zero_point
+        && (quantise.scale * dequantise.scale - 1.0).abs() < 1e-6;
+    same.then_some(Quantisation {
+        scale: dequantise.scale,
+        zero_point: quantise.zero_point,
+    })
+}
+
+/// The layer that follows a node by way of 8-bit values, if one does: how they are quantised, the node that makes them
+/// numbers again, and the layer's.
+fn quantised_successor<'a>(
+    model: &'a TypedModel,
+    node: &TypedNode,
+) -> TractResult<Option<(Quantisation, [&'a TypedNode; 3])>> {
+    let Some(quantise) = only_successor(model, node) else {
+        return Ok(None);
+    };
+    let Some(dequantise) = only_successor(model, quantise) else {
+        return Ok(None);
+    };
+    let (Some(quantisation), Some(next)) = (
+        quantisation_between(quantise, dequantise),
+        only_successor(model, dequantise),
+    ) else {
+        return Ok(None);
+    };
+    let takes = layer_at(model, next)?.is_some_and(|layer| layer.takes_quantised());
+    Ok(takes.then_some((quantisation, [quantise, dequantise, next])))
 }
 
 /// The only node that takes what this one gives.
@@ -227,6 +280,7 @@ pub(super) fn fuse(
         let mut layers = Vec::new();
         let mut last = node;
         let mut next = Some(node);
+        let mut from = None;
         while let Some(node) = next
             && let Some(mut found) = layer_at(model, node)?
         {
@@ -239,12 +293,20 @@ pub(super) fn fuse(
                 last = activation;
                 inside.insert(activation.id);
             }
+            found.from = from.take();
+            next = only_successor(model, last);
+            if let Some((to, [quantise, dequantise, after])) = quantised_successor(model, last)? {
+                (found.to, from) = (Some(to), Some(to));
+                inside.extend([quantise.id, dequantise.id]);
+                next = Some(after);
+            }
+            let definition = found.definition();
             let kernel = choose(&Shape {
                 kind: found.kind,
                 channels: found.channels,
+                operand: definition.operand(),
             })?;
-            layers.push(found.into_layer(kernel)?);
-            next = only_successor(model, last);
+            layers.push(Layer::new(&definition, kernel)?);
         }
         if layers.is_empty() {
             let inputs: TVec<OutletId> = node.inputs.iter().map(|input| map[input]).collect();

@@ -1,5 +1,5 @@
-//! Products of matrices by tract's kernels: packed weights (rows) by packed pixels (columns), plus bias, through
-//! LeakyReLU, stored as rows. In: packed operands. Out: a block of rows.
+//! Products of matrices by tract's kernels: packed weights (rows) by packed pixels (columns), of f32 plus bias, through
+//! LeakyReLU, or of 8-bit values as plain sums; stored as rows. In: packed operands. Out: a block of rows.
 //!
 //! The only place of this crate with `unsafe`: tract's kernels take pointers, and what they may touch is checked here.
 
@@ -9,50 +9,130 @@ use std::sync::Arc;
 
 use tract_onnx::prelude::tract_linalg::BinOp;
 use tract_onnx::prelude::tract_linalg::mmm::{
-    AsInputValue, EagerPackedInput, FusedSpec, MMMInputFormat, MMMInputValue, MatMatMul,
-    MmmDispatch, PackedExoticFact, Query,
+    AsInputValue, FusedSpec, MMMInputFormat, MMMInputValue, MatMatMul, MmmDispatch,
+    PackedExoticFact, Query,
 };
-use tract_onnx::prelude::tract_linalg::pack::PackedFormat;
+use tract_onnx::prelude::tract_linalg::pack::{PackedFormat, PackedI8K4};
 use tract_onnx::tract_core::internal::*;
 
-/// One of tract's kernels for f32, with the form that its operands must have.
+use super::image::Value;
+
+/// What a product's operands are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Operand {
+    /// Summed up in f32.
+    F32,
+    /// Summed up in 32-bit integers, exactly.
+    I8,
+}
+
+impl Operand {
+    /// Its type.
+    fn datum(self) -> DatumType {
+        match self {
+            Self::F32 => f32::datum_type(),
+            Self::I8 => i8::datum_type(),
+        }
+    }
+
+    /// The type of its sums.
+    pub(super) fn sum(self) -> DatumType {
+        match self {
+            Self::F32 => f32::datum_type(),
+            Self::I8 => i32::datum_type(),
+        }
+    }
+}
+
+/// How a kernel wants its columns.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Columns {
+    /// A row of a panel after the other.
+    Rows(PackedFormat),
+    /// Four rows at a time, their values of a column beside each other.
+    Fours(PackedI8K4),
+}
+
+impl Columns {
+    fn of(format: &dyn MMMInputFormat, operand: Operand) -> Option<Self> {
+        if let Some(format) = format.downcast_ref::<PackedFormat>() {
+            return (format.dt == operand.datum()).then(|| Self::Rows(format.clone()));
+        }
+        let format = format.downcast_ref::<PackedI8K4>()?;
+        (operand == Operand::I8).then(|| Self::Fours(format.clone()))
+    }
+
+    fn format(&self) -> Box<dyn MMMInputFormat> {
+        match self {
+            Self::Rows(format) => Box::new(format.clone()),
+            Self::Fours(format) => Box::new(format.clone()),
+        }
+    }
+
+    /// Columns of a panel.
+    fn width(&self) -> usize {
+        match self {
+            Self::Rows(format) => format.r,
+            Self::Fours(format) => format.r,
+        }
+    }
+
+    fn alignment_bytes(&self) -> usize {
+        match self {
+            Self::Rows(format) => format.alignment_bytes,
+            Self::Fours(format) => format.align,
+        }
+    }
+
+    /// Rows that go together.
+    fn group(&self) -> usize {
+        match self {
+            Self::Rows(_) => 1,
+            Self::Fours(_) => FOUR,
+        }
+    }
+}
+
+/// Rows of [`Columns::Fours`].
+const FOUR: usize = 4;
+
+/// One of tract's kernels, with the form that its operands must have.
 #[derive(Debug, Clone)]
 pub(super) struct Kernel {
+    operand: Operand,
     mmm: Box<dyn MatMatMul>,
     packing: usize,
-    rows: PackedFormat,
-    columns: PackedFormat,
+    rows: Box<dyn MMMInputFormat>,
+    columns: Columns,
 }
 
 impl Kernel {
     /// All that this processor can run and that lose no precision, for products of more than one column.
-    pub(super) fn suitable() -> Vec<Self> {
+    pub(super) fn suitable(operand: Operand) -> Vec<Self> {
         let query = Query {
-            store: Some(f32::datum_type()),
+            store: Some(operand.sum()),
             allow_extractor: false,
-            ..Query::plain(f32::datum_type(), None, None, None)
-        };
-        let plain = |format: &dyn MMMInputFormat| {
-            let format = format.downcast_ref::<PackedFormat>()?;
-            (format.dt == f32::datum_type()).then(|| format.clone())
+            ..Query::plain(operand.sum(), None, None, None)
         };
         let suitable = MmmDispatch::native().suitable(&query).into_iter();
         // Some cannot apply what follows our products.
         let leak = tensor0(0.01f32);
         let fuses = |mmm: &dyn MatMatMul| {
             let bias = FusedSpec::BinPerRow(leak.view(), BinOp::Add);
-            mmm.can_fuse(&FusedSpec::LeakyRelu(&leak)) && mmm.can_fuse(&bias)
+            operand == Operand::I8
+                || mmm.can_fuse(&FusedSpec::LeakyRelu(&leak)) && mmm.can_fuse(&bias)
         };
         let kernels = suitable.filter(|(mmm, ..)| mmm.nr() > 1 && !mmm.emulated() && fuses(&**mmm));
         let mut kernels: Vec<Self> = kernels
             .filter_map(|(mmm, packing, _)| {
                 let (rows, columns) = &mmm.packings()[packing];
-                let (rows, columns) = (plain(&**rows)?, plain(&**columns)?);
+                let columns = Columns::of(&**columns, operand)?;
                 Some(Self {
+                    operand,
+                    rows: rows.clone(),
+                    columns,
                     mmm,
                     packing,
-                    rows,
-                    columns,
                 })
             })
             .collect();
@@ -66,7 +146,7 @@ impl Kernel {
     /// The one of these that tract's own rules choose for a product of this size.
     pub(super) fn by_rule(suitable: &[Self], [rows, depth, columns]: [usize; 3]) -> Option<&Self> {
         let chosen = MmmDispatch::native().preferred_kernel(
-            f32::datum_type(),
+            suitable.first()?.operand.sum(),
             Some(rows),
             Some(depth),
             Some(columns),
@@ -76,9 +156,16 @@ impl Kernel {
             .find(|kernel| kernel.name() == chosen.name())
     }
 
+    /// What it multiplies.
+    pub(super) fn operand(&self) -> Operand {
+        self.operand
+    }
+
     /// Whether products may begin at any multiple of so many rows of panels.
     pub(super) fn begins_at(&self, rows: usize) -> bool {
-        (rows * self.columns.r * size_of::<f32>()).is_multiple_of(self.columns.alignment_bytes)
+        let bytes = rows * self.columns.width() * self.operand.datum().size_of();
+        rows.is_multiple_of(self.columns.group())
+            && bytes.is_multiple_of(self.columns.alignment_bytes())
     }
 
     /// tract's name for it.
@@ -87,59 +174,76 @@ impl Kernel {
     }
 
     /// Packs weights, `rows` × `depth`, once and for all.
-    pub(super) fn pack_weights(
+    pub(super) fn pack_weights<T: Value>(
         &self,
         rows: usize,
         depth: usize,
-        weights: &[f32],
+        weights: &[T],
     ) -> TractResult<Weights> {
+        ensure!(
+            T::datum_type() == self.operand.datum(),
+            "{:?} is not multiplied by {:?}",
+            T::datum_type(),
+            self.operand
+        );
         let weights = Tensor::from_shape(&[rows, depth], weights)?;
         Ok(Weights {
             rows,
             depth,
-            packed: self.rows.pack_tensor(&weights, 1, 0)?,
+            packed: self.rows.prepare_one(&weights, 1, 0)?,
         })
     }
 
     /// An empty right-hand side.
     pub(super) fn panels(&self, depth: usize, columns: usize) -> TractResult<Panels> {
-        let EagerPackedInput {
-            packed,
-            panel_bytes,
-            ..
-        } = self.columns.new_packed_buffer(depth, columns)?;
+        let (packed, panel_bytes) = match &self.columns {
+            Columns::Rows(format) => {
+                let empty = format.new_packed_buffer(depth, columns)?;
+                (empty.packed, empty.panel_bytes)
+            }
+            Columns::Fours(format) => {
+                let bytes = format.len(depth, columns);
+                let nothing = vec![0u8; bytes];
+                let blob = Blob::from_bytes_alignment(&nothing, format.align)?;
+                (Arc::new(blob), format.single_panel_len(depth))
+            }
+        };
+        let pending = match self.columns {
+            Columns::Rows(_) => Vec::new(),
+            Columns::Fours(_) => vec![0; FOUR * columns],
+        };
         Ok(Panels {
             packed,
             panel_bytes,
             depth,
             columns,
             format: self.columns.clone(),
+            pending,
         })
     }
 
-    /// `out[r][c] = leaky(bias[r] + Σ weights[r][k] · panels[first + k][c])` for the first `columns` columns; rows of
-    /// `out` are `columns` long.
+    /// `out[r][c] = leaky(bias[r] + Σ weights[r][k] · panels[first + k][c])` for the first `columns` columns, or the sums
+    /// alone where nothing is to follow; rows of `out` are `columns` long.
     pub(super) fn multiply(
         &self,
         weights: &Weights,
         panels: &Panels,
         first: usize,
         columns: usize,
-        after: &After,
+        after: Option<&After>,
         out: &mut Tensor,
     ) -> TractResult<()> {
-        let offset_bytes = first * self.columns.r * size_of::<f32>();
+        let offset_bytes = first * self.columns.width() * self.operand.datum().size_of();
         ensure!(
             first + weights.depth <= panels.depth
                 && (1..=panels.columns).contains(&columns)
                 && panels.format == self.columns
-                && offset_bytes.is_multiple_of(self.columns.alignment_bytes)
-                && weights
-                    .packed
-                    .format()
-                    .dyn_eq(&self.rows as &dyn MMMInputFormat)
-                && after.bias.len() == weights.rows
-                && out.datum_type() == f32::datum_type()
+                && (first == 0 || self.begins_at(first))
+                && weights.packed.format().dyn_eq(&*self.rows)
+                && after.is_none_or(|after| {
+                    self.operand == Operand::F32 && after.bias.len() == weights.rows
+                })
+                && out.datum_type() == self.operand.sum()
                 && out.len() >= weights.rows * columns,
             "a product of {}×{} by {}×{columns} does not fit its operands",
             weights.rows,
@@ -151,7 +255,7 @@ impl Kernel {
             panel_bytes: panels.panel_bytes,
             offset_bytes,
             fact: PackedExoticFact {
-                format: Box::new(self.columns.clone()),
+                format: self.columns.format(),
                 mn: columns.to_dim(),
                 k: weights.depth,
             },
@@ -163,18 +267,18 @@ impl Kernel {
         unsafe {
             let store = self
                 .mmm
-                .c_from_data_and_strides(size_of::<f32>(), columns as isize, 1)
+                .c_from_data_and_strides(out.datum_type().size_of(), columns as isize, 1)
                 .wrap(&out.view_mut());
-            let mut steps = tvec!(
-                FusedSpec::AddMatMul {
-                    a: AsInputValue::Borrowed(&*weights.packed),
-                    b: AsInputValue::Borrowed(&part),
-                    packing: self.packing,
-                },
-                FusedSpec::BinPerRow(after.bias.view(), BinOp::Add)
-            );
-            if let Some(leak) = &after.leak {
-                steps.push(FusedSpec::LeakyRelu(leak));
+            let mut steps = tvec!(FusedSpec::AddMatMul {
+                a: AsInputValue::Borrowed(&*weights.packed),
+                b: AsInputValue::Borrowed(&part),
+                packing: self.packing,
+            });
+            if let Some(after) = after {
+                steps.push(FusedSpec::BinPerRow(after.bias.view(), BinOp::Add));
+                if let Some(leak) = &after.leak {
+                    steps.push(FusedSpec::LeakyRelu(leak));
+                }
             }
             steps.push(FusedSpec::Store(store));
             self.mmm.run(weights.rows, columns, &steps)
@@ -207,39 +311,66 @@ impl After {
     }
 }
 
-/// The right-hand side of a product: in panels of so many columns as the kernel takes at a time, row after row.
+/// The right-hand side of a product: in panels of so many columns as the kernel takes at a time.
 #[derive(Debug)]
 pub(super) struct Panels {
     packed: Arc<Blob>,
     panel_bytes: usize,
     depth: usize,
     columns: usize,
-    format: PackedFormat,
+    format: Columns,
+    /// Rows that wait until there are four of them.
+    pending: Vec<u8>,
 }
 
 impl Panels {
-    /// Fills row `row` of all panels with `line`.
-    pub(super) fn set_row(&mut self, row: usize, line: &[f32]) -> TractResult<()> {
+    /// Fills row `row` of all panels with `line`. Rows must come in order.
+    pub(super) fn set_row<T: Value>(&mut self, row: usize, line: &[T]) -> TractResult<()> {
+        let operand = match &self.format {
+            Columns::Rows(format) => format.dt,
+            Columns::Fours(_) => i8::datum_type(),
+        };
         ensure!(
-            row < self.depth && line.len() <= self.columns,
-            "row {row} of {} columns does not fit {}×{}",
+            row < self.depth && line.len() <= self.columns && T::datum_type() == operand,
+            "row {row} of {} columns does not fit {}×{} of {operand:?}",
             line.len(),
             self.depth,
             self.columns
         );
-        let width = self.format.r;
-        let panel = self.panel_bytes / size_of::<f32>();
         let packed = Arc::get_mut(&mut self.packed).context("the panels are in use")?;
-        let packed: &mut [f32] = bytemuck::cast_slice_mut(packed.as_bytes_mut());
+        let width = self.format.width();
+        if self.format.group() == FOUR {
+            let line: &[u8] = bytemuck::cast_slice(line);
+            let start = row % FOUR * self.columns;
+            self.pending[start..start + line.len()].copy_from_slice(line);
+            if row % FOUR + 1 < FOUR && row + 1 < self.depth {
+                return Ok(());
+            }
+            // What is left of an earlier group is multiplied by no weight: those beyond the depth are 0.
+            let lines = [0, 1, 2, 3].map(|index| {
+                let start = index * self.columns;
+                &self.pending[start..start + line.len()]
+            });
+            fours(
+                lines,
+                packed.as_bytes_mut(),
+                self.panel_bytes,
+                row / FOUR,
+                width,
+            );
+            return Ok(());
+        }
+        let panel = self.panel_bytes / size_of::<T>();
+        let packed: &mut [T] = bytemuck::cast_slice_mut(packed.as_bytes_mut());
         match width {
-            2 => scatter::<2>(line, packed, panel, row),
-            3 => scatter::<3>(line, packed, panel, row),
-            4 => scatter::<4>(line, packed, panel, row),
-            5 => scatter::<5>(line, packed, panel, row),
-            6 => scatter::<6>(line, packed, panel, row),
-            8 => scatter::<8>(line, packed, panel, row),
-            12 => scatter::<12>(line, packed, panel, row),
-            16 => scatter::<16>(line, packed, panel, row),
+            2 => scatter::<T, 2>(line, packed, panel, row),
+            3 => scatter::<T, 3>(line, packed, panel, row),
+            4 => scatter::<T, 4>(line, packed, panel, row),
+            5 => scatter::<T, 5>(line, packed, panel, row),
+            6 => scatter::<T, 6>(line, packed, panel, row),
+            8 => scatter::<T, 8>(line, packed, panel, row),
+            12 => scatter::<T, 12>(line, packed, panel, row),
+            16 => scatter::<T, 16>(line, packed, panel, row),
             _ => {
                 for (index, part) in line.chunks(width).enumerate() {
                     let start = index * panel + row * width;
@@ -251,8 +382,25 @@ impl Panels {
     }
 }
 
+/// Four rows into group `group` of all panels.
+fn fours(lines: [&[u8]; 4], packed: &mut [u8], panel: usize, group: usize, width: usize) {
+    let [a, b, c, d] = lines;
+    for (index, (((a, b), c), d)) in (a.chunks(width).zip(b.chunks(width)))
+        .zip(c.chunks(width))
+        .zip(d.chunks(width))
+        .enumerate()
+    {
+        let start = index * panel + group * width * FOUR;
+        let place = &mut packed[start..start + a.len() * FOUR];
+        let values = a.iter().zip(b).zip(c).zip(d);
+        for (place, (((a, b), c), d)) in place.chunks_exact_mut(FOUR).zip(values) {
+            place.copy_from_slice(&[*a, *b, *c, *d]);
+        }
+    }
+}
+
 /// For the usual widths, known when it is compiled: copies of a few values become a few instructions.
-fn scatter<const WIDTH: usize>(line: &[f32], packed: &mut [f32], panel: usize, row: usize) {
+fn scatter<T: Copy, const WIDTH: usize>(line: &[T], packed: &mut [T], panel: usize, row: usize) {
     let (parts, rest) = line.as_chunks::<WIDTH>();
     let mut start = row * WIDTH;
     for part in parts {

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tract_onnx::tract_core::internal::*;
 
-use super::gemm::{After, Kernel};
+use super::gemm::{After, Kernel, Operand};
+use super::image::Value;
 use super::layer::Kind;
 use crate::io::atomic::write_atomic;
 
@@ -31,6 +32,8 @@ pub(super) struct Shape {
     pub(super) kind: Kind,
     /// Channels in and out.
     pub(super) channels: [usize; 2],
+    /// What it multiplies.
+    pub(super) operand: Operand,
 }
 
 impl Shape {
@@ -57,7 +60,7 @@ struct Found {
 /// Finds kernels, and remembers.
 #[derive(Debug)]
 pub(super) struct Kernels {
-    suitable: Vec<Kernel>,
+    suitable: [(Operand, Vec<Kernel>); 2],
     file: Option<PathBuf>,
     found: Found,
     started: Instant,
@@ -74,7 +77,8 @@ impl Kernels {
         let known =
             known.filter(|known| (&*known.processor, &*known.program) == (&*processor, program));
         Self {
-            suitable: Kernel::suitable(),
+            suitable: [Operand::F32, Operand::I8]
+                .map(|operand| (operand, Kernel::suitable(operand))),
             file: file.map(Path::to_owned),
             found: known.unwrap_or(Found {
                 processor,
@@ -89,17 +93,23 @@ impl Kernels {
     /// The kernel for a layer.
     pub(super) fn choose(&mut self, shape: &Shape) -> TractResult<Kernel> {
         let [rows, depth] = shape.product();
-        let key = format!("{rows}×{depth}");
+        let key = match shape.operand {
+            Operand::F32 => format!("{rows}×{depth}"),
+            Operand::I8 => format!("{rows}×{depth} int8"),
+        };
+        let suitable = self.suitable.iter();
+        let mut suitable = suitable.filter(|(operand, _)| *operand == shape.operand);
+        let suitable = suitable.next().map_or(&[][..], |(_, kernels)| kernels);
         // A transposed convolution's products begin at multiples of its inputs.
         let usable = |kernel: &&Kernel| kernel.begins_at(shape.channels[0]);
-        let usable = || self.suitable.iter().filter(usable);
+        let usable = || suitable.iter().filter(usable);
         let named = |name: &String| usable().find(|kernel| kernel.name() == name);
         if let Some(kernel) = self.found.kernels.get(&key).and_then(named) {
             return Ok(kernel.clone());
         }
         let columns = (PRODUCTS / (rows * depth)).clamp(96, 1_536);
         let size = [rows, depth, columns];
-        let rule = Kernel::by_rule(&self.suitable, size);
+        let rule = Kernel::by_rule(suitable, size);
         if self.started.elapsed() > LIMIT
             && let Some(kernel) = rule
             && kernel.begins_at(shape.channels[0])
@@ -145,32 +155,46 @@ impl Kernels {
 }
 
 /// The time that a product takes, and what comes out. A first run (which warms up, too) of more than `limit` is enough.
-fn measure(
+fn measure(kernel: &Kernel, size: [usize; 3], limit: Duration) -> TractResult<(Duration, Tensor)> {
+    match kernel.operand() {
+        // Values with all their bits in use.
+        Operand::F32 => {
+            let value = |index: usize| (index * 7_919 % 10_007) as f32 / 7_001.0 - 0.7;
+            let after = After::new(&vec![0.1; size[0]], Some(0.01));
+            measured(kernel, size, limit, value, Some(&after))
+        }
+        Operand::I8 => {
+            let value = |index: usize| (index * 7_919 % 251) as u8 as i8;
+            measured(kernel, size, limit, value, None)
+        }
+    }
+}
+
+fn measured<T: Value>(
     kernel: &Kernel,
     [rows, depth, columns]: [usize; 3],
     limit: Duration,
-) -> TractResult<(Duration, Vec<f32>)> {
-    // Values with all their bits in use.
-    let value = |index: usize| (index * 7_919 % 10_007) as f32 / 7_001.0 - 0.7;
-    let weights: Vec<f32> = (0..rows * depth).map(value).collect();
+    value: impl Fn(usize) -> T,
+    after: Option<&After>,
+) -> TractResult<(Duration, Tensor)> {
+    let weights: Vec<T> = (0..rows * depth).map(&value).collect();
     let weights = kernel.pack_weights(rows, depth, &weights)?;
     let mut panels = kernel.panels(depth, columns)?;
     for row in 0..depth {
-        let line: Vec<f32> = (row * 31..row * 31 + columns).map(value).collect();
+        let line: Vec<T> = (row * 31..row * 31 + columns).map(&value).collect();
         panels.set_row(row, &line)?;
     }
-    let after = After::new(&vec![0.1; rows], Some(0.01));
-    let mut out = Tensor::zero::<f32>(&[rows * columns])?;
+    let mut out = Tensor::zero_dt(kernel.operand().sum(), &[rows * columns])?;
     let mut best = Duration::MAX;
     for _ in 0..RUNS {
         let started = Instant::now();
-        kernel.multiply(&weights, &panels, 0, columns, &after, &mut out)?;
+        kernel.multiply(&weights, &panels, 0, columns, after, &mut out)?;
         best = best.min(started.elapsed());
         if best > limit {
             break;
         }
     }
-    Ok((best, out.try_as_plain_ram()?.as_slice::<f32>()?.to_vec()))
+    Ok((best, out))
 }
 
 /// The processor's name.

@@ -5,13 +5,18 @@
 //! an even place sees one pixel of the input, an odd one two. So no product is computed that is added to another
 //! afterwards, and nothing of the output's size is kept besides the output. Where there are few output channels (the last
 //! layer's three), the products for all nine taps are one small block of rows instead, and are added up.
+//!
+//! Values may be quantised, before, after, or both: then a product leaves its sums, and [`rescale`](super::rescale) makes
+//! values of them while they are in the cache.
 
 use std::sync::{Mutex, PoisonError};
 
 use tract_onnx::tract_core::internal::*;
 
-use super::gemm::{After, Kernel, Panels, Weights};
+use super::gemm::{After, Kernel, Operand, Panels, Weights};
+use super::image::{Image, Output, Value, values};
 use super::pool::Pool;
+use super::rescale::{Finished, Quantisation, Quantised, Rescale};
 
 /// Bytes of panels that a thread works on: with the block that comes of them they should stay in its cache.
 const PANEL_BYTES: usize = 512 << 10;
@@ -19,141 +24,6 @@ const PANEL_BYTES: usize = 512 << 10;
 const MIN_COLUMNS: usize = 64;
 /// Up to so many output channels, a transposed convolution is one product for all taps.
 pub(super) const FEW_CHANNELS: usize = 8;
-
-/// An image of a layer, in bands of rows; in a band the rows of a channel follow each other, so that a product's block is a
-/// band. One band is the usual order: channel, row, pixel.
-#[derive(Debug, Clone)]
-pub(super) struct Image<'a> {
-    bands: Vec<&'a [f32]>,
-    band: usize,
-    channels: usize,
-    height: usize,
-    width: usize,
-}
-
-impl<'a> Image<'a> {
-    /// Planes as images come and go.
-    pub(super) fn of_planes(
-        data: &'a [f32],
-        [channels, height, width]: [usize; 3],
-    ) -> TractResult<Self> {
-        ensure!(
-            height > 0 && width > 0 && data.len() == channels * height * width,
-            "{} values are no {channels} × {height} × {width}",
-            data.len()
-        );
-        Ok(Self {
-            bands: vec![data],
-            band: height,
-            channels,
-            height,
-            width,
-        })
-    }
-
-    /// A row of a channel; beyond the upper and lower edge there is none.
-    fn row(&self, channel: usize, row: isize) -> Option<&'a [f32]> {
-        let row = usize::try_from(row).ok().filter(|&row| row < self.height)?;
-        let (band, row) = (row / self.band, row % self.band);
-        let rows = self.band.min(self.height - band * self.band);
-        let start = (channel * rows + row) * self.width;
-        self.bands.get(band)?.get(start..start + self.width)
-    }
-
-    /// A channel's rows from `first` on, from their pixel `right` on; 0 beyond the edges.
-    fn rows_into(&self, channel: usize, first: usize, right: usize, lines: &mut [f32]) {
-        let kept = self.width - right;
-        for (index, line) in lines.chunks_exact_mut(self.width).enumerate() {
-            match self.row(channel, (first + index) as isize) {
-                Some(source) => {
-                    line[..kept].copy_from_slice(&source[right..]);
-                    line[kept..].fill(0.0);
-                }
-                None => line.fill(0.0),
-            }
-        }
-    }
-}
-
-/// What comes out of a layer; kept for the next frame.
-#[derive(Debug, Default)]
-pub(super) struct Output {
-    bands: Vec<Tensor>,
-    band: usize,
-    channels: usize,
-    height: usize,
-    width: usize,
-}
-
-impl Output {
-    /// Makes room.
-    fn prepare(&mut self, band: usize, [channels, height, width]: [usize; 3]) -> TractResult<()> {
-        let size = (band, channels, height, width);
-        if size == (self.band, self.channels, self.height, self.width) {
-            return Ok(());
-        }
-        let bands = (0..height).step_by(band).map(|first| {
-            let rows = band.min(height - first);
-            Tensor::zero::<f32>(&[channels * rows * width])
-        });
-        *self = Self {
-            bands: bands.collect::<TractResult<_>>()?,
-            band,
-            channels,
-            height,
-            width,
-        };
-        Ok(())
-    }
-
-    /// To be read.
-    pub(super) fn image(&self) -> TractResult<Image<'_>> {
-        let bands = self.bands.iter().map(values);
-        Ok(Image {
-            bands: bands.collect::<TractResult<_>>()?,
-            band: self.band,
-            channels: self.channels,
-            height: self.height,
-            width: self.width,
-        })
-    }
-
-    /// Channels, height and width.
-    pub(super) fn size(&self) -> [usize; 3] {
-        [self.channels, self.height, self.width]
-    }
-
-    /// Channel, row, pixel.
-    pub(super) fn planes(&self) -> TractResult<Vec<f32>> {
-        let image = self.image()?;
-        let mut planes = Vec::with_capacity(self.channels * self.height * self.width);
-        for channel in 0..self.channels {
-            for row in 0..self.height {
-                planes.extend_from_slice(image.row(channel, row as isize).unwrap_or_default());
-            }
-        }
-        Ok(planes)
-    }
-
-    /// The sum of magnitudes over channels, row by row.
-    pub(super) fn magnitudes(&self) -> TractResult<Vec<f32>> {
-        let image = self.image()?;
-        let mut sums = vec![0.0; self.height * self.width];
-        for (row, line) in sums.chunks_exact_mut(self.width).enumerate() {
-            for channel in 0..self.channels {
-                let values = image.row(channel, row as isize).unwrap_or_default();
-                for (sum, value) in line.iter_mut().zip(values) {
-                    *sum += value.abs();
-                }
-            }
-        }
-        Ok(sums)
-    }
-}
-
-fn values(tensor: &Tensor) -> TractResult<&[f32]> {
-    tensor.try_as_plain_ram()?.as_slice::<f32>()
-}
 
 /// What a layer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -173,14 +43,29 @@ const PHASES: [(usize, &[[usize; 2]]); 4] = [
     (0, &[[0, 2], [2, 2], [2, 0], [0, 0]]),
 ];
 
+/// A product and what follows it.
+#[derive(Debug)]
+struct Product {
+    weights: Weights,
+    finish: Finish,
+}
+
+#[derive(Debug)]
+enum Finish {
+    /// Done by the kernel.
+    Fused(After),
+    /// Done to its sums.
+    Rescale(Rescale),
+}
+
 #[derive(Debug)]
 enum Products {
     /// One, for all output channels.
-    Down(Weights),
+    Down(Product),
     /// One for each parity.
-    Phases([Weights; 4]),
+    Phases([Product; 4]),
     /// One for all taps: row (channel · 9 + tap).
-    Taps(Weights),
+    Taps(Product),
 }
 
 /// What a thread needs besides.
@@ -188,8 +73,120 @@ enum Products {
 struct Scratch {
     panels: Panels,
     columns: usize,
+    /// Sums of a product that are still to be rescaled.
+    sums: Tensor,
     blocks: [Tensor; 2],
-    lines: [Vec<f32>; 3],
+    /// Three rows of the image.
+    lines: Tensor,
+}
+
+/// A layer as it is made.
+#[derive(Debug)]
+pub(super) struct Definition<'a> {
+    pub(super) kind: Kind,
+    /// Channels in and out.
+    pub(super) channels: [usize; 2],
+    /// outputs × inputs × 3 × 3, for both kinds.
+    pub(super) weights: &'a [f32],
+    pub(super) bias: &'a [f32],
+    /// Slope of LeakyReLU, in 0..=1.
+    pub(super) leak: Option<f32>,
+    /// How what comes in is quantised; the weights must then be recoverable ([`Quantised::recover`]).
+    pub(super) from: Option<Quantisation>,
+    /// How what comes out is.
+    pub(super) to: Option<Quantisation>,
+}
+
+impl Definition<'_> {
+    /// What its products multiply.
+    pub(super) fn operand(&self) -> Operand {
+        match self.from {
+            Some(_) => Operand::I8,
+            None => Operand::F32,
+        }
+    }
+
+    fn weight(&self, output: usize, input: usize, [row, column]: [usize; 2]) -> f32 {
+        let [inputs, _] = self.channels;
+        self.weights[((output * inputs + input) * 3 + row) * 3 + column]
+    }
+
+    /// The product whose row (output · groups + group) has the weights of all inputs for each tap of the group, in that
+    /// order.
+    fn product(
+        &self,
+        kernel: &Kernel,
+        groups: &[&[[usize; 2]]],
+        order: Order,
+    ) -> TractResult<Product> {
+        let [inputs, outputs] = self.channels;
+        let mut rows = Vec::new();
+        for output in 0..outputs {
+            for taps in groups {
+                match order {
+                    Order::Taps => rows.extend(taps.iter().flat_map(|&tap| {
+                        (0..inputs).map(move |input| self.weight(output, input, tap))
+                    })),
+                    Order::Inputs => rows.extend((0..inputs).flat_map(|input| {
+                        taps.iter().map(move |&tap| self.weight(output, input, tap))
+                    })),
+                }
+            }
+        }
+        let count = outputs * groups.len();
+        let depth = rows.len() / count.max(1);
+        // Where taps are added up afterwards, so are bias and LeakyReLU.
+        let (bias, leak) = if groups.len() == 1 {
+            (self.bias.to_vec(), self.leak)
+        } else {
+            (vec![0.0; count], None)
+        };
+        let Some(from) = self.from else {
+            let finish = match self.to {
+                None => Finish::Fused(After::new(&bias, leak)),
+                to => Finish::Rescale(Rescale::new(vec![1.0; count], bias, leak, to)),
+            };
+            let weights = kernel.pack_weights(count, depth, &rows)?;
+            return Ok(Product { weights, finish });
+        };
+        // One scale for an output channel, whichever taps a product takes of it.
+        let quantised = Quantised::recover(outputs, self.weights);
+        let quantised = quantised.context("the weights are not quantised")?;
+        let scale: Vec<f32> = (0..count)
+            .map(|row| quantised.scales[row / groups.len()])
+            .collect();
+        let (mut whole, mut offset) = (Vec::with_capacity(rows.len()), Vec::new());
+        for (row, scale) in rows.chunks_exact(depth).zip(&scale) {
+            let row = row.iter().map(|weight| (weight / scale).round());
+            // Σ (value - zero point) · weight.
+            let sum: f32 = row.clone().sum();
+            offset.push(-f32::from(from.zero_point) * sum);
+            whole.extend(row.map(|weight| weight as i8));
+        }
+        let scale: Vec<f32> = scale.into_iter().map(|scale| scale * from.scale).collect();
+        let offset = offset
+            .iter()
+            .zip(&scale)
+            .map(|(offset, scale)| offset * scale);
+        let bias = offset
+            .zip(bias)
+            .map(|(offset, bias)| offset + bias)
+            .collect();
+        let to = if groups.len() == 1 { self.to } else { None };
+        Ok(Product {
+            weights: kernel.pack_weights(count, depth, &whole)?,
+            finish: Finish::Rescale(Rescale::new(scale, bias, leak, to)),
+        })
+    }
+}
+
+/// What follows what in a row of weights.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    /// All inputs of a tap, then the next tap's.
+    Taps,
+    /// All taps of an input, then the next input's.
+    Inputs,
 }
 
 /// A layer, ready to run.
@@ -200,69 +197,89 @@ pub(super) struct Layer {
     outputs: usize,
     kernel: Kernel,
     products: Products,
-    after: After,
     /// Bias and slope where they are applied to sums of products.
     sum_bias: Vec<f32>,
     leak: Option<f32>,
+    from: Option<Quantisation>,
+    to: Option<Quantisation>,
     idle: Mutex<Vec<Scratch>>,
 }
 
+/// All taps of a 3×3 kernel.
+const ALL_TAPS: [[usize; 2]; 9] = [
+    [0, 0],
+    [0, 1],
+    [0, 2],
+    [1, 0],
+    [1, 1],
+    [1, 2],
+    [2, 0],
+    [2, 1],
+    [2, 2],
+];
+
 impl Layer {
-    /// `weights` are outputs × inputs × 3 × 3, for both kinds.
-    pub(super) fn new(
-        kind: Kind,
-        [inputs, outputs]: [usize; 2],
-        weights: &[f32],
-        bias: &[f32],
-        leak: Option<f32>,
-        kernel: Kernel,
-    ) -> TractResult<Self> {
+    /// By a kernel for its operands.
+    pub(super) fn new(definition: &Definition<'_>, kernel: Kernel) -> TractResult<Self> {
+        let [inputs, outputs] = definition.channels;
         ensure!(
-            weights.len() == outputs * inputs * 9 && bias.len() == outputs,
+            definition.weights.len() == outputs * inputs * 9 && definition.bias.len() == outputs,
             "weights of {outputs} × {inputs} × 3 × 3 and as many biases are needed"
         );
-        let tap = |output: usize, input: usize, [row, column]: [usize; 2]| {
-            weights[((output * inputs + input) * 3 + row) * 3 + column]
-        };
-        // Output, tap, input.
-        let spread = |taps: &[[usize; 2]]| {
-            let mut rows = Vec::with_capacity(outputs * inputs * taps.len());
-            for output in 0..outputs {
-                for &at in taps {
-                    rows.extend((0..inputs).map(|input| tap(output, input, at)));
-                }
+        ensure!(
+            kernel.operand() == definition.operand(),
+            "a kernel for {:?} is needed",
+            definition.operand()
+        );
+        let products = match definition.kind {
+            Kind::Down => {
+                Products::Down(definition.product(&kernel, &[&ALL_TAPS], Order::Inputs)?)
             }
-            rows
-        };
-        let products = match kind {
-            Kind::Down => Products::Down(kernel.pack_weights(outputs, inputs * 9, weights)?),
-            Kind::Up if outputs <= FEW_CHANNELS => {
-                let all: [[usize; 2]; 9] = std::array::from_fn(|place| [place / 3, place % 3]);
-                Products::Taps(kernel.pack_weights(outputs * 9, inputs, &spread(&all))?)
+            Kind::Up if outputs <= FEW_CHANNELS && definition.to.is_none() => {
+                let taps: Vec<&[[usize; 2]]> = ALL_TAPS.chunks(1).collect();
+                Products::Taps(definition.product(&kernel, &taps, Order::Taps)?)
             }
             Kind::Up => {
                 let phase = |(_, taps): (usize, &[[usize; 2]])| {
-                    kernel.pack_weights(outputs, inputs * taps.len(), &spread(taps))
+                    definition.product(&kernel, &[taps], Order::Taps)
                 };
                 let [a, b, c, d] = PHASES;
                 Products::Phases([phase(a)?, phase(b)?, phase(c)?, phase(d)?])
             }
         };
-        let after = match products {
-            Products::Taps(_) => After::new(&vec![0.0; outputs * 9], None),
-            _ => After::new(bias, leak),
-        };
         Ok(Self {
-            kind,
+            kind: definition.kind,
             inputs,
             outputs,
             kernel,
             products,
-            after,
-            sum_bias: bias.to_vec(),
-            leak,
+            sum_bias: definition.bias.to_vec(),
+            leak: definition.leak,
+            from: definition.from,
+            to: definition.to,
             idle: Mutex::default(),
         })
+    }
+
+    /// The type of its input.
+    fn input(&self) -> DatumType {
+        match self.from {
+            Some(_) => i8::datum_type(),
+            None => f32::datum_type(),
+        }
+    }
+
+    /// The type of its output.
+    fn output(&self) -> DatumType {
+        match self.to {
+            Some(_) => i8::datum_type(),
+            None => f32::datum_type(),
+        }
+    }
+
+    /// What is beyond its input's edges.
+    fn edge<T: Value>(&self) -> T {
+        T::edge(self.from.map_or(0, |from| from.zero_point))
     }
 
     /// Channels out.
@@ -288,6 +305,16 @@ impl Layer {
         }
     }
 
+    /// Rows of sums that are to be rescaled.
+    fn sum_rows(&self) -> usize {
+        let (Products::Down(product) | Products::Taps(product) | Products::Phases([product, ..])) =
+            &self.products;
+        match product.finish {
+            Finish::Fused(_) => 0,
+            Finish::Rescale(_) => product.weights.rows,
+        }
+    }
+
     /// A side of what comes out.
     pub(super) fn output_side<D: DimLike>(&self, side: &D) -> D {
         match self.kind {
@@ -301,34 +328,60 @@ impl Layer {
     }
 
     /// The whole image, the work spread over the threads of a pool.
-    pub(super) fn run(&self, image: &Image<'_>, pool: &Pool, out: &mut Output) -> TractResult<()> {
+    pub(super) fn run<I: Value>(
+        &self,
+        image: &Image<'_, I>,
+        pool: &Pool,
+        out: &mut Output,
+    ) -> TractResult<()> {
+        match self.to {
+            Some(_) => self.run_to::<I, i8>(image, pool, out),
+            None => self.run_to::<I, f32>(image, pool, out),
+        }
+    }
+
+    fn run_to<I: Value, O: Finished>(
+        &self,
+        image: &Image<'_, I>,
+        pool: &Pool,
+        out: &mut Output,
+    ) -> TractResult<()> {
+        let [channels, height, width] = image.size();
         ensure!(
-            image.channels == self.inputs,
-            "expected an image of {} channels, found {}",
+            channels == self.inputs && self.input() == I::datum_type(),
+            "expected an image of {} channels of {:?}, found {channels} of {:?}",
             self.inputs,
-            image.channels
+            self.input(),
+            I::datum_type(),
         );
-        let (height, width) = self.output_size(image.height, image.width);
         // A band is so many rows of a convolution's output or of a transposed one's input.
+        let (out_height, out_width) = self.output_size(height, width);
         let (lines, columns, factor) = match self.kind {
-            Kind::Down => (height, width, 1),
-            Kind::Up => (image.height, image.width, 2),
+            Kind::Down => (out_height, out_width, 1),
+            Kind::Up => (height, width, 2),
         };
-        let wanted = (PANEL_BYTES / size_of::<f32>() / self.depth()).max(MIN_COLUMNS);
+        let wanted = (PANEL_BYTES / size_of::<I>() / self.depth()).max(MIN_COLUMNS);
         let bands = lines.div_ceil((wanted / columns).max(1));
         // Of equal size, and as many for each thread.
         let bands = bands.next_multiple_of(pool.threads()).min(lines);
         let band = lines.div_ceil(bands);
-        out.prepare(factor * band, [self.outputs, height, width])?;
+        out.prepare(
+            self.output(),
+            factor * band,
+            [self.outputs, out_height, out_width],
+        )?;
         let work = |(index, out): (usize, &mut Tensor)| {
             let first = index * band;
             let count = band.min(lines - first);
-            self.with_scratch((band + 1) * columns, |scratch| match &self.products {
-                Products::Down(weights) => self.down(weights, image, first, count, scratch, out),
-                Products::Phases(weights) => {
-                    self.phases(weights, image, first, count, scratch, out)
+            let columns = (band + 1) * columns;
+            self.with_scratch(columns, |scratch| match &self.products {
+                Products::Down(product) => {
+                    self.down::<I, O>(product, image, first, count, scratch, out)
                 }
-                Products::Taps(weights) => self.taps(weights, image, first, count, scratch, out),
+                Products::Phases(products) => {
+                    self.phases::<I, O>(products, image, first, count, scratch, out)
+                }
+                Products::Taps(product) => self.taps(product, image, first, count, scratch, out),
             })
         };
         pool.share(out.bands.iter_mut().enumerate(), work)
@@ -349,10 +402,11 @@ impl Layer {
                 columns,
                 blocks: {
                     let [first, second] = self.block_rows();
-                    let block = |rows: usize| Tensor::zero::<f32>(&[rows * columns]);
+                    let block = |rows: usize| Tensor::zero_dt(self.output(), &[rows * columns]);
                     [block(first)?, block(second)?]
                 },
-                lines: [(); 3].map(|()| vec![0.0; columns]),
+                sums: Tensor::zero_dt(self.kernel.operand().sum(), &[self.sum_rows() * columns])?,
+                lines: Tensor::zero_dt(self.input(), &[3 * columns])?,
             },
         };
         let done = work(&mut scratch)?;
@@ -361,22 +415,64 @@ impl Layer {
         Ok(done)
     }
 
-    /// Rows `first..first + count` of a convolution.
-    fn down(
+    /// A product of the panels from row `first` on, finished, to `out`.
+    fn multiply<O: Finished>(
         &self,
-        weights: &Weights,
-        image: &Image<'_>,
+        product: &Product,
+        panels: &Panels,
+        first: usize,
+        columns: usize,
+        sums: &mut Tensor,
+        out: &mut Tensor,
+    ) -> TractResult<()> {
+        let Product { weights, finish } = product;
+        let rescale = match finish {
+            Finish::Fused(after) => {
+                let after = Some(after);
+                return self
+                    .kernel
+                    .multiply(weights, panels, first, columns, after, out);
+            }
+            Finish::Rescale(rescale) => rescale,
+        };
+        self.kernel
+            .multiply(weights, panels, first, columns, None, sums)?;
+        let mut out = out.try_as_plain_ram_mut()?;
+        let out = out.as_slice_mut::<O>()?;
+        match self.kernel.operand() {
+            Operand::F32 => rescale.apply(values::<f32>(sums)?, columns, out),
+            Operand::I8 => rescale.apply(values::<i32>(sums)?, columns, out),
+        }
+        Ok(())
+    }
+
+    /// Rows `first..first + count` of a convolution.
+    fn down<I: Value, O: Finished>(
+        &self,
+        product: &Product,
+        image: &Image<'_, I>,
         first: usize,
         count: usize,
         scratch: &mut Scratch,
         out: &mut Tensor,
     ) -> TractResult<()> {
-        let (_, width) = self.output_size(image.height, image.width);
+        let [_, height, width] = image.size();
+        let (_, width) = self.output_size(height, width);
         let columns = count * width;
-        let Scratch { panels, lines, .. } = scratch;
+        let edge = self.edge();
+        let Scratch {
+            panels,
+            lines,
+            sums,
+            ..
+        } = scratch;
+        let mut lines = lines.try_as_plain_ram_mut()?;
+        let lines = lines.as_slice_mut::<I>()?;
+        let (left, lines) = lines.split_at_mut(columns);
+        let (here, lines) = lines.split_at_mut(columns);
+        let right = &mut lines[..columns];
         for channel in 0..self.inputs {
             for tap_row in 0..3 {
-                let [left, here, right] = lines.each_mut().map(|line| &mut line[..columns]);
                 let taps = left
                     .chunks_exact_mut(width)
                     .zip(here.chunks_exact_mut(width))
@@ -384,58 +480,61 @@ impl Layer {
                 for (index, ((left, here), right)) in taps.enumerate() {
                     let row = 2 * (first + index) as isize + tap_row as isize - 1;
                     match image.row(channel, row) {
-                        Some(source) => part(source, left, here, right),
+                        Some(source) => part(source, edge, left, here, right),
                         None => {
-                            left.fill(0.0);
-                            here.fill(0.0);
-                            right.fill(0.0);
+                            left.fill(edge);
+                            here.fill(edge);
+                            right.fill(edge);
                         }
                     }
                 }
-                for (tap_column, line) in lines.iter().enumerate() {
-                    let row = channel * 9 + tap_row * 3 + tap_column;
-                    panels.set_row(row, &line[..columns])?;
+                for (tap_column, line) in [&*left, here, right].into_iter().enumerate() {
+                    panels.set_row(channel * 9 + tap_row * 3 + tap_column, line)?;
                 }
             }
         }
-        self.kernel
-            .multiply(weights, panels, 0, columns, &self.after, out)
+        self.multiply::<O>(product, panels, 0, columns, sums, out)
     }
 
     /// What the input's rows `first..first + count` and the one below them make of a transposed convolution.
-    fn phases(
+    fn phases<I: Value, O: Finished>(
         &self,
-        weights: &[Weights; 4],
-        image: &Image<'_>,
+        products: &[Product; 4],
+        image: &Image<'_, I>,
         first: usize,
         count: usize,
         scratch: &mut Scratch,
         out: &mut Tensor,
     ) -> TractResult<()> {
-        let width = image.width;
+        let [_, height, width] = image.size();
         let columns = count * width;
+        let Scratch {
+            panels,
+            lines,
+            sums,
+            blocks,
+            ..
+        } = scratch;
+        let mut lines = lines.try_as_plain_ram_mut()?;
+        let line = &mut lines.as_slice_mut::<I>()?[..columns];
         // Lower, here, right, lower right.
         for (block, [down, right]) in [[1, 0], [0, 0], [0, 1], [1, 1]].into_iter().enumerate() {
             for channel in 0..self.inputs {
-                let line = &mut scratch.lines[0][..columns];
-                image.rows_into(channel, first + down, right, line);
-                let row = block * self.inputs + channel;
-                scratch.panels.set_row(row, line)?;
+                image.rows_into(channel, first + down, right, self.edge(), line);
+                panels.set_row(block * self.inputs + channel, line)?;
             }
         }
-        let (out_height, out_width) = self.output_size(image.height, image.width);
+        let (out_height, out_width) = self.output_size(height, width);
         let out_rows = (2 * count).min(out_height - 2 * first);
         let mut out = out.try_as_plain_ram_mut()?;
-        let out = out.as_slice_mut::<f32>()?;
-        let Scratch { panels, blocks, .. } = scratch;
-        for (down, weights) in weights.chunks_exact(2).enumerate() {
+        let out = out.as_slice_mut::<O>()?;
+        for (down, products) in products.chunks_exact(2).enumerate() {
             // Even and odd columns, then both into their places.
-            for (right, (weights, block)) in weights.iter().zip(&mut *blocks).enumerate() {
+            for (right, (product, block)) in products.iter().zip(&mut *blocks).enumerate() {
                 let first_row = PHASES[2 * down + right].0 * self.inputs;
-                self.kernel
-                    .multiply(weights, panels, first_row, columns, &self.after, block)?;
+                self.multiply::<O>(product, panels, first_row, columns, sums, block)?;
             }
-            let [even, odd] = [values(&blocks[0])?, values(&blocks[1])?];
+            let [even, odd] = [values::<O>(&blocks[0])?, values::<O>(&blocks[1])?];
             for channel in 0..self.outputs {
                 for index in 0..count {
                     if 2 * index + down >= out_rows {
@@ -457,31 +556,36 @@ impl Layer {
         Ok(())
     }
 
-    /// The same for few output channels.
-    fn taps(
+    /// The same for few output channels, of which come values that are not quantised.
+    fn taps<I: Value>(
         &self,
-        weights: &Weights,
-        image: &Image<'_>,
+        product: &Product,
+        image: &Image<'_, I>,
         first: usize,
         count: usize,
         scratch: &mut Scratch,
         out: &mut Tensor,
     ) -> TractResult<()> {
-        let width = image.width;
+        let [_, height, width] = image.size();
         // The row below is needed too, where there is one.
-        let rows = (count + 1).min(image.height - first);
+        let rows = (count + 1).min(height - first);
         let columns = rows * width;
+        let Scratch {
+            panels,
+            lines,
+            sums,
+            blocks: [block, _],
+            ..
+        } = scratch;
+        let mut lines = lines.try_as_plain_ram_mut()?;
+        let line = &mut lines.as_slice_mut::<I>()?[..columns];
         for channel in 0..self.inputs {
-            let line = &mut scratch.lines[0][..columns];
-            image.rows_into(channel, first, 0, line);
-            scratch.panels.set_row(channel, line)?;
+            image.rows_into(channel, first, 0, self.edge(), line);
+            panels.set_row(channel, line)?;
         }
-        let Scratch { panels, blocks, .. } = scratch;
-        let [block, _] = blocks;
-        self.kernel
-            .multiply(weights, panels, 0, columns, &self.after, block)?;
-        let block = values(block)?;
-        let (out_height, out_width) = self.output_size(image.height, image.width);
+        self.multiply::<f32>(product, panels, 0, columns, sums, block)?;
+        let block = values::<f32>(block)?;
+        let (out_height, out_width) = self.output_size(height, width);
         let out_rows = (2 * count).min(out_height - 2 * first);
         let mut out = out.try_as_plain_ram_mut()?;
         let out = out.as_slice_mut::<f32>()?;
@@ -539,8 +643,8 @@ fn add_pairs([here, right, left]: [&[f32]; 3], bias: Option<f32>, line: &mut [f3
     }
 }
 
-/// `left[x] = source[2x - 1]`, `here[x] = source[2x]`, `right[x] = source[2x + 1]`; 0 beyond the edges.
-fn part(source: &[f32], left: &mut [f32], here: &mut [f32], right: &mut [f32]) {
+/// `left[x] = source[2x - 1]`, `here[x] = source[2x]`, `right[x] = source[2x + 1]`; `edge` beyond the edges.
+fn part<T: Copy>(source: &[T], edge: T, left: &mut [T], here: &mut [T], right: &mut [T]) {
     let (pairs, rest) = source.as_chunks::<2>();
     for ((pair, here), right) in pairs.iter().zip(&mut *here).zip(&mut *right) {
         [*here, *right] = *pair;
@@ -548,10 +652,10 @@ fn part(source: &[f32], left: &mut [f32], here: &mut [f32], right: &mut [f32]) {
     if let (Some(last), Some(here), Some(right)) = (rest.first(), here.last_mut(), right.last_mut())
     {
         *here = *last;
-        *right = 0.0;
+        *right = edge;
     }
-    if let Some((edge, left)) = left.split_first_mut() {
-        *edge = 0.0;
+    if let Some((first, left)) = left.split_first_mut() {
+        *first = edge;
         left.copy_from_slice(&right[..left.len()]);
     }
 }
@@ -640,11 +744,20 @@ mod tests {
             };
             let (image, weights) = (draw(inputs * height * width), draw(outputs * inputs * 9));
             let bias = draw(outputs);
-            let kernels = Kernel::suitable();
+            let kernels = Kernel::suitable(Operand::F32);
             let kernel = which.get(&kernels).clone();
             let name = kernel.name().to_owned();
             let channels = [inputs, outputs];
-            let layer = Layer::new(kind, channels, &weights, &bias, leak, kernel).unwrap();
+            let definition = Definition {
+                kind,
+                channels,
+                weights: &weights,
+                bias: &bias,
+                leak,
+                from: None,
+                to: None,
+            };
+            let layer = Layer::new(&definition, kernel).unwrap();
             let pool = Pool::new(threads).unwrap();
             let mut out = Output::default();
             let frame = Image::of_planes(&image, [inputs, height, width]).unwrap();

@@ -5,9 +5,11 @@
 
 mod fuse;
 mod gemm;
+mod image;
 mod kernels;
 mod layer;
 mod pool;
+mod rescale;
 
 use std::io::Cursor;
 use std::path::PathBuf;
@@ -20,8 +22,8 @@ use crate::inspect::map::ScoreMap;
 use crate::inspect::preprocess::Planes;
 use crate::inspect::score::{Shift, sum_of_magnitudes};
 use fuse::{Chain, fuse};
+use image::{Image, Output};
 use kernels::Kernels;
-use layer::{Image, Output};
 use pool::Pool;
 
 /// Why a graph cannot be loaded or run.

@@ -134,6 +134,10 @@ pub(crate) struct Package {
     threshold_from_training: bool,
     #[command(flatten)]
     promise: PromiseArgs,
+    /// Quantise the layers after the first to 8 bits: scoring is about twice as fast and the package a quarter as large.
+    /// Refused where that costs more than 0.005 of pixel AUROC on corrupted good tiles.
+    #[arg(long)]
+    int8: bool,
     /// Also write the plain ONNX graph here.
     #[arg(long)]
     onnx: Option<PathBuf>,
@@ -152,8 +156,15 @@ impl Package {
                 close_px: self.close,
             },
             roi: self.roi()?,
+            int8: self.int8,
         };
         let mut draft = draft(&self.run, &options)?;
+        if let Some(cost) = draft.cost {
+            println!(
+                "int8: pixel AUROC on corrupted good tiles {:.4} for {:.4} in f32, scores correlate by {:.4}",
+                cost.auroc_int8, cost.auroc_f32, cost.correlation
+            );
+        }
         let run = Run::read(&self.run)?;
         let frames: Vec<GoodFrame> = if self.threshold_from_training {
             let good = |file: &PathBuf| GoodFrame {

@@ -1,0 +1,180 @@
+//! What goes from layer to layer: an image in bands of rows, of f32 or of quantised values.
+
+use tract_onnx::tract_core::internal::*;
+
+/// What a pixel of a layer's image is.
+pub(super) trait Value: Datum + bytemuck::Pod {
+    /// What stands for 0 beyond an image's edges, where quantised values have it at `zero_point`.
+    fn edge(zero_point: i8) -> Self;
+}
+
+impl Value for f32 {
+    fn edge(_: i8) -> Self {
+        0.0
+    }
+}
+
+impl Value for i8 {
+    fn edge(zero_point: i8) -> Self {
+        zero_point
+    }
+}
+
+/// An image of a layer, in bands of rows; in a band the rows of a channel follow each other, so that a product's block is a
+/// band. One band is the usual order: channel, row, pixel.
+#[derive(Debug, Clone)]
+pub(super) struct Image<'a, T> {
+    bands: Vec<&'a [T]>,
+    band: usize,
+    channels: usize,
+    height: usize,
+    width: usize,
+}
+
+impl<'a, T: Value> Image<'a, T> {
+    /// Planes as images come and go.
+    pub(super) fn of_planes(
+        data: &'a [T],
+        [channels, height, width]: [usize; 3],
+    ) -> TractResult<Self> {
+        ensure!(
+            height > 0 && width > 0 && data.len() == channels * height * width,
+            "{} values are no {channels} × {height} × {width}",
+            data.len()
+        );
+        Ok(Self {
+            bands: vec![data],
+            band: height,
+            channels,
+            height,
+            width,
+        })
+    }
+
+    /// Channels, height and width.
+    pub(super) fn size(&self) -> [usize; 3] {
+        [self.channels, self.height, self.width]
+    }
+
+    /// A row of a channel; beyond the upper and lower edge there is none.
+    pub(super) fn row(&self, channel: usize, row: isize) -> Option<&'a [T]> {
+        let row = usize::try_from(row).ok().filter(|&row| row < self.height)?;
+        let (band, row) = (row / self.band, row % self.band);
+        let rows = self.band.min(self.height - band * self.band);
+        let start = (channel * rows + row) * self.width;
+        self.bands.get(band)?.get(start..start + self.width)
+    }
+
+    /// A channel's rows from `first` on, from their pixel `right` on; `edge` beyond the edges.
+    pub(super) fn rows_into(
+        &self,
+        channel: usize,
+        first: usize,
+        right: usize,
+        edge: T,
+        lines: &mut [T],
+    ) {
+        let kept = self.width - right;
+        for (index, line) in lines.chunks_exact_mut(self.width).enumerate() {
+            match self.row(channel, (first + index) as isize) {
+                Some(source) => {
+                    line[..kept].copy_from_slice(&source[right..]);
+                    line[kept..].fill(edge);
+                }
+                None => line.fill(edge),
+            }
+        }
+    }
+}
+
+/// What comes out of a layer; kept for the next frame.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    pub(super) bands: Vec<Tensor>,
+    band: usize,
+    channels: usize,
+    height: usize,
+    width: usize,
+}
+
+impl Output {
+    /// Makes room for values of a type.
+    pub(super) fn prepare(
+        &mut self,
+        value: DatumType,
+        band: usize,
+        [channels, height, width]: [usize; 3],
+    ) -> TractResult<()> {
+        let size = (band, channels, height, width);
+        if size == (self.band, self.channels, self.height, self.width)
+            && self.value() == Some(value)
+        {
+            return Ok(());
+        }
+        let bands = (0..height).step_by(band).map(|first| {
+            let rows = band.min(height - first);
+            Tensor::zero_dt(value, &[channels * rows * width])
+        });
+        *self = Self {
+            bands: bands.collect::<TractResult<_>>()?,
+            band,
+            channels,
+            height,
+            width,
+        };
+        Ok(())
+    }
+
+    /// The type of its values, once there are any.
+    pub(super) fn value(&self) -> Option<DatumType> {
+        self.bands.first().map(Tensor::datum_type)
+    }
+
+    /// To be read.
+    pub(super) fn image<T: Value>(&self) -> TractResult<Image<'_, T>> {
+        Ok(Image {
+            bands: self.bands.iter().map(values).collect::<TractResult<_>>()?,
+            band: self.band,
+            channels: self.channels,
+            height: self.height,
+            width: self.width,
+        })
+    }
+
+    /// Channels, height and width.
+    pub(super) fn size(&self) -> [usize; 3] {
+        [self.channels, self.height, self.width]
+    }
+
+    /// Channel, row, pixel.
+    pub(super) fn planes(&self) -> TractResult<Vec<f32>> {
+        let image = self.image()?;
+        let mut planes = Vec::with_capacity(self.channels * self.height * self.width);
+        for channel in 0..self.channels {
+            for row in 0..self.height {
+                planes.extend_from_slice(image.row(channel, row as isize).unwrap_or_default());
+            }
+        }
+        Ok(planes)
+    }
+
+    /// The sum of magnitudes over channels, row by row.
+    pub(super) fn magnitudes(&self) -> TractResult<Vec<f32>> {
+        let image = self.image::<f32>()?;
+        let mut sums = vec![0.0; self.height * self.width];
+        for (row, line) in sums.chunks_exact_mut(self.width).enumerate() {
+            for channel in 0..self.channels {
+                let values = image.row(channel, row as isize).unwrap_or_default();
+                for (sum, value) in line.iter_mut().zip(values) {
+                    *sum += value.abs();
+                }
+            }
+        }
+        Ok(sums)
+    }
+}
+
+/// A tensor's values, which must be of that type.
+pub(super) fn values<T: Datum>(tensor: &Tensor) -> TractResult<&[T]> {
+    tensor.try_as_plain_ram()?.as_slice::<T>()
+}

@@ -1,0 +1,185 @@
+//! From a product's sums to the values that the next layer takes, where values are quantised (ONNX QuantizeLinear and
+//! DequantizeLinear: value = scale · (quantised - zero point), one scale for an image, one for each output channel of
+//! weights).
+
+use tract_onnx::tract_core::internal::*;
+
+use super::image::Value;
+
+/// How an image's values are quantised to 8 bits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Quantisation {
+    /// What a step is worth.
+    pub(super) scale: f32,
+    /// What 0 is.
+    pub(super) zero_point: i8,
+}
+
+/// Rows of weights in 8 bits.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Quantised {
+    /// The weights, as many as there were.
+    pub(super) weights: Vec<i8>,
+    /// What a step is worth, for each row.
+    pub(super) scales: Vec<f32>,
+}
+
+/// The highest magnitude of a quantised weight; -128 is left out.
+const MOST: f32 = 127.0;
+
+impl Quantised {
+    /// The 8-bit weights that a graph's dequantised ones come from; none if they are not the product of a scale for each
+    /// row and whole numbers of which the largest is 127 (so the trainer makes them).
+    pub(super) fn recover(rows: usize, weights: &[f32]) -> Option<Self> {
+        let depth = weights.len().checked_div(rows)?;
+        let mut found = Self {
+            weights: Vec::with_capacity(weights.len()),
+            scales: Vec::with_capacity(rows),
+        };
+        for row in weights.chunks_exact(depth.max(1)) {
+            let peak = row.iter().fold(0.0f32, |peak, value| peak.max(value.abs()));
+            let scale = if peak > 0.0 { peak / MOST } else { 1.0 };
+            for value in row {
+                let steps = value / scale;
+                let whole = steps.round();
+                if !((steps - whole).abs() < 1e-3) {
+                    return None;
+                }
+                found.weights.push(whole as i8);
+            }
+            found.scales.push(scale);
+        }
+        Some(found)
+    }
+}
+
+/// What follows sums of products that a kernel leaves as they are.
+#[derive(Debug, Clone)]
+pub(super) struct Rescale {
+    /// For each row.
+    scale: Vec<f32>,
+    bias: Vec<f32>,
+    /// The slope for negative values, 1 without LeakyReLU.
+    leak: f32,
+    /// Where 0 is in quantised output.
+    zero_point: f32,
+}
+
+/// Adding it rounds a small value to the nearest whole number, halves to even ones, into the lowest bits (1.5 · 2²³).
+const ROUND: f32 = 12_582_912.0;
+
+impl Rescale {
+    /// For `value = leaky(scale[r] · sum + bias[r])`, quantised to `to` if there is one. `leak` is in 0..=1.
+    pub(super) fn new(
+        scale: Vec<f32>,
+        bias: Vec<f32>,
+        leak: Option<f32>,
+        to: Option<Quantisation>,
+    ) -> Self {
+        // LeakyReLU is the same on all scales.
+        let steps = to.map_or(1.0, |to| to.scale.recip());
+        let scaled = |values: Vec<f32>| values.into_iter().map(|value| value * steps).collect();
+        Self {
+            scale: scaled(scale),
+            bias: scaled(bias),
+            leak: leak.unwrap_or(1.0),
+            zero_point: to.map_or(0.0, |to| f32::from(to.zero_point)),
+        }
+    }
+
+    /// Rows of `columns` sums each.
+    pub(super) fn apply<S: Sum, O: Finished>(&self, sums: &[S], columns: usize, out: &mut [O]) {
+        let rows = sums
+            .chunks_exact(columns)
+            .zip(out.chunks_exact_mut(columns));
+        for ((sums, out), (scale, bias)) in rows.zip(self.scale.iter().zip(&self.bias)) {
+            for (sum, out) in sums.iter().zip(out) {
+                let value = sum.as_f32() * scale + bias;
+                *out = O::of(value.max(value * self.leak) + self.zero_point);
+            }
+        }
+    }
+}
+
+/// A sum of products.
+pub(super) trait Sum: Datum + Copy {
+    /// As a number.
+    fn as_f32(self) -> f32;
+}
+
+impl Sum for f32 {
+    fn as_f32(self) -> f32 {
+        self
+    }
+}
+
+impl Sum for i32 {
+    fn as_f32(self) -> f32 {
+        self as f32
+    }
+}
+
+/// What a sum becomes.
+pub(super) trait Finished: Value {
+    /// The nearest of its values.
+    fn of(value: f32) -> Self;
+}
+
+impl Finished for f32 {
+    fn of(value: f32) -> Self {
+        value
+    }
+}
+
+impl Finished for i8 {
+    fn of(value: f32) -> Self {
+        let within = value.max(-128.0).min(127.0);
+        (within + ROUND).to_bits() as i8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn sums_are_rounded_to_the_nearest_step_and_kept_within_eight_bits(
+            sums in prop::collection::vec(-2_000i32..2_000, 1..40),
+            scale in 0.001f32..0.2,
+            bias in -20f32..20.0,
+            step in 0.05f32..2.0,
+            zero_point in any::<i8>(),
+            leak in prop::option::of(0f32..1.0),
+        ) {
+            let to = Quantisation { scale: step, zero_point };
+            let rescale = Rescale::new(vec![scale], vec![bias], leak, Some(to));
+            let mut found = vec![0i8; sums.len()];
+            rescale.apply(&sums, sums.len(), &mut found);
+            for (sum, found) in sums.iter().zip(found) {
+                let value = f64::from(*sum) * f64::from(scale) + f64::from(bias);
+                let value = if value < 0.0 { value * f64::from(leak.unwrap_or(1.0)) } else { value };
+                let steps = (value / f64::from(step) + f64::from(zero_point)).clamp(-128.0, 127.0);
+                // Half a step, and what f32 rounds.
+                prop_assert!((f64::from(found) - steps).abs() < 0.501, "{} for {}", found, steps);
+            }
+        }
+
+        #[test]
+        fn quantised_weights_are_found_again_and_others_are_not(
+            mut whole in prop::collection::vec(-127i8..=127, 8..40),
+            scale in 1e-5f32..10.0,
+        ) {
+            whole[3] = -127;
+            let weights: Vec<f32> = whole.iter().map(|&value| f32::from(value) * scale).collect();
+            let found = Quantised::recover(1, &weights).expect("they are quantised");
+            prop_assert_eq!(found.weights, whole);
+            prop_assert!((found.scales[0] / scale - 1.0).abs() < 1e-6);
+            let mut other = weights;
+            other[0] = 0.37 * scale;
+            prop_assert_eq!(Quantised::recover(1, &other), None);
+        }
+    }
+}

@@ -158,6 +158,22 @@ fn is_ours(pool: &PoolSpec) -> bool {
         && pool.padding == padding
 }
 
+/// What an outlet always gives, if it does; tract leaves large weights in 8 bits with what makes numbers of them.
+fn constant(model: &TypedModel, outlet: OutletId) -> Option<Arc<Tensor>> {
+    if let Some(known) = &model.outlet_fact(outlet).ok()?.konst {
+        return Some(Arc::clone(known));
+    }
+    let node = model.node(outlet.node);
+    if node.inputs.is_empty() {
+        return None;
+    }
+    let inputs = node.inputs.iter();
+    let inputs = inputs.map(|&input| Some(constant(model, input)?.into_tvalue()));
+    let outputs = node.op.eval_out_of_plan(inputs.collect::<Option<_>>()?);
+    let output = outputs.ok()??.into_iter().nth(outlet.slot)?;
+    Some(output.into_arc_tensor())
+}
+
 /// The layer that a node is, if it is one.
 fn layer_at(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Found>> {
     let found = if let Some(conv) = node.op_as::<Conv>() {
@@ -172,11 +188,8 @@ fn layer_at(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Found>> 
     let Some((kind, pool, format)) = found else {
         return Ok(None);
     };
-    let constant = |index: usize| {
-        let outlet = node.inputs.get(index)?;
-        model.outlet_fact(*outlet).ok()?.konst.clone()
-    };
-    let (Some(weights), Some(bias)) = (constant(1), constant(2)) else {
+    let input = |index: usize| constant(model, *node.inputs.get(index)?);
+    let (Some(weights), Some(bias)) = (input(1), input(2)) else {
         return Ok(None);
     };
     let channels = [pool.input_channels, pool.output_channels];

@@ -384,18 +384,44 @@ impl Panels {
 
 /// Four rows into group `group` of all panels.
 fn fours(lines: [&[u8]; 4], packed: &mut [u8], panel: usize, group: usize, width: usize) {
-    let [a, b, c, d] = lines;
-    for (index, (((a, b), c), d)) in (a.chunks(width).zip(b.chunks(width)))
-        .zip(c.chunks(width))
-        .zip(d.chunks(width))
-        .enumerate()
-    {
-        let start = index * panel + group * width * FOUR;
-        let place = &mut packed[start..start + a.len() * FOUR];
-        let values = a.iter().zip(b).zip(c).zip(d);
-        for (place, (((a, b), c), d)) in place.chunks_exact_mut(FOUR).zip(values) {
-            place.copy_from_slice(&[*a, *b, *c, *d]);
+    match width {
+        8 => fours_of::<8>(lines, packed, panel, group),
+        16 => fours_of::<16>(lines, packed, panel, group),
+        _ => {
+            for (index, start) in (0..lines[0].len()).step_by(width).enumerate() {
+                let end = (start + width).min(lines[0].len());
+                let parts = lines.map(|line| &line[start..end]);
+                let at = index * panel + group * width * FOUR;
+                interleave(parts, &mut packed[at..at + (end - start) * FOUR]);
+            }
         }
+    }
+}
+
+/// For the usual widths, known when it is compiled: a few instructions interleave a panel's values.
+fn fours_of<const WIDTH: usize>(lines: [&[u8]; 4], packed: &mut [u8], panel: usize, group: usize) {
+    let [a, b, c, d] = lines.map(|line| line.as_chunks::<WIDTH>());
+    let mut at = group * WIDTH * FOUR;
+    let whole = a.0.iter().zip(b.0).zip(c.0).zip(d.0);
+    for (((a, b), c), d) in whole {
+        let (places, _) = packed[at..].as_chunks_mut::<FOUR>();
+        if let Some(places) = places.first_chunk_mut::<WIDTH>() {
+            for (column, place) in places.iter_mut().enumerate() {
+                *place = [a[column], b[column], c[column], d[column]];
+            }
+        }
+        at += panel;
+    }
+    let rest = [a.1, b.1, c.1, d.1];
+    if !rest[0].is_empty() {
+        interleave(rest, &mut packed[at..at + rest[0].len() * FOUR]);
+    }
+}
+
+fn interleave([a, b, c, d]: [&[u8]; 4], places: &mut [u8]) {
+    let values = a.iter().zip(b).zip(c).zip(d);
+    for (place, (((a, b), c), d)) in places.chunks_exact_mut(FOUR).zip(values) {
+        place.copy_from_slice(&[*a, *b, *c, *d]);
     }
 }
 

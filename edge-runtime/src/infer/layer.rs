@@ -717,8 +717,102 @@ mod tests {
         out
     }
 
+    /// Values that a generator draws from a seed, in -1..1.
+    fn drawn(seed: u32, count: usize) -> Vec<f32> {
+        let mut state = seed;
+        let next = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..count).map(next).collect()
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(60))]
+
+        /// Quantised before, after and both, by every kernel for integers.
+        #[test]
+        fn a_quantised_layer_is_what_its_definition_says_to_half_a_level(
+            up in any::<bool>(),
+            inputs in 1usize..4,
+            outputs in 1usize..21,
+            half in (0usize..12, 0usize..40),
+            threads in 1usize..4,
+            leak in prop::option::of(0.01f32..0.5),
+            from in any::<i8>(),
+            to in prop::option::of(any::<i8>()),
+            which in any::<prop::sample::Index>(),
+            seed in any::<u32>(),
+        ) {
+            let kind = if up { Kind::Up } else { Kind::Down };
+            // Kernels take four rows at a time.
+            let channels @ [inputs, outputs] = [4 * inputs, outputs];
+            let size @ [height, width] = [2 * half.0 + 1, 2 * half.1 + 1];
+            let from = Quantisation { scale: 0.01, zero_point: from };
+            let to = to.map(|zero_point| Quantisation { scale: 0.05, zero_point });
+            let levels = |values: Vec<f32>| -> Vec<i8> {
+                values.into_iter().map(|value| (value * 127.0) as i8).collect()
+            };
+            let image = levels(drawn(seed, inputs * height * width));
+            let mut weights = levels(drawn(seed ^ 1, outputs * inputs * 9));
+            for row in weights.chunks_exact_mut(inputs * 9) {
+                row[5] = 127;
+            }
+            let scale = |at: usize| 0.002 + (at / (inputs * 9)) as f32 * 1e-4;
+            let weights: Vec<f32> = weights
+                .iter()
+                .enumerate()
+                .map(|(at, &level)| f32::from(level) * scale(at))
+                .collect();
+            let bias = drawn(seed ^ 2, outputs);
+            let values: Vec<f32> = image
+                .iter()
+                .map(|&level| (f32::from(level) - f32::from(from.zero_point)) * from.scale)
+                .collect();
+            let definition = Definition {
+                kind,
+                channels,
+                weights: &weights,
+                bias: &bias,
+                leak,
+                from: Some(from),
+                to,
+            };
+            let kernels = Kernel::suitable(Operand::I8);
+            let kernel = which.get(&kernels).clone();
+            let name = kernel.name().to_owned();
+            let layer = Layer::new(&definition, kernel).unwrap();
+            let pool = Pool::new(threads).unwrap();
+            let mut out = Output::default();
+            let frame = Image::of_planes(&image, [inputs, height, width]).unwrap();
+            for _ in 0..2 {
+                layer.run(&frame, &pool, &mut out).unwrap();
+            }
+            let expected = expected(kind, channels, size, &values, &weights, &bias, leak);
+            let found: Vec<(f64, f64)> = match to {
+                None => out.planes().unwrap().iter().map(|&value| (f64::from(value), 1e-3)).collect(),
+                Some(to) => {
+                    let image = out.image::<i8>().unwrap();
+                    let [channels, height, _] = image.size();
+                    let rows = (0..channels).flat_map(|channel| {
+                        (0..height).map(move |row| (channel, row as isize))
+                    });
+                    let levels = rows.flat_map(|(channel, row)| image.row(channel, row).unwrap());
+                    let value = |&level: &i8| {
+                        (f64::from(level) - f64::from(to.zero_point)) * f64::from(to.scale)
+                    };
+                    levels.map(|level| (value(level), f64::from(to.scale) * 0.51)).collect()
+                }
+            };
+            prop_assert_eq!(found.len(), expected.len());
+            for (place, ((found, within), expected)) in found.iter().zip(&expected).enumerate() {
+                let expected = to.map_or(*expected, |to| {
+                    let level = |level: f64| (level - f64::from(to.zero_point)) * f64::from(to.scale);
+                    expected.clamp(level(-128.0), level(127.0))
+                });
+                prop_assert!((found - expected).abs() < *within, "{} at {}: {} for {}", name, place, found, expected);
+            }
+        }
 
         /// More and fewer output channels than `FEW_CHANNELS`, one row, one pixel, many threads, every kernel.
         #[test]
@@ -734,16 +828,9 @@ mod tests {
         ) {
             let kind = if up { Kind::Up } else { Kind::Down };
             let [height, width] = [2 * half.0 + 1, 2 * half.1 + 1];
-            let mut state = seed;
-            let mut draw = |count: usize| -> Vec<f32> {
-                let next = |_| {
-                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-                };
-                (0..count).map(next).collect()
-            };
-            let (image, weights) = (draw(inputs * height * width), draw(outputs * inputs * 9));
-            let bias = draw(outputs);
+            let image = drawn(seed, inputs * height * width);
+            let weights = drawn(seed ^ 1, outputs * inputs * 9);
+            let bias = drawn(seed ^ 2, outputs);
             let kernels = Kernel::suitable(Operand::F32);
             let kernel = which.get(&kernels).clone();
             let name = kernel.name().to_owned();

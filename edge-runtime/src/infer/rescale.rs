@@ -95,10 +95,20 @@ impl Rescale {
         for ((sums, out), (scale, bias)) in rows.zip(self.scale.iter().zip(&self.bias)) {
             for (sum, out) in sums.iter().zip(out) {
                 let value = sum.as_f32() * scale + bias;
-                *out = O::of(value.max(value * self.leak) + self.zero_point);
+                *out = O::of(higher(value, value * self.leak) + self.zero_point);
             }
         }
     }
+}
+
+/// The higher of two numbers, one instruction: `f32::max` also sees to what is no number.
+fn higher(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+/// The lower one.
+fn lower(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
 }
 
 /// A sum of products.
@@ -133,7 +143,7 @@ impl Finished for f32 {
 
 impl Finished for i8 {
     fn of(value: f32) -> Self {
-        let within = value.max(-128.0).min(127.0);
+        let within = lower(higher(value, -128.0), 127.0);
         (within + ROUND).to_bits() as i8
     }
 }

@@ -1,15 +1,19 @@
-//! Times one ONNX graph as `cargo xtask bench-inference` asks for it: reads lines `HEIGHT WIDTH` from standard input, runs
-//! the network once for each, prints the milliseconds it took.
+//! Times one ONNX graph as `cargo xtask bench-inference` asks for it: reads lines `COUNT HEIGHT WIDTH` from standard input,
+//! runs the network on so many images, prints the milliseconds it took. `ours` scores them by the engine, `stock` by tract's
+//! own operators one after the other, `batch` by those all at once.
 
-use std::io::BufRead;
+use std::io::{BufRead, Cursor};
 use std::time::Instant;
 
 use edge_runtime::infer::{Engine, Tuning};
 use edge_runtime::inspect::preprocess::Planes;
 use edge_runtime::inspect::score::Shift;
 use proto::manifest::Network;
+use tract_onnx::prelude::*;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+type Anything = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Anything> {
     let mut arguments = std::env::args().skip(1);
     let (Some(onnx), Some(width), Some(threads), Some(engine)) = (
         arguments.next(),
@@ -17,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         arguments.next(),
         arguments.next(),
     ) else {
-        return Err("expected ONNX WIDTH THREADS ours|stock".into());
+        return Err("expected ONNX WIDTH THREADS ours|stock|batch".into());
     };
     let network = Network {
         channels: 3,
@@ -28,27 +32,53 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let tuning = Tuning {
         threads: threads.parse()?,
-        stock: engine == "stock",
+        stock: engine != "ours",
         ..Tuning::default()
     };
     let onnx = std::fs::read(onnx)?;
     let started = Instant::now();
-    let engine = Engine::tuned(&onnx, network, &tuning)?;
+    let ours = Engine::tuned(&onnx, network, &tuning)?;
     println!("{}", started.elapsed().as_secs_f64() * 1e3);
-    let mut kept: Option<Planes> = None;
+    let mut batch = None;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
-        let (height, width) = line.split_once(' ').ok_or("expected HEIGHT WIDTH")?;
-        let (height_px, width_px): (usize, usize) = (height.parse()?, width.trim().parse()?);
-        let planes = match kept.take() {
-            Some(planes) if (planes.height_px, planes.width_px) == (height_px, width_px) => planes,
-            _ => planes(height_px, width_px),
+        let numbers = line.split_whitespace().map(str::parse);
+        let numbers: Vec<usize> = numbers.collect::<Result<_, _>>()?;
+        let &[count, height_px, width_px] = numbers.as_slice() else {
+            return Err("expected COUNT HEIGHT WIDTH".into());
         };
-        let started = Instant::now();
-        let scores = engine.scores(&planes)?;
-        println!("{}", started.elapsed().as_secs_f64() * 1e3);
-        std::hint::black_box(scores);
-        kept = Some(planes);
+        let images = vec![planes(height_px, width_px); count];
+        let mut taken = || -> Result<f64, Anything> {
+            if engine != "batch" {
+                let started = Instant::now();
+                let scores = match images.as_slice() {
+                    [image] => vec![ours.scores(image)?],
+                    tiles => ours.scores_of_tiles(tiles)?,
+                };
+                std::hint::black_box(scores);
+                return Ok(started.elapsed().as_secs_f64() * 1e3);
+            }
+            let plan = match batch.take() {
+                Some((size, plan)) if size == numbers => plan,
+                _ => tract_onnx::onnx()
+                    .model_for_read(&mut Cursor::new(&onnx))?
+                    .with_input_fact(0, f32::fact([count, 3, height_px, width_px]).into())?
+                    .into_optimized()?
+                    .into_runnable()?,
+            };
+            let data: Vec<f32> = images
+                .iter()
+                .flat_map(|image| &image.data)
+                .copied()
+                .collect();
+            let input = Tensor::from_shape(&[count, 3, height_px, width_px], &data)?;
+            let started = Instant::now();
+            std::hint::black_box(plan.run(tvec!(input.into()))?);
+            let taken = started.elapsed().as_secs_f64() * 1e3;
+            batch = Some((numbers.clone(), plan));
+            Ok(taken)
+        };
+        println!("{}", taken()?);
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ pub mod quantise;
 pub mod run_folder;
 pub mod seed;
 pub mod sheet;
+pub mod study;
 pub mod synth;
 pub mod train;
 pub mod weights;

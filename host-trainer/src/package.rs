@@ -160,8 +160,8 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
     let mut layers = Vec::new();
     for shape in layer_shapes(CHANNELS, run.width) {
         layers.push(LayerWeights {
-            weight: saved.values(&format!("{}.weight", shape.name), &shape.weight_size())?,
-            bias: saved.values(&format!("{}.bias", shape.name), &[shape.outputs])?,
+            weight: saved.trained(&format!("{}.weight", shape.name), &shape.weight_size())?,
+            bias: saved.trained(&format!("{}.bias", shape.name), &[shape.outputs])?,
             shape,
         });
     }

@@ -7,7 +7,7 @@ use proto::manifest::{Input, TrainingMode};
 use serde::{Deserialize, Serialize};
 
 use crate::network::OutputActivation;
-use crate::train::LossKind;
+use crate::train::{LossKind, Schedule};
 use edge_runtime::io::atomic::{WriteError, write_atomic};
 
 /// Why a run folder cannot be used.
@@ -52,6 +52,12 @@ pub struct Run {
     /// Each good tile was lit otherwise by up to 1 ± this; 0 is the paper's.
     #[serde(default)]
     pub lighting: f32,
+    /// Decay of the running average of weights; 0 is the paper's.
+    #[serde(default)]
+    pub average: f64,
+    /// How the learning rate changes.
+    #[serde(default)]
+    pub schedule: Schedule,
     /// What follows the network's output.
     pub activation: OutputActivation,
     /// Where the perceptual loss has its features from, in words.

@@ -1,9 +1,9 @@
 """Engines side by side on the same graphs and frames, taking turns in one run: `cargo xtask bench-inference`.
 
-Usage: bench_inference.py ENGINE_SPEED SECONDS JSON WIDTH=ONNX...
+Usage: bench_inference.py ENGINE_SPEED SECONDS JSON WIDTH=ONNX...  (WIDTH-int8=ONNX: quantised)
 
 Each engine gets the same frame in turn until SECONDS have passed for a row (at least five turns); medians are compared.
-ENGINE_SPEED is the example of edge-runtime that reads `HEIGHT WIDTH` and answers with milliseconds. What ours does in that
+ENGINE_SPEED is the example of edge-runtime that reads `COUNT HEIGHT WIDTH` and answers with milliseconds. What ours does in that
 time is more than the others: it ends with the sum of magnitudes of each pixel.
 """
 import json
@@ -58,10 +58,9 @@ class Ours:
         self.loaded_ms = float(self.child.stdout.readline())
 
     def run(self, height, width, count):
-        for _ in range(count):
-            self.child.stdin.write(f"{height} {width}\n")
+        self.child.stdin.write(f"{count} {height} {width}\n")
         self.child.stdin.flush()
-        return sum(float(self.child.stdout.readline()) for _ in range(count))
+        return float(self.child.stdout.readline())
 
     def stop(self):
         self.child.stdin.close()
@@ -111,20 +110,25 @@ class Openvino:
 
 def main():
     program, seconds, out, *graphs = sys.argv[1:]
-    graphs = {int(width): onnx for width, onnx in (graph.split("=", 1) for graph in graphs)}
+    graphs = dict(graph.split("=", 1) for graph in graphs)
     rates = {threads: gemm_rate(threads) for threads in (1, 2)}
     rows = []
-    head = f"{'width':>5} {'frame':>12} {'threads':>7}" + "".join(
-        f"{name:>12}" for name in ("ours ms", "stock", "ORT", "OpenVINO", "GFLOP/s", "% of GEMM", "/ORT", "/OpenVINO")
+    head = f"{'width':>8} {'frame':>12} {'threads':>7}" + "".join(
+        f"{name:>12}" for name in ("ours ms", "stock", "at once", "ORT", "OpenVINO", "GFLOP/s", "% of GEMM", "/ORT", "/OpenVINO")
     )
     print(f"numpy's best GEMM: {rates[1]:.0f} GFLOP/s on one thread, {rates[2]:.0f} on two\n\n{head}")
-    for width, onnx in graphs.items():
+    for graph, onnx in graphs.items():
+        width, _, precision = graph.partition("-")
+        width = int(width)
         # 65×65: the paper's tiles, 49 for a frame of 256×256 at 50 % overlap.
-        for height, breadth, count in [(65, 65, 49), (257, 257, 1), (513, 513, 1), (1025, 1025, 1), (1081, 1921, 1)]:
+        sizes = [(65, 65, 49), (257, 257, 1), (513, 513, 1), (1025, 1025, 1), (1081, 1921, 1)]
+        # 8 bits change little with the size.
+        for height, breadth, count in sizes[:3] if precision else sizes:
             for threads in (1, 2):
                 engines = {
                     "ours": Ours(program, onnx, width, threads, "ours"),
                     "stock": Ours(program, onnx, width, threads, "stock"),
+                    **({"batch": Ours(program, onnx, width, threads, "batch")} if count > 1 else {}),
                     "ort": Onnxruntime(onnx, threads),
                     "openvino": Openvino(onnx, threads),
                 }
@@ -144,6 +148,7 @@ def main():
                 rows.append(
                     {
                         "width": width,
+                        "precision": precision or "f32",
                         "height_px": height,
                         "width_px": breadth,
                         "tiles": count,
@@ -155,10 +160,10 @@ def main():
                         "turns": len(taken["ours"]),
                     }
                 )
-                name = f"{count} x {height}²" if count > 1 else f"{breadth}x{height}"
+                size = f"{count} x {height}²" if count > 1 else f"{breadth}x{height}"
                 print(
-                    f"{width:>5} {name:>12} {threads:>7}"
-                    + "".join(f"{ms[engine]:>12.2f}" for engine in engines)
+                    f"{graph:>8} {size:>12} {threads:>7}"
+                    + "".join(f"{ms.get(engine, ms['stock']):>12.2f}" for engine in ("ours", "stock", "batch", "ort", "openvino"))
                     + f"{rate:>12.0f}{100 * rate / rates[threads]:>11.0f}%"
                     + f"{ms['ours'] / ms['ort']:>12.2f}{ms['ours'] / ms['openvino']:>12.2f}",
                     flush=True,

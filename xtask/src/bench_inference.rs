@@ -39,7 +39,9 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     let mut graphs = Vec::new();
     for width in widths {
         let onnx = network(&trainer, &folder, width)?;
+        let int8 = quantised(&trainer, &folder, width)?;
         graphs.push(format!("{width}={}", onnx.display()));
+        graphs.push(format!("{width}-int8={}", int8.display()));
     }
     let report = folder.join("inference.json");
     let mut bench = Command::new("python3");
@@ -82,7 +84,7 @@ fn network(trainer: &Path, folder: &Path, width: &str) -> Result<PathBuf> {
     if !folder.join("bench.key").is_file() {
         run(&["keygen", "--out", "bench.key"])?;
     }
-    let (trained, package) = (format!("run-{width}"), format!("{width}.awr"));
+    let trained = format!("run-{width}");
     if folder.join(&trained).exists() {
         std::fs::remove_dir_all(folder.join(&trained))?;
     }
@@ -109,20 +111,33 @@ fn network(trainer: &Path, folder: &Path, width: &str) -> Result<PathBuf> {
         "--device",
         "cpu",
     ])?;
-    run(&[
-        "package",
-        "--run",
-        &trained,
-        "--key",
-        "bench.key",
-        "--name",
-        "bench",
-        "--out",
-        &package,
-    ])?;
-    let made = format!("{width}.onnx");
-    run(&["inspect-package", &package, "--onnx", &made])?;
+    package(trainer, folder, width, "", &[])?;
     Ok(onnx)
+}
+
+/// The same in 8 bits.
+fn quantised(trainer: &Path, folder: &Path, width: &str) -> Result<PathBuf> {
+    let onnx = folder.join(format!("{width}-int8.onnx"));
+    if !onnx.is_file() {
+        package(trainer, folder, width, "-int8", &["--int8"])?;
+    }
+    Ok(onnx)
+}
+
+/// A run's graph, `WIDTH-SUFFIX.onnx`.
+fn package(
+    trainer: &Path,
+    folder: &Path,
+    width: &str,
+    suffix: &str,
+    options: &[&str],
+) -> Result<()> {
+    let (trained, made) = (format!("run-{width}"), format!("{width}{suffix}.onnx"));
+    let package = format!("{width}{suffix}.awr");
+    let mut command = Command::new(trainer);
+    command.args(["package", "--run", &trained, "--key", "bench.key"]);
+    command.args(["--name", "bench", "--out", &package, "--onnx", &made]);
+    done(command.args(options).current_dir(folder))
 }
 
 /// Where Python finds the peers, kept beside libtorch.

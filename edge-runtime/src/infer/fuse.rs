@@ -33,10 +33,16 @@ pub(super) struct Chain {
 const KEPT_VALUES: usize = 8 << 20;
 
 impl Chain {
-    /// Runs all layers on an image; `take` gets what comes out of the last.
+    /// The threads that share the work on an image.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Runs all layers on an image, by the threads of a pool; `take` gets what comes out of the last.
     pub(super) fn run<T>(
         &self,
         image: Image<'_, f32>,
+        pool: &Pool,
         take: impl FnOnce(&Output) -> TractResult<T>,
     ) -> TractResult<T> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,11 +54,11 @@ impl Chain {
             let (before, rest) = outputs.split_at_mut(index);
             let out = &mut rest[0];
             match before.last() {
-                None => layer.run(&image, &self.pool, out)?,
+                None => layer.run(&image, pool, out)?,
                 Some(output) if output.value() == Some(i8::datum_type()) => {
-                    layer.run(&output.image::<i8>()?, &self.pool, out)?;
+                    layer.run(&output.image::<i8>()?, pool, out)?;
                 }
-                Some(output) => layer.run(&output.image::<f32>()?, &self.pool, out)?,
+                Some(output) => layer.run(&output.image::<f32>()?, pool, out)?,
             }
             large |= rest[0].size().iter().product::<usize>() > KEPT_VALUES;
             if large && let Some(output) = before.last_mut() {
@@ -93,7 +99,7 @@ impl EvalOp for Layers {
         };
         let data = input.try_as_plain_ram()?.as_slice::<f32>()?;
         let image = Image::of_planes(data, [channels, height, width])?;
-        let output = self.0.run(image, |output| {
+        let output = self.0.run(image, self.0.pool(), |output| {
             let [channels, height, width] = output.size();
             Tensor::from_shape(&[1, channels, height, width], &output.planes()?)
         })?;

@@ -234,7 +234,13 @@ impl Engine {
     /// A, of the shape of its input, by the whole graph at once.
     fn pass(&self, planes: &Planes) -> Result<Vec<f32>, InferError> {
         if let Some(layers) = &self.layers {
-            return by_layers(layers, planes, planes.channels, Output::planes);
+            return by_layers(
+                layers,
+                layers.pool(),
+                planes,
+                planes.channels,
+                Output::planes,
+            );
         }
         let shape = [1, planes.channels, planes.height_px, planes.width_px];
         let input = Tensor::from_shape(&shape, &planes.data).map_err(failed)?;
@@ -261,13 +267,14 @@ fn failed(error: TractError) -> InferError {
 /// What our layers make of an image, which must be of its shape, as `channels` planes.
 fn by_layers(
     layers: &Chain,
+    pool: &Pool,
     planes: &Planes,
     channels: usize,
     take: impl FnOnce(&Output) -> TractResult<Vec<f32>>,
 ) -> Result<Vec<f32>, InferError> {
     let size = [planes.channels, planes.height_px, planes.width_px];
     let data = Image::of_planes(&planes.data, size).and_then(|image| {
-        layers.run(image, |output| match output.size() {
+        layers.run(image, pool, |output| match output.size() {
             found if found == size => take(output),
             found => Err(TractError::msg(format!(
                 "expected an output of {size:?}, found {found:?}"
@@ -275,6 +282,14 @@ fn by_layers(
         })
     });
     finite(data.map_err(failed)?, planes, channels)
+}
+
+fn map_of(planes: &Planes, data: Vec<f32>) -> ScoreMap {
+    ScoreMap {
+        width_px: planes.width_px,
+        height_px: planes.height_px,
+        data,
+    }
 }
 
 fn finite(data: Vec<f32>, planes: &Planes, channels: usize) -> Result<Vec<f32>, InferError> {
@@ -308,12 +323,26 @@ impl Shift for Engine {
             return Ok(sum_of_magnitudes(&self.shift(planes)?));
         };
         let data = self.in_strips(planes, 1, |strip| {
-            by_layers(layers, strip, 1, Output::magnitudes)
+            by_layers(layers, layers.pool(), strip, 1, Output::magnitudes)
         })?;
-        Ok(ScoreMap {
-            width_px: planes.width_px,
-            height_px: planes.height_px,
-            data,
-        })
+        Ok(map_of(planes, data))
+    }
+
+    /// Each tile by one thread: it is too little work to share.
+    fn scores_of_tiles(&self, tiles: &[Planes]) -> Result<Vec<ScoreMap>, InferError> {
+        let Some(layers) = &self.layers else {
+            return tiles.iter().map(|tile| self.scores(tile)).collect();
+        };
+        let alone = Pool::default();
+        let mut maps = vec![ScoreMap::zeros(0, 0); tiles.len()];
+        layers
+            .pool()
+            .share(maps.iter_mut().zip(tiles), |(map, tile)| {
+                self.check(tile)?;
+                let data = by_layers(layers, &alone, tile, 1, Output::magnitudes)?;
+                *map = map_of(tile, data);
+                Ok(())
+            })?;
+        Ok(maps)
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod data;
 pub(crate) mod evaluate;
 pub(crate) mod package;
 pub(crate) mod progress;
+pub(crate) mod reproduce;
 pub(crate) mod train;
 pub(crate) mod weights;
 

@@ -18,7 +18,8 @@ use host_trainer::perceptual::{Depth, Features};
 use host_trainer::run_folder::{self, Run};
 use host_trainer::sheet;
 use host_trainer::train::{
-    self, BATCH, BatchSource, Event, ITERATIONS, Loss, LossKind, Recipe, Saved, Ssim, TILES,
+    self, BATCH, BatchSource, Event, ITERATIONS, Loss, LossKind, Recipe, Saved, Schedule, Ssim,
+    TILES,
 };
 use proto::manifest::{InputSize, TrainingMode};
 
@@ -61,6 +62,13 @@ pub(crate) struct Train {
     /// show is no defect (not in the paper, whose value is 0). 0.3 helps where good images are few.
     #[arg(long, default_value_t = 0.0, value_parser = fraction)]
     lighting: f32,
+    /// Package the running average of the weights, of which a step leaves this share (0.999; not in the paper, whose
+    /// value is 0: the last weights).
+    #[arg(long, default_value_t = 0.0, value_parser = decay)]
+    average: f64,
+    /// How the learning rate changes.
+    #[arg(long, value_enum, default_value_t = Schedule::Constant)]
+    schedule: Schedule,
     /// direct is the method; the others are baselines.
     #[arg(long, default_value = "direct")]
     mode: Mode,
@@ -135,6 +143,13 @@ fn fraction(text: &str) -> Result<f32, String> {
     }
 }
 
+fn decay(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(decay) if (0.0..1.0).contains(&decay) => Ok(decay),
+        _ => Err("expected a number from 0 to below 1".to_owned()),
+    }
+}
+
 fn weight(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(weight) if weight.is_finite() && weight >= 0.0 => Ok(weight),
@@ -188,14 +203,18 @@ impl Train {
         let (run, set) = self.describe(device)?;
         if self.resume {
             let before = Run::read(&self.run)?;
+            // The rate of a schedule depends on how many there will be.
             let same = Run {
-                iterations: run.iterations,
+                iterations: match run.schedule {
+                    Schedule::Constant => run.iterations,
+                    Schedule::Cosine => before.iterations,
+                },
                 ..before.clone()
             };
             if same != run {
                 bail!(
                     "the settings or the images differ from those the run in {} was started with, so its result would \
-                     be neither; give the same ones (only --iterations may change)",
+                     be neither; give the same ones (only --iterations may change, and not under --schedule cosine)",
                     self.run.display()
                 );
             }
@@ -207,6 +226,8 @@ impl Train {
             mode: run.mode,
             activation: run.activation,
             quiet: self.quiet,
+            average: self.average,
+            schedule: self.schedule,
             loss: self.make_loss(device)?,
             width: run.width,
             iterations: run.iterations,
@@ -319,6 +340,8 @@ impl Train {
             schema: Run::schema(),
             quiet: self.quiet,
             lighting: self.lighting,
+            average: self.average,
+            schedule: self.schedule,
             mode,
             loss: self.loss,
             activation: self.activation,
@@ -470,6 +493,7 @@ mod tests {
         ); // IV-F
         assert!(matches!(train.mode, Mode::Direct));
         assert_eq!((train.quiet, train.lighting), (0.0, 0.0));
+        assert_eq!((train.average, train.schedule), (0.0, Schedule::Constant));
         assert_eq!(train.bank().unwrap().algorithms().len(), 12); // IV-B
     }
 

@@ -47,8 +47,8 @@ impl Adam {
         Ok(Self { slots, steps: 0 })
     }
 
-    /// One step along the gradients, which are cleared.
-    pub fn step(&mut self) -> Result<(), TchError> {
+    /// One step along the gradients, which are cleared, at a fraction of the paper's rate.
+    pub fn step(&mut self, fraction: f64) -> Result<(), TchError> {
         self.steps += 1;
         let correction1 = 1.0 - BETA1.powf(self.steps as f64);
         let correction2 = 1.0 - BETA2.powf(self.steps as f64);
@@ -69,7 +69,7 @@ impl Adam {
                 let step = slot
                     .first
                     .f_div(&denominator)?
-                    .f_mul_scalar_(LEARNING_RATE / correction1)?;
+                    .f_mul_scalar_(fraction * LEARNING_RATE / correction1)?;
                 let _ = slot.parameter.f_sub_(&step)?;
                 let _ = gradient.f_zero_()?;
             }
@@ -138,7 +138,7 @@ mod tests {
             (&parameter * Tensor::from_slice(&gradient))
                 .sum(tch::Kind::Float)
                 .backward();
-            adam.step().unwrap();
+            adam.step(1.0).unwrap();
             let found = Vec::<f32>::try_from(&parameter).unwrap();
             for (found, expected) in found.iter().zip(values(&step["parameter"])) {
                 assert!(

@@ -9,6 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use tch::{Kind, TchError, Tensor};
 
 use super::adam::Adam;
+use super::average::{Average, averaged};
 use edge_runtime::io::atomic::{WriteError, write_atomic};
 
 /// Why a checkpoint cannot be used.
@@ -50,10 +51,16 @@ pub struct Progress {
     pub seconds: f64,
 }
 
-/// Saves weights, moments and progress.
-pub fn save(path: &Path, adam: &Adam, progress: Progress) -> Result<(), CheckpointError> {
+/// Saves weights, moments, averages and progress.
+pub fn save(
+    path: &Path,
+    adam: &Adam,
+    average: Option<&Average>,
+    progress: Progress,
+) -> Result<(), CheckpointError> {
     let mut arrays = Vec::new();
-    for (name, tensor) in adam.state() {
+    let averages = average.map(Average::state).unwrap_or_default();
+    for (name, tensor) in adam.state().into_iter().chain(averages) {
         arrays.push((name, tensor.size(), floats(&tensor)?));
     }
     let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = arrays
@@ -159,6 +166,24 @@ impl Saved {
             .iter()
             .map(|bytes| f32::from_le_bytes(*bytes))
             .collect())
+    }
+
+    /// What a run has trained: the average of a weight where it kept one, or else the last.
+    pub fn trained(&self, name: &str, size: &[i64]) -> Result<Vec<f32>, CheckpointError> {
+        let average = averaged(name);
+        let has = safetensors::SafeTensors::deserialize(&self.bytes)
+            .is_ok_and(|tensors| tensors.tensor(&average).is_ok());
+        self.values(if has { &average } else { name }, size)
+    }
+
+    /// Puts averages back.
+    pub fn restore_average(&self, average: &Average) -> Result<(), CheckpointError> {
+        for (name, mut tensor) in average.state() {
+            let size = tensor.size();
+            let values = Tensor::f_from_slice(&self.values(&name, &size)?)?.f_view(&size[..])?;
+            tensor.f_copy_(&values)?;
+        }
+        Ok(())
     }
 
     /// Puts the state into an optimiser of the same network.

@@ -4,11 +4,13 @@
 //! business.
 
 mod adam;
+mod average;
 mod batches;
 mod checkpoint;
 mod loss;
 
 pub use adam::{Adam, BETA1, BETA2, LEARNING_RATE};
+pub use average::Average;
 pub use batches::{Batch, BatchSource, BatchStream};
 pub use checkpoint::{CheckpointError, Progress, Saved, floats, save};
 pub use loss::{Loss, LossKind, Ssim, noise_on_clean_pixels};
@@ -19,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use proto::manifest::{TILE_PX, TrainingMode};
+use serde::{Deserialize, Serialize};
 use tch::{Device, TchError, Tensor};
 
 use crate::network::{CHANNELS, Network, OutputActivation};
@@ -55,6 +58,30 @@ pub enum TrainError {
     Torch(#[from] TchError),
 }
 
+/// How the learning rate changes over a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Not at all (paper, IV-F).
+    #[default]
+    Constant,
+    /// Down to 0 along half a cosine (Loshchilov and Hutter 2017).
+    Cosine,
+}
+
+impl Schedule {
+    /// The fraction of the rate at an iteration, from 0, of so many.
+    fn fraction(self, iteration: usize, iterations: usize) -> f64 {
+        match self {
+            Self::Constant => 1.0,
+            Self::Cosine => {
+                let done = iteration as f64 / iterations.max(1) as f64;
+                (1.0 + (std::f64::consts::PI * done).cos()) / 2.0
+            }
+        }
+    }
+}
+
 /// What the trainer needs beside the images.
 #[derive(Debug)]
 pub struct Recipe {
@@ -66,6 +93,10 @@ pub struct Recipe {
     pub loss: Loss,
     /// Weight of [`noise_on_clean_pixels`], added to the loss; 0 is the paper's.
     pub quiet: f64,
+    /// Share that a step leaves of the running average of weights; 0, the paper's: none is kept.
+    pub average: f64,
+    /// How the learning rate changes.
+    pub schedule: Schedule,
     /// Channels after the first convolution.
     pub width: i64,
     /// Iterations in all, those of earlier sessions included.
@@ -176,6 +207,10 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     let network = Network::initialise(CHANNELS, recipe.width, recipe.seed, recipe.device)?;
     let mut adam = Adam::new(network.parameters())?;
+    let mut average = match recipe.average {
+        decay if decay > 0.0 => Some(Average::new(network.parameters(), decay)?),
+        _ => None,
+    };
     let mut progress = Progress {
         iterations: 0,
         seconds: 0.0,
@@ -183,6 +218,9 @@ pub fn train(
     if checkpoint.exists() {
         let saved = Saved::open(checkpoint)?;
         saved.restore(&mut adam)?;
+        if let Some(average) = &average {
+            saved.restore_average(average)?;
+        }
         progress = saved.progress;
     }
     let before = progress;
@@ -207,7 +245,10 @@ pub fn train(
             });
         }
         loss.f_backward()?;
-        adam.step()?;
+        adam.step(recipe.schedule.fraction(iteration, recipe.iterations))?;
+        if let Some(average) = &mut average {
+            average.update(iteration + 1)?;
+        }
         let elapsed = started.elapsed().as_secs_f64();
         progress = Progress {
             iterations: iteration + 1,
@@ -222,7 +263,7 @@ pub fn train(
         let stopping = stop.load(Ordering::Relaxed);
         let last = progress.iterations == recipe.iterations;
         if stopping || last || progress.iterations.is_multiple_of(recipe.checkpoint_every) {
-            save(checkpoint, &adam, progress)?;
+            save(checkpoint, &adam, average.as_ref(), progress)?;
             on_event(Event::Checkpoint {
                 iteration: progress.iterations,
                 samples: samples(&clean, &noisy, &passed)?,
@@ -262,6 +303,15 @@ fn samples(clean: &Tensor, noisy: &Tensor, passed: &Pass) -> Result<Samples, Tch
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rate_is_the_papers_or_falls_along_a_cosine() {
+        assert_eq!(Schedule::Constant.fraction(99, 100), 1.0);
+        let cosine = |iteration| Schedule::Cosine.fraction(iteration, 100);
+        assert_eq!(cosine(0), 1.0);
+        assert!((cosine(50) - 0.5).abs() < 1e-12);
+        assert!(cosine(99) < 0.001);
+    }
 
     fn values(tensor: &Tensor) -> Vec<f32> {
         floats(tensor).unwrap()

@@ -1,0 +1,314 @@
+//! `host-trainer reproduce`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use ed25519_dalek::SigningKey;
+use edge_runtime::io::atomic::write_atomic;
+use edge_runtime::package::write_key_pair;
+use host_trainer::evaluate::Summary;
+use host_trainer::run_folder;
+use host_trainer::study::{Experiment, Job, Results, Row, html, jobs, png, scores, strengths};
+use host_trainer::train::{BATCH, ITERATIONS, Saved};
+
+/// Run the paper's experiments on MVTec AD's textures, or on any data sets.
+///
+/// Each run is trained, packaged and evaluated, and adds a row to OUT/results.csv; figures (SVG, PNG) and OUT/index.html
+/// are made of that table. Stopped at any moment, the same command goes on. Several may run at once with the same OUT, on
+/// several GPUs or machines: each takes a run that no other has. The defaults are the paper's and take a GPU; a reduced
+/// study (--width 16 --batch 16 --iterations 300 --seeds 2) runs on a processor.
+#[derive(Args)]
+pub(crate) struct Reproduce {
+    /// MVTec AD's folder: carpet, grid, leather, tile and wood are taken from it.
+    #[arg(long, value_name = "DIR")]
+    mvtec: Option<PathBuf>,
+    /// A data set in MVTec AD's layout; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    data: Vec<PathBuf>,
+    /// Folder for the table, the figures and the page.
+    #[arg(long)]
+    out: PathBuf,
+    /// Experiments, separated by commas (default: all).
+    #[arg(long, value_enum, value_delimiter = ',')]
+    experiments: Vec<Experiment>,
+    /// Seeds of each setting.
+    #[arg(long, default_value_t = 8)]
+    seeds: u64,
+    /// Channels after the first convolution.
+    #[arg(long, default_value_t = 128)]
+    width: u32,
+    /// Iterations.
+    #[arg(long, default_value_t = ITERATIONS)]
+    iterations: usize,
+    /// Tiles an iteration.
+    #[arg(long, default_value_t = BATCH)]
+    batch: usize,
+    /// Perceptual features: a .safetensors file (VGG-11 or VGG-19 names), or random:SEED.
+    #[arg(long, default_value = "random:0")]
+    features: String,
+    /// cpu, cuda:N or auto.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Threads for libtorch (default: all cores).
+    #[arg(long)]
+    threads: Option<u16>,
+    /// Only the run of this name (--list names them).
+    #[arg(long, value_name = "RUN")]
+    only: Option<String>,
+    /// Print the command of each run that is still to be done, and end: for a queue of jobs.
+    #[arg(long)]
+    list: bool,
+    /// Keep every run's folder and package in OUT/runs.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// MVTec AD's textures (Table I).
+const TEXTURES: [&str; 5] = ["carpet", "grid", "leather", "tile", "wood"];
+
+impl Reproduce {
+    pub(crate) fn run(self) -> Result<()> {
+        let data = self.data_sets()?;
+        let data: Vec<&Path> = data.iter().map(PathBuf::as_path).collect();
+        let experiments = self.experiments();
+        let results = Results::at(&self.out.join("results.csv"));
+        let all = jobs(&experiments, &data, self.seeds);
+        let mut wanted = all.clone();
+        if let Some(only) = &self.only {
+            wanted.retain(|job| job.id() == *only);
+            if wanted.is_empty() {
+                bail!("no run is called `{only}`; --list names those that are to be done");
+            }
+        }
+        let done = results.rows()?;
+        wanted.retain(|job| done.iter().all(|row| row.run != job.id()));
+        if self.list {
+            for job in &wanted {
+                println!("{}", self.command_for(job)?);
+            }
+            return Ok(());
+        }
+        for folder in ["runs", "metrics", "figures"] {
+            let folder = self.out.join(folder);
+            std::fs::create_dir_all(&folder)
+                .with_context(|| format!("making {}", folder.display()))?;
+        }
+        let count = wanted.len();
+        for (index, job) in wanted.iter().enumerate() {
+            // Another process may have done it since.
+            if results.rows()?.iter().any(|row| row.run == job.id()) {
+                continue;
+            }
+            let lock = self.out.join("runs").join(job.id() + ".lock");
+            let lock = File::create(&lock).with_context(|| format!("making {}", lock.display()))?;
+            if lock.try_lock().is_err() {
+                eprintln!("{}: another process is at it", job.id());
+                continue;
+            }
+            eprintln!("run {} of {count}: {}", index + 1, job.id());
+            results.add(&self.do_one(job)?)?;
+            self.write_page(&experiments, &results.rows()?)?;
+        }
+        let rows = results.rows()?;
+        self.write_page(&experiments, &rows)?;
+        self.write_figures(&experiments, &rows)?;
+        let left = all
+            .iter()
+            .filter(|job| rows.iter().all(|row| row.run != job.id()));
+        println!(
+            "{} of {} runs done; {}",
+            all.len() - left.count(),
+            all.len(),
+            self.out.join("index.html").display()
+        );
+        Ok(())
+    }
+
+    fn experiments(&self) -> Vec<Experiment> {
+        if self.experiments.is_empty() {
+            Experiment::ALL.to_vec()
+        } else {
+            self.experiments.clone()
+        }
+    }
+
+    fn data_sets(&self) -> Result<Vec<PathBuf>> {
+        let mut data = self.data.clone();
+        if let Some(mvtec) = &self.mvtec {
+            let classes = TEXTURES.map(|class| mvtec.join(class)).into_iter();
+            let found: Vec<PathBuf> = classes.filter(|class| class.is_dir()).collect();
+            if found.is_empty() {
+                bail!(
+                    "{} has none of the folders {}; --mvtec expects the folder that MVTec AD was unpacked to",
+                    mvtec.display(),
+                    TEXTURES.join(", ")
+                );
+            }
+            data.extend(found);
+        }
+        if data.is_empty() {
+            bail!("no data: give --mvtec DIR, or --data DIR for each data set");
+        }
+        for folder in &mut data {
+            *folder = std::path::absolute(&*folder)
+                .with_context(|| format!("finding {}", folder.display()))?;
+        }
+        Ok(data)
+    }
+
+    /// The command that does one run alone.
+    fn command_for(&self, job: &Job) -> Result<String> {
+        let program = std::env::current_exe().context("finding this program")?;
+        let mut words = vec![program.display().to_string(), "reproduce".to_owned()];
+        let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
+        option("--data", job.data.display().to_string());
+        option(
+            "--out",
+            std::path::absolute(&self.out)?.display().to_string(),
+        );
+        option("--seeds", self.seeds.to_string());
+        option("--width", self.width.to_string());
+        option("--iterations", self.iterations.to_string());
+        option("--batch", self.batch.to_string());
+        option("--features", self.features.clone());
+        option("--device", self.device.clone());
+        if let Some(threads) = self.threads {
+            option("--threads", threads.to_string());
+        }
+        option("--only", job.id());
+        let quoted = words.iter().map(|word| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=".contains(c);
+            if word.chars().all(plain) {
+                word.clone()
+            } else {
+                format!("'{}'", word.replace('\'', r"'\''"))
+            }
+        });
+        Ok(quoted.collect::<Vec<_>>().join(" "))
+    }
+
+    /// Trains, packages and evaluates, each by this program itself, so that no run touches another.
+    fn do_one(&self, job: &Job) -> Result<Row> {
+        let folder = self.out.join("runs").join(job.id());
+        let (run, package) = (folder.join("run"), folder.join("model.awr"));
+        let key = self.key()?;
+        let program = || -> Result<Command> {
+            let program = std::env::current_exe().context("finding this program")?;
+            Ok(Command::new(program))
+        };
+        let mut train = program()?;
+        train.arg("train").arg("--data").arg(&job.data);
+        train.arg("--run").arg(&run).args(job.setting.train);
+        for (name, value) in [
+            ("--seed", job.seed.to_string()),
+            ("--width", self.width.to_string()),
+            ("--iterations", self.iterations.to_string()),
+            ("--batch", self.batch.to_string()),
+            ("--features", self.features.clone()),
+            ("--device", self.device.clone()),
+        ] {
+            train.args([name, &value]);
+        }
+        if let Some(threads) = self.threads {
+            train.args(["--threads", &threads.to_string()]);
+        }
+        let checkpoint = run_folder::checkpoint(&run);
+        if checkpoint.exists() {
+            train.arg("--resume");
+        }
+        succeed(&mut train)?;
+        let seconds = Saved::open(&checkpoint)?.progress.seconds;
+        let mut export = program()?;
+        export.arg("package").arg("--run").arg(&run);
+        export.arg("--key").arg(&key).arg("--out").arg(&package);
+        succeed(export.args(["--name", &job.id()]))?;
+        let mut evaluate = program()?;
+        evaluate.arg("evaluate").arg("--package").arg(&package);
+        evaluate.arg("--data").arg(&job.data).arg("--json");
+        let found = evaluate
+            .stderr(Stdio::inherit())
+            .output()
+            .context("starting evaluate")?;
+        if !found.status.success() {
+            bail!("evaluating {} failed", job.id());
+        }
+        let summary: Summary =
+            serde_json::from_slice(&found.stdout).context("reading what evaluate printed")?;
+        let metrics = self.out.join("metrics").join(job.id() + ".json");
+        write_atomic(&metrics, &found.stdout)?;
+        if !self.keep {
+            std::fs::remove_dir_all(&folder)
+                .with_context(|| format!("removing {}", folder.display()))?;
+        }
+        let iterations = self.iterations as u32;
+        Ok(Row::new(job, &summary, self.width, iterations, seconds))
+    }
+
+    /// A key of the study's own: its packages are for nobody else.
+    fn key(&self) -> Result<PathBuf> {
+        let path = self.out.join("study.key");
+        if !path.exists() {
+            let mut secret = [0; 32];
+            rand::Rng::fill_bytes(&mut rand::rng(), &mut secret);
+            // Two processes may start at once: whichever was first has made it.
+            if let Err(error) = write_key_pair(&path, &SigningKey::from_bytes(&secret))
+                && !path.exists()
+            {
+                return Err(error.into());
+            }
+        }
+        Ok(path)
+    }
+
+    fn write_page(&self, experiments: &[Experiment], rows: &[Row]) -> Result<()> {
+        let conditions = format!(
+            "Width {}, {} iterations of {} tiles, features {}.",
+            self.width,
+            self.iterations,
+            self.batch,
+            Path::new(&self.features)
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy(),
+        );
+        let page = html(experiments, rows, &conditions);
+        write_atomic(&self.out.join("index.html"), page.as_bytes())?;
+        Ok(())
+    }
+
+    fn write_figures(&self, experiments: &[Experiment], rows: &[Row]) -> Result<()> {
+        for &experiment in experiments {
+            let name = format!("{experiment:?}").to_lowercase();
+            let quiet = format!("{name}-normal");
+            let quiet = matches!(experiment, Experiment::Direct | Experiment::Ours)
+                .then(|| (quiet, strengths(experiment, rows)));
+            let figures = [(name, scores(experiment, rows))];
+            for (name, svg) in figures.into_iter().chain(quiet) {
+                if svg.is_empty() {
+                    continue;
+                }
+                let path = self.out.join("figures").join(name);
+                write_atomic(&path.with_extension("svg"), svg.as_bytes())?;
+                if let Some(png) = png(&svg) {
+                    write_atomic(&path.with_extension("png"), &png)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let status = command.stdout(Stdio::null()).status().context("starting")?;
+    if !status.success() {
+        let words = command.get_args().map(|word| word.to_string_lossy());
+        bail!(
+            "failed: host-trainer {}; the same command goes on from here",
+            words.collect::<Vec<_>>().join(" ")
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! The study's figures as SVG, and as PNG for those who paste them elsewhere.
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use resvg::{tiny_skia, usvg};
+
+use super::plan::{Experiment, papers_auroc};
+use super::results::Row;
+
+/// Size of a figure in pixels.
+const SIZE: (u32, u32) = (860, 420);
+/// Mid-grey reads on light and dark paper.
+const INK: RGBColor = RGBColor(120, 120, 120);
+/// Colours of data sets that are told apart with any colour vision (Okabe and Ito 2008).
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];
+
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+/// One value of a run, to be shown above its setting.
+struct Dot<'a> {
+    data: &'a str,
+    setting: usize,
+    value: f64,
+}
+
+/// Data sets in the order of their names.
+fn data_sets(rows: &[Row]) -> Vec<&str> {
+    let mut names: Vec<&str> = rows.iter().map(|row| row.data.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn dots<'a>(
+    rows: &'a [Row],
+    experiment: Experiment,
+    value: impl Fn(&Row) -> Option<f64>,
+) -> Vec<Dot<'a>> {
+    let settings = experiment.settings();
+    rows.iter()
+        .filter_map(|row| {
+            Some(Dot {
+                data: &row.data,
+                setting: settings.iter().position(|name| *name == row.setting)?,
+                value: value(row)?,
+            })
+        })
+        .collect()
+}
+
+/// Pixel AUROC of an experiment's settings: a dot for each seed, a bar for their mean, the box of the middle half where
+/// there are four or more, and dashed the paper's mean of the class (Table I). Empty if nothing has been run.
+pub fn scores(experiment: Experiment, rows: &[Row]) -> String {
+    let dots = dots(rows, experiment, |row| row.pixel_auroc);
+    let lowest = dots
+        .iter()
+        .fold(1.0f64, |lowest, dot| lowest.min(dot.value));
+    let range = ((lowest - 0.02).max(0.0) * 20.0).floor() / 20.0..1.0;
+    let mut svg = String::new();
+    let drawn = draw(&mut svg, experiment, rows, &dots, range, "pixel AUROC");
+    finish(svg, drawn, &dots)
+}
+
+/// Scores of normal pixels of an experiment's settings: what half of them and what 1 % exceed.
+pub fn strengths(experiment: Experiment, rows: &[Row]) -> String {
+    let median = dots(rows, experiment, |row| row.normal.map(|normal| normal[0]));
+    let p99 = dots(rows, experiment, |row| row.normal.map(|normal| normal[1]));
+    let all: Vec<Dot<'_>> = median.into_iter().chain(p99).collect();
+    let highest = all
+        .iter()
+        .fold(0.0f64, |highest, dot| highest.max(dot.value));
+    let mut svg = String::new();
+    let label = "score of normal pixels: median, 99 %";
+    let drawn = draw(
+        &mut svg,
+        experiment,
+        rows,
+        &all,
+        0.0..highest * 1.05 + 1e-6,
+        label,
+    );
+    finish(svg, drawn, &all)
+}
+
+/// A figure that cannot be drawn is left out; the table stands beside it.
+fn finish(svg: String, drawn: Drawn, dots: &[Dot<'_>]) -> String {
+    if drawn.is_ok() && !dots.is_empty() {
+        svg
+    } else {
+        String::new()
+    }
+}
+
+fn draw(
+    svg: &mut String,
+    experiment: Experiment,
+    rows: &[Row],
+    dots: &[Dot<'_>],
+    range: std::ops::Range<f64>,
+    label: &str,
+) -> Drawn {
+    let settings = experiment.settings();
+    let data_sets = data_sets(rows);
+    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+    root.fill(&WHITE)?;
+    let (top, low) = (range.end, range.start);
+    let count = settings.len() as f64;
+    let mut chart = ChartBuilder::on(&root)
+        .margin(10)
+        .margin_top(28)
+        .x_label_area_size(36)
+        .y_label_area_size(56)
+        .build_cartesian_2d(-0.5..count - 0.5, range)?;
+    let name = |x: &f64| {
+        let near = (x - x.round()).abs() < 0.01;
+        let name = settings.get(x.round() as usize).filter(|_| near);
+        name.map_or_else(String::new, |name| (*name).to_owned())
+    };
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .axis_style(INK)
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(INK.mix(0.25))
+        .label_style(("sans-serif", 13).into_font().color(&INK))
+        .x_labels(2 * settings.len() + 1)
+        .x_label_formatter(&name)
+        .y_desc(label)
+        .draw()?;
+    let step = 0.7 / data_sets.len().max(1) as f64;
+    for (index, data) in data_sets.iter().enumerate() {
+        let colour = COLOURS[index % COLOURS.len()];
+        let offset = (index as f64 + 0.5) * step - 0.35;
+        for setting in 0..settings.len() {
+            let x = setting as f64 + offset;
+            let of_it = dots
+                .iter()
+                .filter(|dot| dot.data == *data && dot.setting == setting);
+            let mut values: Vec<f64> = of_it.map(|dot| dot.value).collect();
+            values.sort_unstable_by(f64::total_cmp);
+            if values.is_empty() {
+                continue;
+            }
+            if values.len() >= 4 {
+                let quartile =
+                    |part: f64| values[((values.len() - 1) as f64 * part).round() as usize];
+                let corners = [
+                    (x - step * 0.3, quartile(0.25)),
+                    (x + step * 0.3, quartile(0.75)),
+                ];
+                chart.draw_series([Rectangle::new(corners, colour.mix(0.25).filled())])?;
+            }
+            let mean = values.iter().sum::<f64>() / values.len() as f64;
+            let bar = [(x - step * 0.35, mean), (x + step * 0.35, mean)];
+            chart.draw_series(LineSeries::new(bar, colour.stroke_width(3)))?;
+            chart.draw_series(
+                values
+                    .iter()
+                    .map(|value| Circle::new((x, *value), 3, colour.filled())),
+            )?;
+        }
+        if let Some(auroc) = papers_auroc(data).filter(|auroc| *auroc > low && top == 1.0) {
+            let dashes = (0..).map(|dash| f64::from(dash) * 0.1 - 0.5);
+            for from in dashes.take_while(|from| *from < count - 0.55) {
+                let dash = [(from, auroc), (from + 0.05, auroc)];
+                chart.draw_series(LineSeries::new(dash, colour.stroke_width(1)))?;
+            }
+        }
+    }
+    legend(&root, &data_sets)?;
+    root.present()?;
+    drop(chart);
+    Ok(())
+}
+
+/// The data sets' names above the figure.
+fn legend(root: &DrawingArea<SVGBackend<'_>, Shift>, names: &[&str]) -> Drawn {
+    let mut x = 70;
+    for (index, name) in names.iter().enumerate() {
+        let colour = COLOURS[index % COLOURS.len()];
+        root.draw(&Circle::new((x, 14), 5, colour.filled()))?;
+        let style = ("sans-serif", 14).into_font().color(&INK);
+        root.draw(&Text::new((*name).to_owned(), (x + 10, 7), style))?;
+        x += 40 + 8 * name.len() as i32;
+    }
+    Ok(())
+}
+
+/// A figure's pixels as a PNG file, with the fonts of this machine; none if it cannot be drawn.
+pub fn png(svg: &str) -> Option<Vec<u8>> {
+    let mut options = usvg::Options::default();
+    options.fontdb_mut().load_system_fonts();
+    let tree = usvg::Tree::from_str(svg, &options).ok()?;
+    let size = tree.size().to_int_size();
+    let mut pixels = tiny_skia::Pixmap::new(2 * size.width(), 2 * size.height())?;
+    let twice = tiny_skia::Transform::from_scale(2.0, 2.0);
+    resvg::render(&tree, twice, &mut pixels.as_mut());
+    pixels.encode_png().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(setting: &str, seed: u64, auroc: f64) -> Row {
+        Row {
+            run: format!("leather-{setting}-{seed}"),
+            data: "leather".to_owned(),
+            setting: setting.to_owned(),
+            seed,
+            width: 128,
+            iterations: 3_500,
+            pixel_auroc: Some(auroc),
+            aupro: None,
+            image_auroc: None,
+            normal: Some([0.01, 0.1, 0.3]),
+            train_s: 1.0,
+        }
+    }
+
+    #[test]
+    fn a_figure_has_a_dot_for_each_seed_and_the_papers_value() {
+        let rows: Vec<Row> = (0..5)
+            .flat_map(|seed| {
+                let better = 0.001 * seed as f64;
+                [
+                    row("paper", seed, 0.95 + better),
+                    row("tanh", seed, 0.90 + better),
+                ]
+            })
+            .collect();
+        let svg = scores(Experiment::Activation, &rows);
+        assert_eq!(
+            svg.matches("<circle").count(),
+            10 + 1,
+            "and one in the legend"
+        );
+        let dashes = svg.matches("stroke-width=\"1\"").count();
+        assert!(dashes > 20, "leather's line: {dashes}");
+        assert!(svg.contains("no activation") && svg.contains("leather"));
+        let png = png(&svg).unwrap();
+        assert!(png.starts_with(b"\x89PNG"));
+        assert_eq!(scores(Experiment::Resize, &[]), "");
+    }
+}

@@ -22,6 +22,7 @@ pub mod run_folder;
 pub mod seed;
 pub mod sheet;
 pub mod study;
+pub mod surface;
 pub mod synth;
 pub mod train;
 pub mod weights;

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 /// Trains a model for finding surface defects from defect-free images alone.
 ///
-/// The usual order: train, package, evaluate. Every command explains itself with --help.
+/// The usual order: recommend, train, package, evaluate. Every command explains itself with --help.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -18,6 +18,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Recommend(cmd::recommend::Recommend),
     Train(Box<cmd::train::Train>),
     Package(Box<cmd::package::Package>),
     Calibrate(cmd::package::Calibrate),
@@ -33,6 +34,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Recommend(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Package(command) => command.run(),
         Command::Calibrate(command) => command.run(),

@@ -30,8 +30,6 @@ pub const MOST_LOST: f64 = 0.005;
 /// A change of a pixel, of values in [-1, 1], that a defect would be called for; less than that is counted neither as a
 /// defect nor as a good pixel.
 const VISIBLE: f32 = 0.1;
-/// Fractions of the full range that are tried.
-const FRACTIONS: [f32; 8] = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3];
 /// Levels of 8 bits.
 const LEVELS: f32 = 255.0;
 
@@ -87,32 +85,6 @@ impl Step {
             zero_point: (-128.0 - low / scale).round().clamp(-128.0, 127.0) as i8,
         }
     }
-
-    fn quantised(&self, value: f32) -> f32 {
-        let zero = f32::from(self.zero_point);
-        let level = (value / self.scale).round_ties_even() + zero;
-        (level.clamp(-128.0, 127.0) - zero) * self.scale
-    }
-
-    /// The one that changes these values least, in the mean of squares.
-    fn fitting(values: &[f32]) -> Self {
-        let low = values.iter().copied().fold(0.0, f32::min);
-        let high = values.iter().copied().fold(0.0, f32::max);
-        let error = |step: &Self| -> f64 {
-            let off = |value: &f32| f64::from(step.quantised(*value) - value).powi(2);
-            values.iter().map(off).sum()
-        };
-        let steps = FRACTIONS.map(|part| Self::covering(low * part, high * part));
-        let errors = steps.each_ref().map(error);
-        let best = (1..steps.len()).fold(0, |best, index| {
-            if errors[index] < errors[best] {
-                index
-            } else {
-                best
-            }
-        });
-        steps[best]
-    }
 }
 
 /// A good tile and what the noise bank makes of it.
@@ -156,7 +128,7 @@ pub fn steps(
 ) -> Result<Vec<Step>, QuantiseError> {
     let network = Network::of(layers, Device::Cpu)?;
     let pairs = pairs(frames, TILES, seed, "quantise");
-    let mut values: Vec<Vec<f32>> = vec![Vec::new(); layers.len().saturating_sub(2)];
+    let mut ranges = vec![(0.0f32, 0.0f32); layers.len().saturating_sub(2)];
     for tile in pairs.iter().flat_map(|pair| [&pair.clean, &pair.noisy]) {
         let planes = planes(tile);
         let side = tile.side() as i64;
@@ -164,12 +136,14 @@ pub fn steps(
         let mut failed = None;
         let _ = tch::no_grad(|| {
             network.forward_through(&input, &mut |layer, output| {
-                let Some(values) = values.get_mut(layer) else {
+                let Some((low, high)) = ranges.get_mut(layer) else {
                     return;
                 };
                 match floats(output) {
-                    // Every seventh is enough, and coprime to every side.
-                    Ok(all) => values.extend(all.iter().step_by(7)),
+                    Ok(values) => {
+                        *low = values.iter().copied().fold(*low, f32::min);
+                        *high = values.iter().copied().fold(*high, f32::max);
+                    }
                     Err(error) => failed = Some(error),
                 }
             })
@@ -178,7 +152,8 @@ pub fn steps(
             return Err(error.into());
         }
     }
-    Ok(values.iter().map(|values| Step::fitting(values)).collect())
+    let steps = ranges.iter().map(|&(low, high)| Step::covering(low, high));
+    Ok(steps.collect())
 }
 
 /// What the loss of precision costs, measured with the camera's engine on corrupted good tiles.
@@ -271,22 +246,14 @@ mod tests {
     #[test]
     fn a_step_covers_its_range_and_zero_is_a_level() {
         for (low, high) in [(-0.1, 7.0), (0.5, 2.0), (-3.0, -1.0), (0.0, 0.0)] {
-            let step = Step::covering(low, high);
-            assert_eq!(step.quantised(0.0), 0.0);
-            for value in [low, high] {
-                assert!((step.quantised(value) - value).abs() <= step.scale * 1.01);
+            let Step { scale, zero_point } = Step::covering(low, high);
+            for value in [low, high, 0.0] {
+                let level = (value / scale).round() + f32::from(zero_point);
+                assert!(
+                    (-128.5..=127.5).contains(&level),
+                    "{value} is level {level}"
+                );
             }
         }
-    }
-
-    #[test]
-    fn a_few_extremes_do_not_cost_all_others_their_precision() {
-        let mut values: Vec<f32> = (0..100_000)
-            .map(|k| (k as f32 * 0.37).sin().abs())
-            .collect();
-        values.push(3.0);
-        let step = Step::fitting(&values);
-        assert!(step.quantised(0.99) > 0.98, "nothing common is cut");
-        assert!(step.scale < 2.0 / LEVELS, "{step:?}");
     }
 }

@@ -53,7 +53,7 @@ struct Product {
 #[derive(Debug)]
 enum Finish {
     /// Done by the kernel.
-    Fused(After),
+    Fused(Box<After>),
     /// Done to its sums.
     Rescale(Rescale),
 }
@@ -63,7 +63,7 @@ enum Products {
     /// One, for all output channels.
     Down(Product),
     /// One for each parity.
-    Phases([Product; 4]),
+    Phases(Box<[Product; 4]>),
     /// One for all taps: row (channel · 9 + tap).
     Taps(Product),
 }
@@ -143,7 +143,7 @@ impl Definition<'_> {
         };
         let Some(from) = self.from else {
             let finish = match self.to {
-                None => Finish::Fused(After::new(&bias, leak)),
+                None => Finish::Fused(Box::new(After::new(&bias, leak))),
                 to => Finish::Rescale(Rescale::new(vec![1.0; count], bias, leak, to)),
             };
             let weights = kernel.pack_weights(count, depth, &rows)?;
@@ -244,7 +244,7 @@ impl Layer {
                     definition.product(&kernel, &[taps], Order::Taps)
                 };
                 let [a, b, c, d] = PHASES;
-                Products::Phases([phase(a)?, phase(b)?, phase(c)?, phase(d)?])
+                Products::Phases(Box::new([phase(a)?, phase(b)?, phase(c)?, phase(d)?]))
             }
         };
         Ok(Self {
@@ -307,8 +307,10 @@ impl Layer {
 
     /// Rows of sums that are to be rescaled.
     fn sum_rows(&self) -> usize {
-        let (Products::Down(product) | Products::Taps(product) | Products::Phases([product, ..])) =
-            &self.products;
+        let product = match &self.products {
+            Products::Down(product) | Products::Taps(product) => product,
+            Products::Phases(products) => &products[0],
+        };
         match product.finish {
             Finish::Fused(_) => 0,
             Finish::Rescale(_) => product.weights.rows,
@@ -428,7 +430,7 @@ impl Layer {
         let Product { weights, finish } = product;
         let rescale = match finish {
             Finish::Fused(after) => {
-                let after = Some(after);
+                let after = Some(&**after);
                 return self
                     .kernel
                     .multiply(weights, panels, first, columns, after, out);

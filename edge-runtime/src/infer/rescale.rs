@@ -42,7 +42,8 @@ impl Quantised {
             for value in row {
                 let steps = value / scale;
                 let whole = steps.round();
-                if !((steps - whole).abs() < 1e-3) {
+                let near = (steps - whole).abs() < 1e-3;
+                if !near {
                     return None;
                 }
                 found.weights.push(whole as i8);

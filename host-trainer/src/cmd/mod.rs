@@ -4,13 +4,24 @@ pub(crate) mod data;
 pub(crate) mod evaluate;
 pub(crate) mod package;
 pub(crate) mod progress;
+pub(crate) mod recommend;
 pub(crate) mod reproduce;
 pub(crate) mod train;
 pub(crate) mod weights;
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use host_trainer::dataset::{DatasetError, Groups, Skipped};
+
+/// Prints lines. A reader that has read enough (`| head`) ends the program, and is no error.
+pub(crate) fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        written => written,
+    }
+}
 
 /// Skipped files named before they are only counted.
 const NAMED: usize = 10;

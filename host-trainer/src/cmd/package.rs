@@ -358,10 +358,9 @@ impl InspectPackage {
         }
         let facts = facts(verified.manifest(), verified.signer(), true);
         let widest = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        for (name, value) in facts {
-            println!("{name:widest$}  {value}");
-        }
-        Ok(())
+        let lines = facts.into_iter();
+        let lines = lines.map(|(name, value)| format!("{name:widest$}  {value}\n"));
+        Ok(super::print(&lines.collect::<String>())?)
     }
 }
 

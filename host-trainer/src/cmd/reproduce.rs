@@ -87,7 +87,7 @@ impl Reproduce {
         wanted.retain(|job| done.iter().all(|row| row.run != job.id()));
         if self.list {
             for job in &wanted {
-                println!("{}", self.command_for(job)?);
+                super::print(&self.command_for(job)?)?;
             }
             return Ok(());
         }

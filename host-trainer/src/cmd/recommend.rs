@@ -1,0 +1,183 @@
+//! `host-trainer recommend`.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use edge_runtime::infer::Engine;
+use edge_runtime::inspect::preprocess::Planes;
+use edge_runtime::inspect::score::Shift;
+use edge_runtime::io::image_file::read_frame;
+use host_trainer::dataset::training_files;
+use host_trainer::network::{CHANNELS, Network, OutputActivation, layer_shapes};
+use host_trainer::onnx::{LayerWeights, export};
+use host_trainer::surface::{Advice, ImageLook, Surface};
+use host_trainer::train::floats;
+use proto::manifest::{Network as NetworkShape, TILE_PX, TrainingMode};
+use serde::Serialize;
+
+use super::progress;
+
+/// Look at good images and say which settings suit the surface, and why.
+///
+/// Takes seconds. The width of the network follows from the time that a frame may take, measured on this machine: run it on
+/// the camera's processor, or scale --frame-ms by what you know of it. The last line is the command to train.
+#[derive(Args)]
+pub(crate) struct Recommend {
+    /// Folder of good images, or a data set in MVTec AD's layout.
+    #[arg(long)]
+    data: PathBuf,
+    /// Milliseconds that scoring a frame may take on one thread.
+    #[arg(long, default_value_t = 50.0)]
+    frame_ms: f64,
+    /// Most images looked at, spread over all.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..))]
+    images: u16,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Widths that are offered, widest first.
+const WIDTHS: [u16; 4] = [128, 64, 32, 16];
+
+#[derive(Serialize)]
+struct Report {
+    schema: u32,
+    surface: Surface,
+    settings: Vec<Advice>,
+    warnings: Vec<String>,
+    command: String,
+}
+
+impl Recommend {
+    pub(crate) fn run(self) -> Result<()> {
+        let files = training_files(&self.data)?;
+        let step = files.len().div_ceil(usize::from(self.images)).max(1);
+        let chosen: Vec<&PathBuf> = files.iter().step_by(step).collect();
+        let bar = progress::bar(chosen.len(), "looking");
+        let mut looks = Vec::new();
+        for (index, file) in chosen.iter().enumerate() {
+            match read_frame(file) {
+                Ok(frame) => looks.push(ImageLook::of(&frame)),
+                Err(error) => eprintln!("skipped {}: {error}", file.display()),
+            }
+            bar.set_position(index as u64 + 1);
+        }
+        bar.finish_and_clear();
+        let surface = Surface::of(&looks, files.len()).with_context(|| {
+            format!("none of the images in {} can be read", self.data.display())
+        })?;
+        let mut settings = surface.advice();
+        let (width_px, height_px, _) = surface.size();
+        settings.push(width_within(self.frame_ms, [width_px, height_px])?);
+        let mut command = format!(
+            "host-trainer train --data {} --run RUN",
+            self.data.display()
+        );
+        for advice in &settings {
+            command += &format!(" --{} {}", advice.option, advice.value);
+        }
+        let report = Report {
+            schema: 1,
+            warnings: surface.warnings(),
+            surface,
+            settings,
+            command,
+        };
+        if self.json {
+            return Ok(super::print(&serde_json::to_string_pretty(&report)?)?);
+        }
+        let Surface {
+            images,
+            width_px,
+            height_px,
+            ..
+        } = report.surface;
+        let mut text = format!("{images} good images of {width_px}×{height_px} px\n");
+        for Advice { option, value, why } in &report.settings {
+            let setting = format!("--{option} {value}");
+            text += &format!("  {setting:<27} {why}\n");
+        }
+        for warning in &report.warnings {
+            text += &format!("note: {warning}\n");
+        }
+        text += &format!("\n{}\n", report.command);
+        text += "with --features FILE (host-trainer fetch-weights): features of a trained network find more than random ones";
+        Ok(super::print(&text)?)
+    }
+}
+
+/// The widest network that scores a frame in this time, on one thread of this machine.
+fn width_within(frame_ms: f64, size: [u32; 2]) -> Result<Advice> {
+    let bar = progress::bar(WIDTHS.len(), "measuring how long a frame takes");
+    let (mut width, mut taken_ms, mut all) = (WIDTHS[0], 0.0, Vec::new());
+    for (index, candidate) in WIDTHS.into_iter().enumerate() {
+        (width, taken_ms) = (candidate, frame_time_ms(candidate, size)?);
+        all.push(format!("{candidate}: {taken_ms:.0} ms"));
+        bar.set_position(index as u64 + 1);
+        if taken_ms <= frame_ms {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    let measured = all.join(", ");
+    let why = if taken_ms <= frame_ms {
+        format!("the widest that scores a frame in {frame_ms} ms on one thread here ({measured})")
+    } else {
+        format!(
+            "no width scores a frame in {frame_ms} ms on one thread here ({measured}); a smaller --size, more threads or \
+             `package --int8` would"
+        )
+    };
+    Ok(Advice {
+        option: "width",
+        value: width.to_string(),
+        why,
+    })
+}
+
+fn frame_time_ms(width: u16, size: [u32; 2]) -> Result<f64> {
+    let network = Network::initialise(CHANNELS, i64::from(width), 0, tch::Device::Cpu)?;
+    let parameters = network.parameters();
+    let shapes = layer_shapes(CHANNELS, i64::from(width)).into_iter();
+    let layers = shapes.zip(parameters.chunks(2)).map(|(shape, pair)| {
+        Ok(LayerWeights {
+            shape,
+            weight: floats(&pair[0].1)?,
+            bias: floats(&pair[1].1)?,
+        })
+    });
+    let layers = layers.collect::<Result<Vec<_>>>()?;
+    let onnx = export(
+        &layers,
+        TrainingMode::Direct,
+        OutputActivation::RefRelu,
+        &[],
+        None,
+    );
+    let shape = NetworkShape {
+        channels: CHANNELS as u8,
+        width,
+        tile_px: TILE_PX as u16,
+        align_px: 8,
+        halo_px: 14,
+    };
+    let engine = Engine::from_onnx(&onnx, shape)?;
+    let [width_px, height_px] =
+        size.map(|side| (side.max(TILE_PX) as usize - 1).div_ceil(8) * 8 + 1);
+    let planes = Planes {
+        channels: CHANNELS as usize,
+        width_px,
+        height_px,
+        data: vec![0.5; CHANNELS as usize * width_px * height_px],
+    };
+    let mut best = f64::MAX;
+    for _ in 0..5 {
+        let started = Instant::now();
+        std::hint::black_box(engine.scores(&planes)?);
+        best = best.min(started.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(best)
+}

@@ -1,0 +1,115 @@
+//! `recommend` and `reproduce`: what they say can be run, and a study goes on where it was stopped.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use integration_tests::{fails, ok, program, synth};
+
+#[test]
+fn what_recommend_says_can_be_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    synth(root, 4, 1);
+    let printed = ok(
+        "host-trainer",
+        root,
+        &["recommend", "--data", "data", "--frame-ms", "2", "--json"],
+    );
+    let report: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["surface"]["images"], 4);
+    let settings = report["settings"].as_array().unwrap();
+    for option in ["size", "colour", "lighting", "quiet", "width"] {
+        let said = settings.iter().find(|advice| advice["option"] == option);
+        let why = said.and_then(|advice| advice["why"].as_str());
+        assert!(why.is_some_and(|why| why.len() > 10), "{option}: {why:?}");
+    }
+    let command = report["command"].as_str().unwrap().to_owned();
+    let command = command.replace("host-trainer ", "") + " --iterations 1 --batch 2";
+    let words: Vec<&str> = command.split_whitespace().collect();
+    ok("host-trainer", root, &words);
+    let text = ok("host-trainer", root, &["recommend", "--data", "data"]);
+    assert!(text.contains("--lighting 0.3") && text.contains("note: 4 good images"));
+}
+
+const STUDY: &[&str] = &[
+    "reproduce",
+    "--data",
+    "data",
+    "--out",
+    "study",
+    "--experiments",
+    "activation,resize",
+    "--seeds",
+    "1",
+    "--width",
+    "4",
+    "--iterations",
+    "2",
+    "--batch",
+    "2",
+    "--device",
+    "cpu",
+];
+
+/// Names of the runs in the table.
+fn done(root: &Path) -> Vec<String> {
+    let table = std::fs::read_to_string(root.join("study/results.csv")).unwrap_or_default();
+    let rows = table.lines().skip(1);
+    rows.filter_map(|row| row.split(',').next().map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn a_study_goes_on_after_a_kill_and_shares_its_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    synth(root, 3, 2);
+    fails(
+        "host-trainer",
+        root,
+        &["reproduce", "--out", "study"],
+        &["no data"],
+    );
+    let start = || {
+        let mut command = Command::new(program("host-trainer"));
+        command.args(STUDY).current_dir(root);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    // paper, tanh, no activation, native size.
+    let listed = ok("host-trainer", root, &[STUDY, &["--list"]].concat());
+    assert_eq!(listed.lines().count(), 4, "{listed}");
+    assert!(listed.lines().all(|line| line.contains("--only data-")));
+    let mut first = start();
+    let since = Instant::now();
+    while done(root).is_empty() {
+        assert!(since.elapsed() < Duration::from_secs(60), "no run is done");
+        thread::sleep(Duration::from_millis(5));
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // What the killed one had begun ends by itself, or is begun anew.
+    thread::sleep(Duration::from_millis(200));
+    let mut both = [start(), start()];
+    for process in &mut both {
+        assert!(process.wait().unwrap().success());
+    }
+    let runs = done(root);
+    let different: HashSet<&String> = runs.iter().collect();
+    assert_eq!((runs.len(), different.len()), (4, 4), "{runs:?}");
+    let listed = ok("host-trainer", root, &[STUDY, &["--list"]].concat());
+    assert_eq!(listed, "");
+    let page = std::fs::read_to_string(root.join("study/index.html")).unwrap();
+    assert!(page.contains("Output activation (Fig. 15)") && page.contains("<svg"));
+    ok("host-trainer", root, STUDY);
+    for figure in ["activation.svg", "activation.png", "resize.svg"] {
+        assert!(
+            root.join("study/figures").join(figure).is_file(),
+            "{figure}"
+        );
+    }
+}

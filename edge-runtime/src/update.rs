@@ -242,7 +242,9 @@ impl Updater {
         })
     }
 
-    fn new(store: Store, facts: Vec<Facts>, demands: Demands) -> Self {
+    fn new(store: Store, facts: Vec<Facts>, mut demands: Demands) -> Self {
+        // From here on packages are tried while frames are inspected.
+        demands.tuning.disturbed = true;
         Self {
             state: Mutex::new(State {
                 store,

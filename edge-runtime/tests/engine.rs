@@ -298,6 +298,15 @@ mod fused {
                 serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
             assert!(!kept["kernels"].as_object().unwrap().is_empty(), "{kept}");
         }
+        // What is measured while others compute is not kept, what is known is used.
+        std::fs::remove_file(&path).unwrap();
+        let disturbed = Tuning {
+            disturbed: true,
+            ..tuning.clone()
+        };
+        Engine::tuned(ONNX, NETWORK, &disturbed).unwrap();
+        assert!(!path.exists());
+        Engine::tuned(ONNX, NETWORK, &tuning).unwrap();
         // What is known is not measured again.
         let text = std::fs::read_to_string(&path).unwrap();
         Engine::tuned(ONNX, NETWORK, &tuning).unwrap();

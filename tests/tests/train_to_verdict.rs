@@ -95,6 +95,55 @@ fn a_model_is_trained_packaged_evaluated_and_used() {
     ok("station", root, &["check", "m.awr", "--trust", "k.key.pub"]);
 }
 
+/// In 8 bits: smaller, the same to the eye, through the same gate, and refused where it would cost quality is the library's
+/// business (`quantise.rs`).
+#[test]
+fn a_package_in_8_bits_gives_nearly_the_same_scores() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    tiny_package(root);
+    let text = ok(
+        "host-trainer",
+        root,
+        &[
+            "package", "--run", "run", "--key", "k.key", "--name", "tiny", "--out", "i.awr",
+            "--int8",
+        ],
+    );
+    assert!(text.contains("int8: pixel AUROC"), "{text}");
+    let bytes = |name: &str| std::fs::metadata(root.join(name)).unwrap().len();
+    assert!(bytes("i.awr") < bytes("m.awr"));
+    let scores = |package: &str| -> Vec<f64> {
+        let output = run(
+            "edge-runtime",
+            root,
+            &[
+                "score",
+                "--package",
+                package,
+                "data/test/hole/000.png",
+                "data/test/good/000.png",
+                "--json",
+            ],
+        );
+        let text = String::from_utf8(output.stdout).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let frames = json["images"].as_array().unwrap();
+        frames
+            .iter()
+            .map(|frame| frame["score"].as_f64().unwrap())
+            .collect()
+    };
+    let (plain, int8) = (scores("m.awr"), scores("i.awr"));
+    assert_eq!(plain.len(), 2);
+    for (plain, int8) in plain.iter().zip(&int8) {
+        assert!(
+            plain != int8 && (int8 / plain - 1.0).abs() < 0.05,
+            "{int8} for {plain}"
+        );
+    }
+}
+
 #[test]
 fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
     let folder = tempfile::tempdir().unwrap();

@@ -91,6 +91,8 @@ pub struct Tuning {
     pub threads: usize,
     /// Where the choice of matrix kernels is kept between starts; measured at every start unless given.
     pub kernel_file: Option<PathBuf>,
+    /// Something else computes meanwhile: which kernels are fastest is measured, but not kept for the next start.
+    pub disturbed: bool,
     /// Memory between two layers of a frame in bytes, beyond which the frame is done in strips; 70 MB unless given.
     pub strip_bytes: Option<usize>,
     /// The graph as tract runs it, without operators of ours: for comparison.
@@ -140,7 +142,9 @@ impl Engine {
             .and_then(|model| model.into_optimized())
             .and_then(|model| model.into_runnable())
             .map_err(load)?;
-        kernels.keep();
+        if !tuning.disturbed {
+            kernels.keep();
+        }
         Ok(Self {
             plan,
             layers,

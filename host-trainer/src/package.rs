@@ -20,9 +20,9 @@ use sha2::{Digest, Sha256};
 
 use crate::calibrate::{Calibration, CalibrationError, calibrate, highest};
 use crate::dataset::{DatasetError, Skipped, chain, cut_tile, digest_of_files, file_digest};
-use crate::network::{CHANNELS, layer_shapes};
+use crate::network::CHANNELS;
 use crate::noise::{Algorithm, Corruption, Tile};
-use crate::onnx::{LayerWeights, export};
+use crate::onnx::export;
 use crate::quantise::{Cost, QuantiseError, steps};
 use crate::run_folder::{self, Run, RunError};
 use crate::seed::generator;
@@ -157,14 +157,7 @@ impl Draft {
 pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, PackagingError> {
     let run = Run::read(folder)?;
     let saved = Saved::open(&run_folder::checkpoint(folder))?;
-    let mut layers = Vec::new();
-    for shape in layer_shapes(CHANNELS, run.width) {
-        layers.push(LayerWeights {
-            weight: saved.trained(&format!("{}.weight", shape.name), &shape.weight_size())?,
-            bias: saved.trained(&format!("{}.bias", shape.name), &[shape.outputs])?,
-            shape,
-        });
-    }
+    let layers = saved.layers(run.width)?;
     let metadata = [
         ("name", options.name.clone()),
         ("version", options.version.clone()),

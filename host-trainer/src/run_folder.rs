@@ -58,6 +58,9 @@ pub struct Run {
     /// How the learning rate changes.
     #[serde(default)]
     pub schedule: Schedule,
+    /// The run whose network was imitated, in words.
+    #[serde(default)]
+    pub teacher: Option<String>,
     /// What follows the network's output.
     pub activation: OutputActivation,
     /// Where the perceptual loss has its features from, in words.
@@ -89,14 +92,14 @@ pub struct Run {
 impl Run {
     /// What is minimised, in words.
     pub fn loss_label(&self) -> String {
+        let loss = match &self.teacher {
+            Some(teacher) => format!("distance from {teacher}"),
+            None => self.loss.name().to_owned(),
+        };
         if self.quiet > 0.0 {
-            format!(
-                "{} + {} mean |A| on clean pixels",
-                self.loss.name(),
-                self.quiet
-            )
+            format!("{loss} + {} mean |A| on clean pixels", self.quiet)
         } else {
-            self.loss.name().to_owned()
+            loss
         }
     }
 

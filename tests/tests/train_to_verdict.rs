@@ -200,6 +200,116 @@ fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
 }
 
 #[test]
+fn averages_are_resumed_and_packaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    synth(root, 4, 1);
+    let train = |run: &str, iterations: &str, extra: &[&str]| {
+        let all = ["train", "--run", run, "--iterations", iterations];
+        ok("host-trainer", root, &[&all, TINY, extra].concat());
+    };
+    train("plain", "6", &[]);
+    train("whole", "6", &["--average", "0.9"]);
+    train("parts", "4", &["--average", "0.9"]);
+    train("parts", "6", &["--average", "0.9", "--resume"]);
+    let saved = |run: &str| Saved::open(&root.join(run).join("checkpoint.safetensors")).unwrap();
+    let size = layer_shapes(3, 4)[0].weight_size();
+    let average = |run: &str| saved(run).values("conv1.weight.average", &size).unwrap();
+    assert_eq!(average("whole"), average("parts"));
+    // What is trained is the same; what is packaged is not.
+    let weights = |run: &str| saved(run).values("conv1.weight", &size).unwrap();
+    assert_eq!(weights("plain"), weights("whole"));
+    let packaged = |run: &str| saved(run).layers(4).unwrap()[0].weight.clone();
+    assert_eq!(packaged("plain"), weights("plain"));
+    assert_eq!(packaged("whole"), average("whole"));
+    assert_ne!(average("whole"), weights("whole"));
+    // A schedule's rate depends on how many iterations there will be.
+    train("falling", "4", &["--schedule", "cosine"]);
+    let longer = ["train", "--run", "falling", "--iterations", "6", "--resume"];
+    let longer = [&longer, TINY, &["--schedule", "cosine"]].concat();
+    fails("host-trainer", root, &longer, &["settings", "cosine"]);
+}
+
+#[test]
+fn a_narrow_network_learns_from_a_wider_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    synth(root, 4, 1);
+    let wide = [
+        "train",
+        "--run",
+        "wide",
+        "--iterations",
+        "30",
+        "--width",
+        "8",
+    ];
+    let words: Vec<&str> = TINY.to_vec();
+    let without = |options: &[&str]| -> Vec<&str> {
+        let pairs = words.chunks(2).filter(|pair| !options.contains(&pair[0]));
+        pairs.flatten().copied().collect()
+    };
+    ok(
+        "host-trainer",
+        root,
+        &[&wide, &without(&["--width"])[..]].concat(),
+    );
+    let narrow = [
+        "train",
+        "--run",
+        "narrow",
+        "--iterations",
+        "150",
+        "--teacher",
+        "wide",
+    ];
+    ok(
+        "host-trainer",
+        root,
+        &[&narrow, &without(&["--loss"])[..]].concat(),
+    );
+    let losses = std::fs::read_to_string(root.join("narrow/losses.csv")).unwrap();
+    let losses: Vec<f64> = losses
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').nth(1).unwrap().parse().unwrap())
+        .collect();
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let (first, last) = (mean(&losses[..10]), mean(&losses[140..]));
+    assert!(last < 0.7 * first, "{first} to {last}");
+    ok("host-trainer", root, &["keygen", "--out", "k.key"]);
+    ok(
+        "host-trainer",
+        root,
+        &[
+            "package", "--run", "narrow", "--key", "k.key", "--name", "n", "--out", "n.awr",
+        ],
+    );
+    let text = ok("host-trainer", root, &["inspect-package", "n.awr"]);
+    assert!(
+        text.contains("distance from a network of width 8"),
+        "{text}"
+    );
+    // Maps of frames of another size are of something else.
+    let other = [
+        "train",
+        "--run",
+        "other",
+        "--teacher",
+        "wide",
+        "--size",
+        "72",
+    ];
+    let other = [&other, &without(&["--loss", "--size"])[..]].concat();
+    fails(
+        "host-trainer",
+        root,
+        &other,
+        &["the teacher sees", "--size"],
+    );
+}
+
+#[test]
 fn every_mode_trains_and_packages() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();

@@ -10,6 +10,8 @@ use tch::{Kind, TchError, Tensor};
 
 use super::adam::Adam;
 use super::average::{Average, averaged};
+use crate::network::{CHANNELS, LayerShape, layer_shapes};
+use crate::onnx::LayerWeights;
 use edge_runtime::io::atomic::{WriteError, write_atomic};
 
 /// Why a checkpoint cannot be used.
@@ -168,8 +170,22 @@ impl Saved {
             .collect())
     }
 
+    /// The network that a run has trained, of this width.
+    pub fn layers(&self, width: i64) -> Result<Vec<LayerWeights>, CheckpointError> {
+        let layer = |shape: LayerShape| {
+            let bias = [shape.outputs];
+            Ok(LayerWeights {
+                weight: self.trained(&format!("{}.weight", shape.name), &shape.weight_size())?,
+                bias: self.trained(&format!("{}.bias", shape.name), &bias)?,
+                shape,
+            })
+        };
+        let shapes = layer_shapes(CHANNELS, width).into_iter();
+        shapes.map(layer).collect()
+    }
+
     /// What a run has trained: the average of a weight where it kept one, or else the last.
-    pub fn trained(&self, name: &str, size: &[i64]) -> Result<Vec<f32>, CheckpointError> {
+    fn trained(&self, name: &str, size: &[i64]) -> Result<Vec<f32>, CheckpointError> {
         let average = averaged(name);
         let has = safetensors::SafeTensors::deserialize(&self.bytes)
             .is_ok_and(|tensors| tensors.tensor(&average).is_ok());

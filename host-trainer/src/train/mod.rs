@@ -89,8 +89,10 @@ pub struct Recipe {
     pub mode: TrainingMode,
     /// What follows its output.
     pub activation: OutputActivation,
-    /// What is minimised.
+    /// What is minimised, unless there is a teacher.
     pub loss: Loss,
+    /// A trained network whose shift is to be given for every tile, instead of a shift that minimises the loss.
+    pub teacher: Option<Network>,
     /// Weight of [`noise_on_clean_pixels`], added to the loss; 0 is the paper's.
     pub quiet: f64,
     /// Share that a step leaves of the running average of weights; 0, the paper's: none is kept.
@@ -186,6 +188,13 @@ fn pass(
     })
 }
 
+/// Mean |A - the teacher's A|: unlike the mean of squares it keeps to the small values that good pixels have. **Ours**;
+/// distillation after Hinton et al. 2015.
+fn distance_from(teacher: &Network, input: &Tensor, shift: &Tensor) -> Result<Tensor, TchError> {
+    let wanted = tch::no_grad(|| teacher.forward(input))?;
+    shift.f_l1_loss(&wanted, tch::Reduction::Mean)
+}
+
 /// A batch's values as N × 3 × 65 × 65 on the device; grey planes are replicated there (IV-A).
 fn tensor(values: &[f32], batch: &Batch, device: Device) -> Result<Tensor, TchError> {
     let (count, side) = (batch.count as i64, i64::from(TILE_PX));
@@ -232,7 +241,10 @@ pub fn train(
         let clean = tensor(&batch.clean, &batch, recipe.device)?;
         let noisy = tensor(&batch.noisy, &batch, recipe.device)?;
         let passed = pass(&network, recipe.mode, recipe.activation, &noisy)?;
-        let mut loss = recipe.loss.compute(&passed.image, &clean)?;
+        let mut loss = match &recipe.teacher {
+            Some(teacher) => distance_from(teacher, &noisy, &passed.shift)?,
+            None => recipe.loss.compute(&passed.image, &clean)?,
+        };
         if recipe.quiet > 0.0 {
             let noise = noise_on_clean_pixels(&passed.shift, &clean, &noisy)?;
             loss = loss.f_add(&noise.f_mul_scalar(recipe.quiet)?)?;

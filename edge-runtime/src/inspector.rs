@@ -8,6 +8,7 @@ use proto::manifest::{Manifest, PostProcessing, Roi, Scoring};
 use crate::infer::{Engine, InferError, Tuning};
 use crate::inspect::frame::Frame;
 use crate::inspect::map::ScoreMap;
+use crate::inspect::normal_map::Normaliser;
 use crate::inspect::preprocess::{PreprocessError, prepare, to_planes};
 use crate::inspect::region::{Region, regions};
 use crate::inspect::roi::{RoiError, rasterise};
@@ -37,7 +38,7 @@ pub enum InspectError {
 pub struct Inspection {
     /// The frame as it was scored: coloured and sized for the network.
     pub prepared: Frame,
-    /// The anomaly map after post-processing, at the size that the frame was scored at.
+    /// The anomaly map after post-processing, relative to the package's normal map if it has one, at the size that the frame was scored at.
     pub map: ScoreMap,
     /// The frame's score: the map's maximum.
     pub score: f32,
@@ -57,6 +58,8 @@ type RoiFlags = Option<Arc<Vec<bool>>>;
 pub struct Inspector {
     /// Frames of a line are all of one size, so the flags are made once.
     roi: Arc<Mutex<Option<(usize, usize, RoiFlags)>>>,
+    /// The same for the normal map.
+    normaliser: Arc<Mutex<Option<Arc<Normaliser>>>>,
     manifest: Manifest,
     engine: Engine,
     threshold: Option<f32>,
@@ -77,6 +80,7 @@ impl Inspector {
         let parity_off = check_parity(&engine, &manifest.golden)?;
         Ok(Self {
             roi: Arc::default(),
+            normaliser: Arc::default(),
             threshold: manifest.threshold.as_ref().map(|threshold| threshold.value),
             manifest,
             engine,
@@ -153,6 +157,20 @@ impl Inspector {
         }
     }
 
+    /// The normal map as it applies to this map, if there is one.
+    fn normaliser(&self, map: &ScoreMap) -> Option<Arc<Normaliser>> {
+        let normal = self.manifest.normal_map.as_ref()?;
+        let mut kept = self
+            .normaliser
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let fitting = kept.take().filter(|kept| kept.fits(map));
+        let fitting = fitting
+            .unwrap_or_else(|| Arc::new(Normaliser::new(normal, map.width_px, map.height_px)));
+        *kept = Some(Arc::clone(&fitting));
+        Some(fitting)
+    }
+
     /// The package's manifest, overrides applied.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -196,6 +214,9 @@ impl Inspector {
         let planes = to_planes(&prepared, usize::from(network.channels));
         let mut map = score(&self.engine, &planes, network, self.manifest.scoring)?;
         map.post_process(&self.manifest.post);
+        if let Some(normaliser) = self.normaliser(&map) {
+            normaliser.apply(&mut map);
+        }
         // Last, so that nothing is smeared back over the ROI's edge.
         if let Some(inside) = self.roi_flags(map.width_px, map.height_px)? {
             map.apply_roi(&inside);

@@ -4,10 +4,11 @@ mod common;
 
 use common::{key, manifest, package};
 use ed25519_dalek::{Signer, SigningKey};
+use edge_runtime::inspect::frame::{Channels, Frame, Pixels};
 use edge_runtime::inspector::{InspectError, Inspector};
 use edge_runtime::package::{Loaded, PackageError, ParityError, Trust, Verified};
 use proptest::prelude::*;
-use proto::manifest::{Manifest, Roi, Scoring};
+use proto::manifest::{Manifest, NormalMap, Roi, Scoring};
 
 fn verify(bytes: Vec<u8>) -> Result<Verified, PackageError> {
     Loaded::new(bytes)?.verify(&Trust::Only(vec![key().verifying_key()]))
@@ -28,6 +29,52 @@ fn a_package_is_read_back_as_it_was_written() {
     assert_eq!(verified.manifest(), &manifest);
     assert_eq!(verified.onnx(), common::ONNX);
     assert_eq!(verified.signer(), &key().verifying_key());
+}
+
+fn normal_map(columns: u16, mean: Vec<f32>, spread: Vec<f32>) -> NormalMap {
+    NormalMap {
+        columns,
+        rows: 2,
+        mean,
+        spread,
+        frames: 1,
+    }
+}
+
+/// Format 2 ended before the normal map.
+#[test]
+fn a_package_of_the_format_before_is_read() {
+    let mut manifest = manifest();
+    manifest.format = 2;
+    let mut bytes = package(&manifest);
+    let length = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) - 1;
+    assert_eq!(bytes.remove(24 + length as usize), 0, "no normal map");
+    bytes[12..16].copy_from_slice(&length.to_le_bytes());
+    let verified = verify(signed(bytes)).unwrap();
+    assert_eq!(verified.manifest(), &manifest);
+}
+
+#[test]
+fn scores_are_relative_to_the_normal_map() {
+    let mut manifest = manifest();
+    let pixels = manifest.golden[0].pixels.clone();
+    let frame = Frame::new(65, 65, Channels::Rgb, Pixels::U8(pixels)).unwrap();
+    let map = |manifest: &Manifest| {
+        let inspector = Inspector::new(&verify(package(manifest)).unwrap()).unwrap();
+        // Twice: what is laid out for a map's size is kept.
+        inspector.inspect(&frame).unwrap();
+        inspector.inspect(&frame).unwrap().map.data
+    };
+    let plain = map(&manifest);
+    let mean = plain.iter().sum::<f32>() / plain.len() as f32;
+    manifest.normal_map = Some(normal_map(2, vec![mean; 4], vec![0.5; 4]));
+    for (relative, plain) in map(&manifest).iter().zip(&plain) {
+        let expected = ((plain - mean) * 2.0).max(0.0);
+        assert!(
+            (relative - expected).abs() < 1e-5,
+            "{relative} for {expected}"
+        );
+    }
 }
 
 #[test]
@@ -138,7 +185,20 @@ fn a_manifest_that_contradicts_itself_is_refused_though_signed() {
         let error = verify(package(&manifest)).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     };
-    refused(|m| m.format = 9, "format 2, found 9");
+    refused(|m| m.format = 9, "format 3, found 9");
+    refused(|m| m.format = 2, "1 bytes too many");
+    refused(
+        |m| m.normal_map = Some(normal_map(2, vec![0.0; 3], vec![1.0; 4])),
+        "4 means and spreads, found 3 and 4",
+    );
+    refused(
+        |m| m.normal_map = Some(normal_map(0, vec![], vec![])),
+        "found 0×2",
+    );
+    refused(
+        |m| m.normal_map = Some(normal_map(1, vec![0.0; 2], vec![1.0, 0.0])),
+        "spreads above 0",
+    );
     refused(|m| m.network.tile_px = 33, "found 33 px");
     refused(|m| m.network.channels = 1, "3 channels");
     refused(|m| m.network.align_px = 0, "found 65 px");

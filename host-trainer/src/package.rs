@@ -8,6 +8,7 @@ use ed25519_dalek::SigningKey;
 use edge_runtime::infer::{Engine, InferError};
 use edge_runtime::inspect::drift::{Look, image_statistics};
 use edge_runtime::inspect::frame::Frame;
+use edge_runtime::inspect::normal_map::NormalMapBuilder;
 use edge_runtime::inspect::preprocess::{PreprocessError, prepare};
 use edge_runtime::inspector::{InspectError, Inspector};
 use edge_runtime::io::image_file::{ImageFileError, read_frame};
@@ -117,6 +118,8 @@ pub struct PackageOptions {
     pub int8: bool,
 }
 
+/// Most images that a normal map is made of.
+const NORMALISED_BY: usize = 400;
 /// Images that a network is quantised by.
 const QUANTISED_BY: usize = 32;
 
@@ -134,11 +137,39 @@ pub struct Draft {
 impl Draft {
     /// From a package that exists, to be changed and signed anew.
     pub fn from_package(package: &Verified) -> Self {
+        let mut manifest = package.manifest().clone();
+        manifest.format = MANIFEST_FORMAT;
         Self {
-            manifest: package.manifest().clone(),
+            manifest,
             onnx: package.onnx().to_vec(),
             cost: None,
         }
+    }
+
+    /// Makes scores relative to what the images that a run was trained on score at each place. They are not those that the
+    /// threshold is calibrated on, which thus stay as good as new.
+    pub fn normalise(
+        &mut self,
+        folder: &Path,
+        key: &SigningKey,
+        on_progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(), PackagingError> {
+        let run = Run::read(folder)?;
+        let step = run.train_files.len().div_ceil(NORMALISED_BY).max(1);
+        let files: Vec<&PathBuf> = run.train_files.iter().step_by(step).collect();
+        let inspector = self.inspector(key)?;
+        let mut builder = NormalMapBuilder::default();
+        for (index, file) in files.iter().enumerate() {
+            let found = inspector.inspect(&read_frame(file)?);
+            let found = found.map_err(|source| PackagingError::Inspect {
+                path: (*file).clone(),
+                source,
+            })?;
+            builder.add(&found.map);
+            on_progress(index + 1, files.len());
+        }
+        self.manifest.normal_map = builder.finish();
+        Ok(())
     }
 
     /// Signed bytes.
@@ -234,6 +265,7 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         evaluation: None,
         golden: golden_tiles(&run, &engine, options.int8)?,
         onnx_sha256: Sha256::digest(&onnx).into(),
+        normal_map: None,
     };
     Ok(Draft {
         manifest,

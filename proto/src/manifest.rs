@@ -8,8 +8,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-/// Version of this structure; a reader refuses any other.
-pub const MANIFEST_FORMAT: u16 = 2;
+/// Version of this structure; a reader takes 2 as well and refuses any other.
+pub const MANIFEST_FORMAT: u16 = 3;
 
 /// Side of the tiles that the method works on, in pixels (paper, IV-A).
 pub const TILE_PX: u32 = 65;
@@ -49,6 +49,25 @@ pub struct Manifest {
     pub golden: Vec<GoldenTile>,
     /// SHA-256 of the ONNX bytes.
     pub onnx_sha256: [u8; 32],
+    /// What good frames score at each place, which scores are then relative to; `None`: all places are alike. Since format 3;
+    /// one of format 2 ends before it.
+    pub normal_map: Option<NormalMap>,
+}
+
+/// What good frames score at each place of a part that always lies alike: cells of equal size over the whole map, row by
+/// row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NormalMap {
+    /// Cells across.
+    pub columns: u16,
+    /// Cells down.
+    pub rows: u16,
+    /// Mean score of each cell's pixels.
+    pub mean: Vec<f32>,
+    /// Their standard deviation, above 0.
+    pub spread: Vec<f32>,
+    /// Frames that were looked at.
+    pub frames: u32,
 }
 
 /// How the weights came about.

@@ -95,6 +95,33 @@ fn a_model_is_trained_packaged_evaluated_and_used() {
     ok("station", root, &["check", "m.awr", "--trust", "k.key.pub"]);
 }
 
+#[test]
+fn a_package_may_score_relative_to_what_good_images_score() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    tiny_package(root);
+    let package = |name: &str, extra: &[&str]| {
+        let all = [
+            "package", "--run", "run", "--key", "k.key", "--name", "n", "--out", name,
+        ];
+        ok("host-trainer", root, &[&all, extra].concat());
+        ok("host-trainer", root, &["inspect-package", name])
+    };
+    let text = package("r.awr", &["--normalise", "--smooth", "2"]);
+    assert!(
+        text.contains("above what 2 good images score at the same place"),
+        "{text}"
+    );
+    // Calibrated in the same unit: the threshold is no sum of |A|.
+    let json = ok(
+        "host-trainer",
+        root,
+        &["evaluate", "--package", "r.awr", "--data", "data", "--json"],
+    );
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(json["threshold"].as_f64().unwrap() > 1.0, "{json}");
+}
+
 /// In 8 bits: smaller, the same to the eye, through the same gate, and refused where it would cost quality is the library's
 /// business (`quantise.rs`).
 #[test]

@@ -3,6 +3,7 @@
 pub mod drift;
 pub mod frame;
 pub mod map;
+pub mod normal_map;
 pub mod preprocess;
 pub mod region;
 pub mod roi;

@@ -1,7 +1,7 @@
 //! What must hold between the fields of a manifest. Nothing here looks at the graph.
 
 use proto::limits::{MAX_FRAME_SIDE_PX, MAX_GOLDEN_TILES};
-use proto::manifest::{ColourMode, InputSize, Manifest, Scoring, TILE_PX};
+use proto::manifest::{ColourMode, InputSize, Manifest, NormalMap, Scoring, TILE_PX};
 
 use super::parity::BLOCKS;
 use crate::inspect::roi;
@@ -69,6 +69,9 @@ pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
             ));
         }
     }
+    if let Some(normal) = &manifest.normal_map {
+        check_normal_map(normal)?;
+    }
     roi::check(&manifest.roi).map_err(|error| error.to_string())?;
     if let Some(threshold) = &manifest.threshold
         && !(threshold.value.is_finite() && threshold.value >= 0.0)
@@ -105,4 +108,37 @@ pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Most cells along a side of a normal map.
+const MAX_CELLS: u16 = 256;
+
+fn check_normal_map(normal: &NormalMap) -> Result<(), String> {
+    let sides = 1..=MAX_CELLS;
+    if !sides.contains(&normal.columns) || !sides.contains(&normal.rows) {
+        return Err(format!(
+            "expected a normal map of 1..={MAX_CELLS} cells each way, found {}×{}",
+            normal.columns, normal.rows
+        ));
+    }
+    let cells = usize::from(normal.columns) * usize::from(normal.rows);
+    if normal.mean.len() != cells || normal.spread.len() != cells {
+        return Err(format!(
+            "expected a normal map of {cells} means and spreads, found {} and {}",
+            normal.mean.len(),
+            normal.spread.len()
+        ));
+    }
+    let good = |mean: &f32, spread: &f32| mean.is_finite() && spread.is_normal() && *spread > 0.0;
+    match normal
+        .mean
+        .iter()
+        .zip(&normal.spread)
+        .find(|(m, s)| !good(m, s))
+    {
+        None => Ok(()),
+        Some((mean, spread)) => Err(format!(
+            "expected finite means and spreads above 0 in the normal map, found {mean} and {spread}"
+        )),
+    }
 }

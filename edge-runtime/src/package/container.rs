@@ -10,6 +10,8 @@
 //! …   64 ed25519 signature (RFC 8032) over everything before it
 //! ```
 
+use std::borrow::Cow;
+
 use ed25519_dalek::{
     PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, Signature, Signer, SigningKey, VerifyingKey,
 };
@@ -219,13 +221,13 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
     let failed = |error: postcard::Error| PackageError::Manifest(error.to_string());
     let (format, _) = postcard::take_from_bytes::<u16>(bytes).map_err(failed)?;
     let expected = proto::manifest::MANIFEST_FORMAT;
-    if format != expected {
-        return Err(PackageError::Format {
-            expected,
-            found: format,
-        });
-    }
-    let (manifest, rest) = postcard::take_from_bytes(bytes).map_err(failed)?;
+    let bytes = match format {
+        found if found == expected => Cow::Borrowed(bytes),
+        // It lacks the last field, which may be `None`: a zero.
+        2 => Cow::Owned([bytes, &[0]].concat()),
+        found => return Err(PackageError::Format { expected, found }),
+    };
+    let (manifest, rest) = postcard::take_from_bytes(&bytes).map_err(failed)?;
     if !rest.is_empty() {
         return Err(PackageError::Manifest(format!(
             "{} bytes too many",

@@ -96,6 +96,7 @@ pub(crate) fn manifest() -> Manifest {
             tolerance: 1e-4,
         }],
         onnx_sha256: Sha256::digest(ONNX).into(),
+        normal_map: None,
     }
 }
 

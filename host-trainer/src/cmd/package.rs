@@ -138,6 +138,10 @@ pub(crate) struct Package {
     /// Refused where that costs more than 0.005 of pixel AUROC on corrupted good tiles.
     #[arg(long)]
     int8: bool,
+    /// Score each place relative to what good images score there (the images trained on): for parts that always lie alike,
+    /// whose edges and other fixed structure would else be what scores highest.
+    #[arg(long)]
+    normalise: bool,
     /// Also write the plain ONNX graph here.
     #[arg(long)]
     onnx: Option<PathBuf>,
@@ -164,6 +168,14 @@ impl Package {
                 "int8: pixel AUROC on corrupted good tiles {:.4} for {:.4} in f32, scores correlate by {:.4}",
                 cost.auroc_int8, cost.auroc_f32, cost.correlation
             );
+        }
+        if self.normalise {
+            let bar = progress::bar(1, "what good images score at each place");
+            draft.normalise(&self.run, &key, &mut |done, count| {
+                bar.set_length(count as u64);
+                bar.set_position(done as u64);
+            })?;
+            bar.finish_and_clear();
         }
         let run = Run::read(&self.run)?;
         let frames: Vec<GoodFrame> = if self.threshold_from_training {
@@ -451,6 +463,16 @@ pub(crate) fn facts(
                     "smooth {} px, open {} px, close {} px",
                     post.smooth_sigma_px, post.open_px, post.close_px
                 )
+            },
+        ),
+        fact(
+            "scores",
+            match &manifest.normal_map {
+                None => "sum of |A| over channels".to_owned(),
+                Some(normal) => format!(
+                    "standard deviations above what {} good images score at the same place",
+                    normal.frames
+                ),
             },
         ),
         fact(

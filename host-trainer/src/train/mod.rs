@@ -192,7 +192,7 @@ fn pass(
 /// distillation after Hinton et al. 2015.
 fn distance_from(teacher: &Network, input: &Tensor, shift: &Tensor) -> Result<Tensor, TchError> {
     let wanted = tch::no_grad(|| teacher.forward(input))?;
-    shift.f_l1_loss(&wanted, tch::Reduction::Mean)
+    shift.f_mse_loss(&wanted, tch::Reduction::Mean)
 }
 
 /// A batch's values as N × 3 × 65 × 65 on the device; grey planes are replicated there (IV-A).

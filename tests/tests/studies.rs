@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use integration_tests::{fails, ok, program, synth};
+use integration_tests::{fails, ok, program, run, synth};
 
 #[test]
 fn what_recommend_says_can_be_trained() {
@@ -61,6 +61,42 @@ fn done(root: &Path) -> Vec<String> {
     let rows = table.lines().skip(1);
     rows.filter_map(|row| row.split(',').next().map(str::to_owned))
         .collect()
+}
+
+/// Images of 40 px can be enlarged to 256, but not be scored as they are.
+#[test]
+fn a_run_that_fails_costs_itself_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    for (name, mask) in [
+        ("train/good/a.png", false),
+        ("train/good/b.png", false),
+        ("test/good/a.png", false),
+        ("test/hole/a.png", false),
+        ("ground_truth/hole/a_mask.png", true),
+    ] {
+        let path = root.join("small").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let pixel = |x: u32, y: u32| match mask {
+            true => image::Luma([if x < 9 && y < 9 { 255 } else { 0 }]),
+            false => image::Luma([(x * 31 + y * 17) as u8]),
+        };
+        image::GrayImage::from_fn(40, 40, pixel).save(path).unwrap();
+    }
+    let study = STUDY.iter().map(|&word| match word {
+        "data" => "small",
+        "activation,resize" => "resize",
+        word => word,
+    });
+    let study: Vec<&str> = study.collect();
+    let output = run("host-trainer", root, &study);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(
+        errors.contains("error: 1 runs failed: small-native-size-0"),
+        "{errors}"
+    );
+    assert_eq!(done(root), ["small-paper-0"]);
 }
 
 #[test]

@@ -97,6 +97,7 @@ impl Reproduce {
                 .with_context(|| format!("making {}", folder.display()))?;
         }
         let count = wanted.len();
+        let mut failed = Vec::new();
         for (index, job) in wanted.iter().enumerate() {
             // Another process may have done it since.
             if results.rows()?.iter().any(|row| row.run == job.id()) {
@@ -109,7 +110,14 @@ impl Reproduce {
                 continue;
             }
             eprintln!("run {} of {count}: {}", index + 1, job.id());
-            results.add(&self.do_one(job)?)?;
+            // A setting that does not suit the data costs itself only.
+            match self.do_one(job) {
+                Ok(row) => results.add(&row)?,
+                Err(error) => {
+                    eprintln!("{}: {error:#}", job.id());
+                    failed.push(job.id());
+                }
+            }
             self.write_page(&experiments, &results.rows()?)?;
         }
         let rows = results.rows()?;
@@ -124,6 +132,13 @@ impl Reproduce {
             all.len(),
             self.out.join("index.html").display()
         );
+        if !failed.is_empty() {
+            bail!(
+                "{} runs failed: {}; the same command tries them again",
+                failed.len(),
+                failed.join(", ")
+            );
+        }
         Ok(())
     }
 

@@ -89,12 +89,13 @@ impl Inspector {
         })
     }
 
-    /// Scores in another mode than the package's. A threshold belongs to the mode it was calibrated in, so it is
-    /// dropped if the mode changes.
+    /// Scores in another mode than the package's. A threshold and a normal map belong to the mode they were made in, so they
+    /// are dropped if the mode changes.
     #[must_use]
     pub fn with_scoring(mut self, scoring: Scoring) -> Self {
         if self.manifest.scoring != scoring {
             self.manifest.scoring = scoring;
+            self.manifest.normal_map = None;
             self.threshold = None;
         }
         self
@@ -105,6 +106,7 @@ impl Inspector {
     pub fn with_post(mut self, post: PostProcessing) -> Self {
         if self.manifest.post != post {
             self.manifest.post = post;
+            self.manifest.normal_map = None;
             self.threshold = None;
         }
         self

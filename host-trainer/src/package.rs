@@ -91,6 +91,14 @@ pub enum PackagingError {
         /// Why the first cannot.
         first: String,
     },
+    /// Good images score nothing anywhere.
+    #[error(
+        "good images score 0 everywhere, so nothing can be relative to them: package without --normalise"
+    )]
+    NoScores,
+    /// Kernels for 8 bits take channels by four.
+    #[error("int8 needs a width that is a multiple of 4, found {0}; train with another --width")]
+    Width(i64),
     /// It cannot be quantised.
     #[error(transparent)]
     Quantise(#[from] QuantiseError),
@@ -157,7 +165,8 @@ impl Draft {
         let run = Run::read(folder)?;
         let step = run.train_files.len().div_ceil(NORMALISED_BY).max(1);
         let files: Vec<&PathBuf> = run.train_files.iter().step_by(step).collect();
-        let inspector = self.inspector(key)?;
+        // Of the whole frame: a camera may be told to inspect another part of it.
+        let inspector = self.inspector(key)?.with_roi(Roi::Whole);
         let mut builder = NormalMapBuilder::default();
         for (index, file) in files.iter().enumerate() {
             let found = inspector.inspect(&read_frame(file)?);
@@ -168,7 +177,8 @@ impl Draft {
             builder.add(&found.map);
             on_progress(index + 1, files.len());
         }
-        self.manifest.normal_map = builder.finish();
+        let normal = builder.finish();
+        self.manifest.normal_map = Some(normal.ok_or(PackagingError::NoScores)?);
         Ok(())
     }
 
@@ -216,6 +226,9 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
     let mut engine = Engine::from_onnx(&plain, network)?;
     let (mut onnx, mut cost) = (plain, None);
     if options.int8 {
+        if run.width % 4 != 0 {
+            return Err(PackagingError::Width(run.width));
+        }
         let files = run.train_files.iter();
         let frames = files
             .step_by(run.train_files.len().div_ceil(QUANTISED_BY).max(1))
@@ -228,11 +241,17 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         found.check()?;
         (engine, cost) = (quantised, Some(found));
     }
-    let digests: Vec<[u8; 32]> = run
-        .train_digests
-        .iter()
-        .filter_map(|text| parse_hex(text))
-        .collect();
+    let parse = |texts: &[String]| -> Vec<[u8; 32]> {
+        texts.iter().filter_map(|text| parse_hex(text)).collect()
+    };
+    let digests = parse(&run.train_digests);
+    // What a teacher has seen, its student has.
+    let mut seen: Vec<[u8; 8]> = digests.iter().map(file_id).collect();
+    for id in parse(&run.teacher_digests).iter().map(file_id) {
+        if !seen.contains(&id) {
+            seen.push(id);
+        }
+    }
     let manifest = Manifest {
         format: MANIFEST_FORMAT,
         name: options.name.clone(),
@@ -243,7 +262,7 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         trainer_version: env!("CARGO_PKG_VERSION").to_owned(),
         training: Training {
             data_digest: digest_of_files(&digests),
-            file_ids: digests.iter().map(file_id).collect(),
+            file_ids: seen,
             held_out_images: run.held_out.len() as u32,
             mode: run.mode,
             loss: run.loss_label(),

@@ -61,6 +61,9 @@ pub struct Run {
     /// The run whose network was imitated, in words.
     #[serde(default)]
     pub teacher: Option<String>,
+    /// SHA-256 of what that network was trained on, in hexadecimal.
+    #[serde(default)]
+    pub teacher_digests: Vec<String>,
     /// What follows the network's output.
     pub activation: OutputActivation,
     /// Where the perceptual loss has its features from, in words.

@@ -228,7 +228,9 @@ fn layer_at(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Found>> 
 /// The slope of the LeakyReLU that a node is, if it is one.
 fn leak_of(node: &TypedNode) -> Option<f32> {
     let op = node.op_as::<ElementWiseOp>()?;
-    Some(op.0.downcast_ref::<LeakyRelu>()?.alpha)
+    let slope = op.0.downcast_ref::<LeakyRelu>()?.alpha;
+    // Ours take the higher of a value and its product with the slope.
+    (0.0..=1.0).contains(&slope).then_some(slope)
 }
 
 /// How the values between two nodes are quantised that follow each other.

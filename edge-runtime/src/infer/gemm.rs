@@ -95,6 +95,8 @@ impl Columns {
 
 /// Rows of [`Columns::Fours`].
 const FOUR: usize = 4;
+/// Most rows that a kernel takes at a time.
+const STEP: usize = 64;
 
 /// One of tract's kernels, with the form that its operands must have.
 #[derive(Debug, Clone)]
@@ -202,7 +204,9 @@ impl Kernel {
                 (empty.packed, empty.panel_bytes)
             }
             Columns::Fours(format) => {
-                let bytes = format.len(depth, columns);
+                // Some kernels (AMX) walk panels in steps of 64 rows, past the end of the last one; what they find there is
+                // multiplied by 0.
+                let bytes = format.len(depth, columns) + STEP * format.r;
                 let nothing = vec![0u8; bytes];
                 let blob = Blob::from_bytes_alignment(&nothing, format.align)?;
                 (Arc::new(blob), format.single_panel_len(depth))
@@ -262,7 +266,8 @@ impl Kernel {
             columns,
         };
         // SAFETY: `out` is exclusively ours and has room for rows × columns, which are its strides here; the kernel is one
-        // that this processor can run; both operands are in its packing and long enough. All checked above.
+        // that this processor can run; both operands are in its packing and long enough, checked above, with room for a
+        // whole step of rows after them (`panels`).
         #[expect(unsafe_code, reason = "tract's kernels are called through pointers")]
         unsafe {
             let store = self

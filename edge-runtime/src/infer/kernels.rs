@@ -101,7 +101,9 @@ impl Kernels {
         let mut suitable = suitable.filter(|(operand, _)| *operand == shape.operand);
         let suitable = suitable.next().map_or(&[][..], |(_, kernels)| kernels);
         // A transposed convolution's products begin at multiples of its inputs.
-        let usable = |kernel: &&Kernel| kernel.begins_at(shape.channels[0]);
+        let begins =
+            |kernel: &Kernel| shape.kind == Kind::Down || kernel.begins_at(shape.channels[0]);
+        let usable = |kernel: &&Kernel| begins(kernel);
         let usable = || suitable.iter().filter(usable);
         let named = |name: &String| usable().find(|kernel| kernel.name() == name);
         if let Some(kernel) = self.found.kernels.get(&key).and_then(named) {
@@ -112,7 +114,7 @@ impl Kernels {
         let rule = Kernel::by_rule(suitable, size);
         if self.started.elapsed() > LIMIT
             && let Some(kernel) = rule
-            && kernel.begins_at(shape.channels[0])
+            && begins(kernel)
         {
             return Ok(kernel.clone());
         }

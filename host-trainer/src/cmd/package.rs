@@ -134,7 +134,8 @@ pub(crate) struct Package {
     threshold_from_training: bool,
     #[command(flatten)]
     promise: PromiseArgs,
-    /// Quantise the layers after the first to 8 bits: scoring is about twice as fast and the package a quarter as large.
+    /// Quantise the layers between the first and the last to 8 bits: the package is a quarter as large, and scoring is 1.7 times
+    /// as fast at width 128, 1.3 times at 64, no faster below.
     /// Refused where that costs more than 0.005 of pixel AUROC on corrupted good tiles.
     #[arg(long)]
     int8: bool,

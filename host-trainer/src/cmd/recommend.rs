@@ -29,7 +29,7 @@ pub(crate) struct Recommend {
     #[arg(long)]
     data: PathBuf,
     /// Milliseconds that scoring a frame may take on one thread.
-    #[arg(long, default_value_t = 50.0)]
+    #[arg(long, default_value_t = 50.0, value_parser = milliseconds)]
     frame_ms: f64,
     /// Most images looked at, spread over all.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..))]
@@ -37,6 +37,13 @@ pub(crate) struct Recommend {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+fn milliseconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() && value > 0.0 => Ok(value),
+        _ => Err("expected a number of milliseconds above 0".to_owned()),
+    }
 }
 
 /// Widths that are offered, widest first.
@@ -72,10 +79,8 @@ impl Recommend {
         let mut settings = surface.advice();
         let (width_px, height_px, _) = surface.size();
         settings.push(width_within(self.frame_ms, [width_px, height_px])?);
-        let mut command = format!(
-            "host-trainer train --data {} --run RUN",
-            self.data.display()
-        );
+        let data = super::quoted(&self.data.display().to_string());
+        let mut command = format!("host-trainer train --data {data} --run RUN");
         for advice in &settings {
             command += &format!(" --{} {}", advice.option, advice.value);
         }
@@ -127,8 +132,8 @@ fn width_within(frame_ms: f64, size: [u32; 2]) -> Result<Advice> {
         format!("the widest that scores a frame in {frame_ms} ms on one thread here ({measured})")
     } else {
         format!(
-            "no width scores a frame in {frame_ms} ms on one thread here ({measured}); a smaller --size, more threads or \
-             `package --int8` would"
+            "no width scores a frame in {frame_ms} ms on one thread here ({measured}); a smaller --size or more \
+             threads would"
         )
     };
     Ok(Advice {

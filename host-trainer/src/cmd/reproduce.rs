@@ -1,11 +1,12 @@
 //! `host-trainer reproduce`.
 
-use std::fs::File;
+use std::collections::HashSet;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ed25519_dalek::SigningKey;
 use edge_runtime::io::atomic::write_atomic;
 use edge_runtime::package::write_key_pair;
@@ -13,6 +14,7 @@ use host_trainer::evaluate::Summary;
 use host_trainer::run_folder;
 use host_trainer::study::{Experiment, Job, Results, Row, html, jobs, png, scores, strengths};
 use host_trainer::train::{BATCH, ITERATIONS, Saved};
+use serde::{Deserialize, Serialize};
 
 /// Run the paper's experiments on MVTec AD's textures, or on any data sets.
 ///
@@ -66,6 +68,32 @@ pub(crate) struct Reproduce {
     keep: bool,
 }
 
+/// What all runs of a study have in common.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Conditions {
+    schema: u32,
+    width: u32,
+    iterations: usize,
+    batch: usize,
+    features: String,
+}
+
+impl std::fmt::Display for Conditions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            width,
+            iterations,
+            batch,
+            features,
+            ..
+        } = self;
+        write!(
+            f,
+            "width {width}, {iterations} iterations of {batch} tiles, features {features}"
+        )
+    }
+}
+
 /// MVTec AD's textures (Table I).
 const TEXTURES: [&str; 5] = ["carpet", "grid", "leather", "tile", "wood"];
 
@@ -76,6 +104,10 @@ impl Reproduce {
         let experiments = self.experiments();
         let results = Results::at(&self.out.join("results.csv"));
         let all = jobs(&experiments, &data, self.seeds);
+        let ids: HashSet<String> = all.iter().map(Job::id).collect();
+        if ids.len() < all.len() {
+            bail!("two data sets are called alike, and so would their rows be: rename a folder");
+        }
         let mut wanted = all.clone();
         if let Some(only) = &self.only {
             wanted.retain(|job| job.id() == *only);
@@ -91,6 +123,7 @@ impl Reproduce {
             }
             return Ok(());
         }
+        self.check_conditions()?;
         for folder in ["runs", "metrics", "figures"] {
             let folder = self.out.join(folder);
             std::fs::create_dir_all(&folder)
@@ -99,20 +132,34 @@ impl Reproduce {
         let count = wanted.len();
         let mut failed = Vec::new();
         for (index, job) in wanted.iter().enumerate() {
+            let lock = self.out.join("runs").join(job.id() + ".lock");
+            let lock = File::create(&lock).with_context(|| format!("making {}", lock.display()))?;
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    eprintln!("{}: another process is at it", job.id());
+                    continue;
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| {
+                        format!(
+                            "locking in {}: use a file system that can",
+                            self.out.display()
+                        )
+                    });
+                }
+            }
             // Another process may have done it since.
             if results.rows()?.iter().any(|row| row.run == job.id()) {
                 continue;
             }
-            let lock = self.out.join("runs").join(job.id() + ".lock");
-            let lock = File::create(&lock).with_context(|| format!("making {}", lock.display()))?;
-            if lock.try_lock().is_err() {
-                eprintln!("{}: another process is at it", job.id());
-                continue;
-            }
             eprintln!("run {} of {count}: {}", index + 1, job.id());
             // A setting that does not suit the data costs itself only.
-            match self.do_one(job) {
-                Ok(row) => results.add(&row)?,
+            match self.do_one(job, &lock) {
+                Ok(row) => {
+                    results.add(&row)?;
+                    self.clear(job)?;
+                }
                 Err(error) => {
                     eprintln!("{}: {error:#}", job.id());
                     failed.push(job.id());
@@ -174,6 +221,49 @@ impl Reproduce {
         Ok(data)
     }
 
+    /// Features, whatever folder a command is given in.
+    fn features(&self) -> Result<String> {
+        if self.features.starts_with("random:") {
+            return Ok(self.features.clone());
+        }
+        let path = std::path::absolute(&self.features)
+            .with_context(|| format!("finding {}", self.features))?;
+        Ok(path.display().to_string())
+    }
+
+    /// What all runs of a table have in common: rows of another kind beside each other would be compared as if they were
+    /// alike.
+    fn conditions(&self) -> Conditions {
+        let features = Path::new(&self.features);
+        let features = features.file_name().unwrap_or_default();
+        Conditions {
+            schema: 1,
+            width: self.width,
+            iterations: self.iterations,
+            batch: self.batch,
+            features: features.to_string_lossy().into_owned(),
+        }
+    }
+
+    fn check_conditions(&self) -> Result<()> {
+        let path = self.out.join("study.json");
+        let conditions = self.conditions();
+        if path.exists() {
+            let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            let known: Conditions = serde_json::from_slice(&text)
+                .with_context(|| format!("{} is of another version", path.display()))?;
+            if known != conditions {
+                bail!(
+                    "{} holds a study of {known}, not of {conditions}: choose another --out",
+                    self.out.display()
+                );
+            }
+            return Ok(());
+        }
+        write_atomic(&path, &serde_json::to_vec_pretty(&conditions)?)?;
+        Ok(())
+    }
+
     /// The command that does one run alone.
     fn command_for(&self, job: &Job) -> Result<String> {
         let program = std::env::current_exe().context("finding this program")?;
@@ -188,31 +278,37 @@ impl Reproduce {
         option("--width", self.width.to_string());
         option("--iterations", self.iterations.to_string());
         option("--batch", self.batch.to_string());
-        option("--features", self.features.clone());
+        option("--features", self.features()?);
         option("--device", self.device.clone());
+        for experiment in &self.experiments {
+            let name = experiment.to_possible_value();
+            let name = name.map(|value| value.get_name().to_owned());
+            option("--experiments", name.unwrap_or_default());
+        }
         if let Some(threads) = self.threads {
             option("--threads", threads.to_string());
         }
         option("--only", job.id());
-        let quoted = words.iter().map(|word| {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=".contains(c);
-            if word.chars().all(plain) {
-                word.clone()
-            } else {
-                format!("'{}'", word.replace('\'', r"'\''"))
-            }
-        });
+        if self.keep {
+            words.push("--keep".to_owned());
+        }
+        let quoted = words.iter().map(|word| super::quoted(word));
         Ok(quoted.collect::<Vec<_>>().join(" "))
     }
 
     /// Trains, packages and evaluates, each by this program itself, so that no run touches another.
-    fn do_one(&self, job: &Job) -> Result<Row> {
+    ///
+    /// They hold the lock too, by their standard input: what is left of a killed study must have ended before another begins
+    /// the same run.
+    fn do_one(&self, job: &Job, lock: &File) -> Result<Row> {
         let folder = self.out.join("runs").join(job.id());
         let (run, package) = (folder.join("run"), folder.join("model.awr"));
         let key = self.key()?;
         let program = || -> Result<Command> {
             let program = std::env::current_exe().context("finding this program")?;
-            Ok(Command::new(program))
+            let mut command = Command::new(program);
+            command.stdin(lock.try_clone().context("sharing the lock")?);
+            Ok(command)
         };
         let mut train = program()?;
         train.arg("train").arg("--data").arg(&job.data);
@@ -254,12 +350,17 @@ impl Reproduce {
             serde_json::from_slice(&found.stdout).context("reading what evaluate printed")?;
         let metrics = self.out.join("metrics").join(job.id() + ".json");
         write_atomic(&metrics, &found.stdout)?;
-        if !self.keep {
-            std::fs::remove_dir_all(&folder)
-                .with_context(|| format!("removing {}", folder.display()))?;
-        }
         let iterations = self.iterations as u32;
         Ok(Row::new(job, &summary, self.width, iterations, seconds))
+    }
+
+    /// Removes a run whose figures are in the table, unless it is to be kept.
+    fn clear(&self, job: &Job) -> Result<()> {
+        let folder = self.out.join("runs").join(job.id());
+        if self.keep {
+            return Ok(());
+        }
+        std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))
     }
 
     /// A key of the study's own: its packages are for nobody else.
@@ -279,17 +380,7 @@ impl Reproduce {
     }
 
     fn write_page(&self, experiments: &[Experiment], rows: &[Row]) -> Result<()> {
-        let conditions = format!(
-            "Width {}, {} iterations of {} tiles, features {}.",
-            self.width,
-            self.iterations,
-            self.batch,
-            Path::new(&self.features)
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy(),
-        );
-        let page = html(experiments, rows, &conditions);
+        let page = html(experiments, rows, &self.conditions().to_string());
         write_atomic(&self.out.join("index.html"), page.as_bytes())?;
         Ok(())
     }

@@ -27,7 +27,7 @@ pub fn html(experiments: &[Experiment], rows: &[Row], conditions: &str) -> Strin
             }
             body {
                 h1 { "The paper's experiments" }
-                p { "Adey, Akçay, Bordewich, Breckon: Autoencoders Without Reconstruction for Textural Anomaly Detection (2021). " (conditions) }
+                p { "Adey, Akçay, Bordewich, Breckon: Autoencoders Without Reconstruction for Textural Anomaly Detection (2021). Here: " (conditions) "." }
                 p.claim { "Dots are seeds, bars their means, boxes the middle half of four or more, dashed lines the paper's mean of a class (Table I, 3,500 iterations at width 128). Exact full-frame maps of exported packages, not smoothed." }
                 @for experiment in experiments {
                     (section(*experiment, rows))

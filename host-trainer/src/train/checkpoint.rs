@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, TensorView};
+use sha2::{Digest, Sha256};
 use tch::{Kind, TchError, Tensor};
 
 use super::adam::Adam;
@@ -168,6 +169,12 @@ impl Saved {
             .iter()
             .map(|bytes| f32::from_le_bytes(*bytes))
             .collect())
+    }
+
+    /// SHA-256 of the file, in hexadecimal.
+    pub fn sha256(&self) -> String {
+        let digest = Sha256::digest(&self.bytes);
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The network that a run has trained, of this width.

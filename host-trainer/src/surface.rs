@@ -273,8 +273,9 @@ impl Surface {
         (sides[0], sides[1], why)
     }
 
-    /// All settings but the width, which is a matter of time.
-    pub fn advice(&self) -> Vec<Advice> {
+    /// All settings but the width, which is a matter of time; `trained_features`: whether the loss compares features of a
+    /// trained network.
+    pub fn advice(&self, trained_features: bool) -> Vec<Advice> {
         let advice = |option, value: &str, why: &str| Advice {
             option,
             value: value.to_owned(),
@@ -313,11 +314,14 @@ impl Surface {
             advice("lighting", &format!("{share:.2}"), &why)
         };
         all.push(lighting);
-        all.push(advice(
-            "feature-depth",
-            "each-scale",
-            "removes patterns of a few pixels that the last features alone do not see (ARCHITECTURE.md)",
-        ));
+        // With random features it does harm (models/studies).
+        if trained_features {
+            all.push(advice(
+                "feature-depth",
+                "each-scale",
+                "removes patterns of a few pixels that the last features alone do not see (models/studies)",
+            ));
+        }
         all.push(advice(
             "quiet",
             "1",
@@ -412,7 +416,7 @@ mod tests {
     #[test]
     fn colour_and_light_are_seen() {
         let value = |surface: &Surface, option| {
-            let advice = surface.advice();
+            let advice = surface.advice(true);
             let found = advice.into_iter().find(|advice| advice.option == option);
             found.map(|advice| advice.value)
         };

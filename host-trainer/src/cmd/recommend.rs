@@ -28,6 +28,9 @@ pub(crate) struct Recommend {
     /// Folder of good images, or a data set in MVTec AD's layout.
     #[arg(long)]
     data: PathBuf,
+    /// Perceptual features that you will train with: a file (see train --help). Without one the advice is for random features.
+    #[arg(long)]
+    features: Option<PathBuf>,
     /// Milliseconds that scoring a frame may take on one thread.
     #[arg(long, default_value_t = 50.0, value_parser = milliseconds)]
     frame_ms: f64,
@@ -76,11 +79,15 @@ impl Recommend {
         let surface = Surface::of(&looks, files.len()).with_context(|| {
             format!("none of the images in {} can be read", self.data.display())
         })?;
-        let mut settings = surface.advice();
+        let mut settings = surface.advice(self.features.is_some());
         let (width_px, height_px, _) = surface.size();
         settings.push(width_within(self.frame_ms, [width_px, height_px])?);
         let data = super::quoted(&self.data.display().to_string());
         let mut command = format!("host-trainer train --data {data} --run RUN");
+        if let Some(features) = &self.features {
+            let features = super::quoted(&features.display().to_string());
+            command += &format!(" --features {features}");
+        }
         for advice in &settings {
             command += &format!(" --{} {}", advice.option, advice.value);
         }
@@ -109,7 +116,9 @@ impl Recommend {
             text += &format!("note: {warning}\n");
         }
         text += &format!("\n{}\n", report.command);
-        text += "with --features FILE (host-trainer fetch-weights): features of a trained network find more than random ones";
+        if self.features.is_none() {
+            text += "with --features FILE (host-trainer fetch-weights): features of a trained network find more than random ones";
+        }
         Ok(super::print(&text)?)
     }
 }

@@ -1,12 +1,14 @@
 //! The network (paper, IV-C): three convolutions, three transposed convolutions, and what follows its output
 //! (IV-D). In: N × C × H × W in [-1, 1]. Out: the shift A of the same shape.
 
+use proto::manifest::{Network as NetworkShape, TILE_PX};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use tch::{Device, TchError, Tensor};
 
 use crate::onnx::LayerWeights;
+use crate::train::floats;
 
 /// Slope of LeakyReLU for negative inputs, and of RefReLU outside [-1, 1] (IV-C, IV-D).
 pub const LEAK: f64 = 0.01;
@@ -18,6 +20,17 @@ pub const STRIDE: i64 = 2;
 pub const PADDING: i64 = 1;
 /// Image channels: grey is replicated (IV-A).
 pub const CHANNELS: i64 = 3;
+
+/// What a package says of a network of this width.
+pub fn shape(width: i64) -> NetworkShape {
+    NetworkShape {
+        channels: CHANNELS as u8,
+        width: width as u16,
+        tile_px: TILE_PX as u16,
+        align_px: 8,
+        halo_px: 14,
+    }
+}
 
 /// One layer's place in the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,6 +196,20 @@ impl Network {
             passed(index, &x);
         }
         Ok(x)
+    }
+
+    /// The weights as plain arrays, layer by layer.
+    pub fn weights(&self) -> Result<Vec<LayerWeights>, TchError> {
+        let layers = self.layers.iter();
+        layers
+            .map(|(shape, weight, bias)| {
+                Ok(LayerWeights {
+                    shape: shape.clone(),
+                    weight: floats(weight)?,
+                    bias: floats(bias)?,
+                })
+            })
+            .collect()
     }
 
     /// Parameters by name, in a fixed order.

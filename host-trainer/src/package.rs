@@ -14,14 +14,14 @@ use edge_runtime::inspector::{InspectError, Inspector};
 use edge_runtime::io::image_file::{ImageFileError, read_frame};
 use edge_runtime::package::{Loaded, PackageError, Trust, Verified, encode, golden_scores};
 use proto::manifest::{
-    GoldenTile, Histogram, Input, MANIFEST_FORMAT, Manifest, Network as NetworkShape, NormalScores,
-    PostProcessing, Promise, Roi, Scoring, TILE_PX, Threshold, Training,
+    GoldenTile, Histogram, Input, MANIFEST_FORMAT, Manifest, NormalScores, PostProcessing, Promise,
+    Roi, Scoring, TILE_PX, Threshold, Training,
 };
 use sha2::{Digest, Sha256};
 
 use crate::calibrate::{Calibration, CalibrationError, calibrate, highest};
 use crate::dataset::{DatasetError, Skipped, chain, cut_tile, digest_of_files, file_digest};
-use crate::network::CHANNELS;
+use crate::network::shape;
 use crate::noise::{Algorithm, Corruption, Tile};
 use crate::onnx::export;
 use crate::quantise::{Cost, QuantiseError, steps};
@@ -216,13 +216,7 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
     ]
     .map(|(key, value)| (key.to_owned(), value));
     let plain = export(&layers, run.mode, run.activation, &metadata, None);
-    let network = NetworkShape {
-        channels: CHANNELS as u8,
-        width: run.width as u16,
-        tile_px: TILE_PX as u16,
-        align_px: 8,
-        halo_px: 14,
-    };
+    let network = shape(run.width);
     let mut engine = Engine::from_onnx(&plain, network)?;
     let (mut onnx, mut cost) = (plain, None);
     if options.int8 {

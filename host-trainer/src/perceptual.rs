@@ -3,6 +3,7 @@
 //! The paper's extractor is VGG-11 to the max-pool after its fourth convolution. The VGG-19 file with rescaled
 //! activations and random orthogonal weights are accepted too, for machines where torchvision's file is not.
 
+use crate::dataset::hex;
 use std::path::Path;
 
 use rand::SeedableRng;
@@ -221,10 +222,7 @@ impl Features {
             })
             .collect::<Result<_, FeatureError>>()?;
         let digest = Sha256::digest(&bytes);
-        let digest: String = digest[..4]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digest = hex(&digest[..4]);
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         Ok(Self {
             layers,

@@ -2,7 +2,8 @@
 //! ones, and what the loss of precision costs.
 //!
 //! The first layer stays in f32 (it has three channels to multiply, and its input is the image), and so does the last,
-//! whose small outputs are the scores of good pixels: together they are a fiftieth of the work. Weights have one scale for each output channel, values between layers one scale and one zero point for all.
+//! whose small outputs are the scores of good pixels: together they are a fiftieth of the work. Weights have one
+//! scale for each output channel, values between layers one scale and one zero point for all.
 
 use std::path::Path;
 
@@ -18,7 +19,7 @@ use crate::network::{CHANNELS, Network};
 use crate::noise::{NoiseBank, Tile};
 use crate::onnx::LayerWeights;
 use crate::seed::generator;
-use crate::train::{CheckpointError, floats};
+use crate::train::floats;
 
 /// Good tiles, and as many corrupted ones, that ranges are taken from. Corrupted ones are among them because a defect
 /// drives the layers further than a good surface does: ranges of good tiles alone would cut its score short.
@@ -52,9 +53,6 @@ pub enum QuantiseError {
     /// There is nothing to measure on.
     #[error("no good tile could be corrupted, so what int8 costs cannot be measured")]
     Nothing,
-    /// Weights from a checkpoint.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
     /// Metrics.
     #[error(transparent)]
     Metrics(#[from] PixelError),

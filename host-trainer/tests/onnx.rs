@@ -11,12 +11,12 @@ use std::process::Command;
 use edge_runtime::infer::{Engine, Tuning};
 use edge_runtime::inspect::preprocess::Planes;
 use edge_runtime::inspect::score::{Shift, sum_of_magnitudes};
-use host_trainer::network::{CHANNELS, Network, OutputActivation, layer_shapes};
+use host_trainer::network::{CHANNELS, Network, OutputActivation, shape};
 use host_trainer::onnx::{LayerWeights, export};
 use host_trainer::quantise::Step;
 use host_trainer::seed::generator;
 use host_trainer::train::floats;
-use proto::manifest::{Network as NetworkShape, TrainingMode};
+use proto::manifest::TrainingMode;
 use rand::RngExt;
 use tch::{Device, Tensor};
 
@@ -30,31 +30,12 @@ fn network() -> (Network, Vec<LayerWeights>) {
             let _ = parameter.g_mul_scalar_(3.0);
         }
     });
-    let parameters = network.parameters();
-    let layers = layer_shapes(CHANNELS, WIDTH)
-        .into_iter()
-        .zip(parameters.chunks(2))
-        .map(|(shape, pair)| LayerWeights {
-            shape,
-            weight: floats(&pair[0].1).unwrap(),
-            bias: floats(&pair[1].1).unwrap(),
-        })
-        .collect();
+    let layers = network.weights().unwrap();
     (network, layers)
 }
 
-fn shape() -> NetworkShape {
-    NetworkShape {
-        channels: 3,
-        width: WIDTH as u16,
-        tile_px: 65,
-        align_px: 8,
-        halo_px: 14,
-    }
-}
-
 fn engine(onnx: &[u8]) -> Engine {
-    Engine::from_onnx(onnx, shape()).unwrap()
+    Engine::from_onnx(onnx, shape(WIDTH)).unwrap()
 }
 
 fn planes(width_px: usize, height_px: usize) -> Planes {
@@ -188,7 +169,7 @@ fn a_quantised_graph_gives_nearly_the_same_and_runs_in_integers() {
         };
         let [ours, tracts, expected] = [
             engine(&onnx),
-            Engine::tuned(&onnx, shape(), &stock).unwrap(),
+            Engine::tuned(&onnx, shape(WIDTH), &stock).unwrap(),
             engine(&plain),
         ]
         .map(|engine| engine.shift(&input).unwrap().data);

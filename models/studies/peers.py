@@ -111,7 +111,7 @@ def main():
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(384, generator=generator)[:CHANNELS]
     drawn_each = max(1, DRAWN // len(train))
-    total, products, some, drawn = 0, 0, [], []
+    some, drawn = [], []
     for path in train:
         x = features.of(path)
         some.append(x[:, chosen].half())

@@ -246,12 +246,19 @@ fn quantisation_between(quantise: &TypedNode, dequantise: &TypedNode) -> Option<
     })
 }
 
-/// The layer that follows a node by way of 8-bit values, if one does: how they are quantised, the node that makes them
-/// numbers again, and the layer's.
+/// A layer that takes 8-bit values.
+struct Follower<'a> {
+    quantisation: Quantisation,
+    /// What quantises, and what makes numbers of the values again.
+    between: [&'a TypedNode; 2],
+    layer: (&'a TypedNode, Found),
+}
+
+/// The layer that follows a node by way of 8-bit values, if one does.
 fn quantised_successor<'a>(
     model: &'a TypedModel,
     node: &TypedNode,
-) -> TractResult<Option<(Quantisation, [&'a TypedNode; 3])>> {
+) -> TractResult<Option<Follower<'a>>> {
     let Some(quantise) = only_successor(model, node) else {
         return Ok(None);
     };
@@ -264,8 +271,12 @@ fn quantised_successor<'a>(
     ) else {
         return Ok(None);
     };
-    let takes = layer_at(model, next)?.is_some_and(|layer| layer.takes_quantised());
-    Ok(takes.then_some((quantisation, [quantise, dequantise, next])))
+    let layer = layer_at(model, next)?.filter(Found::takes_quantised);
+    Ok(layer.map(|layer| Follower {
+        quantisation,
+        between: [quantise, dequantise],
+        layer: (next, layer),
+    }))
 }
 
 /// The only node that takes what this one gives.
@@ -300,11 +311,10 @@ pub(super) fn fuse(
         }
         let mut layers = Vec::new();
         let mut last = node;
-        let mut next = Some(node);
+        let layer = |node| Ok::<_, TractError>(layer_at(model, node)?.map(|found| (node, found)));
+        let mut next = layer(node)?;
         let mut from = None;
-        while let Some(node) = next
-            && let Some(mut found) = layer_at(model, node)?
-        {
+        while let Some((node, mut found)) = next {
             last = node;
             inside.insert(node.id);
             if let Some(activation) = only_successor(model, node)
@@ -315,12 +325,19 @@ pub(super) fn fuse(
                 inside.insert(activation.id);
             }
             found.from = from.take();
-            next = only_successor(model, last);
-            if let Some((to, [quantise, dequantise, after])) = quantised_successor(model, last)? {
-                (found.to, from) = (Some(to), Some(to));
-                inside.extend([quantise.id, dequantise.id]);
-                next = Some(after);
-            }
+            next = match (
+                quantised_successor(model, last)?,
+                only_successor(model, last),
+            ) {
+                (Some(after), _) => {
+                    found.to = Some(after.quantisation);
+                    from = found.to;
+                    inside.extend(after.between.map(|node| node.id));
+                    Some(after.layer)
+                }
+                (None, Some(after)) => layer(after)?,
+                (None, None) => None,
+            };
             let definition = found.definition();
             let kernel = choose(&Shape {
                 kind: found.kind,

@@ -106,87 +106,90 @@ impl Definition<'_> {
         }
     }
 
-    fn weight(&self, output: usize, input: usize, [row, column]: [usize; 2]) -> f32 {
-        let [inputs, _] = self.channels;
-        self.weights[((output * inputs + input) * 3 + row) * 3 + column]
+    /// All weights, in the order of a convolution's rows: input, tap.
+    fn whole(&self, kernel: &Kernel, quantised: Option<&Quantised>) -> TractResult<Product> {
+        match quantised {
+            None => self.product(kernel, 1, self.weights.to_vec()),
+            Some(found) => self.quantised_product(kernel, 1, found, found.weights.clone()),
+        }
     }
 
     /// The product whose row (output · groups + group) has the weights of all inputs for each tap of the group, in that
     /// order.
-    fn product(
+    fn of_taps(
         &self,
         kernel: &Kernel,
         groups: &[&[[usize; 2]]],
-        order: Order,
+        quantised: Option<&Quantised>,
     ) -> TractResult<Product> {
+        match quantised {
+            None => self.product(kernel, groups.len(), self.spread(self.weights, groups)),
+            Some(found) => {
+                let rows = self.spread(&found.weights, groups);
+                self.quantised_product(kernel, groups.len(), found, rows)
+            }
+        }
+    }
+
+    /// Output, group, tap, input.
+    fn spread<T: Copy>(&self, weights: &[T], groups: &[&[[usize; 2]]]) -> Vec<T> {
         let [inputs, outputs] = self.channels;
         let mut rows = Vec::new();
         for output in 0..outputs {
-            for taps in groups {
-                match order {
-                    Order::Taps => rows.extend(taps.iter().flat_map(|&tap| {
-                        (0..inputs).map(move |input| self.weight(output, input, tap))
-                    })),
-                    Order::Inputs => rows.extend((0..inputs).flat_map(|input| {
-                        taps.iter().map(move |&tap| self.weight(output, input, tap))
-                    })),
-                }
+            for &[row, column] in groups.iter().copied().flatten() {
+                let at = |input: usize| ((output * inputs + input) * 3 + row) * 3 + column;
+                rows.extend((0..inputs).map(|input| weights[at(input)]));
             }
         }
-        let count = outputs * groups.len();
-        let depth = rows.len() / count.max(1);
-        // Where taps are added up afterwards, so are bias and LeakyReLU.
-        let (bias, leak) = if groups.len() == 1 {
-            (self.bias.to_vec(), self.leak)
-        } else {
-            (vec![0.0; count], None)
-        };
-        let Some(from) = self.from else {
-            let finish = match self.to {
-                None => Finish::Fused(Box::new(After::new(&bias, leak))),
-                to => Finish::Rescale(Rescale::new(vec![1.0; count], bias, leak, to)),
-            };
-            let weights = kernel.pack_weights(count, depth, &rows)?;
-            return Ok(Product { weights, finish });
-        };
-        // One scale for an output channel, whichever taps a product takes of it.
-        let quantised = Quantised::recover(outputs, self.weights);
-        let quantised = quantised.context("the weights are not quantised")?;
-        let scale: Vec<f32> = (0..count)
-            .map(|row| quantised.scales[row / groups.len()])
-            .collect();
-        let (mut whole, mut offset) = (Vec::with_capacity(rows.len()), Vec::new());
-        for (row, scale) in rows.chunks_exact(depth).zip(&scale) {
-            let row = row.iter().map(|weight| (weight / scale).round());
-            // Σ (value - zero point) · weight.
-            let sum: f32 = row.clone().sum();
-            offset.push(-f32::from(from.zero_point) * sum);
-            whole.extend(row.map(|weight| weight as i8));
+        rows
+    }
+
+    /// Bias and slope that follow a product of so many rows for each output. Where there are several, they are added up
+    /// first.
+    fn following(&self, groups: usize) -> (Vec<f32>, Option<f32>) {
+        match groups {
+            1 => (self.bias.to_vec(), self.leak),
+            _ => (vec![0.0; self.bias.len() * groups], None),
         }
-        let scale: Vec<f32> = scale.into_iter().map(|scale| scale * from.scale).collect();
-        let offset = offset
-            .iter()
-            .zip(&scale)
-            .map(|(offset, scale)| offset * scale);
-        let bias = offset
-            .zip(bias)
-            .map(|(offset, bias)| offset + bias)
+    }
+
+    fn product(&self, kernel: &Kernel, groups: usize, rows: Vec<f32>) -> TractResult<Product> {
+        let (bias, leak) = self.following(groups);
+        let count = bias.len();
+        let weights = kernel.pack_weights(count, rows.len() / count.max(1), &rows)?;
+        let finish = match self.to {
+            None => Finish::Fused(Box::new(After::new(&bias, leak))),
+            to => Finish::Rescale(Rescale::new(vec![1.0; count], bias, leak, to)),
+        };
+        Ok(Product { weights, finish })
+    }
+
+    fn quantised_product(
+        &self,
+        kernel: &Kernel,
+        groups: usize,
+        quantised: &Quantised,
+        rows: Vec<i8>,
+    ) -> TractResult<Product> {
+        let from = self.from.context("what comes in is not quantised")?;
+        let (mut bias, leak) = self.following(groups);
+        let count = bias.len();
+        let depth = rows.len() / count.max(1);
+        // One scale for an output channel, whichever taps a product takes of it.
+        let scale: Vec<f32> = (0..count)
+            .map(|row| quantised.scales[row / groups] * from.scale)
             .collect();
-        let to = if groups.len() == 1 { self.to } else { None };
+        for ((bias, scale), row) in bias.iter_mut().zip(&scale).zip(rows.chunks_exact(depth)) {
+            // Σ (value - zero point) · weight.
+            let sum: i32 = row.iter().map(|&weight| i32::from(weight)).sum();
+            *bias += -f32::from(from.zero_point) * sum as f32 * scale;
+        }
+        let to = self.to.filter(|_| groups == 1);
         Ok(Product {
-            weights: kernel.pack_weights(count, depth, &whole)?,
+            weights: kernel.pack_weights(count, depth, &rows)?,
             finish: Finish::Rescale(Rescale::new(scale, bias, leak, to)),
         })
     }
-}
-
-/// What follows what in a row of weights.
-#[derive(Debug, Clone, Copy)]
-enum Order {
-    /// All inputs of a tap, then the next tap's.
-    Taps,
-    /// All taps of an input, then the next input's.
-    Inputs,
 }
 
 /// A layer, ready to run.
@@ -205,19 +208,6 @@ pub(super) struct Layer {
     idle: Mutex<Vec<Scratch>>,
 }
 
-/// All taps of a 3×3 kernel.
-const ALL_TAPS: [[usize; 2]; 9] = [
-    [0, 0],
-    [0, 1],
-    [0, 2],
-    [1, 0],
-    [1, 1],
-    [1, 2],
-    [2, 0],
-    [2, 1],
-    [2, 2],
-];
-
 impl Layer {
     /// By a kernel for its operands.
     pub(super) fn new(definition: &Definition<'_>, kernel: Kernel) -> TractResult<Self> {
@@ -231,17 +221,24 @@ impl Layer {
             "a kernel for {:?} is needed",
             definition.operand()
         );
+        let quantised = match definition.from {
+            None => None,
+            Some(_) => Some(
+                Quantised::recover(outputs, definition.weights)
+                    .context("the weights are not quantised")?,
+            ),
+        };
+        let quantised = quantised.as_ref();
         let products = match definition.kind {
-            Kind::Down => {
-                Products::Down(definition.product(&kernel, &[&ALL_TAPS], Order::Inputs)?)
-            }
+            Kind::Down => Products::Down(definition.whole(&kernel, quantised)?),
             Kind::Up if outputs <= FEW_CHANNELS && definition.to.is_none() => {
-                let taps: Vec<&[[usize; 2]]> = ALL_TAPS.chunks(1).collect();
-                Products::Taps(definition.product(&kernel, &taps, Order::Taps)?)
+                let taps: [[usize; 2]; 9] = std::array::from_fn(|place| [place / 3, place % 3]);
+                let taps: Vec<&[[usize; 2]]> = taps.chunks(1).collect();
+                Products::Taps(definition.of_taps(&kernel, &taps, quantised)?)
             }
             Kind::Up => {
                 let phase = |(_, taps): (usize, &[[usize; 2]])| {
-                    definition.product(&kernel, &[taps], Order::Taps)
+                    definition.of_taps(&kernel, &[taps], quantised)
                 };
                 let [a, b, c, d] = PHASES;
                 Products::Phases(Box::new([phase(a)?, phase(b)?, phase(c)?, phase(d)?]))
@@ -729,6 +726,25 @@ mod tests {
         (0..count).map(next).collect()
     }
 
+    /// What a layer makes of an image.
+    fn run<T: Value>(
+        definition: &Definition<'_>,
+        kernel: Kernel,
+        image: &[T],
+        [height, width]: [usize; 2],
+        threads: usize,
+    ) -> Output {
+        let layer = Layer::new(definition, kernel).unwrap();
+        let pool = Pool::new(threads).unwrap();
+        let mut out = Output::default();
+        let frame = Image::of_planes(image, [definition.channels[0], height, width]).unwrap();
+        // Twice: what is kept between frames must not show.
+        for _ in 0..2 {
+            layer.run(&frame, &pool, &mut out).unwrap();
+        }
+        out
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(60))]
 
@@ -784,13 +800,7 @@ mod tests {
             kernels.retain(|kernel| !up || kernel.begins_at(inputs));
             let kernel = which.get(&kernels).clone();
             let name = kernel.name().to_owned();
-            let layer = Layer::new(&definition, kernel).unwrap();
-            let pool = Pool::new(threads).unwrap();
-            let mut out = Output::default();
-            let frame = Image::of_planes(&image, [inputs, height, width]).unwrap();
-            for _ in 0..2 {
-                layer.run(&frame, &pool, &mut out).unwrap();
-            }
+            let out = run(&definition, kernel, &image, size, threads);
             let expected = expected(kind, channels, size, &values, &weights, &bias, leak);
             let found: Vec<(f64, f64)> = match to {
                 None => out.planes().unwrap().iter().map(|&value| (f64::from(value), 1e-3)).collect(),
@@ -847,14 +857,7 @@ mod tests {
                 from: None,
                 to: None,
             };
-            let layer = Layer::new(&definition, kernel).unwrap();
-            let pool = Pool::new(threads).unwrap();
-            let mut out = Output::default();
-            let frame = Image::of_planes(&image, [inputs, height, width]).unwrap();
-            // Twice: what is kept between frames must not show.
-            for _ in 0..2 {
-                layer.run(&frame, &pool, &mut out).unwrap();
-            }
+            let out = run(&definition, kernel, &image, [height, width], threads);
             let found = out.planes().unwrap();
             let expected =
                 expected(kind, channels, [height, width], &image, &weights, &bias, leak);

@@ -29,15 +29,20 @@ pub(crate) struct Keygen {
 
 impl Keygen {
     pub(crate) fn run(self) -> Result<()> {
-        let mut secret = [0; 32];
-        rand::Rng::fill_bytes(&mut rand::rng(), &mut secret);
-        let key = SigningKey::from_bytes(&secret);
+        let key = new_key();
         let public = write_key_pair(&self.out, &key)?;
         println!("key {}", key_id(&key.verifying_key()));
         println!("  {}  keep secret", self.out.display());
         println!("  {}  give to cameras", public.display());
         Ok(())
     }
+}
+
+/// A signing key that nobody had before.
+pub(crate) fn new_key() -> SigningKey {
+    let mut secret = [0; 32];
+    rand::Rng::fill_bytes(&mut rand::rng(), &mut secret);
+    SigningKey::from_bytes(&secret)
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -10,11 +10,10 @@ use edge_runtime::inspect::preprocess::Planes;
 use edge_runtime::inspect::score::Shift;
 use edge_runtime::io::image_file::read_frame;
 use host_trainer::dataset::training_files;
-use host_trainer::network::{CHANNELS, Network, OutputActivation, layer_shapes};
-use host_trainer::onnx::{LayerWeights, export};
+use host_trainer::network::{CHANNELS, Network, OutputActivation, shape};
+use host_trainer::onnx::export;
 use host_trainer::surface::{Advice, ImageLook, Surface};
-use host_trainer::train::floats;
-use proto::manifest::{Network as NetworkShape, TILE_PX, TrainingMode};
+use proto::manifest::{TILE_PX, TrainingMode};
 use serde::Serialize;
 
 use super::progress;
@@ -154,31 +153,14 @@ fn width_within(frame_ms: f64, size: [u32; 2]) -> Result<Advice> {
 
 fn frame_time_ms(width: u16, size: [u32; 2]) -> Result<f64> {
     let network = Network::initialise(CHANNELS, i64::from(width), 0, tch::Device::Cpu)?;
-    let parameters = network.parameters();
-    let shapes = layer_shapes(CHANNELS, i64::from(width)).into_iter();
-    let layers = shapes.zip(parameters.chunks(2)).map(|(shape, pair)| {
-        Ok(LayerWeights {
-            shape,
-            weight: floats(&pair[0].1)?,
-            bias: floats(&pair[1].1)?,
-        })
-    });
-    let layers = layers.collect::<Result<Vec<_>>>()?;
     let onnx = export(
-        &layers,
+        &network.weights()?,
         TrainingMode::Direct,
         OutputActivation::RefRelu,
         &[],
         None,
     );
-    let shape = NetworkShape {
-        channels: CHANNELS as u8,
-        width,
-        tile_px: TILE_PX as u16,
-        align_px: 8,
-        halo_px: 14,
-    };
-    let engine = Engine::from_onnx(&onnx, shape)?;
+    let engine = Engine::from_onnx(&onnx, shape(i64::from(width)))?;
     let [width_px, height_px] =
         size.map(|side| (side.max(TILE_PX) as usize - 1).div_ceil(8) * 8 + 1);
     let planes = Planes {

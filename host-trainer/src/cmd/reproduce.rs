@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use ed25519_dalek::SigningKey;
 use edge_runtime::io::atomic::write_atomic;
 use edge_runtime::package::write_key_pair;
 use host_trainer::evaluate::Summary;
@@ -15,6 +14,8 @@ use host_trainer::run_folder;
 use host_trainer::study::{Experiment, Job, Results, Row, html, jobs, png, scores, strengths};
 use host_trainer::train::{BATCH, ITERATIONS, Saved};
 use serde::{Deserialize, Serialize};
+
+use super::package::new_key;
 
 /// Run the paper's experiments on MVTec AD's textures, or on any data sets.
 ///
@@ -367,10 +368,8 @@ impl Reproduce {
     fn key(&self) -> Result<PathBuf> {
         let path = self.out.join("study.key");
         if !path.exists() {
-            let mut secret = [0; 32];
-            rand::Rng::fill_bytes(&mut rand::rng(), &mut secret);
             // Two processes may start at once: whichever was first has made it.
-            if let Err(error) = write_key_pair(&path, &SigningKey::from_bytes(&secret))
+            if let Err(error) = write_key_pair(&path, &new_key())
                 && !path.exists()
             {
                 return Err(error.into());
@@ -389,7 +388,8 @@ impl Reproduce {
         for &experiment in experiments {
             let name = format!("{experiment:?}").to_lowercase();
             let quiet = format!("{name}-normal");
-            let quiet = matches!(experiment, Experiment::Direct | Experiment::Ours)
+            let quiet = experiment
+                .shows_normal_scores()
                 .then(|| (quiet, strengths(experiment, rows)));
             let figures = [(name, scores(experiment, rows))];
             for (name, svg) in figures.into_iter().chain(quiet) {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use edge_runtime::io::atomic::write_atomic;
 use host_trainer::dataset::{
-    Colour, Coordinates, Groups, Skipped, TrainingSet, split, training_files, usable,
+    Colour, Coordinates, Groups, Skipped, TrainingSet, hex, split, training_files, usable,
 };
 use host_trainer::device::DeviceChoice;
 use host_trainer::memory;
@@ -213,7 +213,8 @@ impl Train {
                 self.hold_out
             );
         }
-        let (run, set) = self.describe(device)?;
+        let teacher = self.make_teacher(device)?;
+        let (run, set) = self.describe(device, teacher.as_ref())?;
         if self.resume {
             let before = Run::read(&self.run)?;
             // The rate of a schedule depends on how many there will be.
@@ -242,7 +243,7 @@ impl Train {
             average: self.average,
             schedule: self.schedule,
             loss: self.make_loss(device)?,
-            teacher: self.make_teacher(device)?.map(|teacher| teacher.network),
+            teacher: teacher.map(|teacher| teacher.network),
             width: run.width,
             iterations: run.iterations,
             seed: run.seed,
@@ -333,7 +334,11 @@ impl Train {
     }
 
     /// Loads the images and writes down everything that decides the result.
-    fn describe(&self, device: tch::Device) -> Result<(Run, TrainingSet)> {
+    fn describe(
+        &self,
+        device: tch::Device,
+        teacher: Option<&Teacher>,
+    ) -> Result<(Run, TrainingSet)> {
         let files = training_files(&self.data)?;
         let mut groups = match &self.groups {
             Some(path) => Groups::read(path, &self.data)?,
@@ -362,8 +367,7 @@ impl Train {
             set.frames.len(),
             held_out.len()
         );
-        let teacher = self.make_teacher(tch::Device::Cpu)?;
-        if let Some(teacher) = teacher.as_ref().filter(|of| of.run.input != set.input) {
+        if let Some(teacher) = teacher.filter(|of| of.run.input != set.input) {
             bail!(
                 "the teacher sees {:?}, this run {:?}: its maps would be of something else; give its --size and --colour",
                 teacher.run.input,
@@ -373,7 +377,7 @@ impl Train {
         let features = match self.loss {
             // What a network learned from another's features is made from them.
             _ if teacher.is_some() => {
-                let features = teacher.as_ref().map(|of| of.run.features.as_str());
+                let features = teacher.map(|of| of.run.features.as_str());
                 format!("{} (its teacher's)", features.unwrap_or_default())
             }
             LossKind::Perceptual => match self.make_loss(tch::Device::Cpu)? {
@@ -387,7 +391,6 @@ impl Train {
             TrainingMode::Reconstruction => "none".to_owned(),
             TrainingMode::Direct | TrainingMode::Denoising => self.bank()?.describe(),
         };
-        let hex = |digest: &[u8; 32]| digest.iter().map(|b| format!("{b:02x}")).collect();
         let skipped: Vec<&PathBuf> = set.skipped.iter().map(|s| &s.file).collect();
         // Whole paths, so that `package` finds the images from whatever folder it is run in.
         let whole = |file: &PathBuf| {
@@ -399,9 +402,9 @@ impl Train {
             lighting: self.lighting,
             average: self.average,
             schedule: self.schedule,
-            teacher: teacher.as_ref().map(|teacher| teacher.name.clone()),
+            teacher: teacher.map(|teacher| teacher.name.clone()),
             teacher_digests: teacher
-                .map(|teacher| [teacher.run.train_digests, teacher.run.teacher_digests].concat())
+                .map(|Teacher { run, .. }| [&run.train_digests[..], &run.teacher_digests].concat())
                 .unwrap_or_default(),
             mode,
             loss: self.loss,
@@ -420,7 +423,7 @@ impl Train {
                 .filter(|file| !skipped.contains(file))
                 .map(whole)
                 .collect::<Result<_>>()?,
-            train_digests: set.digests.iter().map(hex).collect(),
+            train_digests: set.digests.iter().map(|digest| hex(digest)).collect(),
             held_out_parts: held_out.iter().map(|file| groups.part(file)).collect(),
             held_out: held_out.iter().map(whole).collect::<Result<_>>()?,
         };

@@ -12,7 +12,7 @@ pub use holdout::{Groups, Split, split};
 pub use layout::{TestItem, calibration_files, read_mask, test_items, training_files};
 pub use tiles::{Coordinates, cut_tile};
 pub(crate) use training::chain;
-pub use training::{Colour, Skipped, TrainingSet, digest_of_files, file_digest, usable};
+pub use training::{Colour, Skipped, TrainingSet, digest_of_files, file_digest, hex, usable};
 
 use std::path::PathBuf;
 

@@ -156,6 +156,11 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// SHA-256 of a file's bytes.
 pub fn file_digest(file: &Path) -> Result<[u8; 32], DatasetError> {
     let bytes = fs::read(file).map_err(|source| DatasetError::Read {

@@ -32,7 +32,7 @@ struct Dot<'a> {
 }
 
 /// Data sets in the order of their names.
-fn data_sets(rows: &[Row]) -> Vec<&str> {
+pub(super) fn data_sets(rows: &[Row]) -> Vec<&str> {
     let mut names: Vec<&str> = rows.iter().map(|row| row.data.as_str()).collect();
     names.sort_unstable();
     names.dedup();

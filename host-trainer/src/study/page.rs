@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html as markup};
 
-use super::figure::{scores, strengths};
+use super::figure::{data_sets, scores, strengths};
 use super::plan::{Experiment, papers_auroc};
 use super::results::Row;
 
@@ -39,7 +39,6 @@ pub fn html(experiments: &[Experiment], rows: &[Row], conditions: &str) -> Strin
 }
 
 fn section(experiment: Experiment, rows: &[Row]) -> Markup {
-    let quiet = matches!(experiment, Experiment::Direct | Experiment::Ours);
     markup! {
         h2 { (experiment.title()) }
         p.claim { "The paper: " (experiment.claim()) }
@@ -48,7 +47,7 @@ fn section(experiment: Experiment, rows: &[Row]) -> Markup {
             p { "Not run yet." }
         } @else {
             figure { (PreEscaped(figure)) }
-            @if quiet {
+            @if experiment.shows_normal_scores() {
                 figure { (PreEscaped(strengths(experiment, rows))) }
             }
             (table(experiment, rows))
@@ -74,9 +73,7 @@ fn in_words(values: &[f64]) -> String {
 }
 
 fn table(experiment: Experiment, rows: &[Row]) -> Markup {
-    let mut data: Vec<&str> = rows.iter().map(|row| row.data.as_str()).collect();
-    data.sort_unstable();
-    data.dedup();
+    let data = data_sets(rows);
     let of = |data: &str, setting: &str| -> Vec<&Row> {
         let rows = rows.iter();
         rows.filter(|row| row.data == data && row.setting == setting)

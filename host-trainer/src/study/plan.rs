@@ -127,6 +127,11 @@ impl Experiment {
         }
     }
 
+    /// Whether it is also about how quiet normal pixels are.
+    pub fn shows_normal_scores(self) -> bool {
+        matches!(self, Self::Direct | Self::Ours)
+    }
+
     /// The names of its settings, in the order of the figure.
     pub fn settings(self) -> &'static [&'static str] {
         match self {

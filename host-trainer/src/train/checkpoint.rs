@@ -11,6 +11,7 @@ use tch::{Kind, TchError, Tensor};
 
 use super::adam::Adam;
 use super::average::{Average, averaged};
+use crate::dataset::hex;
 use crate::network::{CHANNELS, LayerShape, layer_shapes};
 use crate::onnx::LayerWeights;
 use edge_runtime::io::atomic::{WriteError, write_atomic};
@@ -173,8 +174,7 @@ impl Saved {
 
     /// SHA-256 of the file, in hexadecimal.
     pub fn sha256(&self) -> String {
-        let digest = Sha256::digest(&self.bytes);
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&Sha256::digest(&self.bytes))
     }
 
     /// The network that a run has trained, of this width.

@@ -1,5 +1,6 @@
 //! Downloads torchvision's VGG-11 where there is a network.
 
+use crate::dataset::hex;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -59,11 +60,7 @@ pub fn fetch_vgg11(
         received += count as u64;
         on_progress(received, total);
     }
-    let digest: String = digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest = hex(&digest.finalize());
     if !digest.starts_with(DIGEST) {
         return Err(FetchError::Digest(digest));
     }

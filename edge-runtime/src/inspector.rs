@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use proto::manifest::{Manifest, PostProcessing, Roi, Scoring};
+use proto::manifest::{ColourMode, Manifest, PostProcessing, Roi, Scoring};
 
 use crate::infer::{Engine, InferError, Tuning};
 use crate::inspect::frame::Frame;
@@ -13,6 +13,7 @@ use crate::inspect::preprocess::{PreprocessError, prepare, to_planes};
 use crate::inspect::region::{Region, regions};
 use crate::inspect::roi::{RoiError, rasterise};
 use crate::inspect::score::score;
+use crate::inspect::variation::deviations;
 use crate::inspect::verdict::{Verdict, decide, frame_score};
 use crate::package::{ParityError, Verified, check_parity};
 
@@ -38,7 +39,8 @@ pub enum InspectError {
 pub struct Inspection {
     /// The frame as it was scored: coloured and sized for the network.
     pub prepared: Frame,
-    /// The anomaly map after post-processing, relative to the package's normal map if it has one, at the size that the frame was scored at.
+    /// The anomaly map after post-processing, relative to the package's normal map or variation model if it has one, at the
+    /// size that the frame was scored at.
     pub map: ScoreMap,
     /// The frame's score: the map's maximum.
     pub score: f32,
@@ -89,24 +91,26 @@ impl Inspector {
         })
     }
 
-    /// Scores in another mode than the package's. A threshold and a normal map belong to the mode they were made in, so they
-    /// are dropped if the mode changes.
+    /// Scores in another mode than the package's. A threshold, a normal map and a variation model belong to the mode they were
+    /// made in, so they are dropped if the mode changes.
     #[must_use]
     pub fn with_scoring(mut self, scoring: Scoring) -> Self {
         if self.manifest.scoring != scoring {
             self.manifest.scoring = scoring;
             self.manifest.normal_map = None;
+            self.manifest.variation = None;
             self.threshold = None;
         }
         self
     }
 
-    /// Post-processes otherwise; drops the threshold like [`Self::with_scoring`].
+    /// Post-processes otherwise; drops the same as [`Self::with_scoring`].
     #[must_use]
     pub fn with_post(mut self, post: PostProcessing) -> Self {
         if self.manifest.post != post {
             self.manifest.post = post;
             self.manifest.normal_map = None;
+            self.manifest.variation = None;
             self.threshold = None;
         }
         self
@@ -218,6 +222,10 @@ impl Inspector {
         map.post_process(&self.manifest.post);
         if let Some(normaliser) = self.normaliser(&map) {
             normaliser.apply(&mut map);
+        }
+        if let Some(model) = &self.manifest.variation {
+            let colour = self.manifest.input.colour == ColourMode::Rgb;
+            map = deviations(model, &planes, colour, &map);
         }
         // Last, so that nothing is smeared back over the ROI's edge.
         if let Some(inside) = self.roi_flags(map.width_px, map.height_px)? {

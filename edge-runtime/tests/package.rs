@@ -8,7 +8,7 @@ use edge_runtime::inspect::frame::{Channels, Frame, Pixels};
 use edge_runtime::inspector::{InspectError, Inspector};
 use edge_runtime::package::{Loaded, PackageError, ParityError, Trust, Verified};
 use proptest::prelude::*;
-use proto::manifest::{Manifest, NormalMap, Roi, Scoring};
+use proto::manifest::{Manifest, NormalMap, Roi, Scoring, VariationModel};
 
 fn verify(bytes: Vec<u8>) -> Result<Verified, PackageError> {
     Loaded::new(bytes)?.verify(&Trust::Only(vec![key().verifying_key()]))
@@ -41,17 +41,21 @@ fn normal_map(columns: u16, mean: Vec<f32>, spread: Vec<f32>) -> NormalMap {
     }
 }
 
-/// Format 2 ended before the normal map.
+/// Format 2 ended before the normal map, format 3 before the variation model.
 #[test]
-fn a_package_of_the_format_before_is_read() {
-    let mut manifest = manifest();
-    manifest.format = 2;
-    let mut bytes = package(&manifest);
-    let length = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) - 1;
-    assert_eq!(bytes.remove(24 + length as usize), 0, "no normal map");
-    bytes[12..16].copy_from_slice(&length.to_le_bytes());
-    let verified = verify(signed(bytes)).unwrap();
-    assert_eq!(verified.manifest(), &manifest);
+fn packages_of_the_formats_before_are_read() {
+    for (format, missing) in [(2, 2), (3, 1)] {
+        let mut manifest = manifest();
+        manifest.format = format;
+        let mut bytes = package(&manifest);
+        let length = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) - missing;
+        for _ in 0..missing {
+            assert_eq!(bytes.remove(24 + length as usize), 0, "neither of them");
+        }
+        bytes[12..16].copy_from_slice(&length.to_le_bytes());
+        let verified = verify(signed(bytes)).unwrap();
+        assert_eq!(verified.manifest(), &manifest);
+    }
 }
 
 #[test]
@@ -185,8 +189,18 @@ fn a_manifest_that_contradicts_itself_is_refused_though_signed() {
         let error = verify(package(&manifest)).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     };
-    refused(|m| m.format = 9, "format 3, found 9");
-    refused(|m| m.format = 2, "1 bytes too many");
+    refused(|m| m.format = 9, "format 4, found 9");
+    refused(|m| m.format = 2, "2 bytes too many");
+    refused(|m| m.format = 3, "1 bytes too many");
+    refused(
+        |m| {
+            m.variation = Some(VariationModel {
+                grids: Vec::new(),
+                frames: 0,
+            });
+        },
+        "16, 32",
+    );
     refused(
         |m| m.normal_map = Some(normal_map(2, vec![0.0; 3], vec![1.0; 4])),
         "4 means and spreads, found 3 and 4",

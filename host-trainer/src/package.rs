@@ -9,13 +9,14 @@ use edge_runtime::infer::{Engine, InferError};
 use edge_runtime::inspect::drift::{Look, image_statistics};
 use edge_runtime::inspect::frame::Frame;
 use edge_runtime::inspect::normal_map::NormalMapBuilder;
-use edge_runtime::inspect::preprocess::{PreprocessError, prepare};
-use edge_runtime::inspector::{InspectError, Inspector};
+use edge_runtime::inspect::preprocess::{PreprocessError, prepare, to_planes};
+use edge_runtime::inspect::variation::{VariationBuilder, VariationError};
+use edge_runtime::inspector::{InspectError, Inspection, Inspector};
 use edge_runtime::io::image_file::{ImageFileError, read_frame};
 use edge_runtime::package::{Loaded, PackageError, Trust, Verified, encode, golden_scores};
 use proto::manifest::{
-    GoldenTile, Histogram, Input, MANIFEST_FORMAT, Manifest, NormalScores, PostProcessing, Promise,
-    Roi, Scoring, TILE_PX, Threshold, Training,
+    ColourMode, GoldenTile, Histogram, Input, MANIFEST_FORMAT, Manifest, NormalScores,
+    PostProcessing, Promise, Roi, Scoring, TILE_PX, Threshold, Training,
 };
 use sha2::{Digest, Sha256};
 
@@ -96,6 +97,9 @@ pub enum PackagingError {
         "good images score 0 everywhere, so nothing can be relative to them: package without --normalise"
     )]
     NoScores,
+    /// There can be no variation model.
+    #[error(transparent)]
+    Variation(#[from] VariationError),
     /// Kernels for 8 bits take channels by four.
     #[error("int8 needs a width that is a multiple of 4, found {0}; train with another --width")]
     Width(i64),
@@ -126,8 +130,8 @@ pub struct PackageOptions {
     pub int8: bool,
 }
 
-/// Most images that a normal map is made of.
-const NORMALISED_BY: usize = 400;
+/// Most images that a normal map or a variation model is made of.
+const LOOKED_AT: usize = 1_000;
 /// Images that a network is quantised by.
 const QUANTISED_BY: usize = 32;
 
@@ -162,23 +166,54 @@ impl Draft {
         key: &SigningKey,
         on_progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), PackagingError> {
+        let mut builder = NormalMapBuilder::default();
+        let mut add = |_: &Inspector, found: &Inspection| builder.add(&found.map);
+        self.look(folder, key, &mut add, on_progress)?;
+        let normal = builder.finish();
+        self.manifest.normal_map = Some(normal.ok_or(PackagingError::NoScores)?);
+        Ok(())
+    }
+
+    /// Makes scores say how far from good a place is, by its score and its looks; from the same images as
+    /// [`Self::normalise`].
+    pub fn vary(
+        &mut self,
+        folder: &Path,
+        key: &SigningKey,
+        on_progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(), PackagingError> {
+        let mut builder = VariationBuilder::new(self.manifest.input.colour == ColourMode::Rgb);
+        let mut add = |inspector: &Inspector, found: &Inspection| {
+            let channels = usize::from(inspector.manifest().network.channels);
+            builder.add(&to_planes(&found.prepared, channels), &found.map);
+        };
+        self.look(folder, key, &mut add, on_progress)?;
+        self.manifest.variation = Some(builder.finish()?);
+        Ok(())
+    }
+
+    /// Inspects the images that a run was trained on.
+    fn look(
+        &self,
+        folder: &Path,
+        key: &SigningKey,
+        add: &mut dyn FnMut(&Inspector, &Inspection),
+        on_progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(), PackagingError> {
         let run = Run::read(folder)?;
-        let step = run.train_files.len().div_ceil(NORMALISED_BY).max(1);
+        let step = run.train_files.len().div_ceil(LOOKED_AT).max(1);
         let files: Vec<&PathBuf> = run.train_files.iter().step_by(step).collect();
         // Of the whole frame: a camera may be told to inspect another part of it.
         let inspector = self.inspector(key)?.with_roi(Roi::Whole);
-        let mut builder = NormalMapBuilder::default();
         for (index, file) in files.iter().enumerate() {
             let found = inspector.inspect(&read_frame(file)?);
             let found = found.map_err(|source| PackagingError::Inspect {
                 path: (*file).clone(),
                 source,
             })?;
-            builder.add(&found.map);
+            add(&inspector, &found);
             on_progress(index + 1, files.len());
         }
-        let normal = builder.finish();
-        self.manifest.normal_map = Some(normal.ok_or(PackagingError::NoScores)?);
         Ok(())
     }
 
@@ -279,6 +314,7 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         golden: golden_tiles(&run, &engine, options.int8)?,
         onnx_sha256: Sha256::digest(&onnx).into(),
         normal_map: None,
+        variation: None,
     };
     Ok(Draft {
         manifest,

@@ -1,6 +1,7 @@
 //! What good images say of a surface, and which settings follow from it: pure arithmetic on prepared frames.
 
 use edge_runtime::inspect::frame::{Channels, Frame, Pixels};
+use edge_runtime::inspect::variation::least_frames;
 
 /// What was measured of a surface. Lengths are pixels of the images as they are.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -23,6 +24,9 @@ pub struct Surface {
     /// Median distance of an image to its most similar one over that of two images taken at random, by thumbnails; near 1
     /// if no two images show the same part.
     pub nearest: f32,
+    /// Median correlation of an image's thumbnail with the mean of the others': near 0 where each place may look like any other,
+    /// near 1 where parts always lie alike (or the light falls alike).
+    pub layout: f32,
 }
 
 /// One image's share.
@@ -185,6 +189,7 @@ impl Surface {
             brightness_spread: mean(&squares).sqrt() / middle.max(1.0),
             grain_px: median(&mut of(&|look| look.grain_px), f32::total_cmp)?,
             nearest: nearest(looks),
+            layout: layout(looks),
         })
     }
 }
@@ -213,12 +218,48 @@ fn nearest(looks: &[ImageLook]) -> f32 {
     }
 }
 
-/// A setting of `host-trainer train`, and why.
+fn layout(looks: &[ImageLook]) -> f32 {
+    let mut sum = vec![0.0f32; CELLS * CELLS];
+    for look in looks {
+        sum.iter_mut()
+            .zip(&look.thumbnail)
+            .for_each(|(sum, value)| *sum += value);
+    }
+    let mut correlations: Vec<f32> = looks
+        .iter()
+        .map(|look| {
+            let others: Vec<f32> = sum
+                .iter()
+                .zip(&look.thumbnail)
+                .map(|(sum, own)| sum - own)
+                .collect();
+            correlation(&look.thumbnail, &others)
+        })
+        .collect();
+    median(&mut correlations, f32::total_cmp).unwrap_or(0.0)
+}
+
+/// Pearson's; 0 where one of them does not vary.
+fn correlation(a: &[f32], b: &[f32]) -> f32 {
+    let mean = |values: &[f32]| values.iter().sum::<f32>() / values.len() as f32;
+    let (mean_a, mean_b) = (mean(a), mean(b));
+    let (mut product, mut squares) = (0.0f32, [0.0f32; 2]);
+    for (a, b) in a.iter().zip(b) {
+        let (a, b) = (a - mean_a, b - mean_b);
+        product += a * b;
+        squares[0] += a * a;
+        squares[1] += b * b;
+    }
+    let norm = (squares[0] * squares[1]).sqrt();
+    if norm > 0.0 { product / norm } else { 0.0 }
+}
+
+/// A setting of a command of `host-trainer`, and why.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Advice {
     /// The option, without dashes.
     pub option: &'static str,
-    /// Its value.
+    /// Its value; empty for one that takes none.
     pub value: String,
     /// Why this one.
     pub why: String,
@@ -233,8 +274,14 @@ const GOOD_GRAIN_PX: f32 = 1.0;
 const SIDE_PX: f32 = 256.0;
 /// Sides that make sense.
 const SIDES_PX: std::ops::RangeInclusive<f32> = 96.0..=1024.0;
+/// Channels that differ by less, of 255, are those of a grey surface.
+const COLOURFUL: f32 = 6.0;
 /// Fewer good images than that show too little of what light does.
 const FEW_IMAGES: usize = 20;
+/// Share of the good images that is held out of training, where there are enough.
+const HOLD_OUT: f64 = 0.2;
+/// From this correlation on, a place has looks of its own: 0.7 on magnetic tiles, 0.1 and less on procedural textures.
+const LAID_ALIKE: f32 = 0.4;
 
 impl Surface {
     /// The size to train and score at.
@@ -288,7 +335,7 @@ impl Surface {
             why,
         }];
         let colour = self.colourfulness;
-        all.push(if colour < 6.0 {
+        all.push(if colour < COLOURFUL {
             advice(
                 "colour",
                 "grey",
@@ -334,9 +381,27 @@ impl Surface {
         ));
         if self.images >= FEW_IMAGES {
             let why = "a threshold with a promise needs good images that were not trained on";
-            all.push(advice("hold-out", "0.2", why));
+            all.push(advice("hold-out", &HOLD_OUT.to_string(), why));
         }
         all
+    }
+
+    /// Settings of `host-trainer package`.
+    pub fn package_advice(&self) -> Vec<Advice> {
+        let colours = self.colourfulness >= COLOURFUL;
+        let trained = (self.images as f64 * (1.0 - HOLD_OUT)) as usize;
+        if self.layout < LAID_ALIKE || trained < least_frames(colours) {
+            return Vec::new();
+        }
+        vec![Advice {
+            option: "variation",
+            value: String::new(),
+            why: format!(
+                "parts lie alike (thumbnails correlate by {:.1} with the mean of the others), and {} good images show how each \
+                 place may look",
+                self.layout, self.images
+            ),
+        }]
     }
 
     /// What the user should see to first.
@@ -431,6 +496,35 @@ mod tests {
         assert_eq!(value(&few, "lighting").unwrap(), "0.3");
         assert_eq!(value(&few, "hold-out"), None);
         assert_eq!(few.warnings().len(), 1);
+    }
+
+    #[test]
+    fn parts_that_lie_alike_are_noticed_and_textures_are_not() {
+        let part = |seed: u32| {
+            let mut pixels = Vec::new();
+            for at in 0..128u32 * 128 {
+                let edge = if at % 128 < 20 { 90 } else { 0 };
+                let noise = (at ^ seed.wrapping_mul(977)).wrapping_mul(2_654_435_761) >> 27;
+                pixels.push((80 + edge + noise) as u8);
+            }
+            ImageLook::of(&Frame::new(128, 128, Channels::Grey, Pixels::U8(pixels)).unwrap())
+        };
+        let looks: Vec<ImageLook> = (0..12).map(part).collect();
+        let alike = Surface::of(&looks, 400).unwrap();
+        assert!(alike.layout > 0.9, "{}", alike.layout);
+        assert_eq!(alike.package_advice()[0].option, "variation");
+        let few = Surface {
+            images: 149,
+            ..alike
+        };
+        assert_eq!(few.package_advice(), Vec::new(), "119 are left to train on");
+        let texture = surface(128, 16, false, 12);
+        assert!(texture.layout < 0.3, "{}", texture.layout);
+        let texture = Surface {
+            images: 400,
+            ..texture
+        };
+        assert_eq!(texture.package_advice(), Vec::new());
     }
 
     #[test]

@@ -8,8 +8,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-/// Version of this structure; a reader takes 2 as well and refuses any other.
-pub const MANIFEST_FORMAT: u16 = 3;
+/// Version of this structure; a reader takes 2 and 3 as well and refuses any other.
+pub const MANIFEST_FORMAT: u16 = 4;
 
 /// Side of the tiles that the method works on, in pixels (paper, IV-A).
 pub const TILE_PX: u32 = 65;
@@ -52,6 +52,36 @@ pub struct Manifest {
     /// What good frames score at each place, which scores are then relative to; `None`: all places are alike. Since format 3;
     /// one of format 2 ends before it.
     pub normal_map: Option<NormalMap>,
+    /// How good parts look at each place, where they always lie alike; the map is then how far from that a frame is. There is
+    /// this or a normal map, not both. Since format 4; one of format 3 ends before it.
+    pub variation: Option<VariationModel>,
+}
+
+/// How good parts look at each place and how they vary: a Gaussian of the features of every cell, at two sizes of cells. What the
+/// features are is `edge-runtime`'s business (`inspect::texture`), so their order and number belong to the format.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VariationModel {
+    /// From coarse to fine.
+    pub grids: Vec<VariationGrid>,
+    /// Frames that were looked at.
+    pub frames: u32,
+}
+
+/// The Gaussians of one size of cells, row by row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VariationGrid {
+    /// Cells across, and down.
+    pub side: u16,
+    /// Features of a cell.
+    pub features: u16,
+    /// Mean of each feature, cell after cell.
+    pub mean: Vec<f32>,
+    /// Inverse of the covariance's Cholesky factor, a lower triangle row by row, cell after cell.
+    pub whitening: Vec<f32>,
+    /// Mean over good frames of a cell's Mahalanobis distance over the root of the number of features.
+    pub distance_mean: Vec<f32>,
+    /// Its standard deviation, above 0.
+    pub distance_spread: Vec<f32>,
 }
 
 /// What good frames score at each place of a part that always lies alike: cells of equal size over the whole map, row by

@@ -122,6 +122,79 @@ fn a_package_may_score_relative_to_what_good_images_score() {
     assert!(json["threshold"].as_f64().unwrap() > 1.0, "{json}");
 }
 
+/// A variation model of 136 good images and more goes through the package to the verdict; of fewer there is none.
+#[test]
+fn a_package_may_score_how_far_a_place_is_from_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    tiny_package(root);
+    let all = [
+        "package",
+        "--run",
+        "run",
+        "--key",
+        "k.key",
+        "--name",
+        "n",
+        "--out",
+        "v.awr",
+        "--variation",
+    ];
+    fails("host-trainer", root, &all, &["at least 136 good images"]);
+
+    let good = root.join("data/train/good");
+    let one = std::fs::read(good.join("000.png")).unwrap();
+    let one = image::load_from_memory(&one).unwrap().to_rgb8();
+    for index in 0..150u32 {
+        // The same part each time, lit otherwise and with the sensor's noise.
+        let mut part = one.clone();
+        for (x, y, pixel) in part.enumerate_pixels_mut() {
+            let noise = (x * 31 + y * 17 + index * 101).wrapping_mul(2_654_435_761) >> 28;
+            pixel.0 = pixel
+                .0
+                .map(|value| value.saturating_add((index % 8 + noise) as u8));
+        }
+        part.save(good.join(format!("n{index:03}.png"))).unwrap();
+    }
+    let train = [
+        "train",
+        "--data",
+        "data",
+        "--run",
+        "many",
+        "--width",
+        "4",
+        "--iterations",
+        "2",
+        "--batch",
+        "2",
+        "--tiles",
+        "4",
+        "--size",
+        "96",
+        "--hold-out",
+        "0.06",
+        "--threads",
+        "1",
+    ];
+    ok("host-trainer", root, &train);
+    let mut all = all.map(str::to_owned);
+    all[2] = "many".into();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    ok("host-trainer", root, &all);
+    let text = ok("host-trainer", root, &["inspect-package", "v.awr"]);
+    assert!(text.contains("standard deviations from how"), "{text}");
+    let json = ok(
+        "host-trainer",
+        root,
+        &["evaluate", "--package", "v.awr", "--data", "data", "--json"],
+    );
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    // In standard deviations: good parts are a few of them off, not hundreds.
+    let threshold = json["threshold"].as_f64().unwrap();
+    assert!((0.5..30.0).contains(&threshold), "{json}");
+}
+
 /// In 8 bits: smaller, the same to the eye, through the same gate, and refused where it would cost quality is the library's
 /// business (`quantise.rs`).
 #[test]

@@ -1,5 +1,6 @@
 //! Pure stages from frame to verdict: no files, clocks, threads or devices.
 
+pub mod cells;
 pub mod drift;
 pub mod frame;
 pub mod map;
@@ -8,5 +9,7 @@ pub mod preprocess;
 pub mod region;
 pub mod roi;
 pub mod score;
+pub mod texture;
 pub mod tile;
+pub mod variation;
 pub mod verdict;

@@ -3,6 +3,7 @@
 
 use proto::manifest::NormalMap;
 
+use super::cells::enlarge;
 use super::map::ScoreMap;
 
 /// Cells along a side of a map. Parts never lie exactly alike: a cell is larger than what they are off.
@@ -86,38 +87,12 @@ pub struct Normaliser {
 impl Normaliser {
     /// Values between the middles of cells are interpolated, beyond the outermost they stay.
     pub fn new(normal: &NormalMap, width_px: usize, height_px: usize) -> Self {
-        let (columns, rows) = (usize::from(normal.columns), usize::from(normal.rows));
-        // The two cells that a place lies between, and how far it is towards the second.
-        let between = |at: usize, length: usize, cells: usize| {
-            let place = ((at as f32 + 0.5) * cells as f32 / length as f32 - 0.5)
-                .clamp(0.0, cells as f32 - 1.0);
-            let first = place as usize;
-            (first, (first + 1).min(cells - 1), place - first as f32)
-        };
-        let across: Vec<_> = (0..width_px)
-            .map(|x| between(x, width_px, columns))
-            .collect();
-        let lay_out = |values: &[f32]| {
-            let mut laid = Vec::with_capacity(width_px * height_px);
-            for y in 0..height_px {
-                let (upper, lower, down) = between(y, height_px, rows);
-                laid.extend(across.iter().map(|&(left, right, along)| {
-                    let row = |row: usize| {
-                        let (left, right) =
-                            (values[row * columns + left], values[row * columns + right]);
-                        left + (right - left) * along
-                    };
-                    let (upper, lower) = (row(upper), row(lower));
-                    upper + (lower - upper) * down
-                }));
-            }
-            laid
-        };
+        let cells = [normal.columns, normal.rows].map(usize::from);
         Self {
             width_px,
             height_px,
-            mean: lay_out(&normal.mean),
-            spread: lay_out(&normal.spread),
+            mean: enlarge(&normal.mean, cells, width_px, height_px),
+            spread: enlarge(&normal.spread, cells, width_px, height_px),
         }
     }
 

@@ -4,7 +4,7 @@ use proto::limits::{MAX_FRAME_SIDE_PX, MAX_GOLDEN_TILES};
 use proto::manifest::{ColourMode, InputSize, Manifest, NormalMap, Scoring, TILE_PX};
 
 use super::parity::BLOCKS;
-use crate::inspect::roi;
+use crate::inspect::{roi, variation};
 
 /// Says what is wrong, if anything is.
 pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
@@ -71,6 +71,12 @@ pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     }
     if let Some(normal) = &manifest.normal_map {
         check_normal_map(normal)?;
+    }
+    if let Some(model) = &manifest.variation {
+        if manifest.normal_map.is_some() {
+            return Err("expected a normal map or a variation model, found both".to_owned());
+        }
+        variation::check(model, manifest.input.colour == ColourMode::Rgb)?;
     }
     roi::check(&manifest.roi).map_err(|error| error.to_string())?;
     if let Some(threshold) = &manifest.threshold

@@ -223,8 +223,9 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
     let expected = proto::manifest::MANIFEST_FORMAT;
     let bytes = match format {
         found if found == expected => Cow::Borrowed(bytes),
-        // It lacks the last field, which may be `None`: a zero.
-        2 => Cow::Owned([bytes, &[0]].concat()),
+        // They lack the last fields, which may be `None`: a zero each.
+        2 => Cow::Owned([bytes, &[0, 0]].concat()),
+        3 => Cow::Owned([bytes, &[0]].concat()),
         found => return Err(PackageError::Format { expected, found }),
     };
     let (manifest, rest) = postcard::take_from_bytes(&bytes).map_err(failed)?;

@@ -148,6 +148,11 @@ pub(crate) struct Package {
     /// whose edges and other fixed structure would else be what scores highest.
     #[arg(long)]
     normalise: bool,
+    /// Score how far each place is from how good parts look there (the images trained on; at least 120 grey ones or 136 in colour): the network's score,
+    /// brightness and texture together. For parts that always lie alike; finds worn and uneven areas that are larger than what
+    /// the network sees at a time.
+    #[arg(long, conflicts_with = "normalise")]
+    variation: bool,
     /// Also write the plain ONNX graph here.
     #[arg(long)]
     onnx: Option<PathBuf>,
@@ -175,12 +180,17 @@ impl Package {
                 cost.auroc_int8, cost.auroc_f32, cost.correlation
             );
         }
-        if self.normalise {
-            let bar = progress::bar(1, "what good images score at each place");
-            draft.normalise(&self.run, &key, &mut |done, count| {
+        if self.normalise || self.variation {
+            let bar = progress::bar(1, "how good images look at each place");
+            let mut on_progress = |done: usize, count: usize| {
                 bar.set_length(count as u64);
                 bar.set_position(done as u64);
-            })?;
+            };
+            if self.variation {
+                draft.vary(&self.run, &key, &mut on_progress)?;
+            } else {
+                draft.normalise(&self.run, &key, &mut on_progress)?;
+            }
             bar.finish_and_clear();
         }
         let run = Run::read(&self.run)?;
@@ -473,11 +483,15 @@ pub(crate) fn facts(
         ),
         fact(
             "scores",
-            match &manifest.normal_map {
-                None => "sum of |A| over channels".to_owned(),
-                Some(normal) => format!(
+            match (&manifest.normal_map, &manifest.variation) {
+                (None, None) => "sum of |A| over channels".to_owned(),
+                (Some(normal), _) => format!(
                     "standard deviations above what {} good images score at the same place",
                     normal.frames
+                ),
+                (None, Some(model)) => format!(
+                    "standard deviations from how {} good images look at the same place",
+                    model.frames
                 ),
             },
         ),

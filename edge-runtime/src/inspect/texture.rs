@@ -1,0 +1,298 @@
+//! What the surface looks like in each cell of a frame, in a few numbers: brightness and its slope, how much texture there is of
+//! which direction and scale, and what the network scores. Coarser by far than what the network sees: a worn or uneven area is
+//! large and has nothing in it that 29 × 29 pixels would give away. **Ours**.
+//!
+//! Directions are those of the structure tensor (Förstner and Gülch 1987): means of the products of the two derivatives.
+
+use super::cells::reduce;
+use super::map::ScoreMap;
+use super::preprocess::Planes;
+
+/// Levels of the pyramid that derivatives are taken at: the image, and halved once and twice.
+const LEVELS: usize = 3;
+/// Added to a root mean square before its logarithm is taken, in units of [-1, 1]: what a sensor's noise can amount to.
+const FLOOR: f32 = 0.01;
+/// The same for a score, on the scale of Σ|A|: half of a leather's good pixels are below 0.01.
+const SCORE_FLOOR: f32 = 0.02;
+/// Features of a cell of a grey frame: the score, the level, two slopes, detail brighter and darker than its surroundings, and
+/// three for each level of the pyramid.
+pub const GREY_FEATURES: usize = 6 + 3 * LEVELS;
+/// And of a colour frame: two differences of colours more.
+pub const COLOUR_FEATURES: usize = GREY_FEATURES + 2;
+
+/// Features of every cell.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CellFeatures {
+    /// Features of a cell: [`GREY_FEATURES`] or [`COLOUR_FEATURES`].
+    pub count: usize,
+    /// Cell after cell, row by row.
+    pub values: Vec<f32>,
+}
+
+/// A plane and its sides.
+struct Plane {
+    size: [usize; 2],
+    data: Vec<f32>,
+}
+
+impl Plane {
+    /// Each value from itself and its neighbours, the border repeated: `of(three rows, left, here, right)`.
+    fn filtered<const N: usize>(
+        &self,
+        of: impl Fn([&[f32]; 3], [usize; 3]) -> [f32; N],
+    ) -> [Self; N] {
+        let [width, height] = self.size;
+        let mut planes: [Self; N] = std::array::from_fn(|_| Self {
+            size: self.size,
+            data: Vec::with_capacity(width * height),
+        });
+        let row = |y: usize| &self.data[y * width..(y + 1) * width];
+        for y in 0..height {
+            let rows = [y.saturating_sub(1), y, (y + 1).min(height - 1)].map(row);
+            for x in 0..width {
+                let found = of(rows, [x.saturating_sub(1), x, (x + 1).min(width - 1)]);
+                for (plane, value) in planes.iter_mut().zip(found) {
+                    plane.data.push(value);
+                }
+            }
+        }
+        planes
+    }
+
+    fn halved(&self) -> Self {
+        let size = self.size.map(|side| (side / 2).max(1));
+        Self {
+            data: reduce(&self.data, self.size, size),
+            size,
+        }
+    }
+
+    fn reduced(&self, cells: usize) -> Vec<f32> {
+        reduce(&self.data, self.size, [cells; 2])
+    }
+}
+
+/// Sobel's derivatives across and down, a grey value a pixel.
+fn derivatives([above, here, below]: [&[f32]; 3], [left, x, right]: [usize; 3]) -> [f32; 2] {
+    let column = |x: usize| above[x] + 2.0 * here[x] + below[x];
+    let row = |row: &[f32]| row[left] + 2.0 * row[x] + row[right];
+    [
+        (column(right) - column(left)) / 8.0,
+        (row(below) - row(above)) / 8.0,
+    ]
+}
+
+/// Mean over a window of two cells' width around each of columns × rows cells, from cells of half their size: weights 1, 3, 3, 1,
+/// nearly a Gaussian. Windows are cut at the border.
+fn windowed(halves: &[f32], cells: usize) -> Vec<f32> {
+    let side = 2 * cells;
+    let taps = |cell: usize| {
+        [1.0f32, 3.0, 3.0, 1.0]
+            .into_iter()
+            .enumerate()
+            .filter_map(move |(tap, weight)| {
+                let at = (2 * cell + tap).checked_sub(1)?;
+                (at < side).then_some((at, weight))
+            })
+    };
+    let mut means = Vec::with_capacity(cells * cells);
+    for row in 0..cells {
+        for column in 0..cells {
+            let (mut sum, mut total) = (0.0, 0.0);
+            for (y, down) in taps(row) {
+                for (x, across) in taps(column) {
+                    sum += down * across * halves[y * side + x];
+                    total += down * across;
+                }
+            }
+            means.push(sum / total);
+        }
+    }
+    means
+}
+
+/// Features of cells × cells cells of a frame in [-1, 1] and its scores, for every number of cells in `grids`; each must divide the
+/// largest. One plane is looked at unless `colour`.
+pub fn cell_features<const N: usize>(
+    planes: &Planes,
+    colour: bool,
+    scores: &ScoreMap,
+    grids: [usize; N],
+) -> [CellFeatures; N] {
+    let size = [planes.width_px, planes.height_px];
+    let grey = Plane {
+        size,
+        data: if colour {
+            let (red, green, blue) = (planes.plane(0), planes.plane(1), planes.plane(2));
+            let pixels = red.iter().zip(green).zip(blue);
+            // Rec. 601, as where a frame is made grey.
+            pixels
+                .map(|((red, green), blue)| 0.299 * red + 0.587 * green + 0.114 * blue)
+                .collect()
+        } else {
+            planes.plane(0).to_vec()
+        },
+    };
+    // Everything is averaged over cells of half the finest grid's size once; coarser grids are means of these.
+    let finest = grids.into_iter().max().unwrap_or(1) * 2;
+    let level = grey.reduced(finest);
+    let score = reduce(
+        &scores.data,
+        [scores.width_px, scores.height_px],
+        [finest; 2],
+    );
+    let mut colours = Vec::new();
+    if colour {
+        for channel in [0, 2] {
+            let plane = reduce(planes.plane(channel), size, [finest; 2]);
+            let difference = plane.iter().zip(&level);
+            colours.push(
+                difference
+                    .map(|(value, grey)| value - grey)
+                    .collect::<Vec<f32>>(),
+            );
+        }
+    }
+    let mut energies = Vec::new();
+    let mut details = Vec::new();
+    let mut image = grey;
+    for step in 0..LEVELS {
+        let products = image.filtered(|rows, columns| {
+            let [across, down] = derivatives(rows, columns);
+            [across * across, down * down, across * down]
+        });
+        energies.push(products.map(|plane| plane.reduced(finest)));
+        if step == 1 {
+            let signed = image.filtered(|[above, here, below], [left, x, right]| {
+                let row = |row: &[f32]| row[left] + 2.0 * row[x] + row[right];
+                let detail = here[x] - (row(above) + 2.0 * row(here) + row(below)) / 16.0;
+                [detail.max(0.0).powi(2), detail.min(0.0).powi(2)]
+            });
+            details.extend(signed.map(|plane| plane.reduced(finest)));
+        }
+        image = image.halved();
+    }
+    grids.map(|cells| {
+        let at_cells = |fine: &[f32]| windowed(&reduce(fine, [finest; 2], [2 * cells; 2]), cells);
+        let logarithm = |squares: f32| (squares.max(0.0).sqrt() + FLOOR).ln();
+        let score = at_cells(&score).into_iter();
+        let mut features = vec![
+            score
+                .map(|score| (score + SCORE_FLOOR).ln())
+                .collect::<Vec<f32>>(),
+        ];
+        let low = Plane {
+            size: [cells; 2],
+            data: at_cells(&level),
+        };
+        // Relative to the frame's middle brightness, which differs with the exposure.
+        let mut sorted = low.data.clone();
+        sorted.sort_unstable_by(f32::total_cmp);
+        let middle = sorted[sorted.len() / 2];
+        features.push(low.data.iter().map(|value| value - middle).collect());
+        features.extend(low.filtered(derivatives).map(|plane| plane.data));
+        for detail in &details {
+            features.push(at_cells(detail).into_iter().map(logarithm).collect());
+        }
+        for squares in &energies {
+            let [across, down, product] = squares.each_ref().map(|plane| at_cells(plane));
+            let sums = across.iter().zip(&down).map(|(a, b)| a + b + FLOOR * FLOOR);
+            features.push(product.iter().zip(sums).map(|(p, sum)| p / sum).collect());
+            features.push(across.into_iter().map(logarithm).collect());
+            features.push(down.into_iter().map(logarithm).collect());
+        }
+        features.extend(colours.iter().map(|plane| at_cells(plane)));
+        let values = (0..cells * cells)
+            .flat_map(|cell| features.iter().map(move |feature| feature[cell]))
+            .collect();
+        CellFeatures {
+            count: features.len(),
+            values,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planes(side: usize, value: impl Fn(usize, usize, usize) -> f32) -> Planes {
+        let area = side * side;
+        let data = (0..3 * area).map(|i| value(i / area, i % area % side, i % area / side));
+        Planes {
+            channels: 3,
+            width_px: side,
+            height_px: side,
+            data: data.collect(),
+        }
+    }
+
+    /// Of the middle cell of 8 × 8: features in their order.
+    fn middle(planes: &Planes, colour: bool) -> Vec<f32> {
+        let scores = ScoreMap::zeros(planes.width_px, planes.height_px);
+        let [found] = cell_features(planes, colour, &scores, [8]);
+        let at = (4 * 8 + 4) * found.count;
+        found.values[at..at + found.count].to_vec()
+    }
+
+    #[test]
+    fn stripes_show_their_direction_and_scale() {
+        let stripes = |period: f32, down: bool| {
+            planes(128, |_, x, y| {
+                let at = if down { y } else { x } as f32;
+                0.5 * (std::f32::consts::TAU * at / period).sin()
+            })
+        };
+        // After score, level, two slopes and two details: product, across, down of each level of the pyramid.
+        let fine = middle(&stripes(4.0, false), false);
+        assert_eq!(fine.len(), GREY_FEATURES);
+        assert!(fine[7] > fine[8] + 3.0, "energy across only: {fine:?}");
+        assert!(
+            fine[7] > fine[13] + 1.0,
+            "and only of the finest scale: {fine:?}"
+        );
+        let turned = middle(&stripes(4.0, true), false);
+        assert!((turned[8] - fine[7]).abs() < 0.02 && (turned[7] - fine[8]).abs() < 0.02);
+        let coarse = middle(&stripes(24.0, false), false);
+        assert!(coarse[13] > coarse[7] + 0.5, "{coarse:?}");
+        let diagonal = planes(128, |_, x, y| {
+            0.5 * (std::f32::consts::TAU * (x + y) as f32 / 12.0).sin()
+        });
+        let diagonal = middle(&diagonal, false);
+        assert!(
+            diagonal[6] > 0.45,
+            "both derivatives rise together: {diagonal:?}"
+        );
+    }
+
+    #[test]
+    fn exposure_leaves_the_level_and_colour_is_seen() {
+        let ramp = |exposure: f32| planes(96, move |_, x, _| x as f32 / 96.0 - 0.5 + exposure);
+        let (dark, bright) = (middle(&ramp(-0.2), false), middle(&ramp(0.3), false));
+        for (dark, bright) in dark.iter().zip(&bright) {
+            assert!((dark - bright).abs() < 1e-3);
+        }
+        assert!(dark[2] > 0.05, "slope across, a cell: {}", dark[2]);
+        let red = planes(96, |channel, _, _| if channel == 0 { 0.5 } else { 0.0 });
+        let found = middle(&red, true);
+        assert_eq!(found.len(), COLOUR_FEATURES);
+        // 0.5 less 0.299 · 0.5, and 0 less that.
+        assert!((found[GREY_FEATURES] - 0.3505).abs() < 1e-4);
+        assert!((found[GREY_FEATURES + 1] + 0.1495).abs() < 1e-4);
+    }
+
+    #[test]
+    fn coarser_grids_come_of_the_same_values() {
+        let texture = planes(100, |_, x, y| ((x * 7 + y * 13) % 17) as f32 / 17.0 - 0.5);
+        let mut scores = ScoreMap::zeros(100, 100);
+        scores.data[50 * 100 + 50] = 7.0;
+        let [fine, coarse] = cell_features(&texture, false, &scores, [16, 8]);
+        let [alone] = cell_features(&texture, false, &scores, [16]);
+        assert_eq!(fine, alone);
+        assert_eq!(coarse.values.len(), 64 * GREY_FEATURES);
+        assert!(coarse.values.iter().all(|value| value.is_finite()));
+        let score = |cell: usize| coarse.values[cell * GREY_FEATURES];
+        assert!(score(4 * 8 + 4) > score(4) + 0.5, "the scored pixel's cell");
+        assert!((score(4) - SCORE_FLOOR.ln()).abs() < 1e-5);
+    }
+}

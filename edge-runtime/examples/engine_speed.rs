@@ -1,6 +1,6 @@
 //! Times one ONNX graph as `cargo xtask bench-inference` asks for it: reads lines `COUNT HEIGHT WIDTH` from standard input,
-//! runs the network on so many images, prints the milliseconds it took. `ours` scores them by the engine, `stock` by tract's
-//! own operators one after the other, `batch` by those all at once.
+//! runs the network on so many images, prints the milliseconds it took. `ours` scores them by the engine, `counted` the same
+//! with the same kernels at every start, `stock` by tract's own operators one after the other, `batch` by those all at once.
 
 use std::io::{BufRead, Cursor};
 use std::time::Instant;
@@ -21,7 +21,7 @@ fn main() -> Result<(), Anything> {
         arguments.next(),
         arguments.next(),
     ) else {
-        return Err("expected ONNX WIDTH THREADS ours|stock|batch".into());
+        return Err("expected ONNX WIDTH THREADS ours|counted|stock|batch".into());
     };
     let network = Network {
         channels: 3,
@@ -32,7 +32,8 @@ fn main() -> Result<(), Anything> {
     };
     let tuning = Tuning {
         threads: threads.parse()?,
-        stock: engine != "ours",
+        by_rule: engine == "counted",
+        stock: !matches!(&*engine, "ours" | "counted"),
         ..Tuning::default()
     };
     let onnx = std::fs::read(onnx)?;

@@ -64,12 +64,14 @@ pub(super) struct Kernels {
     file: Option<PathBuf>,
     found: Found,
     started: Instant,
+    /// Measuring goes on for so long.
+    limit: Duration,
     changed: bool,
 }
 
 impl Kernels {
-    /// With what is known from before.
-    pub(super) fn open(file: Option<&Path>) -> Self {
+    /// With what is known from before; `by_rule`: nothing is measured.
+    pub(super) fn open(file: Option<&Path>, by_rule: bool) -> Self {
         let processor = processor();
         let known = file.and_then(|file| std::fs::read(file).ok());
         let known = known.and_then(|text| serde_json::from_slice::<Found>(&text).ok());
@@ -86,6 +88,7 @@ impl Kernels {
                 ..Found::default()
             }),
             started: Instant::now(),
+            limit: if by_rule { Duration::ZERO } else { LIMIT },
             changed: false,
         }
     }
@@ -112,7 +115,7 @@ impl Kernels {
         let columns = (PRODUCTS / (rows * depth)).clamp(96, 1_536);
         let size = [rows, depth, columns];
         let rule = Kernel::by_rule(suitable, size);
-        if self.started.elapsed() > LIMIT
+        if self.started.elapsed() > self.limit
             && let Some(kernel) = rule
             && begins(kernel)
         {

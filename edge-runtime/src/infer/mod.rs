@@ -91,6 +91,8 @@ pub struct Tuning {
     pub threads: usize,
     /// Where the choice of matrix kernels is kept between starts; measured at every start unless given.
     pub kernel_file: Option<PathBuf>,
+    /// Matrix kernels by tract's rules instead of by measuring: the same ones at every start, for counting instructions.
+    pub by_rule: bool,
     /// Something else computes meanwhile: which kernels are fastest is measured, but not kept for the next start.
     pub disturbed: bool,
     /// Memory between two layers of a frame in bytes, beyond which the frame is done in strips; 70 MB unless given.
@@ -125,7 +127,7 @@ impl Engine {
         ];
         let pool =
             Pool::new(tuning.threads).map_err(|error| InferError::Threads(error.to_string()))?;
-        let mut kernels = Kernels::open(tuning.kernel_file.as_deref());
+        let mut kernels = Kernels::open(tuning.kernel_file.as_deref(), tuning.by_rule);
         let mut layers = None;
         let plan = model
             .with_input_fact(0, f32::fact(shape).into())

@@ -2,7 +2,8 @@
 //!
 //! Valgrind has no AVX-512, so the kernels are tract's for AVX2; layers, packing and borders are what runs everywhere. Counts
 //! depend on compiler, processor and Valgrind: the test compares where all three are those of the record, and says so elsewhere.
-//! To record anew: `AWR_RECORD_INSTRUCTIONS=1 cargo test --workspace --test instructions`.
+//! To record anew, the example that is counted included:
+//! `cargo build --workspace --all-targets && AWR_RECORD_INSTRUCTIONS=1 cargo test --workspace --test instructions`.
 
 use std::collections::BTreeMap;
 use std::io::Write;

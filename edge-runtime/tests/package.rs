@@ -5,10 +5,12 @@ mod common;
 use common::{key, manifest, package};
 use ed25519_dalek::{Signer, SigningKey};
 use edge_runtime::inspect::frame::{Channels, Frame, Pixels};
+use edge_runtime::inspect::preprocess::to_planes;
+use edge_runtime::inspect::variation::{VariationBuilder, deviations};
 use edge_runtime::inspector::{InspectError, Inspector};
 use edge_runtime::package::{Loaded, PackageError, ParityError, Trust, Verified};
 use proptest::prelude::*;
-use proto::manifest::{Manifest, NormalMap, Roi, Scoring, VariationModel};
+use proto::manifest::{Manifest, NormalMap, PostProcessing, Roi, Scoring, VariationModel};
 
 fn verify(bytes: Vec<u8>) -> Result<Verified, PackageError> {
     Loaded::new(bytes)?.verify(&Trust::Only(vec![key().verifying_key()]))
@@ -56,6 +58,47 @@ fn packages_of_the_formats_before_are_read() {
         let verified = verify(signed(bytes)).unwrap();
         assert_eq!(verified.manifest(), &manifest);
     }
+}
+
+#[test]
+fn scores_are_how_far_a_place_is_from_good() {
+    let mut manifest = manifest();
+    let inspector =
+        |manifest: &Manifest| Inspector::new(&verify(package(manifest)).unwrap()).unwrap();
+    let pixels = manifest.golden[0].pixels.clone();
+    let frame = |seed: u32| {
+        let noise = |index: u32| (index ^ seed.wrapping_mul(977)).wrapping_mul(2_654_435_761) >> 28;
+        let pixels = (0..).zip(&pixels);
+        let pixels = pixels.map(|(index, &value)| value.saturating_add(noise(index) as u8));
+        Frame::new(65, 65, Channels::Rgb, Pixels::U8(pixels.collect())).unwrap()
+    };
+    let plain = inspector(&manifest);
+    let mut builder = VariationBuilder::new(true);
+    for seed in 0..140 {
+        let found = plain.inspect(&frame(seed)).unwrap();
+        builder.add(&to_planes(&found.prepared, 3), &found.map);
+    }
+    let model = builder.finish().unwrap();
+    manifest.variation = Some(model.clone());
+    let with_model = inspector(&manifest);
+    let own = plain.inspect(&frame(999)).unwrap();
+    let expected = deviations(&model, &to_planes(&own.prepared, 3), true, &own.map);
+    assert_eq!(with_model.inspect(&frame(999)).unwrap().map, expected);
+    // The model is of these scores: with others there is none.
+    let post = PostProcessing {
+        open_px: 3,
+        ..PostProcessing::default()
+    };
+    let map = |inspector: Inspector| inspector.inspect(&frame(999)).unwrap().map;
+    assert_eq!(map(with_model.with_post(post)), map(plain.with_post(post)));
+    manifest.normal_map = Some(normal_map(2, vec![0.0; 4], vec![1.0; 4]));
+    let error = verify(package(&manifest)).unwrap_err().to_string();
+    assert!(error.contains("found both"), "{error}");
+    manifest.normal_map = None;
+    // Values whose sums would be no numbers, which no comparison finds too high.
+    manifest.variation.as_mut().unwrap().grids[0].whitening[0] = 3e38;
+    let error = verify(package(&manifest)).unwrap_err().to_string();
+    assert!(error.contains("at most 1e6"), "{error}");
 }
 
 #[test]
@@ -211,7 +254,7 @@ fn a_manifest_that_contradicts_itself_is_refused_though_signed() {
     );
     refused(
         |m| m.normal_map = Some(normal_map(1, vec![0.0; 2], vec![1.0, 0.0])),
-        "spreads above 0",
+        "spreads from 1e-9",
     );
     refused(|m| m.network.tile_px = 33, "found 33 px");
     refused(|m| m.network.channels = 1, "3 channels");

@@ -30,7 +30,7 @@ fn noise(criterion: &mut Criterion) {
             criterion::BatchSize::SmallInput,
         );
     });
-    for algorithm in Algorithm::ALL {
+    for algorithm in Algorithm::all() {
         group.bench_function(algorithm.name(), |bencher| {
             bencher.iter_batched_ref(
                 || clean.clone(),

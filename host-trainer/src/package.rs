@@ -1,5 +1,6 @@
 //! From a training run to a model package, and from good frames to its threshold.
 
+use std::collections::HashSet;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -130,8 +131,10 @@ pub struct PackageOptions {
     pub int8: bool,
 }
 
-/// Most images that a normal map or a variation model is made of.
-const LOOKED_AT: usize = 1_000;
+/// Most images that a normal map is made of.
+const NORMALISED_BY: usize = 400;
+/// Most images that a variation model is made of: it has many more numbers.
+const VARIED_BY: usize = 1_000;
 /// Images that a network is quantised by.
 const QUANTISED_BY: usize = 32;
 
@@ -168,7 +171,7 @@ impl Draft {
     ) -> Result<(), PackagingError> {
         let mut builder = NormalMapBuilder::default();
         let mut add = |_: &Inspector, found: &Inspection| builder.add(&found.map);
-        self.look(folder, key, &mut add, on_progress)?;
+        self.look(folder, key, NORMALISED_BY, &mut add, on_progress)?;
         let normal = builder.finish();
         self.manifest.normal_map = Some(normal.ok_or(PackagingError::NoScores)?);
         Ok(())
@@ -187,22 +190,29 @@ impl Draft {
             let channels = usize::from(inspector.manifest().network.channels);
             builder.add(&to_planes(&found.prepared, channels), &found.map);
         };
-        self.look(folder, key, &mut add, on_progress)?;
+        self.look(folder, key, VARIED_BY, &mut add, on_progress)?;
         self.manifest.variation = Some(builder.finish()?);
         Ok(())
     }
 
-    /// Inspects the images that a run was trained on.
+    /// Inspects the images that a run was trained on, `most` of them, copies once.
     fn look(
         &self,
         folder: &Path,
         key: &SigningKey,
+        most: usize,
         add: &mut dyn FnMut(&Inspector, &Inspection),
         on_progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), PackagingError> {
         let run = Run::read(folder)?;
-        let step = run.train_files.len().div_ceil(LOOKED_AT).max(1);
-        let files: Vec<&PathBuf> = run.train_files.iter().step_by(step).collect();
+        let mut seen = HashSet::new();
+        let different = run.train_files.iter().zip(&run.train_digests);
+        let files: Vec<&PathBuf> = different
+            .filter(|(_, digest)| seen.insert(*digest))
+            .map(|(file, _)| file)
+            .collect();
+        let step = files.len().div_ceil(most).max(1);
+        let files: Vec<&PathBuf> = files.into_iter().step_by(step).collect();
         // Of the whole frame: a camera may be told to inspect another part of it.
         let inspector = self.inspector(key)?.with_roi(Roi::Whole);
         for (index, file) in files.iter().enumerate() {

@@ -22,13 +22,13 @@ pub fn png(picture: &RgbImage) -> Result<Vec<u8>, ImageError> {
     Ok(bytes.into_inner())
 }
 
-/// One row an algorithm, in the order of [`Algorithm::ALL`]; the first column of each row is the good tile, then
+/// One row an algorithm, in the order of [`Algorithm::all`]; the first column of each row is the good tile, then
 /// `draws` corruptions of different tiles. Labels are printed by the command, since a font would be our only one.
 pub fn noise(tiles: &[Tile], draws: u32, seed: u64) -> RgbImage {
     let step = TILE_PX + GAP_PX;
-    let rows = Algorithm::ALL.len() as u32;
+    let rows = Algorithm::all().count() as u32;
     let mut sheet = RgbImage::from_pixel((draws + 1) * step + GAP_PX, rows * step + GAP_PX, PAPER);
-    for (row, algorithm) in Algorithm::ALL.into_iter().enumerate() {
+    for (row, algorithm) in Algorithm::all().enumerate() {
         let mut rng = generator(seed, "sheet", row as u64);
         for column in 0..=draws {
             let mut tile = tiles[column.saturating_sub(1) as usize % tiles.len()].clone();

@@ -369,7 +369,7 @@ fn families_hold_what_the_ablation_says() {
 #[test]
 fn every_algorithm_changes_only_its_mask_and_stays_in_range() {
     for channels in [1, 3] {
-        for algorithm in Algorithm::ALL {
+        for algorithm in Algorithm::all() {
             let mut changed_at_all = false;
             for index in 0..60 {
                 let before = tile(channels);

@@ -232,7 +232,8 @@ pub enum Roi {
 /// The decision threshold: a frame whose score is greater is NG, a pixel whose score is greater is marked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Threshold {
-    /// Value on the scale of the anomaly map (Σ|A| over channels, after post-processing).
+    /// Value on the scale of the anomaly map: Σ|A| over channels after post-processing, or standard deviations where there is a
+    /// normal map or a variation model (with which good places have about 0.7).
     pub value: f32,
     /// What may be promised of it, if anything.
     pub promise: Option<Promise>,

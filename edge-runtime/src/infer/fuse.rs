@@ -1,6 +1,7 @@
 //! Our layers as tract operators, in place of the convolutions that a loaded graph has.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tract_onnx::tract_core::internal::*;
@@ -38,10 +39,29 @@ impl Chain {
         &self.pool
     }
 
-    /// Runs all layers on an image, by the threads of a pool; `take` gets what comes out of the last.
+    /// The rows of what each layer puts out that `rows` of the last one's are made of.
+    fn rows_of_each(&self, height: usize, rows: Range<usize>) -> Vec<Range<usize>> {
+        let mut heights = vec![height];
+        for layer in &self.layers {
+            heights.push(layer.output_side(&heights[heights.len() - 1]));
+        }
+        let last = heights[heights.len() - 1];
+        let mut wanted = rows.start.min(last)..rows.end.min(last);
+        let mut all = vec![wanted.clone()];
+        for (layer, height) in self.layers.iter().zip(&heights).skip(1).rev() {
+            wanted = layer.rows_behind(&wanted, *height);
+            all.push(wanted.clone());
+        }
+        all.reverse();
+        all
+    }
+
+    /// Runs all layers on an image, by the threads of a pool, as far as these rows of what comes out of the last need it;
+    /// `take` gets that. Its other rows are not to be looked at.
     pub(super) fn run<T>(
         &self,
         image: Image<'_, f32>,
+        rows: Range<usize>,
         pool: &Pool,
         take: impl FnOnce(&Output) -> TractResult<T>,
     ) -> TractResult<T> {
@@ -50,15 +70,16 @@ impl Chain {
         let mut outputs =
             kept.unwrap_or_else(|| self.layers.iter().map(|_| Output::default()).collect());
         let mut large = false;
-        for (index, layer) in self.layers.iter().enumerate() {
+        let rows = self.rows_of_each(image.size()[1], rows);
+        for (index, (layer, rows)) in self.layers.iter().zip(&rows).enumerate() {
             let (before, rest) = outputs.split_at_mut(index);
             let out = &mut rest[0];
             match before.last() {
-                None => layer.run(&image, pool, out)?,
+                None => layer.run(&image, rows, pool, out)?,
                 Some(output) if output.value() == Some(i8::datum_type()) => {
-                    layer.run(&output.image::<i8>()?, pool, out)?;
+                    layer.run(&output.image::<i8>()?, rows, pool, out)?;
                 }
-                Some(output) => layer.run(&output.image::<f32>()?, pool, out)?,
+                Some(output) => layer.run(&output.image::<f32>()?, rows, pool, out)?,
             }
             large |= rest[0].size().iter().product::<usize>() > KEPT_VALUES;
             if large && let Some(output) = before.last_mut() {
@@ -99,7 +120,7 @@ impl EvalOp for Layers {
         };
         let data = input.try_as_plain_ram()?.as_slice::<f32>()?;
         let image = Image::of_planes(data, [channels, height, width])?;
-        let output = self.0.run(image, self.0.pool(), |output| {
+        let output = self.0.run(image, 0..usize::MAX, self.0.pool(), |output| {
             let [channels, height, width] = output.size();
             Tensor::from_shape(&[1, channels, height, width], &output.planes()?)
         })?;

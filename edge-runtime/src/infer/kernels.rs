@@ -70,8 +70,9 @@ pub(super) struct Kernels {
 }
 
 impl Kernels {
-    /// With what is known from before; `by_rule`: nothing is measured.
+    /// With what is known from before; `by_rule`: neither that nor measuring counts where tract's rules name a kernel.
     pub(super) fn open(file: Option<&Path>, by_rule: bool) -> Self {
+        let file = file.filter(|_| !by_rule);
         let processor = processor();
         let known = file.and_then(|file| std::fs::read(file).ok());
         let known = known.and_then(|text| serde_json::from_slice::<Found>(&text).ok());

@@ -9,6 +9,7 @@
 //! Values may be quantised, before, after, or both: then a product leaves its sums, and [`rescale`](super::rescale) makes
 //! values of them while they are in the cache.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use tract_onnx::tract_core::internal::*;
@@ -326,22 +327,35 @@ impl Layer {
         (self.output_side(&height), self.output_side(&width))
     }
 
-    /// The whole image, the work spread over the threads of a pool.
+    /// The rows of an image of this height that rows of what comes out are made of.
+    pub(super) fn rows_behind(&self, rows: &Range<usize>, height: usize) -> Range<usize> {
+        let (first, end) = match self.kind {
+            Kind::Down => ((2 * rows.start).saturating_sub(1), 2 * rows.end),
+            // An odd row is made of two.
+            Kind::Up => (rows.start / 2, rows.end / 2 + 1),
+        };
+        first..end.min(height)
+    }
+
+    /// At least these rows of what an image becomes, the work spread over the threads of a pool; the others are not to be
+    /// looked at.
     pub(super) fn run<I: Value>(
         &self,
         image: &Image<'_, I>,
+        rows: &Range<usize>,
         pool: &Pool,
         out: &mut Output,
     ) -> TractResult<()> {
         match self.to {
-            Some(_) => self.run_to::<I, i8>(image, pool, out),
-            None => self.run_to::<I, f32>(image, pool, out),
+            Some(_) => self.run_to::<I, i8>(image, rows, pool, out),
+            None => self.run_to::<I, f32>(image, rows, pool, out),
         }
     }
 
     fn run_to<I: Value, O: Finished>(
         &self,
         image: &Image<'_, I>,
+        rows: &Range<usize>,
         pool: &Pool,
         out: &mut Output,
     ) -> TractResult<()> {
@@ -383,7 +397,11 @@ impl Layer {
                 Products::Taps(product) => self.taps(product, image, first, count, scratch, out),
             })
         };
-        pool.share(out.bands.iter_mut().enumerate(), work)
+        let band_rows = factor * band;
+        let wanted = |(index, _): &(usize, &mut Tensor)| {
+            index * band_rows < rows.end && (index + 1) * band_rows > rows.start
+        };
+        pool.share(out.bands.iter_mut().enumerate().filter(wanted), work)
     }
 
     fn with_scratch<T>(
@@ -740,7 +758,9 @@ mod tests {
         let frame = Image::of_planes(image, [definition.channels[0], height, width]).unwrap();
         // Twice: what is kept between frames must not show.
         for _ in 0..2 {
-            layer.run(&frame, &pool, &mut out).unwrap();
+            layer
+                .run(&frame, &(0..usize::MAX), &pool, &mut out)
+                .unwrap();
         }
         out
     }

@@ -12,6 +12,7 @@ mod pool;
 mod rescale;
 
 use std::io::Cursor;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -91,7 +92,8 @@ pub struct Tuning {
     pub threads: usize,
     /// Where the choice of matrix kernels is kept between starts; measured at every start unless given.
     pub kernel_file: Option<PathBuf>,
-    /// Matrix kernels by tract's rules instead of by measuring: the same ones at every start, for counting instructions.
+    /// Matrix kernels by tract's rules instead of by measuring, where they name one that fits: the same ones at every start, for
+    /// counting instructions.
     pub by_rule: bool,
     /// Something else computes meanwhile: which kernels are fastest is measured, but not kept for the next start.
     pub disturbed: bool,
@@ -198,18 +200,18 @@ impl Engine {
     }
 
     /// Does a frame in strips; `pass` gives so many planes of a strip's size, of which each pixel's value depends on what
-    /// is within the halo only.
+    /// is within the halo only, and of which only the rows that it is told are looked at.
     fn in_strips(
         &self,
         planes: &Planes,
         channels: usize,
-        pass: impl Fn(&Planes) -> Result<Vec<f32>, InferError>,
+        pass: impl Fn(&Planes, Range<usize>) -> Result<Vec<f32>, InferError>,
     ) -> Result<Vec<f32>, InferError> {
         self.check(planes)?;
         let (width_px, height_px) = (planes.width_px, planes.height_px);
         let (strip_px, halo_px) = self.strip_px(width_px);
         if height_px <= strip_px + 2 * halo_px {
-            return pass(planes);
+            return finite(pass(planes, 0..height_px)?, planes, channels);
         }
         // Of equal size.
         let strips = (height_px - 1).div_ceil(strip_px);
@@ -226,27 +228,27 @@ impl Engine {
             let top = first.saturating_sub(halo_px);
             let bottom = (first + strip_px + halo_px).min(height_px - 1);
             let rows = bottom - top + 1;
-            let strip = pass(&planes.crop(0, top, width_px, rows))?;
+            let wanted = first - top..end - top;
+            let strip = pass(&planes.crop(0, top, width_px, rows), wanted)?;
             for channel in 0..channels {
                 let from = (channel * rows + first - top) * width_px;
                 let to = (channel * height_px + first) * width_px;
                 let length = (end - first) * width_px;
-                whole[to..to + length].copy_from_slice(&strip[from..from + length]);
+                let strip = strip.get(from..from + length);
+                let strip = strip.ok_or_else(|| InferError::Output {
+                    expected: vec![1, channels, rows, width_px],
+                    found: "fewer values".to_owned(),
+                })?;
+                whole[to..to + length].copy_from_slice(strip);
             }
         }
-        Ok(whole)
+        finite(whole, planes, channels)
     }
 
     /// A, of the shape of its input, by the whole graph at once.
-    fn pass(&self, planes: &Planes) -> Result<Vec<f32>, InferError> {
+    fn pass(&self, planes: &Planes, rows: Range<usize>) -> Result<Vec<f32>, InferError> {
         if let Some(layers) = &self.layers {
-            return by_layers(
-                layers,
-                layers.pool(),
-                planes,
-                planes.channels,
-                Output::planes,
-            );
+            return by_layers(layers, layers.pool(), planes, rows, Output::planes);
         }
         let shape = [1, planes.channels, planes.height_px, planes.width_px];
         let input = Tensor::from_shape(&shape, &planes.data).map_err(failed)?;
@@ -262,7 +264,7 @@ impl Engine {
         let values = output
             .try_as_plain_ram()
             .and_then(|ram| ram.as_slice::<f32>());
-        finite(values.map_err(failed)?.to_vec(), planes, planes.channels)
+        Ok(values.map_err(failed)?.to_vec())
     }
 }
 
@@ -270,24 +272,24 @@ fn failed(error: TractError) -> InferError {
     InferError::Run(format!("{error:#}"))
 }
 
-/// What our layers make of an image, which must be of its shape, as `channels` planes.
+/// What our layers make of an image, which must be of its shape; only some rows of it count.
 fn by_layers(
     layers: &Chain,
     pool: &Pool,
     planes: &Planes,
-    channels: usize,
+    rows: Range<usize>,
     take: impl FnOnce(&Output) -> TractResult<Vec<f32>>,
 ) -> Result<Vec<f32>, InferError> {
     let size = [planes.channels, planes.height_px, planes.width_px];
     let data = Image::of_planes(&planes.data, size).and_then(|image| {
-        layers.run(image, pool, |output| match output.size() {
+        layers.run(image, rows, pool, |output| match output.size() {
             found if found == size => take(output),
             found => Err(TractError::msg(format!(
                 "expected an output of {size:?}, found {found:?}"
             ))),
         })
     });
-    finite(data.map_err(failed)?, planes, channels)
+    data.map_err(failed)
 }
 
 fn map_of(planes: &Planes, data: Vec<f32>) -> ScoreMap {
@@ -314,7 +316,9 @@ impl Shift for Engine {
     type Error = InferError;
 
     fn shift(&self, planes: &Planes) -> Result<Planes, InferError> {
-        let data = self.in_strips(planes, planes.channels, |strip| self.pass(strip))?;
+        let data = self.in_strips(planes, planes.channels, |strip, rows| {
+            self.pass(strip, rows)
+        })?;
         Ok(Planes {
             channels: planes.channels,
             width_px: planes.width_px,
@@ -328,8 +332,8 @@ impl Shift for Engine {
         let Some(layers) = &self.layers else {
             return Ok(sum_of_magnitudes(&self.shift(planes)?));
         };
-        let data = self.in_strips(planes, 1, |strip| {
-            by_layers(layers, layers.pool(), strip, 1, Output::magnitudes)
+        let data = self.in_strips(planes, 1, |strip, rows| {
+            by_layers(layers, layers.pool(), strip, rows, Output::magnitudes)
         })?;
         Ok(map_of(planes, data))
     }
@@ -345,8 +349,9 @@ impl Shift for Engine {
             .pool()
             .share(maps.iter_mut().zip(tiles), |(map, tile)| {
                 self.check(tile)?;
-                let data = by_layers(layers, &alone, tile, 1, Output::magnitudes)?;
-                *map = map_of(tile, data);
+                let rows = 0..tile.height_px;
+                let data = by_layers(layers, &alone, tile, rows, Output::magnitudes)?;
+                *map = map_of(tile, finite(data, tile, 1)?);
                 Ok(())
             })?;
         Ok(maps)

@@ -3,7 +3,7 @@
 use proto::manifest::PostProcessing;
 
 /// One score a pixel, at the size that the frame was scored at. Scores are finite and not negative: Σ|A| over the
-/// channels (paper, IV-G).
+/// channels (paper, IV-G), or standard deviations where a package has a normal map or a variation model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoreMap {
     /// Width in pixels.

@@ -15,10 +15,17 @@ const GRIDS: [usize; 2] = [16, 32];
 /// Added to the variances, as a share of each feature's mean over all places: a place that hardly varied among the good parts
 /// may vary a little more.
 const RIDGE: f64 = 0.01;
+/// And at least so much: of a feature that never varied (differences of colours of a grey part) rounding is no measure.
+const LEAST_RIDGE: f64 = 1e-6;
+/// No value of a model is larger: a feature is of the order of 1, a weight at most one over the root of the least ridge.
+const LARGEST: f32 = 1e6;
 /// A place's spread of distances is at least this share of the mean spread, for the same reason.
 const LEAST_SPREAD: f64 = 0.25;
 /// Good frames for each feature: with fewer, a covariance is more chance than surface.
 const FRAMES_A_FEATURE: usize = 4;
+
+/// Deviations beyond that tell nothing more, and stay finite when they are added up.
+const MOST: f32 = 1e6;
 
 /// Why there is no variation model.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +41,7 @@ pub enum VariationError {
         /// How many there are.
         found: usize,
     },
-    /// A feature does not vary, so that there is nothing to measure by.
+    /// Nothing varies, so that there is nothing to measure by.
     #[error("the good images are all alike: expected photographs of different parts")]
     Alike,
 }
@@ -110,7 +117,7 @@ impl VariationBuilder {
         let (first, second) = values.split_at(self.frames / 2 * frame);
         let mut sums = vec![[0.0f64; 3]; cells];
         for (fitted, measured) in [(first, second), (second, first)] {
-            let model = Gaussians::fit(fitted, cells, features)?;
+            let model = Gaussians::fit(fitted, cells, features);
             for frame in measured.chunks_exact(frame) {
                 for (sums, distance) in sums.iter_mut().zip(model.distances(frame)) {
                     let distance = f64::from(distance);
@@ -128,7 +135,7 @@ impl VariationBuilder {
         if usual <= 0.0 {
             return Err(VariationError::Alike);
         }
-        let model = Gaussians::fit(values, cells, features)?;
+        let model = Gaussians::fit(values, cells, features);
         Ok(VariationGrid {
             side: side as u16,
             features: features as u16,
@@ -155,7 +162,7 @@ struct Gaussians {
 }
 
 impl Gaussians {
-    fn fit(values: &[f32], cells: usize, features: usize) -> Result<Self, VariationError> {
+    fn fit(values: &[f32], cells: usize, features: usize) -> Self {
         let frame = cells * features;
         let count = (values.len() / frame) as f64;
         let mut mean = vec![0.0f64; frame];
@@ -188,12 +195,10 @@ impl Gaussians {
         let ridge: Vec<f64> = (0..features)
             .map(|row| {
                 let places = covariance.chunks_exact(triangle);
-                RIDGE * places.map(|place| place[diagonal(row)]).sum::<f64>() / cells as f64
+                let mean = places.map(|place| place[diagonal(row)]).sum::<f64>() / cells as f64;
+                (RIDGE * mean).max(LEAST_RIDGE)
             })
             .collect();
-        if ridge.iter().any(|ridge| *ridge <= 0.0) {
-            return Err(VariationError::Alike);
-        }
         let mut whitening = Vec::with_capacity(covariance.len());
         for place in covariance.chunks_exact_mut(triangle) {
             for (row, ridge) in ridge.iter().enumerate() {
@@ -203,11 +208,11 @@ impl Gaussians {
             invert(place, features);
             whitening.extend(place.iter().map(|value| *value as f32));
         }
-        Ok(Self {
+        Self {
             features,
             mean: mean.into_iter().map(|value| value as f32).collect(),
             whitening,
-        })
+        }
     }
 
     fn distances<'a>(&'a self, values: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
@@ -300,7 +305,7 @@ pub fn deviations(
         let normal = grid.distance_mean.iter().zip(&grid.distance_spread);
         let off: Vec<f32> = off
             .zip(normal)
-            .map(|(distance, (mean, spread))| (distance - mean) / spread)
+            .map(|(distance, (mean, spread))| ((distance - mean) / spread).clamp(-MOST, MOST))
             .collect();
         let side = usize::from(grid.side);
         let off = enlarge(&off, [side; 2], finest, finest);
@@ -353,15 +358,16 @@ pub fn check(model: &VariationModel, colour: bool) -> Result<(), String> {
         let finite = [&grid.mean, &grid.whitening, &grid.distance_mean]
             .into_iter()
             .flatten()
-            .all(|value| value.is_finite());
+            .all(|value| value.abs() <= LARGEST);
         let spreads = &grid.distance_spread;
         if !finite
             || !spreads
                 .iter()
-                .all(|spread| spread.is_normal() && *spread > 0.0)
+                .all(|spread| (1.0 / LARGEST..=LARGEST).contains(spread))
         {
             return Err(
-                "expected finite values and spreads above 0 in the variation model".to_owned(),
+                "expected values of at most 1e6 and spreads from 1e-6 in the variation model"
+                    .to_owned(),
             );
         }
     }
@@ -403,12 +409,6 @@ mod tests {
     }
 
     fn model() -> VariationModel {
-        let mut builder = VariationBuilder::new(false);
-        for seed in 1..=160 {
-            builder.add(&part(seed, false), &ScoreMap::zeros(96, 96));
-        }
-        // Scores that are all 0 do not vary.
-        assert!(matches!(builder.finish(), Err(VariationError::Alike)));
         let mut builder = VariationBuilder::new(false);
         for seed in 1..=160 {
             builder.add(&part(seed, false), &scores(seed));
@@ -470,6 +470,35 @@ mod tests {
     }
 
     #[test]
+    fn what_never_varied_does_not_drown_what_does() {
+        let mut builder = VariationBuilder::new(true);
+        let grey = |seed: u64, worn: bool| {
+            let Planes { data, .. } = part(seed, worn);
+            Planes {
+                channels: 3,
+                width_px: 96,
+                height_px: 96,
+                data: data.repeat(3),
+            }
+        };
+        for seed in 1..=160 {
+            builder.add(&grey(seed, false), &ScoreMap::zeros(96, 96));
+        }
+        let model = builder.finish().unwrap();
+        check(&model, true).unwrap();
+        let at = |planes: &Planes| {
+            deviations(&model, planes, true, &ScoreMap::zeros(96, 96)).data[64 * 96 + 66]
+        };
+        assert!(at(&grey(500, false)) < 3.0, "{}", at(&grey(500, false)));
+        assert!(at(&grey(500, true)) > 4.0, "{}", at(&grey(500, true)));
+        let mut alike = VariationBuilder::new(false);
+        for _ in 0..160 {
+            alike.add(&part(1, false), &ScoreMap::zeros(96, 96));
+        }
+        assert!(matches!(alike.finish(), Err(VariationError::Alike)));
+    }
+
+    #[test]
     fn few_frames_are_refused_and_so_is_another_shape() {
         let mut builder = VariationBuilder::new(false);
         for seed in 1..=60 {
@@ -480,7 +509,7 @@ mod tests {
         let mut model = model();
         assert!(check(&model, true).unwrap_err().contains("features"));
         model.grids[1].distance_spread[7] = 0.0;
-        assert!(check(&model, false).unwrap_err().contains("above 0"));
+        assert!(check(&model, false).unwrap_err().contains("spreads from"));
         model.grids.pop();
         assert!(check(&model, false).unwrap_err().contains("[16, 32]"));
     }

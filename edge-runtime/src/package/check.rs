@@ -119,6 +119,9 @@ pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
 /// Most cells along a side of a normal map.
 const MAX_CELLS: u16 = 256;
 
+/// Least spread of a normal map; its inverse is the largest value. Scores over it stay finite.
+const LEAST_SPREAD: f32 = 1e-9;
+
 fn check_normal_map(normal: &NormalMap) -> Result<(), String> {
     let sides = 1..=MAX_CELLS;
     if !sides.contains(&normal.columns) || !sides.contains(&normal.rows) {
@@ -135,7 +138,8 @@ fn check_normal_map(normal: &NormalMap) -> Result<(), String> {
             normal.spread.len()
         ));
     }
-    let good = |mean: &f32, spread: &f32| mean.is_finite() && spread.is_normal() && *spread > 0.0;
+    let within = LEAST_SPREAD..=1.0 / LEAST_SPREAD;
+    let good = |mean: &f32, spread: &f32| mean.abs() <= *within.end() && within.contains(spread);
     match normal
         .mean
         .iter()
@@ -144,7 +148,8 @@ fn check_normal_map(normal: &NormalMap) -> Result<(), String> {
     {
         None => Ok(()),
         Some((mean, spread)) => Err(format!(
-            "expected finite means and spreads above 0 in the normal map, found {mean} and {spread}"
+            "expected means of at most {:e} and spreads from {LEAST_SPREAD:e} in the normal map, found {mean} and {spread}",
+            within.end()
         )),
     }
 }

@@ -97,7 +97,7 @@ impl NoiseSheet {
         let png = sheet::png(&picture).context("encoding the sheet")?;
         write_atomic(&self.out, &png)?;
         println!("{}; rows from the top:", self.out.display());
-        for algorithm in Algorithm::ALL {
+        for algorithm in Algorithm::all() {
             println!("  {}", algorithm.name());
         }
         Ok(())

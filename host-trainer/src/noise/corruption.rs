@@ -5,7 +5,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
 use super::filter::{self, Extreme};
-use super::{Algorithm, Tile, stroke};
+use super::structured::{Change, CloudMask};
+use super::{Algorithm, Tile, stroke, structured};
 
 /// A rectangle inside a tile, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +106,8 @@ pub enum Effect {
         iterations: u32,
         dilate: bool,
     },
+    /// Of a structured algorithm.
+    Structured { mask: CloudMask, change: Change },
     /// Nothing.
     None,
 }
@@ -179,6 +182,11 @@ impl Corruption {
             Algorithm::Erosion => morphology(false, rng),
             Algorithm::Dilation => morphology(true, rng),
             Algorithm::None => Effect::None,
+            Algorithm::Patch | Algorithm::Tone | Algorithm::Warp => {
+                structured::draw(algorithm, side, rng).map_or(Effect::None, |(mask, change)| {
+                    Effect::Structured { mask, change }
+                })
+            }
         };
         Self { algorithm, effect }
     }
@@ -296,6 +304,7 @@ impl Corruption {
                     }
                 }
             }
+            Effect::Structured { mask, change } => structured::apply(mask, change, tile),
             Effect::None => {}
         }
         for value in tile.values_mut() {

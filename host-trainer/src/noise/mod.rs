@@ -4,18 +4,22 @@
 //! arrays; nothing here knows tensors, files or threads. Drawing a corruption's parameters ([`Corruption::draw`])
 //! is apart from applying it ([`Corruption::apply`]), so that the ranges can be tested and shown.
 
+mod clouds;
 mod corruption;
 mod filter;
 mod stroke;
+mod structured;
 mod tile;
 
+pub(crate) use clouds::{clouds, lattice};
 pub use corruption::{Corruption, Effect, Rect};
+pub use structured::{Change, CloudMask};
 pub use tile::Tile;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-/// One of the twelve algorithms (IV-B).
+/// One of the paper's twelve algorithms (IV-B), or one of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// Pixels set to 1.
@@ -42,11 +46,17 @@ pub enum Algorithm {
     Dilation,
     /// The tile as it is.
     None,
+    /// Another part of the tile laid over it. **Ours**, like those below.
+    Patch,
+    /// Less or more contrast, darker or brighter.
+    Tone,
+    /// Stretched and wrinkled.
+    Warp,
 }
 
 impl Algorithm {
-    /// All of them, in the paper's order.
-    pub const ALL: [Self; 12] = [
+    /// The paper's, in its order.
+    pub const PAPER: [Self; 12] = [
         Self::Salt,
         Self::Pepper,
         Self::SaltAndPepper,
@@ -60,6 +70,14 @@ impl Algorithm {
         Self::Dilation,
         Self::None,
     ];
+
+    /// Ours.
+    pub const STRUCTURED: [Self; 3] = [Self::Patch, Self::Tone, Self::Warp];
+
+    /// All of them, the paper's first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::PAPER.into_iter().chain(Self::STRUCTURED)
+    }
 
     /// Name for people.
     pub fn name(self) -> &'static str {
@@ -76,6 +94,9 @@ impl Algorithm {
             Self::Erosion => "erosion",
             Self::Dilation => "dilation",
             Self::None => "none",
+            Self::Patch => "patch",
+            Self::Tone => "tone",
+            Self::Warp => "warp",
         }
     }
 
@@ -87,6 +108,7 @@ impl Algorithm {
             Self::Salt | Self::Pepper | Self::SaltAndPepper => Some(Family::Speckle),
             Self::GaussianNoise => Some(Family::Distribution),
             Self::Erosion | Self::Dilation => Some(Family::Morphological),
+            Self::Patch | Self::Tone | Self::Warp => Some(Family::Structured),
             Self::None => None,
         }
     }
@@ -105,11 +127,13 @@ pub enum Family {
     Distribution,
     /// Erosion, dilation.
     Morphological,
+    /// Patch, tone, warp: not in the paper.
+    Structured,
 }
 
 impl Family {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
+    /// The paper's.
+    pub const PAPER: [Self; 5] = [
         Self::Opaque,
         Self::Transparent,
         Self::Speckle,
@@ -125,6 +149,7 @@ impl Family {
             Self::Speckle => "speckle",
             Self::Distribution => "distribution",
             Self::Morphological => "morphological",
+            Self::Structured => "structured",
         }
     }
 }
@@ -138,7 +163,7 @@ pub struct NoiseBank {
 impl NoiseBank {
     /// All twelve, as in the paper.
     pub fn paper() -> Self {
-        Self::of_families(&Family::ALL)
+        Self::of_families(&Family::PAPER)
     }
 
     /// The algorithms of `families`, and `none`, which every ablation keeps (**ours**): the network must
@@ -150,7 +175,7 @@ impl NoiseBank {
                 .is_none_or(|family| families.contains(&family))
         };
         Self {
-            algorithms: Algorithm::ALL.into_iter().filter(chosen).collect(),
+            algorithms: Algorithm::all().filter(chosen).collect(),
         }
     }
 
@@ -161,16 +186,15 @@ impl NoiseBank {
 
     /// The families in use, in words.
     pub fn describe(&self) -> String {
-        let names: Vec<&str> = Family::ALL
-            .into_iter()
-            .filter(|family| self.algorithms.iter().any(|a| a.family() == Some(*family)))
-            .map(Family::name)
-            .collect();
-        if names.len() == Family::ALL.len() {
-            "all twelve algorithms".to_owned()
+        let used = |family: &Family| self.algorithms.iter().any(|a| a.family() == Some(*family));
+        let papers: Vec<Family> = Family::PAPER.into_iter().filter(used).collect();
+        let mut names = if papers.len() == Family::PAPER.len() {
+            vec!["all twelve algorithms"]
         } else {
-            names.join(", ")
-        }
+            papers.into_iter().map(Family::name).collect()
+        };
+        names.extend(used(&Family::Structured).then(|| Family::Structured.name()));
+        names.join(", ")
     }
 
     /// Corrupts `tile` by one algorithm chosen at random and says what was done.

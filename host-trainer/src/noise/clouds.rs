@@ -1,0 +1,20 @@
+//! Value noise: smooth random fields that can be looked at anywhere.
+
+/// A number of its own for each lattice point, 0..1; the mixing steps are those of MurmurHash3's finaliser.
+pub(crate) fn lattice(x: i32, y: i32, seed: u32) -> f32 {
+    let mut h = (x as u32).wrapping_mul(0x9e37_79b1) ^ (y as u32).wrapping_mul(0x85eb_ca77) ^ seed;
+    h = (h ^ (h >> 16)).wrapping_mul(0x85eb_ca6b);
+    h = (h ^ (h >> 13)).wrapping_mul(0xc2b2_ae35);
+    ((h ^ (h >> 16)) >> 8) as f32 / (1u32 << 24) as f32
+}
+
+/// Value noise in -1..1 whose elements are one unit large.
+pub(crate) fn clouds(x: f32, y: f32, seed: u32) -> f32 {
+    let (left, top) = (x.floor(), y.floor());
+    let smooth = |t: f32| t * t * (3.0 - 2.0 * t);
+    let (u, v) = (smooth(x - left), smooth(y - top));
+    let (left, top) = (left as i32, top as i32);
+    let mix = |a: f32, b: f32, t: f32| a + (b - a) * t;
+    let row = |y| mix(lattice(left, y, seed), lattice(left + 1, y, seed), u);
+    2.0 * mix(row(top), row(top + 1), v) - 1.0
+}

@@ -4,9 +4,10 @@
 //! images ─ dataset ─ noise ─ train ─ checkpoint ─ onnx ─ package ─ calibrate ─ evaluate ─ report
 //!                            network, perceptual             └─ scored by edge-runtime's library ─┘
 //! ```
-//! Only `network`, `perceptual`, `train` and `device` know libtorch. Scores that anybody sees come from the exported
+//! Only `network`, `perceptual`, `pretrain`, `train` and `device` know libtorch. Scores that anybody sees come from the exported
 //! package through `edge-runtime`, the very code that the camera runs.
 
+pub mod ahead;
 pub mod calibrate;
 pub mod dataset;
 pub mod device;
@@ -17,6 +18,7 @@ pub mod noise;
 pub mod onnx;
 pub mod package;
 pub mod perceptual;
+pub mod pretrain;
 pub mod quantise;
 pub mod run_folder;
 pub mod seed;

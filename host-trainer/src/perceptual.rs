@@ -1,7 +1,8 @@
 //! The perceptual loss (paper, IV-E): mean squared distance of deep features of two images in [-1, 1].
 //!
-//! The paper's extractor is VGG-11 to the max-pool after its fourth convolution. The VGG-19 file with rescaled
-//! activations and random orthogonal weights are accepted too, for machines where torchvision's file is not.
+//! The paper's extractor is VGG-11 to the max-pool after its fourth convolution. Features of our own, learned from procedural
+//! surfaces ([`crate::pretrain`]), are built in; the VGG-19 file with rescaled activations and random orthogonal weights are
+//! accepted too.
 
 use crate::dataset::hex;
 use std::path::Path;
@@ -32,7 +33,7 @@ pub enum FeatureError {
         source: safetensors::SafeTensorError,
     },
     /// The file lacks a tensor or has it in another shape.
-    #[error("{path}: expected tensor {name} as f32 of shape {expected:?}, found {found}")]
+    #[error("{path}: expected tensor {name} as f32 or f16 of shape {expected:?}, found {found}")]
     Tensor {
         /// The file.
         path: String,
@@ -45,7 +46,8 @@ pub enum FeatureError {
     },
     /// Neither architecture's names are in the file.
     #[error(
-        "{path} holds neither torchvision's VGG-11 (features.0.weight …) nor VGG-19 to conv3_1 (conv1_1.weight …); \
+        "{path} holds neither torchvision's VGG-11 (features.0.weight …), nor VGG-19 to conv3_1 (conv1_1.weight …), nor \
+         features of `host-trainer pretrain` (surface1.weight …); \
          `host-trainer import-weights` converts torchvision's .pth"
     )]
     Unknown {
@@ -63,10 +65,15 @@ const IMAGE_POWER_FLOOR: f64 = 0.05;
 
 /// A layer of an extractor; every convolution is 3 × 3 with padding 1 and followed by ReLU.
 #[derive(Debug, Clone, Copy)]
-enum Layer {
+pub(crate) enum Layer {
+    /// Name of its parameters, channels in and out.
     Conv(&'static str, usize, usize),
+    /// 2 × 2.
     MaxPool,
 }
+
+/// A layer's weights and bias; `None` is a max-pool.
+pub(crate) type LayerTensors = Option<(Tensor, Tensor)>;
 
 /// torchvision's `vgg11().features[0..=10]`.
 const VGG11: [Layer; 7] = [
@@ -89,6 +96,38 @@ const VGG19: [Layer; 7] = [
     Layer::MaxPool,
     Layer::Conv("conv3_1", 128, 256),
 ];
+
+/// The built-in one: VGG-11's layers at half their width. Its weights: `host-trainer pretrain`.
+pub(crate) const BUILT_IN: [Layer; 7] = [
+    Layer::Conv("surface1", 3, 32),
+    Layer::MaxPool,
+    Layer::Conv("surface2", 32, 64),
+    Layer::MaxPool,
+    Layer::Conv("surface3", 64, 128),
+    Layer::Conv("surface4", 128, 128),
+    Layer::MaxPool,
+];
+
+/// What all layers make of `x`; `before_pool` gets what goes into each max-pool.
+pub(crate) fn activations(
+    layers: &[LayerTensors],
+    x: &Tensor,
+    mut before_pool: impl FnMut(&Tensor),
+) -> Result<Tensor, TchError> {
+    let mut x = x.shallow_clone();
+    for layer in layers {
+        x = match layer {
+            Some((weight, bias)) => x
+                .f_conv2d(weight, Some(bias), [1i64; 2], [1i64; 2], [1i64; 2], 1)?
+                .f_relu()?,
+            None => {
+                before_pool(&x);
+                x.f_max_pool2d([2i64; 2], [2i64; 2], [0i64; 2], [1i64; 2], false)?
+            }
+        };
+    }
+    Ok(x)
+}
 
 /// Which activations of the extractor the loss compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -124,6 +163,11 @@ impl InputConvention {
         Self::new([127.5; 3], mean.map(|m| 127.5 - m), true, device)
     }
 
+    /// The built-in one's: RGB in -1..1, as it is.
+    fn ours(device: Device) -> Result<Self, TchError> {
+        Self::new([1.0; 3], [0.0; 3], false, device)
+    }
+
     fn new(scale: [f32; 3], shift: [f32; 3], bgr: bool, device: Device) -> Result<Self, TchError> {
         let place = |values: [f32; 3]| {
             Tensor::f_from_slice(&values)?
@@ -150,7 +194,7 @@ impl InputConvention {
 /// A frozen feature extractor.
 #[derive(Debug)]
 pub struct Features {
-    layers: Vec<Option<(Tensor, Tensor)>>,
+    layers: Vec<LayerTensors>,
     input: InputConvention,
     depth: Depth,
     label: String,
@@ -173,9 +217,27 @@ impl Features {
             path: shown.clone(),
             source,
         })?;
-        let tensors = safetensors::SafeTensors::deserialize(&bytes).map_err(|source| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        Self::from_bytes(&bytes, &shown, &file, device)
+    }
+
+    /// The weights that come with the program: learned from procedural surfaces (`host-trainer pretrain`), free of anybody's
+    /// photographs.
+    pub fn built_in(device: Device) -> Result<Self, FeatureError> {
+        let bytes = include_bytes!("../../models/features/surfaces.safetensors");
+        Self::from_bytes(bytes, "the built-in file", "built in", device)
+    }
+
+    /// As [`Self::from_file`]; `shown` is for errors, `file` for the label.
+    fn from_bytes(
+        bytes: &[u8],
+        shown: &str,
+        file: &str,
+        device: Device,
+    ) -> Result<Self, FeatureError> {
+        let tensors = safetensors::SafeTensors::deserialize(bytes).map_err(|source| {
             FeatureError::Format {
-                path: shown.clone(),
+                path: shown.to_owned(),
                 source,
             }
         })?;
@@ -188,12 +250,20 @@ impl Features {
             )
         } else if has("conv1_1.weight") {
             (VGG19, InputConvention::caffe(device)?, "VGG-19 to conv3_1")
+        } else if has("surface1.weight") {
+            (
+                BUILT_IN,
+                InputConvention::ours(device)?,
+                "VGG-11's layers at half width, procedural surfaces",
+            )
         } else {
-            return Err(FeatureError::Unknown { path: shown });
+            return Err(FeatureError::Unknown {
+                path: shown.to_owned(),
+            });
         };
         let read = |name: String, expected: Vec<usize>| {
             let wrong = |found: String| FeatureError::Tensor {
-                path: shown.clone(),
+                path: shown.to_owned(),
                 name: name.clone(),
                 expected: expected.clone(),
                 found,
@@ -201,11 +271,17 @@ impl Features {
             let view = tensors
                 .tensor(&name)
                 .map_err(|_| wrong("nothing of that name".into()))?;
-            if view.dtype() != safetensors::Dtype::F32 || view.shape() != expected {
+            let kind = match view.dtype() {
+                safetensors::Dtype::F32 => tch::Kind::Float,
+                safetensors::Dtype::F16 => tch::Kind::Half,
+                other => return Err(wrong(format!("{other:?} {:?}", view.shape()))),
+            };
+            if view.shape() != expected {
                 return Err(wrong(format!("{:?} {:?}", view.dtype(), view.shape())));
             }
             let size: Vec<i64> = expected.iter().map(|&side| side as i64).collect();
-            let tensor = Tensor::f_from_data_size(view.data(), &size, tch::Kind::Float)?;
+            let tensor = Tensor::f_from_data_size(view.data(), &size, kind)?;
+            let tensor = tensor.f_to_kind(tch::Kind::Float)?;
             if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
                 return Err(wrong("values that are not finite".into()));
             }
@@ -221,9 +297,8 @@ impl Features {
                 ))),
             })
             .collect::<Result<_, FeatureError>>()?;
-        let digest = Sha256::digest(&bytes);
+        let digest = Sha256::digest(bytes);
         let digest = hex(&digest[..4]);
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
         Ok(Self {
             layers,
             input,
@@ -267,27 +342,15 @@ impl Features {
 
     /// Features of images N × 3 × H × W in [-1, 1], at the places that the loss compares, deepest last.
     pub fn extract(&self, image: &Tensor) -> Result<Vec<Tensor>, TchError> {
-        let mut x = self.input.apply(image)?;
         let mut compared = Vec::new();
-        if self.depth == Depth::EachScale {
+        let each_scale = self.depth == Depth::EachScale;
+        if each_scale {
             compared.push(image.shallow_clone());
         }
-        for layer in &self.layers {
-            x = match layer {
-                Some((weight, bias)) => x
-                    .f_conv2d(weight, Some(bias), [1i64; 2], [1i64; 2], [1i64; 2], 1)?
-                    .f_relu()?,
-                None => {
-                    let pooled =
-                        x.f_max_pool2d([2i64; 2], [2i64; 2], [0i64; 2], [1i64; 2], false)?;
-                    if self.depth == Depth::EachScale {
-                        compared.push(x);
-                    }
-                    pooled
-                }
-            };
-        }
-        compared.push(x);
+        let last = activations(&self.layers, &self.input.apply(image)?, |x| {
+            compared.extend(each_scale.then(|| x.shallow_clone()));
+        })?;
+        compared.push(last);
         Ok(compared)
     }
 
@@ -314,7 +377,7 @@ impl Features {
 
 /// A `rows` × `columns` matrix with orthonormal rows (or columns, where there are more rows), times √2, by
 /// Gram-Schmidt in double precision.
-fn orthogonal(rows: usize, columns: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
+pub(crate) fn orthogonal(rows: usize, columns: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let (count, length) = (rows.min(columns), rows.max(columns));
     let mut vectors: Vec<Vec<f64>> = Vec::with_capacity(count);
     while vectors.len() < count {
@@ -370,6 +433,30 @@ mod tests {
                 [1, 256, 8, 8]
             ]
         );
+    }
+
+    #[test]
+    fn the_built_in_features_are_whole_and_see_texture_and_brightness() {
+        let features = Features::built_in(Device::Cpu).unwrap();
+        assert!(
+            features.label().contains("built in, sha256"),
+            "{}",
+            features.label()
+        );
+        let options = (tch::Kind::Float, Device::Cpu);
+        let board = (Tensor::arange(65, options).remainder(2.0) - 0.5) * 0.4;
+        let board = board.view([1, 65, 1]) * Tensor::ones([3, 1, 65], options);
+        let grey = Tensor::zeros([1, 3, 65, 65], options);
+        let seen = |image: &Tensor| features.extract(image).unwrap().remove(0);
+        assert_eq!(seen(&grey).size(), [1, 128, 8, 8]);
+        for (what, other) in [
+            ("stripes", &grey + board.unsqueeze(0)),
+            ("brightness", &grey + 0.3),
+        ] {
+            let distance = (seen(&other) - seen(&grey)).square().mean(tch::Kind::Float);
+            let distance = distance.double_value(&[]);
+            assert!((1e-3..10.0).contains(&distance), "{what}: {distance}");
+        }
     }
 
     #[test]

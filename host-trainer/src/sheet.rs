@@ -42,6 +42,18 @@ pub fn noise(tiles: &[Tile], draws: u32, seed: u64) -> RgbImage {
     sheet
 }
 
+/// Tiles side by side, so many a row.
+pub fn tiles(tiles: &[Tile], columns: u32) -> RgbImage {
+    let step = TILE_PX + GAP_PX;
+    let rows = (tiles.len() as u32).div_ceil(columns);
+    let mut sheet = RgbImage::from_pixel(columns * step + GAP_PX, rows * step + GAP_PX, PAPER);
+    for (index, tile) in (0..).zip(tiles) {
+        let at = [index % columns, index / columns].map(|place| GAP_PX + place * step);
+        paste(&mut sheet, tile.values(), tile.channels(), at);
+    }
+    sheet
+}
+
 /// One row a tile: good, corrupted, repaired, and the score with the brightest colour at 1.
 pub fn samples(samples: &Samples) -> RgbImage {
     let step = TILE_PX + GAP_PX;

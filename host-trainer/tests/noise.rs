@@ -364,6 +364,19 @@ fn families_hold_what_the_ablation_says() {
         names(&[Family::Morphological]),
         ["erosion", "dilation", "none"]
     );
+    assert_eq!(
+        names(&[Family::Structured]),
+        ["none", "patch", "tone", "warp"]
+    );
+    // What a run writes down, and --resume compares.
+    let described = |families: &[Family]| NoiseBank::of_families(families).describe();
+    assert_eq!(described(&Family::PAPER), "all twelve algorithms");
+    let all = [&Family::PAPER[..], &[Family::Structured]].concat();
+    assert_eq!(described(&all), "all twelve algorithms, structured");
+    assert_eq!(
+        described(&[Family::Speckle, Family::Structured]),
+        "speckle, structured"
+    );
 }
 
 #[test]
@@ -392,9 +405,12 @@ fn every_algorithm_changes_only_its_mask_and_stays_in_range() {
                 };
                 for (at, (a, b)) in before.values().iter().zip(after.values()).enumerate() {
                     let (x, y) = (at % SIDE, at / SIDE % SIDE);
-                    let inside = mask.is_none_or(|m| {
-                        (m.x..m.x + m.width).contains(&x) && (m.y..m.y + m.height).contains(&y)
-                    });
+                    let inside = match &corruption.effect {
+                        Effect::Structured { mask, .. } => mask.at(x, y) > 0.0,
+                        _ => mask.is_none_or(|m| {
+                            (m.x..m.x + m.width).contains(&x) && (m.y..m.y + m.height).contains(&y)
+                        }),
+                    };
                     assert!(inside || a == b, "{corruption:?} changed ({x}, {y})");
                     changed_at_all |= a != b;
                 }

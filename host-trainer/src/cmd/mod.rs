@@ -3,6 +3,7 @@
 pub(crate) mod data;
 pub(crate) mod evaluate;
 pub(crate) mod package;
+pub(crate) mod pretrain;
 pub(crate) mod progress;
 pub(crate) mod recommend;
 pub(crate) mod reproduce;
@@ -30,6 +31,14 @@ pub(crate) fn print(text: &str) -> std::io::Result<()> {
     match writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         written => written,
+    }
+}
+
+/// A whole number above 0.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number above 0".to_owned()),
+        Ok(number) => Ok(number),
     }
 }
 

@@ -27,9 +27,9 @@ pub(crate) struct Recommend {
     /// Folder of good images, or a data set in MVTec AD's layout.
     #[arg(long)]
     data: PathBuf,
-    /// Perceptual features that you will train with: a file (see train --help). Without one the advice is for random features.
-    #[arg(long)]
-    features: Option<PathBuf>,
+    /// Perceptual features that you will train with: builtin, a file or random:SEED (see train --help).
+    #[arg(long, default_value = "builtin")]
+    features: String,
     /// Milliseconds that scoring a frame may take on one thread.
     #[arg(long, default_value_t = 50.0, value_parser = milliseconds)]
     frame_ms: f64,
@@ -56,6 +56,8 @@ struct Report {
     schema: u32,
     surface: Surface,
     settings: Vec<Advice>,
+    /// Of `host-trainer package`.
+    package: Vec<Advice>,
     warnings: Vec<String>,
     command: String,
 }
@@ -78,14 +80,13 @@ impl Recommend {
         let surface = Surface::of(&looks, files.len()).with_context(|| {
             format!("none of the images in {} can be read", self.data.display())
         })?;
-        let mut settings = surface.advice(self.features.is_some());
+        let mut settings = surface.advice(!self.features.starts_with("random:"));
         let (width_px, height_px, _) = surface.size();
         settings.push(width_within(self.frame_ms, [width_px, height_px])?);
         let data = super::quoted(&self.data.display().to_string());
         let mut command = format!("host-trainer train --data {data} --run RUN");
-        if let Some(features) = &self.features {
-            let features = super::quoted(&features.display().to_string());
-            command += &format!(" --features {features}");
+        if self.features != "builtin" {
+            command += &format!(" --features {}", super::quoted(&self.features));
         }
         for advice in &settings {
             command += &format!(" --{} {}", advice.option, advice.value);
@@ -93,6 +94,7 @@ impl Recommend {
         let report = Report {
             schema: 1,
             warnings: surface.warnings(),
+            package: surface.package_advice(),
             surface,
             settings,
             command,
@@ -111,13 +113,14 @@ impl Recommend {
             let setting = format!("--{option} {value}");
             text += &format!("  {setting:<27} {why}\n");
         }
+        for Advice { option, why, .. } in &report.package {
+            let setting = format!("package --{option}");
+            text += &format!("  {setting:<27} {why}\n");
+        }
         for warning in &report.warnings {
             text += &format!("note: {warning}\n");
         }
         text += &format!("\n{}\n", report.command);
-        if self.features.is_none() {
-            text += "with --features FILE (host-trainer fetch-weights): features of a trained network find more than random ones";
-        }
         Ok(super::print(&text)?)
     }
 }

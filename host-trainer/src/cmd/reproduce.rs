@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use edge_runtime::io::atomic::write_atomic;
 use edge_runtime::package::write_key_pair;
 use host_trainer::evaluate::Summary;
+use host_trainer::perceptual::Features;
 use host_trainer::run_folder;
 use host_trainer::study::{Experiment, Job, Results, Row, html, jobs, png, scores, strengths};
 use host_trainer::train::{BATCH, ITERATIONS, Saved};
@@ -21,7 +22,7 @@ use super::package::new_key;
 ///
 /// Each run is trained, packaged and evaluated, and adds a row to OUT/results.csv; figures (SVG, PNG) and OUT/index.html
 /// are made of that table. Stopped at any moment, the same command goes on. Several may run at once with the same OUT, on
-/// several GPUs or machines: each takes a run that no other has. The defaults are the paper's and take a GPU; a reduced
+/// several GPUs or machines: each takes a run that no other has. The defaults but for --features are the paper's and take a GPU; a reduced
 /// study (--width 16 --batch 16 --iterations 300 --seeds 2) runs on a processor.
 #[derive(Args)]
 pub(crate) struct Reproduce {
@@ -49,8 +50,8 @@ pub(crate) struct Reproduce {
     /// Tiles an iteration.
     #[arg(long, default_value_t = BATCH)]
     batch: usize,
-    /// Perceptual features: a .safetensors file (VGG-11 or VGG-19 names), or random:SEED.
-    #[arg(long, default_value = "random:0")]
+    /// Perceptual features: builtin, a .safetensors file (VGG-11 or VGG-19 names, or of `pretrain`), or random:SEED.
+    #[arg(long, default_value = "builtin")]
     features: String,
     /// cpu, cuda:N or auto.
     #[arg(long, default_value = "auto")]
@@ -224,7 +225,7 @@ impl Reproduce {
 
     /// Features, whatever folder a command is given in.
     fn features(&self) -> Result<String> {
-        if self.features.starts_with("random:") {
+        if self.features == "builtin" || self.features.starts_with("random:") {
             return Ok(self.features.clone());
         }
         let path = std::path::absolute(&self.features)
@@ -234,21 +235,26 @@ impl Reproduce {
 
     /// What all runs of a table have in common: rows of another kind beside each other would be compared as if they were
     /// alike.
-    fn conditions(&self) -> Conditions {
-        let features = Path::new(&self.features);
-        let features = features.file_name().unwrap_or_default();
-        Conditions {
+    fn conditions(&self) -> Result<Conditions> {
+        let features = if self.features == "builtin" {
+            // Another version of this program may have others.
+            Features::built_in(tch::Device::Cpu)?.label().to_owned()
+        } else {
+            let file = Path::new(&self.features).file_name().unwrap_or_default();
+            file.to_string_lossy().into_owned()
+        };
+        Ok(Conditions {
             schema: 1,
             width: self.width,
             iterations: self.iterations,
             batch: self.batch,
-            features: features.to_string_lossy().into_owned(),
-        }
+            features,
+        })
     }
 
     fn check_conditions(&self) -> Result<()> {
         let path = self.out.join("study.json");
-        let conditions = self.conditions();
+        let conditions = self.conditions()?;
         if path.exists() {
             let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
             let known: Conditions = serde_json::from_slice(&text)
@@ -379,7 +385,7 @@ impl Reproduce {
     }
 
     fn write_page(&self, experiments: &[Experiment], rows: &[Row]) -> Result<()> {
-        let page = html(experiments, rows, &self.conditions().to_string());
+        let page = html(experiments, rows, &self.conditions()?.to_string());
         write_atomic(&self.out.join("index.html"), page.as_bytes())?;
         Ok(())
     }

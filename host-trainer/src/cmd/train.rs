@@ -27,8 +27,8 @@ use super::progress;
 
 /// Train on defect-free images.
 ///
-/// DATA is a folder in MVTec AD's layout (train/good is used) or a bare folder of good images. The defaults are the
-/// paper's. Ctrl-C saves a checkpoint; the same command with --resume goes on and ends where an uninterrupted run
+/// DATA is a folder in MVTec AD's layout (train/good is used) or a bare folder of good images. The defaults but
+/// for --features are the paper's. Ctrl-C saves a checkpoint; the same command with --resume goes on and ends where an uninterrupted run
 /// would have. Next: `host-trainer package`.
 #[derive(Args)]
 pub(crate) struct Train {
@@ -47,8 +47,8 @@ pub(crate) struct Train {
     /// Colour handling.
     #[arg(long, default_value = "auto")]
     colour: Colour,
-    /// Perceptual features: a .safetensors file (VGG-11 or VGG-19 names), or random:SEED.
-    #[arg(long, default_value = "random:0")]
+    /// Perceptual features: builtin, a .safetensors file (VGG-11 or VGG-19 names, or of `pretrain`), or random:SEED.
+    #[arg(long, default_value = "builtin")]
     features: String,
 
     /// What the perceptual loss compares.
@@ -84,9 +84,13 @@ pub(crate) struct Train {
     /// What is applied to the repaired image.
     #[arg(long, default_value = "refrelu")]
     activation: OutputActivation,
-    /// Noise families to use, separated by commas (default: all).
+    /// Noise families to use, separated by commas (default: the paper's five).
     #[arg(long, value_delimiter = ',')]
     noise: Vec<Family>,
+    /// Also corrupt by parts of the tile laid over it, changed contrast and wrinkles, through masks of random shape (not in the
+    /// paper).
+    #[arg(long)]
+    structured: bool,
     /// Noise families to leave out, separated by commas.
     #[arg(long, value_delimiter = ',')]
     without: Vec<Family>,
@@ -94,13 +98,13 @@ pub(crate) struct Train {
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=1024))]
     width: u16,
     /// Iterations.
-    #[arg(long, default_value_t = ITERATIONS, value_parser = positive)]
+    #[arg(long, default_value_t = ITERATIONS, value_parser = super::positive)]
     iterations: usize,
     /// Tiles an iteration.
-    #[arg(long, default_value_t = BATCH, value_parser = positive)]
+    #[arg(long, default_value_t = BATCH, value_parser = super::positive)]
     batch: usize,
     /// Tiles to draw from.
-    #[arg(long, default_value_t = TILES, value_parser = positive)]
+    #[arg(long, default_value_t = TILES, value_parser = super::positive)]
     tiles: usize,
     /// Seed of weights, crops and noise.
     #[arg(long, default_value_t = 0)]
@@ -121,7 +125,7 @@ pub(crate) struct Train {
     #[arg(long)]
     groups: Option<PathBuf>,
     /// Iterations between checkpoints and sample maps.
-    #[arg(long, default_value_t = 250, value_parser = positive)]
+    #[arg(long, default_value_t = 250, value_parser = super::positive)]
     checkpoint_every: usize,
 }
 
@@ -140,13 +144,6 @@ enum Mode {
     Denoising,
     /// An autoencoder without noise; scored by its distance from the input.
     Reconstruction,
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("expected a whole number above 0".to_owned()),
-        Ok(number) => Ok(number),
-    }
 }
 
 fn fraction(text: &str) -> Result<f32, String> {
@@ -265,11 +262,14 @@ impl Train {
     }
 
     fn bank(&self) -> Result<NoiseBank> {
-        let chosen = if self.noise.is_empty() {
-            Family::ALL.to_vec()
+        let mut chosen = if self.noise.is_empty() {
+            Family::PAPER.to_vec()
         } else {
             self.noise.clone()
         };
+        if self.structured {
+            chosen.push(Family::Structured);
+        }
         let kept: Vec<Family> = chosen
             .into_iter()
             .filter(|family| !self.without.contains(family))
@@ -288,6 +288,7 @@ impl Train {
             LossKind::Ssim => Loss::Ssim(Ssim::new(device)?),
             LossKind::Perceptual => {
                 let features = match self.features.strip_prefix("random:") {
+                    _ if self.features == "builtin" => Features::built_in(device)?,
                     Some(seed) => {
                         let seed = seed.parse().with_context(|| {
                             format!("--features random:SEED, found seed `{seed}`")

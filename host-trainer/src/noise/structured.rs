@@ -1,5 +1,5 @@
 //! Corruptions that look like what goes wrong with a surface, through masks without straight edges: **ours**, beside the paper's
-//! twelve. What they share is that values stay those of the surface: only their order, their contrast or their place is wrong.
+//! twelve. Nothing foreign is drawn: the surface's own values are in another place, order or contrast.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -31,7 +31,7 @@ impl CloudMask {
     }
 
     /// How far inside a pixel is, 0..1.
-    fn at(&self, x: usize, y: usize) -> f32 {
+    pub fn at(&self, x: usize, y: usize) -> f32 {
         let [x, y] = [x, y].map(|at| at as f32 / self.size_px);
         ((clouds(x, y, self.seed) - self.level) * self.sharpness).clamp(0.0, 1.0)
     }
@@ -125,7 +125,9 @@ pub(super) fn apply(mask: &CloudMask, change: &Change, tile: &mut Tile) {
                 transposed,
                 opacity,
             } => lay(opacity, &|x, y| {
-                let (mut x, mut y) = ((x + shift_px[0]) % side, (y + shift_px[1]) % side);
+                // Mirrored at the border: wrapped round, it would have a straight seam.
+                let [mut x, mut y] = [x + shift_px[0], y + shift_px[1]]
+                    .map(|at| if at < side { at } else { 2 * side - 1 - at });
                 if mirrored {
                     x = side - 1 - x;
                 }

@@ -15,7 +15,7 @@ pub struct Setting {
 pub(super) const PAPER: &str = "paper";
 
 /// All of them.
-pub const SETTINGS: [Setting; 22] = {
+pub const SETTINGS: [Setting; 23] = {
     const fn setting(name: &'static str, train: &'static [&'static str]) -> Setting {
         Setting { name, train }
     }
@@ -41,6 +41,7 @@ pub const SETTINGS: [Setting; 22] = {
         setting("quiet", &["--quiet", "1"]),
         setting("lighting", &["--lighting", "0.3"]),
         setting("average", &["--average", "0.999"]),
+        setting("structured", &["--structured"]),
         setting(
             "ours",
             &[
@@ -156,7 +157,15 @@ impl Experiment {
             ],
             Self::Activation => &["tanh", "no activation", PAPER],
             Self::Direct => &["denoising", PAPER],
-            Self::Ours => &[PAPER, "each scale", "quiet", "lighting", "average", "ours"],
+            Self::Ours => &[
+                PAPER,
+                "each scale",
+                "quiet",
+                "lighting",
+                "average",
+                "structured",
+                "ours",
+            ],
         }
     }
 }

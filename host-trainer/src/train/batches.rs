@@ -1,18 +1,14 @@
 //! Batches cut and corrupted ahead of the optimiser by worker threads.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread;
 
 use edge_runtime::inspect::frame::Frame;
 use rand::RngExt;
 
+use crate::ahead::Ahead;
 use crate::dataset::Coordinates;
 use crate::noise::{NoiseBank, Tile};
 use crate::seed::generator;
-
-/// Batches that may wait a worker.
-const AHEAD: usize = 4;
 
 /// One iteration's tiles: `count` × `channels` × 65 × 65 values.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,49 +74,18 @@ impl BatchSource {
         batch
     }
 
-    /// Batches of iterations `range`, in order, made by `workers` threads: worker k makes every k-th, so that the
-    /// order never depends on their speed. Threads end when the receiver goes or the range is done.
-    pub fn stream(self: &Arc<Self>, range: std::ops::Range<usize>, workers: usize) -> BatchStream {
-        let workers = workers.max(1);
-        let receivers = (0..workers)
-            .map(|worker| {
-                let (sender, receiver) = sync_channel(AHEAD);
-                let source = Arc::clone(self);
-                let range = range.clone();
-                thread::spawn(move || {
-                    let per_epoch = source.coordinates.iterations_per_epoch();
-                    let mut order = (usize::MAX, Vec::new());
-                    for iteration in range.skip(worker).step_by(workers) {
-                        let epoch = iteration / per_epoch;
-                        if order.0 != epoch {
-                            order = (epoch, source.coordinates.order(epoch));
-                        }
-                        if sender.send(source.batch(iteration, &order.1)).is_err() {
-                            return;
-                        }
-                    }
-                });
-                receiver
-            })
-            .collect();
-        BatchStream { receivers, next: 0 }
-    }
-}
-
-/// Batches in the order of their iterations.
-#[derive(Debug)]
-pub struct BatchStream {
-    receivers: Vec<Receiver<Batch>>,
-    next: usize,
-}
-
-impl Iterator for BatchStream {
-    type Item = Batch;
-
-    fn next(&mut self) -> Option<Batch> {
-        let batch = self.receivers[self.next].recv().ok();
-        self.next = (self.next + 1) % self.receivers.len();
-        batch
+    /// Batches of iterations `range`, in order, made by `workers` threads; their number changes nothing.
+    pub fn stream(self: &Arc<Self>, range: std::ops::Range<usize>, workers: usize) -> Ahead<Batch> {
+        let source = Arc::clone(self);
+        let per_epoch = source.coordinates.iterations_per_epoch();
+        let mut order = (usize::MAX, Vec::new());
+        Ahead::start(range, workers, move |iteration| {
+            let epoch = iteration / per_epoch;
+            if order.0 != epoch {
+                order = (epoch, source.coordinates.order(epoch));
+            }
+            source.batch(iteration, &order.1)
+        })
     }
 }
 

@@ -356,9 +356,9 @@ impl Surface {
         (sides[0], sides[1], why)
     }
 
-    /// All settings but the width, which is a matter of time; `trained_features`: whether the loss compares features of a
-    /// trained network.
-    pub fn advice(&self, trained_features: bool) -> Vec<Advice> {
+    /// All settings but the width, which is a matter of time; `photographs`: whether the loss compares features of a
+    /// network that was trained on such.
+    pub fn advice(&self, photographs: bool) -> Vec<Advice> {
         let advice = |option, value: &str, why: &str| Advice {
             option,
             value: value.to_owned(),
@@ -397,8 +397,8 @@ impl Surface {
             advice("lighting", &format!("{share:.2}"), &why)
         };
         all.push(lighting);
-        // With random features it does harm (models/studies).
-        if trained_features {
+        // With random features it does harm, with the built-in ones no clear good (models/studies).
+        if photographs {
             all.push(advice(
                 "feature-depth",
                 "each-scale",

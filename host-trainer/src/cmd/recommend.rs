@@ -80,7 +80,8 @@ impl Recommend {
         let surface = Surface::of(&looks, files.len()).with_context(|| {
             format!("none of the images in {} can be read", self.data.display())
         })?;
-        let mut settings = surface.advice(!self.features.starts_with("random:"));
+        let photographs = self.features != "builtin" && !self.features.starts_with("random:");
+        let mut settings = surface.advice(photographs);
         let (width_px, height_px, _) = surface.size();
         settings.push(width_within(self.frame_ms, [width_px, height_px])?);
         let data = super::quoted(&self.data.display().to_string());
@@ -121,6 +122,9 @@ impl Recommend {
             text += &format!("note: {warning}\n");
         }
         text += &format!("\n{}\n", report.command);
+        if !photographs {
+            text += "with --features FILE (host-trainer fetch-weights): features of a network trained on ImageNet find more";
+        }
         Ok(super::print(&text)?)
     }
 }

@@ -123,7 +123,7 @@ impl Recommend {
         }
         text += &format!("\n{}\n", report.command);
         if !photographs {
-            text += "with --features FILE (host-trainer fetch-weights): features of a network trained on ImageNet find more";
+            text += "with --features FILE (host-trainer fetch-weights): features of a network trained on ImageNet often find more";
         }
         Ok(super::print(&text)?)
     }

@@ -12,7 +12,10 @@ pub(crate) mod weights;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::{Context, Result};
 use host_trainer::dataset::{DatasetError, Groups, Skipped};
 
 /// A word as a shell takes it.
@@ -32,6 +35,20 @@ pub(crate) fn print(text: &str) -> std::io::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         written => written,
     }
+}
+
+/// Set by Ctrl-C, to stop after this `step` and keep what there is; a second Ctrl-C does not wait for that.
+pub(crate) fn stopped_by_ctrl_c(step: &'static str) -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this {step}; Ctrl-C again gives it up");
+    })
+    .context("catching Ctrl-C")?;
+    Ok(stop)
 }
 
 /// A whole number above 0.

@@ -1,8 +1,6 @@
 //! `host-trainer pretrain`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -75,15 +73,7 @@ impl Pretrain {
             let png = sheet::png(&sheet::tiles(&tiles, 12)).context("encoding the sheet")?;
             write_atomic(path, &png)?;
         }
-        let stop = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stop);
-        ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-            eprintln!("stopping after this step; Ctrl-C again gives it up");
-        })
-        .context("catching Ctrl-C")?;
+        let stop = super::stopped_by_ctrl_c("step")?;
         let bar = progress::bar(self.iterations, "learning");
         let mut done = 0;
         let bytes = pretrain(&options, &stop, &mut |step| {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -432,16 +432,7 @@ impl Train {
     }
 
     fn train(&self, recipe: &Recipe, source: &Arc<BatchSource>, checkpoint: &Path) -> Result<()> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stop);
-        // A second Ctrl-C does not wait for the checkpoint; the one before stays whole.
-        ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-            eprintln!("stopping after this iteration; Ctrl-C again gives it up");
-        })
-        .context("catching Ctrl-C")?;
+        let stop = super::stopped_by_ctrl_c("iteration")?;
         let done = if checkpoint.exists() {
             Saved::open(checkpoint)?.progress.iterations
         } else {

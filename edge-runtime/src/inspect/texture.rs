@@ -36,23 +36,31 @@ struct Plane {
 }
 
 impl Plane {
-    /// Each value from itself and its neighbours, the border repeated: `of(three rows, left, here, right)`.
-    fn filtered<const N: usize>(
-        &self,
-        of: impl Fn([&[f32]; 3], [usize; 3]) -> [f32; N],
-    ) -> [Self; N] {
+    /// Each value from itself and its neighbours, the border repeated: `of` gets three rows of three.
+    fn filtered<const N: usize>(&self, of: impl Fn([[f32; 3]; 3]) -> [f32; N]) -> [Self; N] {
         let [width, height] = self.size;
         let mut planes: [Self; N] = std::array::from_fn(|_| Self {
             size: self.size,
-            data: Vec::with_capacity(width * height),
+            data: vec![0.0; width * height],
         });
-        let row = |y: usize| &self.data[y * width..(y + 1) * width];
+        // With the border's pixels once more, so that no pixel is a special case.
+        let mut padded = [0; 3].map(|_| vec![0.0f32; width + 2]);
         for y in 0..height {
-            let rows = [y.saturating_sub(1), y, (y + 1).min(height - 1)].map(row);
+            let rows = [y.saturating_sub(1), y, (y + 1).min(height - 1)];
+            for (padded, row) in padded.iter_mut().zip(rows) {
+                let row = &self.data[row * width..(row + 1) * width];
+                padded[1..=width].copy_from_slice(row);
+                (padded[0], padded[width + 1]) = (row[0], row[width - 1]);
+            }
+            let [above, here, below] = padded.each_ref().map(|row| &row[..width + 2]);
+            let mut out = planes
+                .each_mut()
+                .map(|plane| &mut plane.data[y * width..(y + 1) * width]);
             for x in 0..width {
-                let found = of(rows, [x.saturating_sub(1), x, (x + 1).min(width - 1)]);
-                for (plane, value) in planes.iter_mut().zip(found) {
-                    plane.data.push(value);
+                let three = |row: &[f32]| [row[x], row[x + 1], row[x + 2]];
+                let found = of([three(above), three(here), three(below)]);
+                for (out, value) in out.iter_mut().zip(found) {
+                    out[x] = value;
                 }
             }
         }
@@ -73,11 +81,11 @@ impl Plane {
 }
 
 /// Sobel's derivatives across and down, a grey value a pixel.
-fn derivatives([above, here, below]: [&[f32]; 3], [left, x, right]: [usize; 3]) -> [f32; 2] {
+fn derivatives([above, here, below]: [[f32; 3]; 3]) -> [f32; 2] {
     let column = |x: usize| above[x] + 2.0 * here[x] + below[x];
-    let row = |row: &[f32]| row[left] + 2.0 * row[x] + row[right];
+    let row = |[left, x, right]: [f32; 3]| left + 2.0 * x + right;
     [
-        (column(right) - column(left)) / 8.0,
+        (column(2) - column(0)) / 8.0,
         (row(below) - row(above)) / 8.0,
     ]
 }
@@ -157,16 +165,17 @@ pub fn cell_features<const N: usize>(
     let mut details = Vec::new();
     let mut image = grey;
     for step in 0..LEVELS {
-        let products = image.filtered(|rows, columns| {
-            let [across, down] = derivatives(rows, columns);
+        let products = image.filtered(|rows| {
+            let [across, down] = derivatives(rows);
             [across * across, down * down, across * down]
         });
         energies.push(products.map(|plane| plane.reduced(finest)));
         if step == 1 {
-            let signed = image.filtered(|[above, here, below], [left, x, right]| {
-                let row = |row: &[f32]| row[left] + 2.0 * row[x] + row[right];
-                let detail = here[x] - (row(above) + 2.0 * row(here) + row(below)) / 16.0;
-                [detail.max(0.0).powi(2), detail.min(0.0).powi(2)]
+            let signed = image.filtered(|[above, here, below]| {
+                let row = |[left, x, right]: [f32; 3]| left + 2.0 * x + right;
+                let detail = here[1] - (row(above) + 2.0 * row(here) + row(below)) / 16.0;
+                let [bright, dark] = [detail.max(0.0), detail.min(0.0)];
+                [bright * bright, dark * dark]
             });
             details.extend(signed.map(|plane| plane.reduced(finest)));
         }

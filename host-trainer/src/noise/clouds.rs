@@ -10,11 +10,16 @@ pub(crate) fn lattice(x: i32, y: i32, seed: u32) -> f32 {
 
 /// Value noise in -1..1 whose elements are one unit large.
 pub(crate) fn clouds(x: f32, y: f32, seed: u32) -> f32 {
+    2.0 * between(x, y, |x, y| lattice(x, y, seed)) - 1.0
+}
+
+/// Smoothly between the values of the four lattice points around a place.
+pub(crate) fn between(x: f32, y: f32, value: impl Fn(i32, i32) -> f32) -> f32 {
     let (left, top) = (x.floor(), y.floor());
     let smooth = |t: f32| t * t * (3.0 - 2.0 * t);
     let (u, v) = (smooth(x - left), smooth(y - top));
     let (left, top) = (left as i32, top as i32);
     let mix = |a: f32, b: f32, t: f32| a + (b - a) * t;
-    let row = |y| mix(lattice(left, y, seed), lattice(left + 1, y, seed), u);
-    2.0 * mix(row(top), row(top + 1), v) - 1.0
+    let row = |y| mix(value(left, y), value(left + 1, y), u);
+    mix(row(top), row(top + 1), v)
 }

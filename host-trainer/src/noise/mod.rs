@@ -11,7 +11,7 @@ mod stroke;
 mod structured;
 mod tile;
 
-pub(crate) use clouds::{clouds, lattice};
+pub(crate) use clouds::{between, clouds, lattice};
 pub use corruption::{Corruption, Effect, Rect};
 pub use structured::{Change, CloudMask};
 pub use tile::Tile;

@@ -18,10 +18,11 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use safetensors::SafeTensorError;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::ahead::Ahead;
+use crate::arrays::{Array, encoded};
 use crate::noise::{Algorithm, Corruption};
 use crate::perceptual::{BUILT_IN, Layer, LayerTensors, activations, orthogonal};
 use crate::seed::generator;
@@ -273,26 +274,16 @@ fn file(layers: &[WeightsAndBias]) -> Result<Vec<u8>, PretrainError> {
         Layer::MaxPool => None,
         Layer::Conv(name, ..) => Some(*name),
     });
-    let mut arrays = Vec::new();
+    let mut arrays: Vec<Array<Vec<u8>>> = Vec::new();
     for (name, (weight, bias)) in names.zip(layers) {
         for (part, tensor) in [("weight", weight), ("bias", bias)] {
-            let shape: Vec<usize> = tensor.size().iter().map(|&side| side as usize).collect();
-            let values: Vec<f16> = floats(tensor)?.into_iter().map(f16::from_f32).collect();
-            let bytes: Vec<u8> = values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect();
-            arrays.push((format!("{name}.{part}"), shape, bytes));
+            let size = tensor.size().into_iter().map(|side| side as usize);
+            let values = floats(tensor)?.into_iter().map(f16::from_f32);
+            let bytes = values.flat_map(f16::to_le_bytes).collect();
+            arrays.push((format!("{name}.{part}"), size.collect(), bytes));
         }
     }
-    let views: Vec<(&str, TensorView<'_>)> = arrays
-        .iter()
-        .map(|(name, shape, bytes)| {
-            let view = TensorView::new(Dtype::F16, shape.clone(), bytes)?;
-            Ok((name.as_str(), view))
-        })
-        .collect::<Result<_, SafeTensorError>>()?;
-    Ok(safetensors::serialize(views, None)?)
+    Ok(encoded(&arrays, Dtype::F16, None)?)
 }
 
 fn learn(

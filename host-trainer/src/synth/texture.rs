@@ -4,6 +4,8 @@ use image::{Rgb, RgbImage};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
+use crate::noise::between;
+
 /// A material.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Texture {
@@ -153,19 +155,9 @@ impl Grain {
     }
 
     fn at(&self, x: f32, y: f32) -> f32 {
-        let value = |x: i64, y: i64| {
-            let wrap = |at: i64| at.rem_euclid(Self::SIDE as i64) as usize;
+        between(x, y, |x, y| {
+            let wrap = |at: i32| at.rem_euclid(Self::SIDE as i32) as usize;
             self.lattice[wrap(y) * Self::SIDE + wrap(x)]
-        };
-        let (left, top) = (x.floor(), y.floor());
-        let smooth = |t: f32| t * t * (3.0 - 2.0 * t);
-        let (u, v) = (smooth(x - left), smooth(y - top));
-        let (left, top) = (left as i64, top as i64);
-        let mix = |a: f32, b: f32, t: f32| a + (b - a) * t;
-        mix(
-            mix(value(left, top), value(left + 1, top), u),
-            mix(value(left, top + 1), value(left + 1, top + 1), u),
-            v,
-        )
+        })
     }
 }

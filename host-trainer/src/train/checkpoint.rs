@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 use sha2::{Digest, Sha256};
 use tch::{Kind, TchError, Tensor};
 
 use super::adam::Adam;
 use super::average::{Average, averaged};
+use crate::arrays::{Array, encoded};
 use crate::dataset::hex;
 use crate::network::{CHANNELS, LayerShape, layer_shapes};
 use crate::onnx::LayerWeights;
@@ -62,32 +63,20 @@ pub fn save(
     average: Option<&Average>,
     progress: Progress,
 ) -> Result<(), CheckpointError> {
-    let mut arrays = Vec::new();
+    let mut arrays: Vec<Array<Vec<u8>>> = Vec::new();
     let averages = average.map(Average::state).unwrap_or_default();
     for (name, tensor) in adam.state().into_iter().chain(averages) {
-        arrays.push((name, tensor.size(), floats(&tensor)?));
-    }
-    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = arrays
-        .into_iter()
-        .map(|(name, size, values)| {
-            let size = size.into_iter().map(|side| side as usize).collect();
-            let bytes = values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect();
-            (name, size, bytes)
-        })
-        .collect();
-    let mut views = Vec::new();
-    for (name, size, bytes) in &bytes {
-        views.push((name, TensorView::new(Dtype::F32, size.clone(), bytes)?));
+        let size = tensor.size().into_iter().map(|side| side as usize);
+        let values = floats(&tensor)?.into_iter();
+        let bytes = values.flat_map(f32::to_le_bytes).collect();
+        arrays.push((name, size.collect(), bytes));
     }
     let metadata = HashMap::from([
         ("iterations".to_owned(), progress.iterations.to_string()),
         ("seconds".to_owned(), progress.seconds.to_string()),
     ]);
-    let encoded = safetensors::serialize(views, Some(metadata))?;
-    Ok(write_atomic(path, &encoded)?)
+    let bytes = encoded(&arrays, Dtype::F32, Some(metadata))?;
+    Ok(write_atomic(path, &bytes)?)
 }
 
 /// Values of a tensor on any device, in its order.

@@ -8,7 +8,9 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use edge_runtime::io::atomic::{WriteError, write_atomic};
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
+
+use crate::arrays::encoded;
 
 use super::pickle::{self, PickleError, Value};
 
@@ -160,11 +162,7 @@ pub fn import_weights(pth: &Path, out: &Path) -> Result<Imported, ImportError> {
             "expected torchvision's names (features.0.weight …), found none of them".into(),
         ));
     }
-    let mut views = Vec::new();
-    for (name, size, data) in &tensors {
-        views.push((name, TensorView::new(Dtype::F32, size.clone(), data)?));
-    }
-    write_atomic(out, &safetensors::serialize(views, None)?)?;
+    write_atomic(out, &encoded(&tensors, Dtype::F32, None)?)?;
     Ok(Imported {
         tensors: tensors.into_iter().map(|(name, ..)| name).collect(),
         left_out,

@@ -64,13 +64,14 @@ pub(super) struct Kernels {
     file: Option<PathBuf>,
     found: Found,
     started: Instant,
-    /// Measuring goes on for so long.
-    limit: Duration,
+    /// Nothing is measured.
+    by_rule: bool,
     changed: bool,
 }
 
 impl Kernels {
-    /// With what is known from before; `by_rule`: neither that nor measuring counts where tract's rules name a kernel.
+    /// With what is known from before; `by_rule`: neither that nor measuring counts, but tract's rules, and
+    /// where they name none that fits the first that does.
     pub(super) fn open(file: Option<&Path>, by_rule: bool) -> Self {
         let file = file.filter(|_| !by_rule);
         let processor = processor();
@@ -89,7 +90,7 @@ impl Kernels {
                 ..Found::default()
             }),
             started: Instant::now(),
-            limit: if by_rule { Duration::ZERO } else { LIMIT },
+            by_rule,
             changed: false,
         }
     }
@@ -116,11 +117,17 @@ impl Kernels {
         let columns = (PRODUCTS / (rows * depth)).clamp(96, 1_536);
         let size = [rows, depth, columns];
         let rule = Kernel::by_rule(suitable, size);
-        if self.started.elapsed() > self.limit
+        if (self.by_rule || self.started.elapsed() > LIMIT)
             && let Some(kernel) = rule
             && begins(kernel)
         {
             return Ok(kernel.clone());
+        }
+        if self.by_rule {
+            let kernel = usable().next();
+            return Ok(kernel
+                .context("tract has no kernel for this processor")?
+                .clone());
         }
         // Whichever is chosen, a frame's scores must be the same to the last bit: what tract's rules choose sets the order
         // in which products are added up, and a kernel that adds them up otherwise is none for us.

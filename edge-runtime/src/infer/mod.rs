@@ -92,7 +92,7 @@ pub struct Tuning {
     pub threads: usize,
     /// Where the choice of matrix kernels is kept between starts; measured at every start unless given.
     pub kernel_file: Option<PathBuf>,
-    /// Matrix kernels by tract's rules instead of by measuring, where they name one that fits: the same ones at every start, for
+    /// Matrix kernels by tract's rules instead of by measuring: the same ones at every start, for
     /// counting instructions.
     pub by_rule: bool,
     /// Something else computes meanwhile: which kernels are fastest is measured, but not kept for the next start.

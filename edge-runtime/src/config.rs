@@ -306,6 +306,8 @@ pub struct Inspection {
     pub threads: usize,
     /// Threads that share the work on each of them.
     pub threads_per_frame: usize,
+    /// Score in half precision where the processor has kernels for it (ARMv8.2 with FP16).
+    pub half_precision: bool,
     /// `inspect` or `observe` (every part passes, also while blind).
     pub mode: ModeName,
 }
@@ -327,6 +329,7 @@ impl Default for Inspection {
             deadline_ms: None,
             threads: 1,
             threads_per_frame: 1,
+            half_precision: false,
             mode: ModeName::Inspect,
         }
     }

@@ -199,7 +199,7 @@ fn a_damaged_graph_is_an_error() {
 
 /// Random networks of the paper's shape as ONNX: what our layers compute is what the graph says.
 mod fused {
-    use edge_runtime::infer::{Engine, Tuning};
+    use edge_runtime::infer::{Engine, Half, Tuning, half_is_native};
     use edge_runtime::inspect::score::{Shift, sum_of_magnitudes};
 
     use super::common::{NETWORK, ONNX, planes};
@@ -271,6 +271,46 @@ mod fused {
                 strips.scores(&frame).unwrap(),
                 whole.scores(&frame).unwrap()
             );
+        }
+    }
+
+    /// By whatever kernels there are: this processor's, or portable ones.
+    #[test]
+    fn half_precision_changes_scores_by_little_and_strips_and_threads_by_no_bit() {
+        let half = |threads: usize, strip_bytes: Option<usize>| {
+            let tuning = Tuning {
+                half: Half::Always,
+                threads,
+                strip_bytes,
+                ..Tuning::default()
+            };
+            let engine = Engine::tuned(ONNX, NETWORK, &tuning).unwrap();
+            assert!(engine.half());
+            engine
+        };
+        let frame = planes(73, 105);
+        let whole = half(1, None).scores(&frame).unwrap();
+        assert_eq!(half(2, Some(1)).scores(&frame).unwrap(), whole);
+        let expected = engine(1, false);
+        assert!(!expected.half());
+        let expected = expected.scores(&frame).unwrap();
+        assert_ne!(whole, expected);
+        let pairs = whole.data.iter().zip(&expected.data);
+        let off = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off < 0.01 * expected.peak(), "{off} of {}", expected.peak());
+        // Asked for where there is none of it, it is single precision, to the bit.
+        let native = Engine::tuned(
+            ONNX,
+            NETWORK,
+            &Tuning {
+                half: Half::WhereNative,
+                ..Tuning::default()
+            },
+        );
+        let native = native.unwrap();
+        assert_eq!(native.half(), half_is_native());
+        if !half_is_native() {
+            assert_eq!(native.scores(&frame).unwrap(), expected);
         }
     }
 

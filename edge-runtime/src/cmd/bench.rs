@@ -46,6 +46,11 @@ pub(crate) struct Bench {
     #[arg(long, default_value_t = 1)]
     threads_per_frame: usize,
 
+    /// Score in half precision, where there are kernels for the processor (ARMv8.2 with FP16); elsewhere in single precision,
+    /// with a warning.
+    #[arg(long)]
+    half: bool,
+
     /// Threshold, if the package has none.
     #[arg(long)]
     threshold: Option<f32>,
@@ -117,13 +122,14 @@ impl Bench {
         let text = format!(
             "name = \"bench\"\nstate = {}\n[model]\npackage = {}\ntrust = [{}]\n{threshold}\
              [capture]\nkind = \"replay\"\npath = {}\nspeed = \"maximum\"\nrepeat = true\n\
-             [inspection]\nthreads = {}\nthreads_per_frame = {}\n[images]\nmax_mb = 0\n",
+             [inspection]\nthreads = {}\nthreads_per_frame = {}\nhalf_precision = {}\n[images]\nmax_mb = 0\n",
             path(&folder.0.join("state"))?,
             path(&self.package)?,
             path(&self.trust)?,
             path(&images)?,
             self.threads,
-            self.threads_per_frame
+            self.threads_per_frame,
+            self.half
         );
         let config = Config::parse(&text).map_err(anyhow::Error::msg)?;
         let started = if self.images.is_some() {

@@ -16,7 +16,7 @@ use edge_runtime::config::{Capture, Config, Gate, ModeName, NamedSpeed, OnFault,
 use edge_runtime::control::{Control, GoldenFrames};
 use edge_runtime::http;
 use edge_runtime::image_store::{self, ImageStore, Sampler};
-use edge_runtime::infer::Tuning;
+use edge_runtime::infer::{Half, Tuning};
 use edge_runtime::inspect::roi::check;
 use edge_runtime::inspector::Inspector;
 use edge_runtime::io::atomic::write_atomic;
@@ -105,6 +105,11 @@ fn tuning(config: &Config) -> Tuning {
     Tuning {
         threads: inspection.threads_per_frame,
         kernel_file: Some(config.state.join("kernels.json")),
+        half: if inspection.half_precision {
+            Half::WhereNative
+        } else {
+            Half::Off
+        },
         ..Tuning::default()
     }
 }

@@ -10,12 +10,12 @@ use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 use tract_onnx::tract_core::ops::nn::{DataFormat, LeakyRelu};
 use tract_onnx::tract_core::ops::quant::{DequantizeLinearF32, QuantizeLinearI8};
 
-use super::gemm::Kernel;
+use super::gemm::Operand;
 use super::image::{Image, Output};
-use super::kernels::Shape;
+use super::kernels::{Kernels, Shape};
 use super::layer::{Definition, Kind, Layer};
 use super::pool::Pool;
-use super::rescale::{Quantisation, Quantised};
+use super::rescale::{Format, Quantisation, Quantised};
 
 /// Layers that follow each other in a graph. In and out: N × C × H × W.
 #[derive(Debug, Clone)]
@@ -78,6 +78,9 @@ impl Chain {
                 None => layer.run(&image, rows, pool, out)?,
                 Some(output) if output.value() == Some(i8::datum_type()) => {
                     layer.run(&output.image::<i8>()?, rows, pool, out)?;
+                }
+                Some(output) if output.value() == Some(f16::datum_type()) => {
+                    layer.run(&output.image::<f16>()?, rows, pool, out)?;
                 }
                 Some(output) => layer.run(&output.image::<f32>()?, rows, pool, out)?,
             }
@@ -150,8 +153,8 @@ struct Found {
     weights: Vec<f32>,
     bias: Vec<f32>,
     leak: Option<f32>,
-    from: Option<Quantisation>,
-    to: Option<Quantisation>,
+    from: Format,
+    to: Format,
 }
 
 impl Found {
@@ -164,6 +167,15 @@ impl Found {
             leak: self.leak,
             from: self.from,
             to: self.to,
+        }
+    }
+
+    /// Its shape, with operands of a kind.
+    fn shape(&self, operand: Operand) -> Shape {
+        Shape {
+            kind: self.kind,
+            channels: self.channels,
+            operand,
         }
     }
 
@@ -241,8 +253,8 @@ fn layer_at(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Found>> 
         weights: weights.try_as_plain_ram()?.as_slice::<f32>()?.to_vec(),
         bias,
         leak: None,
-        from: None,
-        to: None,
+        from: Format::F32,
+        to: Format::F32,
     }))
 }
 
@@ -309,12 +321,13 @@ fn only_successor<'a>(model: &'a TypedModel, node: &TypedNode) -> Option<&'a Typ
     }
 }
 
-/// The graph with our layers instead of its own, and the layers by themselves if there is nothing else in it; `choose`
-/// says which kernel a layer gets. What is no such layer stays.
+/// The graph with our layers instead of its own, and the layers by themselves if there is nothing else in it. What is no such layer stays. With `half`, values between layers are of half precision where they
+/// are not quantised.
 pub(super) fn fuse(
     model: &TypedModel,
     pool: &Pool,
-    mut choose: impl FnMut(&Shape) -> TractResult<Kernel>,
+    kernels: &mut Kernels,
+    half: bool,
 ) -> TractResult<(TypedModel, Option<Arc<Chain>>)> {
     let mut fused = TypedModel {
         symbols: model.symbols.clone(),
@@ -334,7 +347,7 @@ pub(super) fn fuse(
         let mut last = node;
         let layer = |node| Ok::<_, TractError>(layer_at(model, node)?.map(|found| (node, found)));
         let mut next = layer(node)?;
-        let mut from = None;
+        let mut from = Format::F32;
         while let Some((node, mut found)) = next {
             last = node;
             inside.insert(node.id);
@@ -345,26 +358,32 @@ pub(super) fn fuse(
                 last = activation;
                 inside.insert(activation.id);
             }
-            found.from = from.take();
+            found.from = std::mem::replace(&mut from, Format::F32);
             next = match (
                 quantised_successor(model, last)?,
                 only_successor(model, last),
             ) {
                 (Some(after), _) => {
-                    found.to = Some(after.quantisation);
+                    found.to = Format::I8(after.quantisation);
                     from = found.to;
                     inside.extend(after.between.map(|node| node.id));
                     Some(after.layer)
                 }
-                (None, Some(after)) => layer(after)?,
+                (None, Some(after)) => {
+                    let after = layer(after)?;
+                    if half
+                        && let Some((_, next)) = &after
+                        && kernels.any(&next.shape(Operand::F16))
+                    {
+                        found.to = Format::F16;
+                        from = found.to;
+                    }
+                    after
+                }
                 (None, None) => None,
             };
             let definition = found.definition();
-            let kernel = choose(&Shape {
-                kind: found.kind,
-                channels: found.channels,
-                operand: definition.operand(),
-            })?;
+            let kernel = kernels.choose(&found.shape(definition.operand()))?;
             layers.push(Layer::new(&definition, kernel)?);
         }
         if layers.is_empty() {

@@ -1,4 +1,4 @@
-//! Products of matrices by tract's kernels: packed weights (rows) by packed pixels (columns), of f32 plus bias, through
+//! Products of matrices by tract's kernels: packed weights (rows) by packed pixels (columns), of f32 or f16 plus bias, through
 //! LeakyReLU, or of 8-bit values as plain sums; stored as rows. In: packed operands. Out: a block of rows.
 //!
 //! The only place of this crate with `unsafe`: tract's kernels take pointers, and what they may touch is checked here.
@@ -22,6 +22,8 @@ use super::image::Value;
 pub(super) enum Operand {
     /// Summed up in f32.
     F32,
+    /// Summed up in f16.
+    F16,
     /// Summed up in 32-bit integers, exactly.
     I8,
 }
@@ -31,6 +33,7 @@ impl Operand {
     fn datum(self) -> DatumType {
         match self {
             Self::F32 => f32::datum_type(),
+            Self::F16 => f16::datum_type(),
             Self::I8 => i8::datum_type(),
         }
     }
@@ -39,6 +42,7 @@ impl Operand {
     pub(super) fn sum(self) -> DatumType {
         match self {
             Self::F32 => f32::datum_type(),
+            Self::F16 => f16::datum_type(),
             Self::I8 => i32::datum_type(),
         }
     }
@@ -109,6 +113,12 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
+    /// Whether this processor has kernels of its own for such operands: portable ones know no instructions for f16.
+    pub(super) fn native(operand: Operand) -> bool {
+        let kernels = Self::suitable(operand);
+        kernels.iter().any(|kernel| kernel.mmm.arch().is_some())
+    }
+
     /// All that this processor can run and that lose no precision, for products of more than one column.
     pub(super) fn suitable(operand: Operand) -> Vec<Self> {
         let query = Query {
@@ -118,13 +128,15 @@ impl Kernel {
         };
         let suitable = MmmDispatch::native().suitable(&query).into_iter();
         // Some cannot apply what follows our products.
-        let leak = tensor0(0.01f32);
+        let after = After::new(&[0.1], Some(0.01), operand);
         let fuses = |mmm: &dyn MatMatMul| {
-            let bias = FusedSpec::BinPerRow(leak.view(), BinOp::Add);
-            operand == Operand::I8
-                || mmm.can_fuse(&FusedSpec::LeakyRelu(&leak)) && mmm.can_fuse(&bias)
+            let bias = FusedSpec::BinPerRow(after.bias.view(), BinOp::Add);
+            let leaks = |leak| mmm.can_fuse(&FusedSpec::LeakyRelu(leak));
+            operand == Operand::I8 || after.leak.as_ref().is_some_and(leaks) && mmm.can_fuse(&bias)
         };
-        let kernels = suitable.filter(|(mmm, ..)| mmm.nr() > 1 && !mmm.emulated() && fuses(&**mmm));
+        // Half precision without instructions for it is for measuring what it does.
+        let usable = |mmm: &dyn MatMatMul| !mmm.emulated() || operand == Operand::F16;
+        let kernels = suitable.filter(|(mmm, ..)| mmm.nr() > 1 && usable(&**mmm) && fuses(&**mmm));
         let mut kernels: Vec<Self> = kernels
             .filter_map(|(mmm, packing, _)| {
                 let (rows, columns) = &mmm.packings()[packing];
@@ -245,7 +257,8 @@ impl Kernel {
                 && (first == 0 || self.begins_at(first))
                 && weights.packed.format().dyn_eq(&*self.rows)
                 && after.is_none_or(|after| {
-                    self.operand == Operand::F32 && after.bias.len() == weights.rows
+                    after.bias.datum_type() == self.operand.sum()
+                        && after.bias.len() == weights.rows
                 })
                 && out.datum_type() == self.operand.sum()
                 && out.len() >= weights.rows * columns,
@@ -307,8 +320,15 @@ pub(super) struct After {
 }
 
 impl After {
-    /// A bias for each row, and the slope of LeakyReLU for negative values.
-    pub(super) fn new(bias: &[f32], leak: Option<f32>) -> Self {
+    /// A bias for each row, and the slope of LeakyReLU for negative values, for products of such operands.
+    pub(super) fn new(bias: &[f32], leak: Option<f32>, operand: Operand) -> Self {
+        if operand == Operand::F16 {
+            let bias: Vec<f16> = bias.iter().copied().map(f16::from_f32).collect();
+            return Self {
+                bias: tensor1(&bias),
+                leak: leak.map(|leak| tensor0(f16::from_f32(leak))),
+            };
+        }
         Self {
             bias: tensor1(bias),
             leak: leak.map(tensor0),

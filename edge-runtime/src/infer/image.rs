@@ -1,4 +1,4 @@
-//! What goes from layer to layer: an image in bands of rows, of f32 or of quantised values.
+//! What goes from layer to layer: an image in bands of rows, of f32, f16 or quantised values.
 
 use tract_onnx::tract_core::internal::*;
 
@@ -11,6 +11,12 @@ pub(super) trait Value: Datum + bytemuck::Pod {
 impl Value for f32 {
     fn edge(_: i8) -> Self {
         0.0
+    }
+}
+
+impl Value for f16 {
+    fn edge(_: i8) -> Self {
+        Self::ZERO
     }
 }
 

@@ -60,7 +60,7 @@ struct Found {
 /// Finds kernels, and remembers.
 #[derive(Debug)]
 pub(super) struct Kernels {
-    suitable: [(Operand, Vec<Kernel>); 2],
+    suitable: [(Operand, Vec<Kernel>); 3],
     file: Option<PathBuf>,
     found: Found,
     started: Instant,
@@ -81,7 +81,7 @@ impl Kernels {
         let known =
             known.filter(|known| (&*known.processor, &*known.program) == (&*processor, program));
         Self {
-            suitable: [Operand::F32, Operand::I8]
+            suitable: [Operand::F32, Operand::F16, Operand::I8]
                 .map(|operand| (operand, Kernel::suitable(operand))),
             file: file.map(Path::to_owned),
             found: known.unwrap_or(Found {
@@ -95,24 +95,32 @@ impl Kernels {
         }
     }
 
+    /// Whether there is one for a layer.
+    pub(super) fn any(&self, shape: &Shape) -> bool {
+        let suitable = of(&self.suitable, shape.operand);
+        suitable.iter().any(|kernel| begins(kernel, shape))
+    }
+
     /// The kernel for a layer.
     pub(super) fn choose(&mut self, shape: &Shape) -> TractResult<Kernel> {
         let [rows, depth] = shape.product();
         let key = match shape.operand {
             Operand::F32 => format!("{rows}×{depth}"),
+            Operand::F16 => format!("{rows}×{depth} f16"),
             Operand::I8 => format!("{rows}×{depth} int8"),
         };
-        let suitable = self.suitable.iter();
-        let mut suitable = suitable.filter(|(operand, _)| *operand == shape.operand);
-        let suitable = suitable.next().map_or(&[][..], |(_, kernels)| kernels);
-        // A transposed convolution's products begin at multiples of its inputs.
-        let begins =
-            |kernel: &Kernel| shape.kind == Kind::Down || kernel.begins_at(shape.channels[0]);
-        let usable = |kernel: &&Kernel| begins(kernel);
-        let usable = || suitable.iter().filter(usable);
+        let suitable = of(&self.suitable, shape.operand);
+        let begins = |kernel: &Kernel| begins(kernel, shape);
+        let usable = || suitable.iter().filter(|kernel| begins(kernel));
         let named = |name: &String| usable().find(|kernel| kernel.name() == name);
         if let Some(kernel) = self.found.kernels.get(&key).and_then(named) {
             return Ok(kernel.clone());
+        }
+        let mut all = usable();
+        if let (Some(only), None) = (all.next(), all.next()) {
+            let only = only.clone();
+            self.remember(key, &only);
+            return Ok(only);
         }
         let columns = (PRODUCTS / (rows * depth)).clamp(96, 1_536);
         let size = [rows, depth, columns];
@@ -148,9 +156,13 @@ impl Kernels {
         let (_, kernel) = best.context("tract has no kernel for this processor")?;
         tracing::debug!(product = key, kernel = kernel.name(), "kernel chosen");
         let kernel = kernel.clone();
+        self.remember(key, &kernel);
+        Ok(kernel)
+    }
+
+    fn remember(&mut self, key: String, kernel: &Kernel) {
         self.found.kernels.insert(key, kernel.name().to_owned());
         self.changed = true;
-        Ok(kernel)
     }
 
     /// Keeps what was found, for the next start. That it cannot be kept costs the next start some time, nothing more.
@@ -167,13 +179,30 @@ impl Kernels {
     }
 }
 
+/// The kernels for such operands.
+fn of(suitable: &[(Operand, Vec<Kernel>)], operand: Operand) -> &[Kernel] {
+    let mut suitable = suitable.iter().filter(|(known, _)| *known == operand);
+    suitable.next().map_or(&[], |(_, kernels)| kernels)
+}
+
+/// Whether a layer's products may begin where they do: a transposed convolution's at multiples of its inputs.
+fn begins(kernel: &Kernel, shape: &Shape) -> bool {
+    shape.kind == Kind::Down || kernel.begins_at(shape.channels[0])
+}
+
 /// The time that a product takes, and what comes out. A first run (which warms up, too) of more than `limit` is enough.
 fn measure(kernel: &Kernel, size: [usize; 3], limit: Duration) -> TractResult<(Duration, Tensor)> {
     match kernel.operand() {
         // Values with all their bits in use.
         Operand::F32 => {
             let value = |index: usize| (index * 7_919 % 10_007) as f32 / 7_001.0 - 0.7;
-            let after = After::new(&vec![0.1; size[0]], Some(0.01));
+            let after = After::new(&vec![0.1; size[0]], Some(0.01), Operand::F32);
+            measured(kernel, size, limit, value, Some(&after))
+        }
+        // Small enough that sums of them are numbers.
+        Operand::F16 => {
+            let value = |index: usize| f16::from_f32((index * 7_919 % 1_009) as f32 / 7_001.0);
+            let after = After::new(&vec![0.1; size[0]], Some(0.01), Operand::F16);
             measured(kernel, size, limit, value, Some(&after))
         }
         Operand::I8 => {

@@ -6,8 +6,8 @@
 //! afterwards, and nothing of the output's size is kept besides the output. Where there are few output channels (the last
 //! layer's three), the products for all nine taps are one small block of rows instead, and are added up.
 //!
-//! Values may be quantised, before, after, or both: then a product leaves its sums, and [`rescale`](super::rescale) makes
-//! values of them while they are in the cache.
+//! Values may be of half precision or quantised, before, after, or both: where a product's sums are of another type than what comes
+//! out, [`rescale`](super::rescale) makes values of them while they are in the cache.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +17,7 @@ use tract_onnx::tract_core::internal::*;
 use super::gemm::{After, Kernel, Operand, Panels, Weights};
 use super::image::{Image, Output, Value, values};
 use super::pool::Pool;
-use super::rescale::{Finished, Quantisation, Quantised, Rescale};
+use super::rescale::{Finished, Format, Quantised, Rescale};
 
 /// Bytes of panels that a thread works on: with the block that comes of them they should stay in its cache.
 const PANEL_BYTES: usize = 512 << 10;
@@ -92,18 +92,19 @@ pub(super) struct Definition<'a> {
     pub(super) bias: &'a [f32],
     /// Slope of LeakyReLU, in 0..=1.
     pub(super) leak: Option<f32>,
-    /// How what comes in is quantised; the weights must then be recoverable ([`Quantised::recover`]).
-    pub(super) from: Option<Quantisation>,
-    /// How what comes out is.
-    pub(super) to: Option<Quantisation>,
+    /// What comes in; where it is quantised, the weights must be recoverable ([`Quantised::recover`]).
+    pub(super) from: Format,
+    /// What comes out.
+    pub(super) to: Format,
 }
 
 impl Definition<'_> {
     /// What its products multiply.
     pub(super) fn operand(&self) -> Operand {
         match self.from {
-            Some(_) => Operand::I8,
-            None => Operand::F32,
+            Format::F32 => Operand::F32,
+            Format::F16 => Operand::F16,
+            Format::I8(_) => Operand::I8,
         }
     }
 
@@ -157,10 +158,18 @@ impl Definition<'_> {
     fn product(&self, kernel: &Kernel, groups: usize, rows: Vec<f32>) -> TractResult<Product> {
         let (bias, leak) = self.following(groups);
         let count = bias.len();
-        let weights = kernel.pack_weights(count, rows.len() / count.max(1), &rows)?;
-        let finish = match self.to {
-            None => Finish::Fused(Box::new(After::new(&bias, leak))),
-            to => Finish::Rescale(Rescale::new(vec![1.0; count], bias, leak, to)),
+        let depth = rows.len() / count.max(1);
+        let weights = match self.from {
+            Format::F16 => {
+                let halves: Vec<f16> = rows.into_iter().map(f16::from_f32).collect();
+                kernel.pack_weights(count, depth, &halves)?
+            }
+            _ => kernel.pack_weights(count, depth, &rows)?,
+        };
+        let finish = if self.from == self.to {
+            Finish::Fused(Box::new(After::new(&bias, leak, self.operand())))
+        } else {
+            Finish::Rescale(Rescale::new(vec![1.0; count], bias, leak, self.to))
         };
         Ok(Product { weights, finish })
     }
@@ -172,7 +181,9 @@ impl Definition<'_> {
         quantised: &Quantised,
         rows: Vec<i8>,
     ) -> TractResult<Product> {
-        let from = self.from.context("what comes in is not quantised")?;
+        let Format::I8(from) = self.from else {
+            bail!("what comes in is not quantised");
+        };
         let (mut bias, leak) = self.following(groups);
         let count = bias.len();
         let depth = rows.len() / count.max(1);
@@ -185,7 +196,7 @@ impl Definition<'_> {
             let sum: i32 = row.iter().map(|&weight| i32::from(weight)).sum();
             *bias += -f32::from(from.zero_point) * sum as f32 * scale;
         }
-        let to = self.to.filter(|_| groups == 1);
+        let to = if groups == 1 { self.to } else { Format::F32 };
         Ok(Product {
             weights: kernel.pack_weights(count, depth, &rows)?,
             finish: Finish::Rescale(Rescale::new(scale, bias, leak, to)),
@@ -204,8 +215,8 @@ pub(super) struct Layer {
     /// Bias and slope where they are applied to sums of products.
     sum_bias: Vec<f32>,
     leak: Option<f32>,
-    from: Option<Quantisation>,
-    to: Option<Quantisation>,
+    from: Format,
+    to: Format,
     idle: Mutex<Vec<Scratch>>,
 }
 
@@ -223,8 +234,8 @@ impl Layer {
             definition.operand()
         );
         let quantised = match definition.from {
-            None => None,
-            Some(_) => Some(
+            Format::F32 | Format::F16 => None,
+            Format::I8(_) => Some(
                 Quantised::recover(outputs, definition.weights)
                     .context("the weights are not quantised")?,
             ),
@@ -232,7 +243,7 @@ impl Layer {
         let quantised = quantised.as_ref();
         let products = match definition.kind {
             Kind::Down => Products::Down(definition.whole(&kernel, quantised)?),
-            Kind::Up if outputs <= FEW_CHANNELS && definition.to.is_none() => {
+            Kind::Up if outputs <= FEW_CHANNELS && definition.to == Format::F32 => {
                 let taps: [[usize; 2]; 9] = std::array::from_fn(|place| [place / 3, place % 3]);
                 let taps: Vec<&[[usize; 2]]> = taps.chunks(1).collect();
                 Products::Taps(definition.of_taps(&kernel, &taps, quantised)?)
@@ -259,25 +270,9 @@ impl Layer {
         })
     }
 
-    /// The type of its input.
-    fn input(&self) -> DatumType {
-        match self.from {
-            Some(_) => i8::datum_type(),
-            None => f32::datum_type(),
-        }
-    }
-
-    /// The type of its output.
-    fn output(&self) -> DatumType {
-        match self.to {
-            Some(_) => i8::datum_type(),
-            None => f32::datum_type(),
-        }
-    }
-
     /// What is beyond its input's edges.
     fn edge<T: Value>(&self) -> T {
-        T::edge(self.from.map_or(0, |from| from.zero_point))
+        T::edge(self.from.zero_point())
     }
 
     /// Channels out.
@@ -347,8 +342,9 @@ impl Layer {
         out: &mut Output,
     ) -> TractResult<()> {
         match self.to {
-            Some(_) => self.run_to::<I, i8>(image, rows, pool, out),
-            None => self.run_to::<I, f32>(image, rows, pool, out),
+            Format::F32 => self.run_to::<I, f32>(image, rows, pool, out),
+            Format::F16 => self.run_to::<I, f16>(image, rows, pool, out),
+            Format::I8(_) => self.run_to::<I, i8>(image, rows, pool, out),
         }
     }
 
@@ -361,10 +357,10 @@ impl Layer {
     ) -> TractResult<()> {
         let [channels, height, width] = image.size();
         ensure!(
-            channels == self.inputs && self.input() == I::datum_type(),
+            channels == self.inputs && self.from.datum() == I::datum_type(),
             "expected an image of {} channels of {:?}, found {channels} of {:?}",
             self.inputs,
-            self.input(),
+            self.from.datum(),
             I::datum_type(),
         );
         // A band is so many rows of a convolution's output or of a transposed one's input.
@@ -379,7 +375,7 @@ impl Layer {
         let bands = bands.next_multiple_of(pool.threads()).min(lines);
         let band = lines.div_ceil(bands);
         out.prepare(
-            self.output(),
+            self.to.datum(),
             factor * band,
             [self.outputs, out_height, out_width],
         )?;
@@ -419,11 +415,11 @@ impl Layer {
                 columns,
                 blocks: {
                     let [first, second] = self.block_rows();
-                    let block = |rows: usize| Tensor::zero_dt(self.output(), &[rows * columns]);
+                    let block = |rows: usize| Tensor::zero_dt(self.to.datum(), &[rows * columns]);
                     [block(first)?, block(second)?]
                 },
                 sums: Tensor::zero_dt(self.kernel.operand().sum(), &[self.sum_rows() * columns])?,
-                lines: Tensor::zero_dt(self.input(), &[3 * columns])?,
+                lines: Tensor::zero_dt(self.from.datum(), &[3 * columns])?,
             },
         };
         let done = work(&mut scratch)?;
@@ -458,6 +454,7 @@ impl Layer {
         let out = out.as_slice_mut::<O>()?;
         match self.kernel.operand() {
             Operand::F32 => rescale.apply(values::<f32>(sums)?, columns, out),
+            Operand::F16 => rescale.apply(values::<f16>(sums)?, columns, out),
             Operand::I8 => rescale.apply(values::<i32>(sums)?, columns, out),
         }
         Ok(())
@@ -681,6 +678,7 @@ fn part<T: Copy>(source: &[T], edge: T, left: &mut [T], here: &mut [T], right: &
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::rescale::Quantisation;
     use super::*;
 
     /// The definitions, in f64 (Dumoulin and Visin 2016, "A guide to convolution arithmetic for deep learning").
@@ -813,8 +811,8 @@ mod tests {
                 weights: &weights,
                 bias: &bias,
                 leak,
-                from: Some(from),
-                to,
+                from: Format::I8(from),
+                to: to.map_or(Format::F32, Format::I8),
             };
             let mut kernels = Kernel::suitable(Operand::I8);
             kernels.retain(|kernel| !up || kernel.begins_at(inputs));
@@ -874,8 +872,8 @@ mod tests {
                 weights: &weights,
                 bias: &bias,
                 leak,
-                from: None,
-                to: None,
+                from: Format::F32,
+                to: Format::F32,
             };
             let out = run(&definition, kernel, &image, [height, width], threads);
             let found = out.planes().unwrap();
@@ -885,6 +883,58 @@ mod tests {
             for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 let off = (f64::from(*found) - expected).abs();
                 prop_assert!(off < 1e-4, "{} at {}: {} for {}", name, place, found, expected);
+            }
+        }
+
+        /// Half precision before, after and both: off by what half precision rounds.
+        #[test]
+        fn a_layer_of_half_precision_is_what_its_definition_says(
+            up in any::<bool>(),
+            inputs in 1usize..4,
+            outputs in 1usize..21,
+            half in (0usize..8, 0usize..20),
+            threads in 1usize..4,
+            leak in prop::option::of(0.01f32..0.5),
+            halves in (1usize..4).prop_map(|which| [which & 1 > 0, which & 2 > 0]),
+            seed in any::<u32>(),
+        ) {
+            let kind = if up { Kind::Up } else { Kind::Down };
+            let channels @ [inputs, outputs] = [8 * inputs, outputs];
+            let size @ [height, width] = [2 * half.0 + 1, 2 * half.1 + 1];
+            let image: Vec<f16> =
+                drawn(seed, inputs * height * width).into_iter().map(f16::from_f32).collect();
+            let values: Vec<f32> = image.iter().map(|value| value.to_f32()).collect();
+            let weights = drawn(seed ^ 1, outputs * inputs * 9);
+            let bias = drawn(seed ^ 2, outputs);
+            let [from, to] = halves.map(|half| if half { Format::F16 } else { Format::F32 });
+            let definition =
+                Definition { kind, channels, weights: &weights, bias: &bias, leak, from, to };
+            let mut kernels = Kernel::suitable(definition.operand());
+            kernels.retain(|kernel| !up || kernel.begins_at(inputs));
+            let kernel = kernels.first().expect("there is a portable one").clone();
+            let out = match from {
+                Format::F16 => run(&definition, kernel, &image, size, threads),
+                _ => run(&definition, kernel, &values, size, threads),
+            };
+            let expected = expected(kind, channels, size, &values, &weights, &bias, leak);
+            let found: Vec<f32> = match to {
+                Format::F16 => {
+                    let image = out.image::<f16>().unwrap();
+                    let [channels, height, _] = image.size();
+                    let rows = (0..channels)
+                        .flat_map(|channel| (0..height).map(move |row| (channel, row as isize)));
+                    rows.flat_map(|(channel, row)| image.row(channel, row).unwrap())
+                        .map(|value| value.to_f32())
+                        .collect()
+                }
+                _ => out.planes().unwrap(),
+            };
+            prop_assert_eq!(found.len(), expected.len());
+            // Sums of up to 216 products below 1, rounded each time to 11 bits of what is mostly below 16.
+            let within = if from == Format::F16 { 0.15 } else { 0.01 };
+            for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let off = (f64::from(*found) - expected).abs();
+                prop_assert!(off < within, "at {}: {} for {}", place, found, expected);
             }
         }
     }

@@ -23,6 +23,7 @@ use crate::inspect::map::ScoreMap;
 use crate::inspect::preprocess::Planes;
 use crate::inspect::score::{Shift, sum_of_magnitudes};
 use fuse::{Chain, fuse};
+use gemm::{Kernel, Operand};
 use image::{Image, Output};
 use kernels::Kernels;
 use pool::Pool;
@@ -82,7 +83,27 @@ pub struct Engine {
     /// Our layers, where they are the whole graph: no detour through tensors.
     layers: Option<Arc<Chain>>,
     strip_bytes: usize,
+    half: bool,
     network: Network,
+}
+
+/// Whether to compute in half precision (f16) between the first layer and the sum of the last: half the memory and, on processors
+/// that have such arithmetic (ARMv8.2 with FP16, as a Jetson Orin's), more products at a time. Scores are then off by some
+/// thousandths of the highest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Half {
+    /// In single precision.
+    #[default]
+    Off,
+    /// Where the processor has kernels for it; else in single precision.
+    WhereNative,
+    /// Everywhere, where there are none by portable ones, slowly: to measure what half precision does to scores.
+    Always,
+}
+
+/// Whether this processor has kernels for half precision.
+pub fn half_is_native() -> bool {
+    Kernel::native(Operand::F16)
 }
 
 /// How to run a network.
@@ -99,6 +120,8 @@ pub struct Tuning {
     pub disturbed: bool,
     /// Memory between two layers of a frame in bytes, beyond which the frame is done in strips; 70 MB unless given.
     pub strip_bytes: Option<usize>,
+    /// Half precision.
+    pub half: Half,
     /// The graph as tract runs it, without operators of ours: for comparison.
     pub stock: bool,
 }
@@ -130,6 +153,16 @@ impl Engine {
         let pool =
             Pool::new(tuning.threads).map_err(|error| InferError::Threads(error.to_string()))?;
         let mut kernels = Kernels::open(tuning.kernel_file.as_deref(), tuning.by_rule);
+        let half = match tuning.half {
+            Half::Off => false,
+            Half::WhereNative => half_is_native(),
+            Half::Always => true,
+        };
+        if tuning.half == Half::WhereNative && !half {
+            tracing::warn!(
+                "there are no kernels of half precision for this processor: scoring in single precision"
+            );
+        }
         let mut layers = None;
         let plan = model
             .with_input_fact(0, f32::fact(shape).into())
@@ -139,7 +172,7 @@ impl Engine {
                 if tuning.stock {
                     return Ok(model);
                 }
-                let (model, whole) = fuse(&model, &pool, |shape| kernels.choose(shape))?;
+                let (model, whole) = fuse(&model, &pool, &mut kernels, half)?;
                 layers = whole;
                 Ok(model)
             })
@@ -153,8 +186,14 @@ impl Engine {
             plan,
             layers,
             strip_bytes: tuning.strip_bytes.unwrap_or(STRIP_BYTES),
+            half: half && !tuning.stock,
             network,
         })
+    }
+
+    /// Whether it computes in half precision.
+    pub fn half(&self) -> bool {
+        self.half
     }
 
     /// The shape of the network.

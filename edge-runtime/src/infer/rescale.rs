@@ -1,6 +1,6 @@
-//! From a product's sums to the values that the next layer takes, where values are quantised (ONNX QuantizeLinear and
-//! DequantizeLinear: value = scale · (quantised - zero point), one scale for an image, one for each output channel of
-//! weights).
+//! From a product's sums to the values that the next layer takes, where these are of another type: of half precision, or quantised
+//! (ONNX QuantizeLinear and DequantizeLinear: value = scale · (quantised - zero point), one scale for an image, one for each output
+//! channel of weights).
 
 use tract_onnx::tract_core::internal::*;
 
@@ -13,6 +13,36 @@ pub(super) struct Quantisation {
     pub(super) scale: f32,
     /// What 0 is.
     pub(super) zero_point: i8,
+}
+
+/// What the values between two layers are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Format {
+    /// Single precision.
+    F32,
+    /// Half precision (IEEE 754 binary16).
+    F16,
+    /// Quantised to 8 bits.
+    I8(Quantisation),
+}
+
+impl Format {
+    /// Their type.
+    pub(super) fn datum(&self) -> DatumType {
+        match self {
+            Self::F32 => f32::datum_type(),
+            Self::F16 => f16::datum_type(),
+            Self::I8(_) => i8::datum_type(),
+        }
+    }
+
+    /// What 0 is among them.
+    pub(super) fn zero_point(&self) -> i8 {
+        match self {
+            Self::F32 | Self::F16 => 0,
+            Self::I8(quantisation) => quantisation.zero_point,
+        }
+    }
 }
 
 /// Rows of weights in 8 bits.
@@ -70,21 +100,19 @@ pub(super) struct Rescale {
 const ROUND: f32 = 12_582_912.0;
 
 impl Rescale {
-    /// For `value = leaky(scale[r] · sum + bias[r])`, quantised to `to` if there is one. `leak` is in 0..=1.
-    pub(super) fn new(
-        scale: Vec<f32>,
-        bias: Vec<f32>,
-        leak: Option<f32>,
-        to: Option<Quantisation>,
-    ) -> Self {
+    /// For `value = leaky(scale[r] · sum + bias[r])` in the format `to`. `leak` is in 0..=1.
+    pub(super) fn new(scale: Vec<f32>, bias: Vec<f32>, leak: Option<f32>, to: Format) -> Self {
         // LeakyReLU is the same on all scales.
-        let steps = to.map_or(1.0, |to| to.scale.recip());
+        let steps = match to {
+            Format::F32 | Format::F16 => 1.0,
+            Format::I8(to) => to.scale.recip(),
+        };
         let scaled = |values: Vec<f32>| values.into_iter().map(|value| value * steps).collect();
         Self {
             scale: scaled(scale),
             bias: scaled(bias),
             leak: leak.unwrap_or(1.0),
-            zero_point: to.map_or(0.0, |to| f32::from(to.zero_point)),
+            zero_point: f32::from(to.zero_point()),
         }
     }
 
@@ -124,6 +152,12 @@ impl Sum for f32 {
     }
 }
 
+impl Sum for f16 {
+    fn as_f32(self) -> f32 {
+        self.to_f32()
+    }
+}
+
 impl Sum for i32 {
     fn as_f32(self) -> f32 {
         self as f32
@@ -139,6 +173,12 @@ pub(super) trait Finished: Value {
 impl Finished for f32 {
     fn of(value: f32) -> Self {
         value
+    }
+}
+
+impl Finished for f16 {
+    fn of(value: f32) -> Self {
+        Self::from_f32(value)
     }
 }
 
@@ -166,7 +206,7 @@ mod tests {
             leak in prop::option::of(0f32..1.0),
         ) {
             let to = Quantisation { scale: step, zero_point };
-            let rescale = Rescale::new(vec![scale], vec![bias], leak, Some(to));
+            let rescale = Rescale::new(vec![scale], vec![bias], leak, Format::I8(to));
             let mut found = vec![0i8; sums.len()];
             rescale.apply(&sums, sums.len(), &mut found);
             for (sum, found) in sums.iter().zip(found) {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use edge_runtime::infer::{Half, Tuning};
 use edge_runtime::inspect::region::Region;
 use edge_runtime::inspect::verdict::Verdict;
 use edge_runtime::inspector::{Inspection, Inspector};
@@ -44,6 +45,10 @@ pub(crate) struct Evaluate {
     /// Score in another mode than the package's (its threshold does not apply then).
     #[arg(long)]
     scoring: Option<ScoringMode>,
+    /// Score in half precision, as a camera does with `half_precision = true`, by portable arithmetic: some hundred times slower
+    /// than usual, to see what it costs.
+    #[arg(long, conflicts_with = "record")]
+    half: bool,
     /// Folder for every frame's verdict, score and regions (frames.json) and its exact anomaly map (32-bit float TIFF,
     /// as MVTec's evaluation scripts read them).
     #[arg(long)]
@@ -66,7 +71,11 @@ impl Evaluate {
             );
         }
         let key = self.record.as_deref().map(signing_key).transpose()?;
-        let mut inspector = Inspector::new(&package)?;
+        let tuning = Tuning {
+            half: if self.half { Half::Always } else { Half::Off },
+            ..Tuning::default()
+        };
+        let mut inspector = Inspector::tuned(&package, &tuning)?;
         if let Some(mode) = self.scoring {
             inspector = inspector.with_scoring(mode.scoring());
         }

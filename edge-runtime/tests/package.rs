@@ -6,11 +6,14 @@ use common::{key, manifest, package};
 use ed25519_dalek::{Signer, SigningKey};
 use edge_runtime::inspect::frame::{Channels, Frame, Pixels};
 use edge_runtime::inspect::preprocess::to_planes;
-use edge_runtime::inspect::variation::{VariationBuilder, deviations};
+use edge_runtime::inspect::variation::{GRIDS, deviations, look};
 use edge_runtime::inspector::{InspectError, Inspector};
 use edge_runtime::package::{Loaded, PackageError, ParityError, Trust, Verified};
 use proptest::prelude::*;
-use proto::manifest::{Manifest, NormalMap, PostProcessing, Roi, Scoring, VariationModel};
+use proto::manifest::{
+    MANIFEST_FORMAT, Manifest, NormalMap, PostProcessing, Roi, Scoring, VariationGrid,
+    VariationModel,
+};
 
 fn verify(bytes: Vec<u8>) -> Result<Verified, PackageError> {
     Loaded::new(bytes)?.verify(&Trust::Only(vec![key().verifying_key()]))
@@ -43,10 +46,10 @@ fn normal_map(columns: u16, mean: Vec<f32>, spread: Vec<f32>) -> NormalMap {
     }
 }
 
-/// Format 2 ended before the normal map, format 3 before the variation model.
+/// Format 2 ended before the normal map, format 3 before the variation model; in format 4 this was of other features.
 #[test]
 fn packages_of_the_formats_before_are_read() {
-    for (format, missing) in [(2, 2), (3, 1)] {
+    for (format, missing) in [(2, 2), (3, 1), (4, 0)] {
         let mut manifest = manifest();
         manifest.format = format;
         let mut bytes = package(&manifest);
@@ -73,12 +76,29 @@ fn scores_are_how_far_a_place_is_from_good() {
         Frame::new(65, 65, Channels::Rgb, Pixels::U8(pixels.collect())).unwrap()
     };
     let plain = inspector(&manifest);
-    let mut builder = VariationBuilder::new(true);
-    for seed in 0..140 {
-        let found = plain.inspect(&frame(seed)).unwrap();
-        builder.add(&to_planes(&found.prepared, 3), &found.map);
-    }
-    let model = builder.finish().unwrap();
+    // How one frame looks is good, and deviations of 1 are usual.
+    let good = plain.inspect(&frame(0)).unwrap();
+    let good = look(&to_planes(&good.prepared, 3), true, &good.map);
+    let grids = GRIDS.into_iter().zip(good).map(|(side, good)| {
+        let triangle = good.count * (good.count + 1) / 2;
+        let diagonal = (1..=good.count).flat_map(|row| (1..=row).map(move |column| row == column));
+        let identity: Vec<f32> = diagonal.map(|on| f32::from(u8::from(on))).collect();
+        assert_eq!(identity.len(), triangle);
+        VariationGrid {
+            side: side as u16,
+            features: good.count as u16,
+            scale: vec![0.01; good.count],
+            modes: Vec::new(),
+            whitening: identity.repeat(side * side),
+            distance_mean: vec![1.0; side * side],
+            distance_spread: vec![0.5; side * side],
+            mean: good.values,
+        }
+    });
+    let model = VariationModel {
+        grids: grids.collect(),
+        frames: 1,
+    };
     manifest.variation = Some(model.clone());
     let with_model = inspector(&manifest);
     let own = plain.inspect(&frame(999)).unwrap();
@@ -95,6 +115,10 @@ fn scores_are_how_far_a_place_is_from_good() {
     let error = verify(package(&manifest)).unwrap_err().to_string();
     assert!(error.contains("found both"), "{error}");
     manifest.normal_map = None;
+    manifest.format = 4;
+    let error = verify(package(&manifest)).unwrap_err().to_string();
+    assert!(error.contains("package the run again"), "{error}");
+    manifest.format = MANIFEST_FORMAT;
     // Values whose sums would be no numbers, which no comparison finds too high.
     manifest.variation.as_mut().unwrap().grids[0].whitening[0] = 3e38;
     let error = verify(package(&manifest)).unwrap_err().to_string();
@@ -232,7 +256,7 @@ fn a_manifest_that_contradicts_itself_is_refused_though_signed() {
         let error = verify(package(&manifest)).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     };
-    refused(|m| m.format = 9, "format 4, found 9");
+    refused(|m| m.format = 9, "format 5, found 9");
     refused(|m| m.format = 2, "2 bytes too many");
     refused(|m| m.format = 3, "1 bytes too many");
     refused(

@@ -28,4 +28,5 @@ pub mod study;
 pub mod surface;
 pub mod synth;
 pub mod train;
+pub mod variation;
 pub mod weights;

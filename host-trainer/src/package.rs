@@ -11,7 +11,6 @@ use edge_runtime::inspect::drift::{Look, image_statistics};
 use edge_runtime::inspect::frame::Frame;
 use edge_runtime::inspect::normal_map::NormalMapBuilder;
 use edge_runtime::inspect::preprocess::{PreprocessError, prepare, to_planes};
-use edge_runtime::inspect::variation::{VariationBuilder, VariationError};
 use edge_runtime::inspector::{InspectError, Inspection, Inspector};
 use edge_runtime::io::image_file::{ImageFileError, read_frame};
 use edge_runtime::package::{Loaded, PackageError, Trust, Verified, encode, golden_scores};
@@ -30,6 +29,7 @@ use crate::quantise::{Cost, QuantiseError, steps};
 use crate::run_folder::{self, Run, RunError};
 use crate::seed::generator;
 use crate::train::{CheckpointError, Saved};
+use crate::variation::{VariationBuilder, VariationError};
 
 /// Parity tolerance: this fraction of a golden tile's peak, for other instruction sets sum in another order (1.7e-5 on
 /// outputs of magnitude 24 was measured between libtorch and onnxruntime) …

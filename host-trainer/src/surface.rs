@@ -1,7 +1,8 @@
 //! What good images say of a surface, and which settings follow from it: pure arithmetic on prepared frames.
 
 use edge_runtime::inspect::frame::{Channels, Frame, Pixels};
-use edge_runtime::inspect::variation::least_frames;
+
+use crate::variation::least_frames;
 
 /// What was measured of a surface. Lengths are pixels of the images as they are.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -550,10 +551,10 @@ mod tests {
         assert!(alike.layout > 0.9, "{}", alike.layout);
         assert_eq!(alike.package_advice()[0].option, "variation");
         let few = Surface {
-            images: 149,
+            images: 69,
             ..alike
         };
-        assert_eq!(few.package_advice(), Vec::new(), "119 are left to train on");
+        assert_eq!(few.package_advice(), Vec::new(), "55 are left to train on");
         let texture = surface(128, 16, false, 12);
         assert!(texture.layout < 0.3, "{}", texture.layout);
         // A fine texture under a lamp that lights its middle.

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Version of this structure; a reader takes 2 and 3 as well and refuses any other.
-pub const MANIFEST_FORMAT: u16 = 4;
+pub const MANIFEST_FORMAT: u16 = 5;
 
 /// Side of the tiles that the method works on, in pixels (paper, IV-A).
 pub const TILE_PX: u32 = 65;
@@ -53,12 +53,14 @@ pub struct Manifest {
     /// one of format 2 ends before it.
     pub normal_map: Option<NormalMap>,
     /// How good parts look at each place, where they always lie alike; the map is then how far from that a frame is. There is
-    /// this or a normal map, not both. Since format 4; one of format 3 ends before it.
+    /// this or a normal map, not both. Since format 4 (whose models were of other features and are not read); one of format 3
+    /// ends before it.
     pub variation: Option<VariationModel>,
 }
 
-/// How good parts look at each place and how they vary: a Gaussian of the features of every cell, at two sizes of cells. What the
-/// features are is `edge-runtime`'s business (`inspect::texture`), so their order and number belong to the format.
+/// How good parts look at each place and how they vary, at two sizes of cells: the few ways in which whole parts differ from each
+/// other, and a Gaussian, at every cell, of what is left. What the features are is `edge-runtime`'s business (`inspect::texture`),
+/// so their order and number belong to the format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VariationModel {
     /// From coarse to fine.
@@ -67,7 +69,7 @@ pub struct VariationModel {
     pub frames: u32,
 }
 
-/// The Gaussians of one size of cells, row by row.
+/// One size of cells, row by row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VariationGrid {
     /// Cells across, and down.
@@ -76,7 +78,12 @@ pub struct VariationGrid {
     pub features: u16,
     /// Mean of each feature, cell after cell.
     pub mean: Vec<f32>,
-    /// Inverse of the covariance's Cholesky factor, a lower triangle row by row, cell after cell.
+    /// What a deviation from the mean is divided by, for each feature: above 0.
+    pub scale: Vec<f32>,
+    /// Modes of variation: principal components of the divided deviations of whole parts (exposure, how a part lies, its
+    /// grain), of length 1 and at right angles to each other, one after the other; each like `mean`. May be none.
+    pub modes: Vec<f32>,
+    /// Inverse of the Cholesky factor of the covariance of what modes leave over, a lower triangle row by row, cell after cell.
     pub whitening: Vec<f32>,
     /// Mean over good frames of a cell's Mahalanobis distance over the root of the number of features.
     pub distance_mean: Vec<f32>,

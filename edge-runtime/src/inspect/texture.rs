@@ -1,5 +1,5 @@
-//! What the surface looks like in each cell of a frame, in a few numbers: brightness and its slope, how much texture there is of
-//! which direction and scale, and what the network scores. Coarser by far than what the network sees: a worn or uneven area is
+//! What the surface looks like in each cell of a frame, in a few numbers: brightness, how much texture there is of which direction
+//! and scale, and what the network scores. Coarser by far than what the network sees: a worn or uneven area is
 //! large and has nothing in it that 29 × 29 pixels would give away. **Ours**.
 //!
 //! Directions are those of the structure tensor (Förstner and Gülch 1987): means of the products of the two derivatives.
@@ -8,15 +8,16 @@ use super::cells::reduce;
 use super::map::ScoreMap;
 use super::preprocess::Planes;
 
-/// Levels of the pyramid that derivatives are taken at: the image, and halved once and twice.
-const LEVELS: usize = 3;
+/// Levels of the pyramid that derivatives are taken at: the image, and halved once.
+const LEVELS: usize = 2;
 /// Added to a root mean square before its logarithm is taken, in units of [-1, 1]: what a sensor's noise can amount to.
 const FLOOR: f32 = 0.01;
 /// The same for a score, on the scale of Σ|A|: half of a leather's good pixels are below 0.01.
 const SCORE_FLOOR: f32 = 0.02;
-/// Features of a cell of a grey frame: the score, the level, two slopes, detail brighter and darker than its surroundings, and
-/// three for each level of the pyramid.
-pub const GREY_FEATURES: usize = 6 + 3 * LEVELS;
+/// Features of a cell of a grey frame: the score, the level, two energies for each level of the pyramid, and the direction at the
+/// coarser one. Slopes of the level, bright and dark detail, a third level and the finest direction were there before, and defects
+/// drowned in them (`models/studies`).
+pub const GREY_FEATURES: usize = 2 + 2 * LEVELS + 1;
 /// And of a colour frame: two differences of colours more.
 pub const COLOUR_FEATURES: usize = GREY_FEATURES + 2;
 
@@ -36,10 +37,11 @@ struct Plane {
 }
 
 impl Plane {
-    /// Each value from itself and its neighbours, the border repeated: `of` gets three rows of three.
-    fn filtered<const N: usize>(&self, of: impl Fn([[f32; 3]; 3]) -> [f32; N]) -> [Self; N] {
+    /// The structure tensor at every pixel: squares of the derivatives across and down, and their product. The border's pixels
+    /// are repeated.
+    fn structure(&self) -> [Self; 3] {
         let [width, height] = self.size;
-        let mut planes: [Self; N] = std::array::from_fn(|_| Self {
+        let mut planes = [0; 3].map(|_| Self {
             size: self.size,
             data: vec![0.0; width * height],
         });
@@ -58,8 +60,9 @@ impl Plane {
                 .map(|plane| &mut plane.data[y * width..(y + 1) * width]);
             for x in 0..width {
                 let three = |row: &[f32]| [row[x], row[x + 1], row[x + 2]];
-                let found = of([three(above), three(here), three(below)]);
-                for (out, value) in out.iter_mut().zip(found) {
+                let [across, down] = derivatives([three(above), three(here), three(below)]);
+                let products = [across * across, down * down, across * down];
+                for (out, value) in out.iter_mut().zip(products) {
                     out[x] = value;
                 }
             }
@@ -162,24 +165,12 @@ pub fn cell_features<const N: usize>(
         }
     }
     let mut energies = Vec::new();
-    let mut details = Vec::new();
     let mut image = grey;
     for step in 0..LEVELS {
-        let products = image.filtered(|rows| {
-            let [across, down] = derivatives(rows);
-            [across * across, down * down, across * down]
-        });
-        energies.push(products.map(|plane| plane.reduced(finest)));
-        if step == 1 {
-            let signed = image.filtered(|[above, here, below]| {
-                let row = |[left, x, right]: [f32; 3]| left + 2.0 * x + right;
-                let detail = here[1] - (row(above) + 2.0 * row(here) + row(below)) / 16.0;
-                let [bright, dark] = [detail.max(0.0), detail.min(0.0)];
-                [bright * bright, dark * dark]
-            });
-            details.extend(signed.map(|plane| plane.reduced(finest)));
+        if step > 0 {
+            image = image.halved();
         }
-        image = image.halved();
+        energies.push(image.structure().map(|plane| plane.reduced(finest)));
     }
     grids.map(|cells| {
         let at_cells = |fine: &[f32]| windowed(&reduce(fine, [finest; 2], [2 * cells; 2]), cells);
@@ -190,23 +181,18 @@ pub fn cell_features<const N: usize>(
                 .map(|score| (score + SCORE_FLOOR).ln())
                 .collect::<Vec<f32>>(),
         ];
-        let low = Plane {
-            size: [cells; 2],
-            data: at_cells(&level),
-        };
+        let level = at_cells(&level);
         // Relative to the frame's middle brightness, which differs with the exposure.
-        let mut sorted = low.data.clone();
+        let mut sorted = level.clone();
         sorted.sort_unstable_by(f32::total_cmp);
         let middle = sorted[sorted.len() / 2];
-        features.push(low.data.iter().map(|value| value - middle).collect());
-        features.extend(low.filtered(derivatives).map(|plane| plane.data));
-        for detail in &details {
-            features.push(at_cells(detail).into_iter().map(logarithm).collect());
-        }
-        for squares in &energies {
+        features.push(level.iter().map(|value| value - middle).collect());
+        for (step, squares) in energies.iter().enumerate() {
             let [across, down, product] = squares.each_ref().map(|plane| at_cells(plane));
-            let sums = across.iter().zip(&down).map(|(a, b)| a + b + FLOOR * FLOOR);
-            features.push(product.iter().zip(sums).map(|(p, sum)| p / sum).collect());
+            if step + 1 == LEVELS {
+                let sums = across.iter().zip(&down).map(|(a, b)| a + b + FLOOR * FLOOR);
+                features.push(product.iter().zip(sums).map(|(p, sum)| p / sum).collect());
+            }
             features.push(across.into_iter().map(logarithm).collect());
             features.push(down.into_iter().map(logarithm).collect());
         }
@@ -252,24 +238,23 @@ mod tests {
                 0.5 * (std::f32::consts::TAU * at / period).sin()
             })
         };
-        // After score, level, two slopes and two details: product, across, down of each level of the pyramid.
+        // Score, level, across and down; then direction, across and down of the image halved.
         let fine = middle(&stripes(4.0, false), false);
         assert_eq!(fine.len(), GREY_FEATURES);
-        assert!(fine[7] > fine[8] + 3.0, "energy across only: {fine:?}");
-        assert!(
-            fine[7] > fine[13] + 1.0,
-            "and only of the finest scale: {fine:?}"
-        );
+        assert!(fine[2] > fine[3] + 3.0, "energy across only: {fine:?}");
         let turned = middle(&stripes(4.0, true), false);
-        assert!((turned[8] - fine[7]).abs() < 0.02 && (turned[7] - fine[8]).abs() < 0.02);
-        let coarse = middle(&stripes(24.0, false), false);
-        assert!(coarse[13] > coarse[7] + 0.5, "{coarse:?}");
+        assert!((turned[3] - fine[2]).abs() < 0.02 && (turned[2] - fine[3]).abs() < 0.02);
+        let coarse = middle(&stripes(16.0, false), false);
+        assert!(
+            fine[2] > fine[5] + 0.5 && coarse[5] > coarse[2] + 0.3,
+            "each of its scale: {fine:?} {coarse:?}"
+        );
         let diagonal = planes(128, |_, x, y| {
             0.5 * (std::f32::consts::TAU * (x + y) as f32 / 12.0).sin()
         });
         let diagonal = middle(&diagonal, false);
         assert!(
-            diagonal[6] > 0.45,
+            diagonal[4] > 0.45,
             "both derivatives rise together: {diagonal:?}"
         );
     }
@@ -281,7 +266,6 @@ mod tests {
         for (dark, bright) in dark.iter().zip(&bright) {
             assert!((dark - bright).abs() < 1e-3);
         }
-        assert!(dark[2] > 0.05, "slope across, a cell: {}", dark[2]);
         let red = planes(96, |channel, _, _| if channel == 0 { 0.5 } else { 0.0 });
         let found = middle(&red, true);
         assert_eq!(found.len(), COLOUR_FEATURES);

@@ -2,9 +2,11 @@
 //!
 //! With n such parts and the threshold at an order statistic that k of them exceed, the false-reject rate of future
 //! parts follows Beta(k + 1, n - k) whatever the distribution of scores (Wilks 1941), so
-//! P(rate > p) = P(Binomial(n, p) ≤ k), which is Clopper and Pearson's exact bound (1934).
+//! P(rate > p) = P(Binomial(n, p) ≤ k), which is Clopper and Pearson's exact bound (1934). What a lot of m parts shows of that
+//! rate is chance again: its rejects follow the beta-binomial distribution with the same parameters.
 
 use statrs::distribution::{Binomial, DiscreteCDF};
+use statrs::function::beta::ln_beta;
 
 /// Why no threshold with the promise wanted can be given.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -52,6 +54,8 @@ pub struct Calibration {
     pub threshold: f32,
     /// Calibration parts that it rejects.
     pub rejected: usize,
+    /// Calibration parts that it may reject by its rank: more than it does where scores are tied.
+    pub allowed: usize,
     /// Upper bound on the false-reject rate, per 10,000 parts.
     pub bound_per_10_000: f64,
     /// Its confidence.
@@ -80,6 +84,25 @@ pub fn bound_per_10_000(parts: usize, rejected: usize, confidence: f64) -> f64 {
             below = middle;
         }
     }
+}
+
+/// The most of the next `lot` good parts that are rejected at this confidence, when a threshold's rank allows `allowed` of `parts` good
+/// parts to be.
+pub fn rejects_in_a_lot(parts: usize, allowed: usize, lot: usize, confidence: f64) -> usize {
+    let (a, b) = (allowed as f64 + 1.0, (parts - allowed) as f64);
+    let size = lot as f64;
+    // None of them, then one more each time.
+    let mut probability = (ln_beta(a, b + size) - ln_beta(a, b)).exp();
+    let mut sum = 0.0;
+    for rejected in 0..lot {
+        sum += probability;
+        if sum >= confidence {
+            return rejected;
+        }
+        let more = rejected as f64;
+        probability *= (size - more) / (more + 1.0) * (a + more) / (b + size - more - 1.0);
+    }
+    lot
 }
 
 /// A bound for people, in tenths: rounded up, because a promise must not be too small.
@@ -158,6 +181,7 @@ fn at(sorted: &[f32], allowed: usize, confidence: f64) -> Calibration {
     Calibration {
         threshold,
         rejected: sorted.partition_point(|&score| score > threshold),
+        allowed,
         bound_per_10_000: bound_per_10_000(sorted.len(), allowed, confidence),
         confidence,
     }
@@ -173,6 +197,29 @@ mod tests {
         assert_eq!(parts_needed(500.0, 0.95), 59);
         assert_eq!(parts_needed(100.0, 0.95), 299);
         assert_eq!(parts_needed(10.0, 0.95), 2_995);
+    }
+
+    #[test]
+    fn rejects_in_a_lot_match_scipy() {
+        // scipy.stats.betabinom.ppf(confidence, lot, k + 1, n - k)
+        for (n, k, lot, confidence, expected) in [
+            (22, 0, 100, 0.95, 14),
+            (299, 0, 100, 0.95, 2),
+            (299, 0, 1_000, 0.95, 11),
+            (24, 0, 25, 0.95, 4),
+            (100, 2, 50, 0.9, 3),
+            (6, 0, 100, 0.95, 40),
+            (3, 2, 10, 0.999, 10),
+        ] {
+            assert_eq!(
+                rejects_in_a_lot(n, k, lot, confidence),
+                expected,
+                "{n} {k} {lot}"
+            );
+        }
+        // One part is as likely as any other to be the highest of all.
+        assert_eq!(rejects_in_a_lot(1, 0, 1, 0.4), 0);
+        assert_eq!(rejects_in_a_lot(1, 0, 1, 0.6), 1);
     }
 
     #[test]

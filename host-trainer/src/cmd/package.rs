@@ -9,7 +9,7 @@ use edge_runtime::inspect::roi;
 use edge_runtime::io::atomic::write_atomic;
 use edge_runtime::io::image_file::read_roi_mask;
 use edge_runtime::package::{self, Trust, Verified, key_id, read_signing_key, write_key_pair};
-use host_trainer::calibrate::{Calibration, parts_needed, percent, promised};
+use host_trainer::calibrate::{Calibration, parts_needed, percent, promised, rejects_in_a_lot};
 use host_trainer::dataset::{Groups, calibration_files};
 use host_trainer::package::{Draft, GoodFrame, PackageOptions, Wanted, calibrate_draft, draft};
 use host_trainer::run_folder::Run;
@@ -148,9 +148,9 @@ pub(crate) struct Package {
     /// whose edges and other fixed structure would else be what scores highest.
     #[arg(long)]
     normalise: bool,
-    /// Score how far each place is from how good parts look there (the images trained on; at least 120 grey ones or 136 in colour): the network's score,
-    /// brightness and texture together. For parts that always lie alike; finds worn and uneven areas that are larger than what
-    /// the network sees at a time.
+    /// Score how far each place is from how good parts look there (the images trained on; at least 56 grey ones or 72 in
+    /// colour): the network's score, brightness and texture together, less the ways in which good parts differ as a whole. For
+    /// parts that always lie alike; finds worn and uneven areas that are larger than what the network sees at a time.
     #[arg(long, conflicts_with = "normalise")]
     variation: bool,
     /// Also write the plain ONNX graph here.
@@ -328,6 +328,9 @@ fn threshold(
     Ok(())
 }
 
+/// Parts of which it is said how many may be rejected: a shift's sample.
+const LOT: usize = 100;
+
 fn in_words(manifest: &Manifest, found: &Calibration) -> String {
     let parts = manifest
         .threshold
@@ -343,8 +346,9 @@ fn in_words(manifest: &Manifest, found: &Calibration) -> String {
         Some(promise) => {
             let bound = promise.max_false_rejects_per_10_000;
             text.push_str(&format!(
-                ": at most {} false rejects per 10,000 parts at {} % confidence",
+                ": at most {} false rejects per 10,000 parts, and at most {} of the next {LOT}, at {} % confidence",
                 promised(bound),
+                rejects_in_a_lot(parts as usize, found.allowed, LOT, promise.confidence),
                 percent(promise.confidence)
             ));
             if bound > 100.0 {

@@ -114,7 +114,8 @@ impl Run {
     /// What tiles went through, in words.
     pub fn noise_label(&self) -> String {
         if self.lighting > 0.0 {
-            format!("{}; lighting ±{} %", self.noise, self.lighting * 100.0)
+            let tenths = (self.lighting * 1_000.0).round() / 10.0;
+            format!("{}; lighting ±{tenths} %", self.noise)
         } else {
             self.noise.clone()
         }

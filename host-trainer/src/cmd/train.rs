@@ -119,9 +119,9 @@ pub(crate) struct Train {
     /// Threads for libtorch (default: all cores).
     #[arg(long)]
     threads: Option<u16>,
-    /// Threads that cut and corrupt tiles.
-    #[arg(long, default_value_t = 1)]
-    workers: usize,
+    /// Threads that cut and corrupt tiles (default: 1 beside a processor that learns, half of the cores, at most 8, beside a GPU).
+    #[arg(long, value_parser = super::positive)]
+    workers: Option<usize>,
     /// Fraction of the good images held out of training, to calibrate the threshold on.
     #[arg(long, default_value_t = 0.0)]
     hold_out: f64,
@@ -168,6 +168,16 @@ fn weight(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(weight) if weight.is_finite() && weight >= 0.0 => Ok(weight),
         _ => Err("expected a number of at least 0".to_owned()),
+    }
+}
+
+/// One thread makes tiles faster than a few cores learn from them, and far slower than a GPU does.
+fn workers_beside(device: tch::Device) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if device.is_cuda() {
+        (cores / 2).clamp(1, 8)
+    } else {
+        1
     }
 }
 
@@ -249,7 +259,7 @@ impl Train {
             iterations: run.iterations,
             seed: run.seed,
             device,
-            workers: self.workers,
+            workers: self.workers.unwrap_or_else(|| workers_beside(device)),
             checkpoint_every: self.checkpoint_every,
         };
         let source = Arc::new(BatchSource {

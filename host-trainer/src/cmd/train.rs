@@ -91,10 +91,6 @@ pub(crate) struct Train {
     /// paper).
     #[arg(long)]
     structured: bool,
-    /// Corrupt each tile in so many ways and learn from the one that the network repairs worst so far (not in the paper, which has 1
-    /// and suggests noise chosen so for later). Each way more costs a pass through the network.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
-    hardest_of: u8,
     /// Noise families to leave out, separated by commas.
     #[arg(long, value_delimiter = ',')]
     without: Vec<Family>,
@@ -269,7 +265,6 @@ impl Train {
                 TrainingMode::Reconstruction => None,
                 TrainingMode::Direct | TrainingMode::Denoising => Some(self.bank()?),
             },
-            candidates: usize::from(self.hardest_of),
             lighting: self.lighting,
             seed: run.seed,
         });
@@ -405,13 +400,7 @@ impl Train {
         let mode = self.mode();
         let noise = match mode {
             TrainingMode::Reconstruction => "none".to_owned(),
-            TrainingMode::Direct | TrainingMode::Denoising => {
-                let bank = self.bank()?.describe();
-                match self.hardest_of {
-                    1 => bank,
-                    ways => format!("{bank}, the hardest of {ways}"),
-                }
-            }
+            TrainingMode::Direct | TrainingMode::Denoising => self.bank()?.describe(),
         };
         let skipped: Vec<&PathBuf> = set.skipped.iter().map(|s| &s.file).collect();
         // Whole paths, so that `package` finds the images from whatever folder it is run in.

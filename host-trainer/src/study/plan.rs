@@ -15,7 +15,7 @@ pub struct Setting {
 pub(super) const PAPER: &str = "paper";
 
 /// All of them.
-pub const SETTINGS: [Setting; 24] = {
+pub const SETTINGS: [Setting; 23] = {
     const fn setting(name: &'static str, train: &'static [&'static str]) -> Setting {
         Setting { name, train }
     }
@@ -42,7 +42,6 @@ pub const SETTINGS: [Setting; 24] = {
         setting("lighting", &["--lighting", "0.3"]),
         setting("average", &["--average", "0.999"]),
         setting("structured", &["--structured"]),
-        setting("hardest of three", &["--hardest-of", "3"]),
         setting(
             "ours",
             &[
@@ -165,7 +164,6 @@ impl Experiment {
                 "lighting",
                 "average",
                 "structured",
-                "hardest of three",
                 "ours",
             ],
         }

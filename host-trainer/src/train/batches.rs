@@ -10,13 +10,12 @@ use crate::dataset::Coordinates;
 use crate::noise::{NoiseBank, Tile};
 use crate::seed::generator;
 
-/// One iteration's tiles: `count` × `channels` × 65 × 65 values, and of corrupted ones so many for each candidate.
+/// One iteration's tiles: `count` × `channels` × 65 × 65 values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Good tiles.
     pub clean: Vec<f32>,
-    /// The same, corrupted (equal to `clean` without a noise bank): all tiles once, then, where there are several candidates,
-    /// all of them corrupted otherwise.
+    /// The same, corrupted (equal to `clean` without a noise bank).
     pub noisy: Vec<f32>,
     /// Planes a tile: 1 (grey) or 3.
     pub channels: usize,
@@ -33,8 +32,6 @@ pub struct BatchSource {
     pub coordinates: Coordinates,
     /// What corrupts them; `None` for the reconstruction baseline.
     pub noise: Option<NoiseBank>,
-    /// Ways that each tile is corrupted in, of which the trainer takes the hardest; 1 is the paper's.
-    pub candidates: usize,
     /// Each good tile is lit otherwise, by a factor of up to 1 ± this (0..1); 0 is the paper's.
     pub lighting: f32,
     /// Seed of the run.
@@ -61,8 +58,6 @@ impl BatchSource {
         };
         let mut rng = generator(self.seed, "noise", iteration as u64);
         let mut light = generator(self.seed, "lighting", iteration as u64);
-        let mut others = vec![Vec::new(); self.candidates.max(1) - 1];
-        let mut more = generator(self.seed, "candidates", iteration as u64);
         for &index in &order[first..first + size] {
             let mut tile = self.coordinates.tile(&self.frames, index);
             batch.channels = tile.channels();
@@ -71,19 +66,11 @@ impl BatchSource {
                 relight(&mut tile, light.random_range(least..=most));
             }
             batch.clean.extend_from_slice(tile.values());
-            let Some(noise) = &self.noise else {
-                batch.noisy.extend_from_slice(tile.values());
-                continue;
-            };
-            for other in &mut others {
-                let mut tile = tile.clone();
-                noise.corrupt(&mut tile, &mut more);
-                other.extend_from_slice(tile.values());
+            if let Some(noise) = &self.noise {
+                noise.corrupt(&mut tile, &mut rng);
             }
-            noise.corrupt(&mut tile, &mut rng);
             batch.noisy.extend_from_slice(tile.values());
         }
-        batch.noisy.extend(others.concat());
         batch
     }
 
@@ -115,7 +102,6 @@ mod tests {
             frames,
             coordinates,
             noise: Some(NoiseBank::paper()),
-            candidates: 1,
             lighting,
             seed: 5,
         })
@@ -132,34 +118,6 @@ mod tests {
         assert_eq!(one[7..], resumed);
         assert_ne!(one[0].noisy, one[5].noisy, "noise differs between epochs");
         assert!(one.iter().any(|batch| batch.noisy != batch.clean));
-    }
-
-    #[test]
-    fn candidates_are_other_corruptions_of_the_same_tiles() {
-        let one = source(0.0);
-        let three = BatchSource {
-            frames: one.frames.clone(),
-            coordinates: one.coordinates.clone(),
-            noise: one.noise.clone(),
-            candidates: 3,
-            ..*one
-        };
-        let plain = one.stream(0..4, 1);
-        for (plain, several) in plain.zip(Arc::new(three).stream(0..4, 1)) {
-            assert_eq!(several.clean, plain.clean);
-            let length = plain.noisy.len();
-            assert_eq!(several.noisy.len(), 3 * length);
-            assert_eq!(
-                several.noisy[..length],
-                plain.noisy,
-                "the first is the paper's"
-            );
-            assert_ne!(several.noisy[length..2 * length], plain.noisy);
-            assert_ne!(
-                several.noisy[length..2 * length],
-                several.noisy[2 * length..]
-            );
-        }
     }
 
     #[test]

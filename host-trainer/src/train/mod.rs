@@ -195,30 +195,7 @@ fn distance_from(teacher: &Network, input: &Tensor, shift: &Tensor) -> Result<Te
     shift.f_mse_loss(&wanted, tch::Reduction::Mean)
 }
 
-/// Of each tile's corrupted versions the one that the network repairs worst now, by the mean difference from the good tile. **Ours**,
-/// after the paper's outlook (VII: noise chosen adversarially) and MaxUp (Gong et al. 2021).
-fn hardest(
-    network: &Network,
-    recipe: &Recipe,
-    clean: &Tensor,
-    candidates: &[Tensor],
-) -> Result<Tensor, TchError> {
-    let [only] = candidates else {
-        let off = candidates.iter().map(|noisy| {
-            let passed = pass(network, recipe.mode, recipe.activation, noisy)?;
-            let off = passed.image.f_sub(clean)?.f_abs()?;
-            off.f_mean_dim([1i64, 2, 3].as_slice(), false, tch::Kind::Float)
-        });
-        let off: Vec<Tensor> = tch::no_grad(|| off.collect::<Result<_, _>>())?;
-        let worst = Tensor::f_stack(&off, 0)?.f_argmax(0, false)?;
-        let versions = Tensor::f_stack(candidates, 0)?;
-        let tiles = Tensor::f_arange(clean.size()[0], (tch::Kind::Int64, clean.device()))?;
-        return versions.f_index(&[Some(worst), Some(tiles)]);
-    };
-    Ok(only.shallow_clone())
-}
-
-/// Tiles as N × 3 × 65 × 65 on the device; grey planes are replicated there (IV-A).
+/// A batch's values as N × 3 × 65 × 65 on the device; grey planes are replicated there (IV-A).
 fn tensor(values: &[f32], batch: &Batch, device: Device) -> Result<Tensor, TchError> {
     let (count, side) = (batch.count as i64, i64::from(TILE_PX));
     Tensor::f_from_slice(values)?
@@ -262,10 +239,7 @@ pub fn train(
     for iteration in range {
         let batch = batches.next().ok_or(TrainError::Workers(iteration))?;
         let clean = tensor(&batch.clean, &batch, recipe.device)?;
-        let versions = batch.noisy.chunks_exact(batch.clean.len());
-        let versions = versions.map(|noisy| tensor(noisy, &batch, recipe.device));
-        let versions = versions.collect::<Result<Vec<_>, _>>()?;
-        let noisy = hardest(&network, recipe, &clean, &versions)?;
+        let noisy = tensor(&batch.noisy, &batch, recipe.device)?;
         let passed = pass(&network, recipe.mode, recipe.activation, &noisy)?;
         let mut loss = match &recipe.teacher {
             Some(teacher) => distance_from(teacher, &noisy, &passed.shift)?,
@@ -353,39 +327,6 @@ mod tests {
 
     fn values(tensor: &Tensor) -> Vec<f32> {
         floats(tensor).unwrap()
-    }
-
-    #[test]
-    fn the_version_that_is_repaired_worst_is_taken() {
-        let network = Network::initialise(CHANNELS, 4, 1, Device::Cpu).unwrap();
-        let recipe = Recipe {
-            mode: TrainingMode::Direct,
-            activation: OutputActivation::RefRelu,
-            loss: Loss::L2,
-            teacher: None,
-            quiet: 0.0,
-            average: 0.0,
-            schedule: Schedule::Constant,
-            width: 4,
-            iterations: 1,
-            seed: 1,
-            device: Device::Cpu,
-            workers: 1,
-            checkpoint_every: 1,
-        };
-        // An untrained network repairs nothing: the version further off is harder. Tile 0's is the second, tile 1's the first.
-        let clean = Tensor::zeros([2, 3, 65, 65], (tch::Kind::Float, Device::Cpu));
-        let level = |tiles: [f64; 2]| {
-            Tensor::from_slice(&tiles)
-                .view([2, 1, 1, 1])
-                .to_kind(tch::Kind::Float)
-                + &clean
-        };
-        let versions = [level([0.1, 0.9]), level([0.8, 0.2])];
-        let found = hardest(&network, &recipe, &clean, &versions).unwrap();
-        assert_eq!(values(&found), values(&level([0.8, 0.9])));
-        let only = hardest(&network, &recipe, &clean, &versions[..1]).unwrap();
-        assert_eq!(values(&only), values(&versions[0]));
     }
 
     /// RefReLU by hand (IV-D).

@@ -43,10 +43,13 @@ mod tests {
     }
 
     #[test]
-    fn leather_at_two_widths_and_magnetic_tile_are_released() {
+    fn leather_and_magnetic_tile_are_released_at_two_widths_each() {
         let mut names: Vec<String> = released().into_iter().map(|model| model.name).collect();
         names.sort();
-        assert_eq!(names, ["leather", "leather-32", "magnetic-tile"]);
+        assert_eq!(
+            names,
+            ["leather", "leather-32", "magnetic-tile", "magnetic-tile-16"]
+        );
     }
 
     #[test]

@@ -306,7 +306,8 @@ pub struct Inspection {
     pub threads: usize,
     /// Threads that share the work on each of them.
     pub threads_per_frame: usize,
-    /// Score in half precision where the processor has kernels for it (ARMv8.2 with FP16).
+    /// Score in half precision where the processor has kernels for it (ARMv8.2 with FP16); elsewhere in single precision, with a warning.
+    /// Threshold and promise are of scores in single precision.
     pub half_precision: bool,
     /// `inspect` or `observe` (every part passes, also while blind).
     pub mode: ModeName,

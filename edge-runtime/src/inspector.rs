@@ -197,6 +197,11 @@ impl Inspector {
         std::array::from_fn(|n| self.sha256[n])
     }
 
+    /// Whether frames are scored in half precision.
+    pub fn half_precision(&self) -> bool {
+        self.engine.half()
+    }
+
     /// Lets the golden tiles through the parity gate again; their largest deviation.
     pub fn check_parity(&self) -> Result<f32, ParityError> {
         check_parity(&self.engine, &self.manifest.golden)

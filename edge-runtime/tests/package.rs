@@ -4,6 +4,7 @@ mod common;
 
 use common::{key, manifest, package};
 use ed25519_dalek::{Signer, SigningKey};
+use edge_runtime::infer::{Half, Tuning};
 use edge_runtime::inspect::frame::{Channels, Frame, Pixels};
 use edge_runtime::inspect::preprocess::to_planes;
 use edge_runtime::inspect::variation::{GRIDS, deviations, look};
@@ -348,6 +349,28 @@ fn the_parity_gate_says_which_tile_is_off_and_by_how_much() {
         text.contains("golden tile 1") && text.contains("off by 0.2"),
         "{text}"
     );
+}
+
+#[test]
+fn half_precision_has_a_tolerance_of_its_own() {
+    let loudest = |manifest: &Manifest| {
+        let peaks = manifest.golden.iter().map(|tile| tile.peak);
+        peaks.fold(0.0f32, f32::max)
+    };
+    let opens = |share: f32, half: Half| {
+        let mut manifest = manifest();
+        let off = share * loudest(&manifest);
+        manifest.golden[0].block_means[100] += off;
+        let tuning = Tuning {
+            half,
+            ..Tuning::default()
+        };
+        Inspector::tuned(&verify(package(&manifest)).unwrap(), &tuning).is_ok()
+    };
+    assert!(opens(0.0, Half::Off) && opens(0.0, Half::Always));
+    assert!(!opens(0.01, Half::Off), "single precision has its own");
+    assert!(opens(0.01, Half::Always));
+    assert!(!opens(0.04, Half::Always));
 }
 
 proptest! {

@@ -86,21 +86,25 @@ pub fn bound_per_10_000(parts: usize, rejected: usize, confidence: f64) -> f64 {
     }
 }
 
-/// The most of the next `lot` good parts that are rejected at this confidence, when a threshold's rank allows `allowed` of `parts` good
-/// parts to be.
+/// The most of the next `lot` good parts that are rejected at this confidence (0..1), when a threshold's rank allows `allowed` of
+/// `parts` good parts to be; all of them if it allows as many as there are. The rejects of exchangeable parts by an order statistic are
+/// beta-binomial: no prior is assumed.
 pub fn rejects_in_a_lot(parts: usize, allowed: usize, lot: usize, confidence: f64) -> usize {
+    if allowed >= parts {
+        return lot;
+    }
     let (a, b) = (allowed as f64 + 1.0, (parts - allowed) as f64);
     let size = lot as f64;
-    // None of them, then one more each time.
-    let mut probability = (ln_beta(a, b + size) - ln_beta(a, b)).exp();
+    // None of them, then one more each time; as a logarithm, because in a large lot none may be less likely than a float can say.
+    let mut probability = ln_beta(a, b + size) - ln_beta(a, b);
     let mut sum = 0.0;
     for rejected in 0..lot {
-        sum += probability;
+        sum += probability.exp();
         if sum >= confidence {
             return rejected;
         }
         let more = rejected as f64;
-        probability *= (size - more) / (more + 1.0) * (a + more) / (b + size - more - 1.0);
+        probability += ((size - more) / (more + 1.0) * (a + more) / (b + size - more - 1.0)).ln();
     }
     lot
 }
@@ -210,6 +214,9 @@ mod tests {
             (100, 2, 50, 0.9, 3),
             (6, 0, 100, 0.95, 40),
             (3, 2, 10, 0.999, 10),
+            // Where none of a lot is less likely than a float can say.
+            (1_000, 900, 5_000, 0.95, 4_583),
+            (50, 45, 100_000, 0.95, 95_978),
         ] {
             assert_eq!(
                 rejects_in_a_lot(n, k, lot, confidence),
@@ -220,6 +227,9 @@ mod tests {
         // One part is as likely as any other to be the highest of all.
         assert_eq!(rejects_in_a_lot(1, 0, 1, 0.4), 0);
         assert_eq!(rejects_in_a_lot(1, 0, 1, 0.6), 1);
+        // A threshold that every part may exceed promises nothing.
+        assert_eq!(rejects_in_a_lot(4, 4, 100, 0.95), 100);
+        assert_eq!(rejects_in_a_lot(0, 0, 100, 0.95), 100);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use edge_runtime::inspect::variation::{GRIDS, distances, features_of, left_over,
 use nalgebra::{Cholesky, DMatrix, DMatrixView, SymmetricEigen};
 use proto::manifest::{VariationGrid, VariationModel};
 
-/// Most modes of variation: of 3, 8, 10, 15, 20, 30, 40, 60 and 100 that were tried on magnetic tiles with synthetic defects, 15 to 30
-/// were best (`models/studies`).
+/// Most modes of variation: of 8, 10, 15, 20, 30, 40 and 60 that were tried on magnetic tiles with synthetic defects, 15 to 30 were best
+/// (`models/studies`).
 const MODES: usize = 20;
 /// And of so many frames there is one mode at most: more would describe these frames and no others.
 const FRAMES_A_MODE: usize = 20;
@@ -104,6 +104,7 @@ impl VariationBuilder {
         let cells = side * side;
         let features = features_of(self.colour);
         let frame = cells * features;
+        // The halves have as many as the whole: distances are to be those that the model will find.
         let modes = MODES.min(self.frames / FRAMES_A_MODE);
         let (first, second) = values.split_at(self.frames / 2 * frame);
         let mut sums = vec![[0.0f64; 3]; cells];
@@ -354,6 +355,37 @@ mod tests {
     }
 
     #[test]
+    fn what_whole_parts_differ_by_is_taken_out() {
+        let model = model();
+        assert!(model.grids.iter().all(|grid| !grid.modes.is_empty()));
+        // Of twice the contrast of any good part, alike everywhere; and of the usual one but for a quarter of the part.
+        let contrast = |factor: f32, everywhere: bool| {
+            let mut planes = part(700, false);
+            for (at, value) in planes.data.iter_mut().enumerate() {
+                let (x, y) = (at % 96, at / 96);
+                let base = if x < 32 { 0.4 } else { 0.0 };
+                if everywhere || (x >= 48 && y >= 48) {
+                    *value = base + factor * (*value - base);
+                }
+            }
+            planes
+        };
+        let mut without = model.clone();
+        without.grids.iter_mut().for_each(|grid| grid.modes.clear());
+        let at = |model: &VariationModel, planes: &Planes| {
+            deviations(model, planes, false, &scores(700)).data[72 * 96 + 72]
+        };
+        let (whole, quarter) = (contrast(2.0, true), contrast(2.0, false));
+        let (with, alone) = (at(&model, &whole), at(&without, &whole));
+        assert!(with < 0.5 * alone, "{with} {alone}");
+        assert!(
+            at(&model, &quarter) > 1.5 * with,
+            "{} {with}",
+            at(&model, &quarter)
+        );
+    }
+
+    #[test]
     fn a_speck_that_the_network_scores_is_found_too() {
         let model = model();
         let mut speck = scores(600);
@@ -402,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn few_frames_are_refused_and_so_is_another_shape() {
+    fn few_frames_are_refused() {
         let mut builder = VariationBuilder::new(false);
         for seed in 1..=40 {
             builder.add(&part(seed, false), &scores(seed));

@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-/// Version of this structure; a reader takes 2 and 3 as well and refuses any other.
+/// Version of this structure. A reader takes 2 and 3 as well, and 4 without a variation model, and refuses any other.
 pub const MANIFEST_FORMAT: u16 = 5;
 
 /// Side of the tiles that the method works on, in pixels (paper, IV-A).

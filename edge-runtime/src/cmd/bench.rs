@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use edge_runtime::config::Config;
+use edge_runtime::infer::half_is_native;
 use edge_runtime::metrics::{Stage, memory_bytes};
 use proto::message::Mode;
 use serde::Serialize;
@@ -46,8 +47,7 @@ pub(crate) struct Bench {
     #[arg(long, default_value_t = 1)]
     threads_per_frame: usize,
 
-    /// Score in half precision, where there are kernels for the processor (ARMv8.2 with FP16); elsewhere in single precision,
-    /// with a warning.
+    /// Score in half precision; refused where there are no kernels of it for the processor (there are for ARMv8.2 with FP16).
     #[arg(long)]
     half: bool,
 
@@ -89,6 +89,7 @@ fn held() -> [i64; 3] {
 struct Table {
     schema: u32,
     threads: usize,
+    half_precision: bool,
     frames: u64,
     seconds: f64,
     frames_per_second: f64,
@@ -100,6 +101,12 @@ struct Table {
 
 impl Bench {
     pub(crate) fn run(&self) -> Result<()> {
+        if self.half && !half_is_native() {
+            bail!(
+                "--half: expected a processor with arithmetic of half precision (ARMv8.2 with FP16), found none here; leave --half out, or see \
+                 what it costs with `host-trainer evaluate --half`"
+            );
+        }
         let started = Instant::now();
         let folder = Temporary::new()?;
         let images = match &self.images {
@@ -175,6 +182,7 @@ impl Bench {
         let table = Table {
             schema: 1,
             threads: self.threads,
+            half_precision: self.half,
             frames,
             seconds,
             frames_per_second: frames as f64 / seconds,

@@ -321,14 +321,23 @@ fn only_successor<'a>(model: &'a TypedModel, node: &TypedNode) -> Option<&'a Typ
     }
 }
 
-/// The graph with our layers instead of its own, and the layers by themselves if there is nothing else in it. What is no such layer stays. With `half`, values between layers are of half precision where they
-/// are not quantised.
+/// A graph with our layers in it.
+pub(super) struct Fused {
+    pub(super) model: TypedModel,
+    /// The layers by themselves, if there is nothing else in it.
+    pub(super) whole: Option<Arc<Chain>>,
+    /// Whether any of them computes in half precision.
+    pub(super) half: bool,
+}
+
+/// The graph with our layers instead of its own. What is no such layer stays. With `half`, values between layers are of half
+/// precision where there are kernels for it, but in a quantised graph none: what it keeps in f32 is what must be exact.
 pub(super) fn fuse(
     model: &TypedModel,
     pool: &Pool,
     kernels: &mut Kernels,
     half: bool,
-) -> TractResult<(TypedModel, Option<Arc<Chain>>)> {
+) -> TractResult<Fused> {
     let mut fused = TypedModel {
         symbols: model.symbols.clone(),
         ..TypedModel::default()
@@ -337,6 +346,7 @@ pub(super) fn fuse(
     // Nodes that have become part of ours.
     let mut inside = HashSet::new();
     let mut whole = None;
+    let mut halved = false;
     for id in model.eval_order()? {
         let node = model.node(id);
         let outlet = OutletId::new(id, 0);
@@ -372,11 +382,13 @@ pub(super) fn fuse(
                 (None, Some(after)) => {
                     let after = layer(after)?;
                     if half
+                        && !matches!(found.from, Format::I8(_))
                         && let Some((_, next)) = &after
                         && kernels.any(&next.shape(Operand::F16))
                     {
                         found.to = Format::F16;
                         from = found.to;
+                        halved = true;
                     }
                     after
                 }
@@ -412,5 +424,9 @@ pub(super) fn fuse(
     }
     let outputs: Vec<OutletId> = model.outputs.iter().map(|outlet| map[outlet]).collect();
     fused.select_output_outlets(&outputs)?;
-    Ok((fused, whole))
+    Ok(Fused {
+        model: fused,
+        whole,
+        half: halved,
+    })
 }

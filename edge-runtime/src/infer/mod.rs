@@ -66,7 +66,8 @@ pub enum InferError {
     /// It failed while running.
     #[error("inference failed: {0}")]
     Run(String),
-    /// Its output is of another shape, or not finite: the weights are damaged or the graph is not ours.
+    /// Its output is of another shape, or not finite: the weights are damaged, the graph is not ours, or a value went beyond 65,504
+    /// in half precision.
     #[error("expected finite output of shape {expected:?}, found {found}")]
     Output {
         /// The input's shape.
@@ -87,9 +88,9 @@ pub struct Engine {
     network: Network,
 }
 
-/// Whether to compute in half precision (f16) between the first layer and the sum of the last: half the memory and, on processors
-/// that have such arithmetic (ARMv8.2 with FP16, as a Jetson Orin's), more products at a time. Scores are then off by some
-/// thousandths of the highest.
+/// Whether to compute in half precision (f16) in all layers after the first: half the memory and, on processors that have such
+/// arithmetic (ARMv8.2 with FP16, as a Jetson Orin's), more products at a time. What it does to scores is in ARCHITECTURE.md; a
+/// package in 8 bits stays as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Half {
     /// In single precision.
@@ -164,6 +165,7 @@ impl Engine {
             );
         }
         let mut layers = None;
+        let mut halved = false;
         let plan = model
             .with_input_fact(0, f32::fact(shape).into())
             .and_then(|model| model.into_typed())
@@ -172,9 +174,9 @@ impl Engine {
                 if tuning.stock {
                     return Ok(model);
                 }
-                let (model, whole) = fuse(&model, &pool, &mut kernels, half)?;
-                layers = whole;
-                Ok(model)
+                let fused = fuse(&model, &pool, &mut kernels, half)?;
+                (layers, halved) = (fused.whole, fused.half);
+                Ok(fused.model)
             })
             .and_then(|model| model.into_optimized())
             .and_then(|model| model.into_runnable())
@@ -186,12 +188,12 @@ impl Engine {
             plan,
             layers,
             strip_bytes: tuning.strip_bytes.unwrap_or(STRIP_BYTES),
-            half: half && !tuning.stock,
+            half: halved,
             network,
         })
     }
 
-    /// Whether it computes in half precision.
+    /// Whether any of its layers computes in half precision.
     pub fn half(&self) -> bool {
         self.half
     }

@@ -14,11 +14,11 @@ const LEVELS: usize = 2;
 const FLOOR: f32 = 0.01;
 /// The same for a score, on the scale of Σ|A|: half of a leather's good pixels are below 0.01.
 const SCORE_FLOOR: f32 = 0.02;
-/// Features of a cell of a grey frame: the score, the level, two energies for each level of the pyramid, and the direction at the
-/// coarser one. Slopes of the level, bright and dark detail, a third level and the finest direction were there before, and defects
-/// drowned in them (`models/studies`).
+/// Features of a cell of a grey frame, in this order, which is a part of the package's format: logarithm of the score, level, logarithms
+/// of the energies across and down, and of the image halved the direction and the two energies again. More of them (slopes of the
+/// level, bright and dark detail, a third scale, the finest direction) find fewer defects: `models/studies`.
 pub const GREY_FEATURES: usize = 2 + 2 * LEVELS + 1;
-/// And of a colour frame: two differences of colours more.
+/// And of a colour frame: then red less grey, and blue less grey.
 pub const COLOUR_FEATURES: usize = GREY_FEATURES + 2;
 
 /// Features of every cell.
@@ -272,6 +272,55 @@ mod tests {
         // 0.5 less 0.299 · 0.5, and 0 less that.
         assert!((found[GREY_FEATURES] - 0.3505).abs() < 1e-4);
         assert!((found[GREY_FEATURES + 1] + 0.1495).abs() < 1e-4);
+    }
+
+    #[test]
+    fn features_are_those_of_the_format() {
+        // By numpy alone: tests/fixtures/make_texture.py. Another order or weight needs a new MANIFEST_FORMAT, for packages hold
+        // what good parts' features are.
+        let expected = include_str!("../../tests/fixtures/texture.json");
+        let expected: std::collections::BTreeMap<usize, Vec<f32>> =
+            serde_json::from_str(expected).unwrap();
+        let (width_px, height_px) = (61, 50);
+        let area = width_px * height_px;
+        let value = |index: usize| {
+            let (channel, x, y) = (
+                index / area,
+                index % area % width_px,
+                index % area / width_px,
+            );
+            let grey = (x * 31 + y * 17 + channel * 57 + x * y % 13 * 9) % 256;
+            grey as f32 / 127.5 - 1.0
+        };
+        let planes = Planes {
+            channels: 3,
+            width_px,
+            height_px,
+            data: (0..3 * area).map(value).collect(),
+        };
+        let score = |index: usize| {
+            let (x, y) = (index % width_px, index / width_px);
+            ((x * 5 + y * 3) % 23) as f32 / 46.0
+        };
+        let scores = ScoreMap {
+            width_px,
+            height_px,
+            data: (0..area).map(score).collect(),
+        };
+        for (cells, found) in [4, 8]
+            .into_iter()
+            .zip(cell_features(&planes, true, &scores, [4, 8]))
+        {
+            assert_eq!(found.count, COLOUR_FEATURES);
+            let expected = &expected[&cells];
+            assert_eq!(found.values.len(), expected.len());
+            for (at, (found, expected)) in found.values.iter().zip(expected).enumerate() {
+                assert!(
+                    (found - expected).abs() < 1e-4,
+                    "{cells} cells, value {at}: {found} for {expected}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub const MOST_MODES: usize = 64;
 /// `host-trainer` leaves (1e-6).
 const LARGEST: f32 = 1e6;
 
+/// A mode's squared length may be off 1 by that: rounding of thousands of squares.
+const UNIT_TOLERANCE: f32 = 1e-3;
+
 /// Deviations beyond that tell nothing more, and stay finite when they are added up.
 const MOST: f32 = 1e6;
 
@@ -99,7 +102,15 @@ pub fn deviations(
         let normal = grid.distance_mean.iter().zip(&grid.distance_spread);
         let off: Vec<f32> = off
             .zip(normal)
-            .map(|(distance, (mean, spread))| ((distance - mean) / spread).clamp(-MOST, MOST))
+            .map(|(distance, (mean, spread))| (distance - mean) / spread)
+            // What is no number is far off, never good.
+            .map(|off| {
+                if off.is_nan() {
+                    MOST
+                } else {
+                    off.clamp(-MOST, MOST)
+                }
+            })
             .collect();
         let side = usize::from(grid.side);
         let off = enlarge(&off, [side; 2], finest, finest);
@@ -163,17 +174,25 @@ fn check_grid(grid: &VariationGrid, features: usize) -> Result<(), String> {
             grid.modes.len()
         ));
     }
-    // 1 but for rounding; sums over a frame's features stay finite.
-    let small = grid.modes.iter().all(|value| value.abs() <= 1.1);
+    // Of length 1, so that taking a mode out never enlarges what is left.
+    let unit = |mode: &[f32]| {
+        let length: f32 = mode.iter().map(|value| value * value).sum();
+        (length - 1.0).abs() <= UNIT_TOLERANCE
+    };
+    if !grid.modes.chunks_exact(mode).all(unit) {
+        return Err(
+            "expected modes of length 1 in the variation model, found another length".to_owned(),
+        );
+    }
     let finite = [&grid.mean, &grid.whitening, &grid.distance_mean]
         .into_iter()
         .flatten()
         .all(|value| value.abs() <= LARGEST);
     let divisors = grid.scale.iter().chain(&grid.distance_spread);
     let mut divisors = divisors.map(|divisor| (1.0 / LARGEST..=LARGEST).contains(divisor));
-    if !small || !finite || !divisors.all(|fits| fits) {
+    if !finite || !divisors.all(|fits| fits) {
         return Err(
-            "expected values of at most 1e6, modes of at most 1, and scales and spreads from 1e-6 in the variation model"
+            "expected values of at most 1e6, and scales and spreads from 1e-6 to 1e6, in the variation model, found others"
                 .to_owned(),
         );
     }
@@ -220,6 +239,104 @@ mod tests {
         assert_eq!(found.len(), 1);
     }
 
+    /// A mode in which the chosen values change alike.
+    fn unit_mode(values: usize, changes: impl Fn(usize) -> bool) -> Vec<f32> {
+        let chosen = (0..values).filter(|&index| changes(index)).count();
+        let value = 1.0 / (chosen as f32).sqrt();
+        let mode = (0..values).map(|index| if changes(index) { value } else { 0.0 });
+        mode.collect()
+    }
+
+    /// Planes of one level, and a map of nothing but `score`.
+    fn flat(level: f32, score: f32) -> (Planes, ScoreMap) {
+        let (width_px, height_px) = (64, 64);
+        let planes = Planes {
+            channels: 3,
+            width_px,
+            height_px,
+            data: vec![level; 3 * width_px * height_px],
+        };
+        let map = ScoreMap {
+            width_px,
+            height_px,
+            data: vec![score; width_px * height_px],
+        };
+        (planes, map)
+    }
+
+    /// Of good parts that look like these, without correlations, and whose distances are 2 ± 0.5.
+    fn model_of(planes: &Planes, scores: &ScoreMap, modes: bool) -> VariationModel {
+        let found = look(planes, false, scores);
+        let grid = |(side, found): (usize, CellFeatures)| {
+            let triangle = (1..=GREY_FEATURES).flat_map(|row| (1..=row).map(move |at| row == at));
+            let identity: Vec<f32> = triangle.map(|on| f32::from(u8::from(on))).collect();
+            VariationGrid {
+                side: side as u16,
+                features: GREY_FEATURES as u16,
+                // The score, the first feature, changes over the whole frame.
+                modes: if modes {
+                    unit_mode(found.values.len(), |at| at % GREY_FEATURES == 0)
+                } else {
+                    Vec::new()
+                },
+                mean: found.values,
+                scale: vec![0.1; GREY_FEATURES],
+                whitening: identity.repeat(side * side),
+                distance_mean: vec![2.0; side * side],
+                distance_spread: vec![0.5; side * side],
+            }
+        };
+        VariationModel {
+            grids: GRIDS.into_iter().zip(found).map(grid).collect(),
+            frames: 100,
+        }
+    }
+
+    #[test]
+    fn deviations_are_in_spreads_and_what_whole_parts_have_in_common_is_none() {
+        let (planes, good) = flat(0.2, 0.5);
+        let (_, louder) = flat(0.2, 0.9);
+        let map = |modes: bool, scores: &ScoreMap| {
+            let model = model_of(&planes, &good, modes);
+            check(&model, false).unwrap();
+            deviations(&model, &planes, false, scores).data
+        };
+        let near = |map: Vec<f32>, expected: f32| {
+            let far = map.iter().map(|value| (value - expected).abs());
+            let far = far.fold(0.0f32, f32::max);
+            assert!(far < 1e-3, "expected {expected}, found {}", map[0]);
+        };
+        // Nothing is off: a distance of 0, 4 spreads below the mean; ln(1 + e^-4) = 0.01815.
+        near(map(false, &good), 0.018_15);
+        near(map(true, &good), 0.018_15);
+        // The score's logarithm is off by ln(0.92 / 0.52) = 0.57054, 5.7054 scales; over √7 2.1565, (2.1565 - 2) / 0.5 = 0.3129 spreads;
+        // ln(1 + e^0.3129) = 0.8617. It is off alike everywhere, so that a mode explains it.
+        near(map(false, &louder), 0.861_7);
+        near(map(true, &louder), 0.018_15);
+        // In one corner it is off by itself.
+        let mut corner = good.clone();
+        for row in corner.data.chunks_exact_mut(64).take(8) {
+            row[..8].fill(0.9);
+        }
+        let found = map(true, &corner);
+        assert!(found[0] > 0.5, "{}", found[0]);
+        assert!(found[64 * 64 - 1] < 0.05, "{}", found[64 * 64 - 1]);
+    }
+
+    #[test]
+    fn what_is_no_number_is_far_off() {
+        let (planes, good) = flat(0.2, 0.5);
+        let mut model = model_of(&planes, &good, true);
+        // No package gets so far: `check` refuses it.
+        model.grids[0].modes.fill(f32::NAN);
+        let found = deviations(&model, &planes, false, &good);
+        assert!(
+            found.data.iter().all(|&value| value > 1e5),
+            "{}",
+            found.data[0]
+        );
+    }
+
     #[test]
     fn a_model_of_another_shape_or_without_bounds_is_refused() {
         let grid = |side: usize| VariationGrid {
@@ -227,7 +344,7 @@ mod tests {
             features: GREY_FEATURES as u16,
             mean: vec![0.0; side * side * GREY_FEATURES],
             scale: vec![1.0; GREY_FEATURES],
-            modes: vec![0.01; 3 * side * side * GREY_FEATURES],
+            modes: unit_mode(side * side * GREY_FEATURES, |_| true).repeat(3),
             whitening: vec![0.5; side * side * GREY_FEATURES * (GREY_FEATURES + 1) / 2],
             distance_mean: vec![1.0; side * side],
             distance_spread: vec![0.3; side * side],
@@ -251,7 +368,20 @@ mod tests {
             "spreads from",
         );
         refused(|model| model.grids[1].scale[0] = f32::NAN, "scales");
-        refused(|model| model.grids[1].modes[0] = 3.0, "modes of at most 1");
+        refused(|model| model.grids[1].modes[0] = 3.0, "modes of length 1");
+        refused(
+            |model| {
+                model.grids[0]
+                    .modes
+                    .iter_mut()
+                    .for_each(|value| *value *= 1.1)
+            },
+            "modes of length 1",
+        );
+        refused(
+            |model| model.grids[0].modes[5] = f32::NAN,
+            "modes of length 1",
+        );
         refused(|model| model.grids[1].modes.truncate(9), "found 9 values");
         refused(
             |model| model.grids[0].modes = vec![0.0; 65 * 256 * GREY_FEATURES],

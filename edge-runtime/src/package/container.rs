@@ -63,12 +63,20 @@ pub enum PackageError {
     #[error("the manifest cannot be decoded: {0}")]
     Manifest(String),
     /// A manifest of another format.
-    #[error("expected manifest format {expected}, found {found}")]
+    #[error("expected manifest format 2 to {expected}, found {found}")]
     Format {
         /// Ours.
         expected: u16,
         /// Its.
         found: u16,
+    },
+    /// A variation model of features that are no longer used.
+    #[error(
+        "expected manifest format {expected}, found 4 with a variation model, whose features are no longer used: package the run again"
+    )]
+    OldVariation {
+        /// Ours.
+        expected: u16,
     },
     /// The key in the package is none.
     #[error("the signer's public key is not a valid ed25519 key")]
@@ -221,20 +229,16 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
     let failed = |error: postcard::Error| PackageError::Manifest(error.to_string());
     let (format, _) = postcard::take_from_bytes::<u16>(bytes).map_err(failed)?;
     let expected = proto::manifest::MANIFEST_FORMAT;
-    let bytes =
-        match format {
-            found if found == expected => Cow::Borrowed(bytes),
-            // They lack the last fields, which may be `None`: a zero each.
-            2 => Cow::Owned([bytes, &[0, 0]].concat()),
-            3 => Cow::Owned([bytes, &[0]].concat()),
-            // It ends with the variation model; only without one is it what it was.
-            4 if bytes.last() == Some(&0) => Cow::Borrowed(bytes),
-            4 => return Err(PackageError::Manifest(
-                "its variation model is of features that are no longer used: package the run again"
-                    .to_owned(),
-            )),
-            found => return Err(PackageError::Format { expected, found }),
-        };
+    let bytes = match format {
+        found if found == expected => Cow::Borrowed(bytes),
+        // They lack the last fields, which may be `None`: a zero each.
+        2 => Cow::Owned([bytes, &[0, 0]].concat()),
+        3 => Cow::Owned([bytes, &[0]].concat()),
+        // It ends with the variation model; only without one is it what it was.
+        4 if bytes.last() == Some(&0) => Cow::Borrowed(bytes),
+        4 => return Err(PackageError::OldVariation { expected }),
+        found => return Err(PackageError::Format { expected, found }),
+    };
     let (manifest, rest) = postcard::take_from_bytes(&bytes).map_err(failed)?;
     if !rest.is_empty() {
         return Err(PackageError::Manifest(format!(

@@ -45,8 +45,8 @@ pub(crate) struct Evaluate {
     /// Score in another mode than the package's (its threshold does not apply then).
     #[arg(long)]
     scoring: Option<ScoringMode>,
-    /// Score in half precision, as a camera does with `half_precision = true`, by portable arithmetic: some hundred times slower
-    /// than usual, to see what it costs.
+    /// Score in half precision, as a camera with `half_precision = true` does. Where the processor has no arithmetic for it, that is
+    /// emulated, some hundred times slower.
     #[arg(long, conflicts_with = "record")]
     half: bool,
     /// Folder for every frame's verdict, score and regions (frames.json) and its exact anomaly map (32-bit float TIFF,
@@ -131,9 +131,14 @@ impl Evaluate {
             let report = Report {
                 title: format!("{} {}", manifest.name, manifest.version),
                 subtitle: format!(
-                    "{}: {} test frames",
+                    "{}: {} test frames{}",
                     self.data_name(),
-                    evaluation.summary.total.images
+                    evaluation.summary.total.images,
+                    if evaluation.summary.half_precision {
+                        ", scored in half precision"
+                    } else {
+                        ""
+                    }
                 ),
                 facts: facts(manifest, package.signer(), inspector.threshold().is_some()),
             };
@@ -239,6 +244,9 @@ fn print(summary: &Summary) {
             figure(kind.image_aupr),
             percent(kind.miss_rate)
         );
+    }
+    if summary.half_precision {
+        println!("scored in half precision");
     }
     println!("F1-max over pixels {}", figure(summary.total.f1_max));
     if let Some(normal) = &summary.total.normal_scores {

@@ -149,8 +149,8 @@ pub(crate) struct Package {
     #[arg(long)]
     normalise: bool,
     /// Score how far each place is from how good parts look there (the images trained on; at least 56 grey ones or 72 in
-    /// colour): the network's score, brightness and texture together, less the ways in which good parts differ as a whole. For
-    /// parts that always lie alike; finds worn and uneven areas that are larger than what the network sees at a time.
+    /// colour): the network's score, brightness and texture together, after taking out how whole parts differ (exposure, position).
+    /// For parts that always lie alike; finds worn and uneven areas that are larger than what the network sees at a time.
     #[arg(long, conflicts_with = "normalise")]
     variation: bool,
     /// Also write the plain ONNX graph here.
@@ -328,7 +328,7 @@ fn threshold(
     Ok(())
 }
 
-/// Parts of which it is said how many may be rejected: a shift's sample.
+/// Size of the lot in the second promise.
 const LOT: usize = 100;
 
 fn in_words(manifest: &Manifest, found: &Calibration) -> String {
@@ -346,7 +346,7 @@ fn in_words(manifest: &Manifest, found: &Calibration) -> String {
         Some(promise) => {
             let bound = promise.max_false_rejects_per_10_000;
             text.push_str(&format!(
-                ": at most {} false rejects per 10,000 parts, and at most {} of the next {LOT}, at {} % confidence",
+                ": at most {} false rejects per 10,000 good parts in the long run, and at most {} of the next {LOT}, each at {} % confidence",
                 promised(bound),
                 rejects_in_a_lot(parts as usize, found.allowed, LOT, promise.confidence),
                 percent(promise.confidence)

@@ -28,8 +28,8 @@ use super::progress;
 /// Train on defect-free images.
 ///
 /// DATA is a folder in MVTec AD's layout (train/good is used) or a bare folder of good images. The defaults but
-/// for --features are the paper's. Ctrl-C saves a checkpoint; the same command with --resume goes on and ends where an uninterrupted run
-/// would have. Next: `host-trainer package`.
+/// for --features are the paper's. Ctrl-C saves a checkpoint; the same command with --resume goes on and, on the CPU, ends where an
+/// uninterrupted run would have. Next: `host-trainer package`.
 #[derive(Args)]
 pub(crate) struct Train {
     /// Folder of good images.
@@ -115,7 +115,7 @@ pub(crate) struct Train {
     /// Threads for libtorch (default: all cores).
     #[arg(long)]
     threads: Option<u16>,
-    /// Threads that cut and corrupt tiles (default: 1 beside a processor that learns, half of the cores, at most 8, beside a GPU).
+    /// Threads that cut and corrupt tiles (default: 1 when training on the CPU; on a GPU half of the cores, at most 8).
     #[arg(long, value_parser = super::positive)]
     workers: Option<usize>,
     /// Fraction of the good images held out of training, to calibrate the threshold on.

@@ -19,6 +19,7 @@ pub use summary::{KindSummary, Summary};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use edge_runtime::infer::half_is_native;
 use edge_runtime::inspect::frame::Frame;
 use edge_runtime::inspect::map::ScoreMap;
 use edge_runtime::inspect::verdict::Verdict;
@@ -238,7 +239,11 @@ pub fn evaluate(
             schema: 1,
             total,
             threshold,
-            frame_ms: median(milliseconds),
+            half_precision: inspector.half_precision(),
+            // Emulated, it would say nothing of any camera.
+            frame_ms: (!inspector.half_precision() || half_is_native())
+                .then(|| median(milliseconds))
+                .flatten(),
             good_images: all.iter().filter(|frame| !frame.defect).count(),
             skipped_images: skipped.len(),
             kinds: per_kind,

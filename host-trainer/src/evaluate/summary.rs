@@ -66,7 +66,9 @@ pub struct Summary {
     pub total: KindSummary,
     /// The package's threshold.
     pub threshold: Option<f32>,
-    /// Median milliseconds from frame to decision, reading the file not counted.
+    /// Whether frames were scored in half precision.
+    pub half_precision: bool,
+    /// Median milliseconds from frame to decision, reading the file not counted; none where half precision was emulated.
     pub frame_ms: Option<f64>,
     /// Good frames.
     pub good_images: usize,

@@ -257,7 +257,7 @@ fn a_manifest_that_contradicts_itself_is_refused_though_signed() {
         let error = verify(package(&manifest)).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     };
-    refused(|m| m.format = 9, "format 5, found 9");
+    refused(|m| m.format = 9, "format 2 to 5, found 9");
     refused(|m| m.format = 2, "2 bytes too many");
     refused(|m| m.format = 3, "1 bytes too many");
     refused(

@@ -104,7 +104,11 @@ fn load_backend() -> Result<(), String> {
     )]
     // SAFETY: see the reason above; no symbol is looked up, so no signature can be wrong.
     let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) };
-    std::mem::forget(library.map_err(|error| error.to_string())?);
+    // The error itself says "dlopen failed"; which file is missing is in its source.
+    let reason = |error: libloading::Error| {
+        std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
+    };
+    std::mem::forget(library.map_err(reason)?);
     Ok(())
 }
 
@@ -124,7 +128,10 @@ mod tests {
     #[test]
     fn a_gpu_that_is_not_there_is_an_error_with_a_hint() {
         // Nobody has a hundred GPUs; where there is none at all, the backend's absence is named instead.
-        let error = DeviceChoice::Cuda(99).open().unwrap_err().to_string();
+        let error = DeviceChoice::Cuda(99).open().unwrap_err();
+        let names_a_library = |error: &DeviceError| !matches!(error, DeviceError::Backend { reason, .. } if !reason.contains(".so"));
+        assert!(names_a_library(&error), "{error}");
+        let error = error.to_string();
         assert!(error.contains("cuda:99"), "{error}");
         assert!(
             error.contains("--device cpu") || error.contains("setup --cuda"),

@@ -171,3 +171,45 @@ pub fn losses(folder: &Path) -> PathBuf {
 pub fn sample(folder: &Path, iteration: usize) -> PathBuf {
     folder.join("samples").join(format!("{iteration:06}.png"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::manifest::{ColourMode, InputSize};
+
+    use super::*;
+
+    #[test]
+    fn shares_of_light_are_said_as_they_were_given() {
+        let run = |lighting: f32| Run {
+            schema: SCHEMA,
+            mode: TrainingMode::Direct,
+            loss: LossKind::Perceptual,
+            quiet: 0.0,
+            lighting,
+            average: 0.0,
+            schedule: Schedule::Constant,
+            teacher: None,
+            teacher_digests: Vec::new(),
+            activation: OutputActivation::RefRelu,
+            features: String::new(),
+            noise: "all".to_owned(),
+            width: 8,
+            iterations: 1,
+            batch: 1,
+            tiles: 1,
+            seed: 0,
+            input: Input {
+                size: InputSize::Native,
+                colour: ColourMode::Rgb,
+            },
+            train_files: Vec::new(),
+            train_digests: Vec::new(),
+            held_out: Vec::new(),
+            held_out_parts: Vec::new(),
+        };
+        assert_eq!(run(0.0).noise_label(), "all");
+        // As f32 it is 0.300000012.
+        assert_eq!(run(0.3).noise_label(), "all; lighting ±30 %");
+        assert_eq!(run(0.125).noise_label(), "all; lighting ±12.5 %");
+    }
+}

@@ -96,15 +96,16 @@ pub fn rejects_in_a_lot(parts: usize, allowed: usize, lot: usize, confidence: f6
     let (a, b) = (allowed as f64 + 1.0, (parts - allowed) as f64);
     let size = lot as f64;
     // None of them, then one more each time; as a logarithm, because in a large lot none may be less likely than a float can say.
-    let mut probability = ln_beta(a, b + size) - ln_beta(a, b);
+    let mut log_probability = ln_beta(a, b + size) - ln_beta(a, b);
     let mut sum = 0.0;
     for rejected in 0..lot {
-        sum += probability.exp();
+        sum += log_probability.exp();
         if sum >= confidence {
             return rejected;
         }
         let more = rejected as f64;
-        probability += ((size - more) / (more + 1.0) * (a + more) / (b + size - more - 1.0)).ln();
+        log_probability +=
+            ((size - more) / (more + 1.0) * (a + more) / (b + size - more - 1.0)).ln();
     }
     lot
 }

@@ -64,8 +64,7 @@ mod tests {
 
     #[test]
     fn the_narrowest_released_package_passes_its_parity_gate_in_half_precision() {
-        // The others pass too (measured by hand: 0.1 to 0.6 % of the loudest tile's peak), but without kernels for it a tile of
-        // width 128 takes two minutes.
+        // The other three pass too, tried by hand; without kernels for it a tile of width 128 takes two minutes.
         let released = released();
         let narrow = released
             .iter()

@@ -16,19 +16,41 @@ pub const LEAK: f64 = 0.01;
 pub const KERNEL: i64 = 3;
 /// Stride of every layer (IV-C).
 pub const STRIDE: i64 = 2;
-/// Padding of every layer (IV-C).
-pub const PADDING: i64 = 1;
 /// Image channels: grey is replicated (IV-A).
 pub const CHANNELS: i64 = 3;
 
-/// What a package says of a network of this width.
-pub fn shape(width: i64) -> NetworkShape {
-    NetworkShape {
-        channels: CHANNELS as u8,
-        width: width as u16,
-        tile_px: TILE_PX as u16,
-        align_px: 8,
-        halo_px: 14,
+/// How a network is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Architecture {
+    /// Channels after the first convolution.
+    pub width: i64,
+    /// Convolutions, and as many transposed ones: the paper's 3, or 4, which see ±30 px for ±14.
+    pub levels: usize,
+    /// Each transposed convolution is bilinear upsampling and a convolution of 3 × 3 after it (Odena et al. 2016), as one of
+    /// 5 × 5.
+    pub upsampled: bool,
+}
+
+impl Architecture {
+    /// The paper's, of a width (IV-C).
+    pub fn paper(width: i64) -> Self {
+        Self {
+            width,
+            levels: 3,
+            upsampled: false,
+        }
+    }
+
+    /// What a package says of it.
+    pub fn shape(&self) -> NetworkShape {
+        let reach = if self.upsampled { 2 } else { 1 };
+        NetworkShape {
+            channels: CHANNELS as u8,
+            width: self.width as u16,
+            tile_px: TILE_PX as u16,
+            align_px: 1 << self.levels,
+            halo_px: ((1 << self.levels) - 1) * (1 + reach),
+        }
     }
 }
 
@@ -43,35 +65,51 @@ pub struct LayerShape {
     pub inputs: i64,
     /// Channels out.
     pub outputs: i64,
+    /// Side of its kernel.
+    pub kernel: i64,
 }
 
 impl LayerShape {
-    /// PyTorch's order: out × in × 3 × 3, for a transposed convolution in × out × 3 × 3.
+    /// PyTorch's order: out × in × side × side, for a transposed convolution in × out × side × side.
     pub fn weight_size(&self) -> [i64; 4] {
         if self.transposed {
-            [self.inputs, self.outputs, KERNEL, KERNEL]
+            [self.inputs, self.outputs, self.kernel, self.kernel]
         } else {
-            [self.outputs, self.inputs, KERNEL, KERNEL]
+            [self.outputs, self.inputs, self.kernel, self.kernel]
         }
+    }
+
+    /// Padding on each side.
+    pub fn padding(&self) -> i64 {
+        self.kernel / 2
     }
 }
 
-/// C → w → 2w → 4w → 2w → w → C, w = 128 in the paper.
-pub fn layer_shapes(channels: i64, width: i64) -> [LayerShape; 6] {
-    let layer = |name, transposed, inputs, outputs| LayerShape {
+/// C → w → 2w → 4w → 2w → w → C, w = 128 in the paper (IV-C); a fourth level has 8w.
+pub fn layer_shapes(channels: i64, architecture: &Architecture) -> Vec<LayerShape> {
+    const NAMES: [[&str; 4]; 2] = [
+        ["conv1", "conv2", "conv3", "conv4"],
+        ["deconv1", "deconv2", "deconv3", "deconv4"],
+    ];
+    let levels = architecture.levels.min(NAMES[0].len());
+    let outputs = |level: usize| match level {
+        0 => channels,
+        level => architecture.width << (level - 1),
+    };
+    let layer = |name, transposed, [inputs, outputs]: [i64; 2]| LayerShape {
         name,
         transposed,
         inputs,
         outputs,
+        kernel: KERNEL,
     };
-    [
-        layer("conv1", false, channels, width),
-        layer("conv2", false, width, 2 * width),
-        layer("conv3", false, 2 * width, 4 * width),
-        layer("deconv1", true, 4 * width, 2 * width),
-        layer("deconv2", true, 2 * width, width),
-        layer("deconv3", true, width, channels),
-    ]
+    let down =
+        (0..levels).map(|level| layer(NAMES[0][level], false, [level, level + 1].map(outputs)));
+    let up = (0..levels).map(|step| {
+        let level = levels - step;
+        layer(NAMES[1][step], true, [level, level - 1].map(outputs))
+    });
+    down.chain(up).collect()
 }
 
 /// What is applied to the repaired image I_n + A (IV-D); alternatives for the ablation (VI-E).
@@ -114,6 +152,23 @@ impl OutputActivation {
 #[derive(Debug)]
 pub struct Network {
     layers: Vec<(LayerShape, Tensor, Tensor)>,
+    /// See [`Architecture::upsampled`]; the weights are the convolutions' then.
+    upsampled: bool,
+}
+
+/// Bilinear upsampling by 2 as a transposed convolution (sides n → 2n - 1).
+const TENT: [f32; 3] = [0.5, 1.0, 0.5];
+
+/// Upsampling and a convolution of these weights, in × out × 3 × 3, as one transposed convolution: in × out × 5 × 5.
+pub fn upsampling(weight: &Tensor) -> Result<Tensor, TchError> {
+    let size = weight.size();
+    let row = Tensor::f_from_slice(&TENT)?.f_to_device(weight.device())?;
+    let tent = row.f_outer(&row)?.f_view([1, 1, KERNEL, KERNEL])?;
+    let planes = weight.f_view([-1, 1, KERNEL, KERNEL])?;
+    let one = [1i64; 2];
+    planes
+        .f_conv2d(&tent, None::<&Tensor>, one, [2i64; 2], one, 1)?
+        .f_view([size[0], size[1], KERNEL + 2, KERNEL + 2])
 }
 
 impl Network {
@@ -122,13 +177,13 @@ impl Network {
     /// Drawn by our own generator, so that a seed means the same on every device and thread count.
     pub fn initialise(
         channels: i64,
-        width: i64,
+        architecture: &Architecture,
         seed: u64,
         device: Device,
     ) -> Result<Self, TchError> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut layers = Vec::new();
-        for shape in layer_shapes(channels, width) {
+        for shape in layer_shapes(channels, architecture) {
             let size = shape.weight_size();
             let bound = 1.0 / ((size[1] * KERNEL * KERNEL) as f32).sqrt();
             let mut draw = |count: i64| -> Vec<f32> {
@@ -150,7 +205,10 @@ impl Network {
                 place(&bias, &[shape.outputs])?,
             ));
         }
-        Ok(Self { layers })
+        Ok(Self {
+            layers,
+            upsampled: architecture.upsampled,
+        })
     }
 
     /// The network that has these weights.
@@ -167,6 +225,7 @@ impl Network {
         });
         Ok(Self {
             layers: layers.collect::<Result<_, TchError>>()?,
+            upsampled: false,
         })
     }
 
@@ -181,10 +240,15 @@ impl Network {
         input: &Tensor,
         passed: &mut dyn FnMut(usize, &Tensor),
     ) -> Result<Tensor, TchError> {
-        let (stride, padding, one) = ([STRIDE; 2], [PADDING; 2], [1i64; 2]);
+        let (stride, one) = ([STRIDE; 2], [1i64; 2]);
         let mut x = input.shallow_clone();
         for (index, (shape, weight, bias)) in self.layers.iter().enumerate() {
-            x = if shape.transposed {
+            let padding = [shape.padding(); 2];
+            x = if shape.transposed && self.upsampled {
+                let weight = upsampling(weight)?;
+                let padding = [shape.padding() + 1; 2];
+                x.f_conv_transpose2d(&weight, Some(bias), stride, padding, [0i64; 2], 1, one)?
+            } else if shape.transposed {
                 x.f_conv_transpose2d(weight, Some(bias), stride, padding, [0i64; 2], 1, one)?
             } else {
                 x.f_conv2d(weight, Some(bias), stride, padding, one, 1)?
@@ -232,7 +296,7 @@ mod tests {
 
     #[test]
     fn has_the_papers_size() {
-        let shapes = layer_shapes(3, 128);
+        let shapes = layer_shapes(3, &Architecture::paper(128));
         let channels: Vec<i64> = shapes.iter().map(|layer| layer.outputs).collect();
         assert_eq!(channels, [128, 256, 512, 256, 128, 3]);
         let parameters: i64 = shapes
@@ -263,7 +327,7 @@ mod tests {
                 .collect();
             Tensor::from_slice(&values)
         };
-        let network = Network::initialise(3, 4, 0, Device::Cpu).unwrap();
+        let network = Network::initialise(3, &Architecture::paper(4), 0, Device::Cpu).unwrap();
         tch::no_grad(|| {
             for (number, (shape, weight, bias)) in network.layers.iter().enumerate() {
                 let size = shape.weight_size();
@@ -293,7 +357,7 @@ mod tests {
 
     #[test]
     fn keeps_the_size_of_a_tile() {
-        let network = Network::initialise(3, 4, 1, Device::Cpu).unwrap();
+        let network = Network::initialise(3, &Architecture::paper(4), 1, Device::Cpu).unwrap();
         let input = Tensor::zeros([2, 3, 65, 65], (tch::Kind::Float, Device::Cpu));
         assert_eq!(network.forward(&input).unwrap().size(), [2, 3, 65, 65]);
     }
@@ -319,7 +383,8 @@ mod tests {
     #[test]
     fn a_seed_is_a_network() {
         let first = |seed| {
-            let network = Network::initialise(3, 4, seed, Device::Cpu).unwrap();
+            let network =
+                Network::initialise(3, &Architecture::paper(4), seed, Device::Cpu).unwrap();
             Vec::<f32>::try_from(network.parameters()[0].1.flatten(0, -1)).unwrap()
         };
         assert_eq!(first(5), first(5));

@@ -7,7 +7,7 @@
 
 use proto::manifest::TrainingMode;
 
-use crate::network::{KERNEL, LEAK, LayerShape, OutputActivation, PADDING, STRIDE};
+use crate::network::{LEAK, LayerShape, OutputActivation, STRIDE};
 use crate::quantise::Step;
 
 /// ONNX operator set.
@@ -73,9 +73,9 @@ pub fn export(
             "Conv"
         };
         let attributes = vec![
-            ints("kernel_shape", &[KERNEL; 2]),
+            ints("kernel_shape", &[layer.shape.kernel; 2]),
             ints("strides", &[STRIDE; 2]),
-            ints("pads", &[PADDING; 4]),
+            ints("pads", &[layer.shape.padding(); 4]),
         ];
         let last = index + 1 == layers.len();
         let plain = last && mode == TrainingMode::Direct;
@@ -139,7 +139,7 @@ fn pass_in_8_bits(graph: &mut Graph, value: &str, step: Step) -> String {
 fn quantise_weights(graph: &mut Graph, layer: &LayerWeights, name: &str) -> String {
     let size = layer.shape.weight_size();
     let [_, inner, ..] = size.map(|length| length as usize);
-    let area = (KERNEL * KERNEL) as usize;
+    let area = (layer.shape.kernel * layer.shape.kernel) as usize;
     let channel = |index: usize| match layer.shape.transposed {
         false => index / (inner * area),
         true => index / area % inner,

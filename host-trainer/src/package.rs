@@ -22,7 +22,6 @@ use sha2::{Digest, Sha256};
 
 use crate::calibrate::{Calibration, CalibrationError, calibrate, highest};
 use crate::dataset::{DatasetError, Skipped, chain, cut_tile, digest_of_files, file_digest};
-use crate::network::shape;
 use crate::noise::{Algorithm, Corruption, Tile};
 use crate::onnx::export;
 use crate::quantise::{Cost, QuantiseError, steps};
@@ -243,7 +242,7 @@ impl Draft {
 pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, PackagingError> {
     let run = Run::read(folder)?;
     let saved = Saved::open(&run_folder::checkpoint(folder))?;
-    let layers = saved.layers(run.width)?;
+    let layers = saved.layers(&run.architecture())?;
     let metadata = [
         ("name", options.name.clone()),
         ("version", options.version.clone()),
@@ -261,7 +260,7 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
     ]
     .map(|(key, value)| (key.to_owned(), value));
     let plain = export(&layers, run.mode, run.activation, &metadata, None);
-    let network = shape(run.width);
+    let network = run.architecture().shape();
     let mut engine = Engine::from_onnx(&plain, network)?;
     let (mut onnx, mut cost) = (plain, None);
     if options.int8 {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use proto::manifest::{Input, TrainingMode};
 use serde::{Deserialize, Serialize};
 
-use crate::network::OutputActivation;
-use crate::train::{LossKind, Schedule};
+use crate::network::{Architecture, OutputActivation};
+use crate::train::{Faint, LossKind, Schedule};
 use edge_runtime::io::atomic::{WriteError, write_atomic};
 
 /// Why a run folder cannot be used.
@@ -72,6 +72,15 @@ pub struct Run {
     pub noise: String,
     /// Channels after the first convolution.
     pub width: i64,
+    /// See [`Architecture::levels`].
+    #[serde(default = "papers_levels")]
+    pub levels: usize,
+    /// See [`Architecture::upsampled`].
+    #[serde(default)]
+    pub upsampled: bool,
+    /// Whether corruptions are made faint.
+    #[serde(default)]
+    pub faint: Faint,
     /// Iterations in all.
     pub iterations: usize,
     /// Tiles an iteration.
@@ -92,7 +101,21 @@ pub struct Run {
     pub held_out_parts: Vec<String>,
 }
 
+/// Runs from before there was a choice have the paper's.
+fn papers_levels() -> usize {
+    Architecture::paper(1).levels
+}
+
 impl Run {
+    /// How the network is built.
+    pub fn architecture(&self) -> Architecture {
+        Architecture {
+            width: self.width,
+            levels: self.levels,
+            upsampled: self.upsampled,
+        }
+    }
+
     /// What is minimised, in words.
     pub fn loss_label(&self) -> String {
         let loss = match &self.teacher {
@@ -194,6 +217,9 @@ mod tests {
             features: String::new(),
             noise: "all".to_owned(),
             width: 8,
+            levels: 3,
+            upsampled: false,
+            faint: Faint::Never,
             iterations: 1,
             batch: 1,
             tiles: 1,

@@ -10,7 +10,7 @@ use edge_runtime::inspect::preprocess::Planes;
 use edge_runtime::inspect::score::Shift;
 use edge_runtime::io::image_file::read_frame;
 use host_trainer::dataset::training_files;
-use host_trainer::network::{CHANNELS, Network, OutputActivation, shape};
+use host_trainer::network::{Architecture, CHANNELS, Network, OutputActivation};
 use host_trainer::onnx::export;
 use host_trainer::surface::{Advice, ImageLook, Surface};
 use proto::manifest::{TILE_PX, TrainingMode};
@@ -159,7 +159,8 @@ fn width_within(frame_ms: f64, size: [u32; 2]) -> Result<Advice> {
 }
 
 fn frame_time_ms(width: u16, size: [u32; 2]) -> Result<f64> {
-    let network = Network::initialise(CHANNELS, i64::from(width), 0, tch::Device::Cpu)?;
+    let architecture = Architecture::paper(i64::from(width));
+    let network = Network::initialise(CHANNELS, &architecture, 0, tch::Device::Cpu)?;
     let onnx = export(
         &network.weights()?,
         TrainingMode::Direct,
@@ -167,7 +168,7 @@ fn frame_time_ms(width: u16, size: [u32; 2]) -> Result<f64> {
         &[],
         None,
     );
-    let engine = Engine::from_onnx(&onnx, shape(i64::from(width)))?;
+    let engine = Engine::from_onnx(&onnx, architecture.shape())?;
     let [width_px, height_px] =
         size.map(|side| (side.max(TILE_PX) as usize - 1).div_ceil(8) * 8 + 1);
     let planes = Planes {

@@ -13,7 +13,7 @@ use super::adam::Adam;
 use super::average::{Average, averaged};
 use crate::arrays::{Array, encoded};
 use crate::dataset::hex;
-use crate::network::{CHANNELS, LayerShape, layer_shapes};
+use crate::network::{Architecture, CHANNELS, LayerShape, layer_shapes, upsampling};
 use crate::onnx::LayerWeights;
 use edge_runtime::io::atomic::{WriteError, write_atomic};
 
@@ -166,8 +166,11 @@ impl Saved {
         hex(&Sha256::digest(&self.bytes))
     }
 
-    /// The network that a run has trained, of this width.
-    pub fn layers(&self, width: i64) -> Result<Vec<LayerWeights>, CheckpointError> {
+    /// The network that a run has trained, which is built like this, as it is run.
+    pub fn layers(
+        &self,
+        architecture: &Architecture,
+    ) -> Result<Vec<LayerWeights>, CheckpointError> {
         let layer = |shape: LayerShape| {
             let bias = [shape.outputs];
             Ok(LayerWeights {
@@ -176,8 +179,19 @@ impl Saved {
                 shape,
             })
         };
-        let shapes = layer_shapes(CHANNELS, width).into_iter();
-        shapes.map(layer).collect()
+        let shapes = layer_shapes(CHANNELS, architecture).into_iter();
+        let mut layers = shapes
+            .map(layer)
+            .collect::<Result<Vec<_>, CheckpointError>>()?;
+        if architecture.upsampled {
+            for layer in layers.iter_mut().filter(|layer| layer.shape.transposed) {
+                let weight =
+                    Tensor::f_from_slice(&layer.weight)?.f_view(layer.shape.weight_size())?;
+                layer.weight = floats(&upsampling(&weight)?)?;
+                layer.shape.kernel += 2;
+            }
+        }
+        Ok(layers)
     }
 
     /// What a run has trained: the average of a weight where it kept one, or else the last.

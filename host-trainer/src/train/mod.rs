@@ -11,7 +11,7 @@ mod loss;
 
 pub use adam::{Adam, BETA1, BETA2, LEARNING_RATE};
 pub use average::Average;
-pub use batches::{Batch, BatchSource};
+pub use batches::{Batch, BatchSource, Faint};
 pub use checkpoint::{CheckpointError, Progress, Saved, floats, save};
 pub use loss::{Loss, LossKind, Ssim, noise_on_clean_pixels};
 
@@ -24,7 +24,7 @@ use proto::manifest::{TILE_PX, TrainingMode};
 use serde::{Deserialize, Serialize};
 use tch::{Device, TchError, Tensor};
 
-use crate::network::{CHANNELS, Network, OutputActivation};
+use crate::network::{Architecture, CHANNELS, Network, OutputActivation};
 
 /// Tiles cropped beforehand (IV-F).
 pub const TILES: usize = 80_000;
@@ -99,8 +99,8 @@ pub struct Recipe {
     pub average: f64,
     /// How the learning rate changes.
     pub schedule: Schedule,
-    /// Channels after the first convolution.
-    pub width: i64,
+    /// How the network is built.
+    pub architecture: Architecture,
     /// Iterations in all, those of earlier sessions included.
     pub iterations: usize,
     /// Seed of the run.
@@ -214,7 +214,7 @@ pub fn train(
     stop: &AtomicBool,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Outcome, TrainError> {
-    let network = Network::initialise(CHANNELS, recipe.width, recipe.seed, recipe.device)?;
+    let network = Network::initialise(CHANNELS, &recipe.architecture, recipe.seed, recipe.device)?;
     let mut adam = Adam::new(network.parameters())?;
     let mut average = match recipe.average {
         decay if decay > 0.0 => Some(Average::new(network.parameters(), decay)?),
@@ -342,7 +342,8 @@ mod tests {
 
     #[test]
     fn the_shift_is_the_output_and_refrelu_is_applied_to_the_sum() {
-        let network = Network::initialise(CHANNELS, 4, 1, Device::Cpu).unwrap();
+        let network =
+            Network::initialise(CHANNELS, &Architecture::paper(4), 1, Device::Cpu).unwrap();
         let waves: Vec<f32> = (0..3 * 65 * 65).map(|k| (k as f32 * 0.37).sin()).collect();
         let input = Tensor::from_slice(&waves).view([1, 3, 65, 65]) * 1.5;
         let output = values(&network.forward(&input).unwrap());

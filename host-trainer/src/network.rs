@@ -24,9 +24,7 @@ pub const CHANNELS: i64 = 3;
 pub struct Architecture {
     /// Channels after the first convolution.
     pub width: i64,
-    /// Convolutions, and as many transposed ones: the paper's 3, or 4, which see ±30 px for ±14.
-    pub levels: usize,
-    /// Each transposed convolution is bilinear upsampling and a convolution of 3 × 3 after it (Odena et al. 2016), as one of
+    /// **Ours**: each transposed convolution is bilinear upsampling and a convolution of 3 × 3 after it (Odena et al. 2016), as one of
     /// 5 × 5.
     pub upsampled: bool,
 }
@@ -36,20 +34,20 @@ impl Architecture {
     pub fn paper(width: i64) -> Self {
         Self {
             width,
-            levels: 3,
             upsampled: false,
         }
     }
 
     /// What a package says of it.
     pub fn shape(&self) -> NetworkShape {
+        // Three layers of stride 2, each seeing 1 px to each side at its scale: 1 + 2 + 4; and back, upsampled 2 px.
         let reach = if self.upsampled { 2 } else { 1 };
         NetworkShape {
             channels: CHANNELS as u8,
             width: self.width as u16,
             tile_px: TILE_PX as u16,
-            align_px: 1 << self.levels,
-            halo_px: ((1 << self.levels) - 1) * (1 + reach),
+            align_px: 8,
+            halo_px: 7 * (1 + reach),
         }
     }
 }
@@ -85,31 +83,23 @@ impl LayerShape {
     }
 }
 
-/// C → w → 2w → 4w → 2w → w → C, w = 128 in the paper (IV-C); a fourth level has 8w.
-pub fn layer_shapes(channels: i64, architecture: &Architecture) -> Vec<LayerShape> {
-    const NAMES: [[&str; 4]; 2] = [
-        ["conv1", "conv2", "conv3", "conv4"],
-        ["deconv1", "deconv2", "deconv3", "deconv4"],
-    ];
-    let levels = architecture.levels.min(NAMES[0].len());
-    let outputs = |level: usize| match level {
-        0 => channels,
-        level => architecture.width << (level - 1),
-    };
-    let layer = |name, transposed, [inputs, outputs]: [i64; 2]| LayerShape {
+/// C → w → 2w → 4w → 2w → w → C, w = 128 in the paper (IV-C).
+pub fn layer_shapes(channels: i64, width: i64) -> [LayerShape; 6] {
+    let layer = |name, transposed, inputs, outputs| LayerShape {
         name,
         transposed,
         inputs,
         outputs,
         kernel: KERNEL,
     };
-    let down =
-        (0..levels).map(|level| layer(NAMES[0][level], false, [level, level + 1].map(outputs)));
-    let up = (0..levels).map(|step| {
-        let level = levels - step;
-        layer(NAMES[1][step], true, [level, level - 1].map(outputs))
-    });
-    down.chain(up).collect()
+    [
+        layer("conv1", false, channels, width),
+        layer("conv2", false, width, 2 * width),
+        layer("conv3", false, 2 * width, 4 * width),
+        layer("deconv1", true, 4 * width, 2 * width),
+        layer("deconv2", true, 2 * width, width),
+        layer("deconv3", true, width, channels),
+    ]
 }
 
 /// What is applied to the repaired image I_n + A (IV-D); alternatives for the ablation (VI-E).
@@ -159,8 +149,23 @@ pub struct Network {
 /// Bilinear upsampling by 2 as a transposed convolution (sides n → 2n - 1).
 const TENT: [f32; 3] = [0.5, 1.0, 0.5];
 
+/// A trained network's layers as they are run: of an upsampled one, each pair as one transposed convolution.
+pub fn as_run(
+    mut layers: Vec<LayerWeights>,
+    upsampled: bool,
+) -> Result<Vec<LayerWeights>, TchError> {
+    for layer in &mut layers {
+        if upsampled && layer.shape.transposed {
+            let weight = Tensor::f_from_slice(&layer.weight)?.f_view(layer.shape.weight_size())?;
+            layer.weight = floats(&upsampling(&weight)?)?;
+            layer.shape.kernel = KERNEL + 2;
+        }
+    }
+    Ok(layers)
+}
+
 /// Upsampling and a convolution of these weights, in × out × 3 × 3, as one transposed convolution: in × out × 5 × 5.
-pub fn upsampling(weight: &Tensor) -> Result<Tensor, TchError> {
+fn upsampling(weight: &Tensor) -> Result<Tensor, TchError> {
     let size = weight.size();
     let row = Tensor::f_from_slice(&TENT)?.f_to_device(weight.device())?;
     let tent = row.f_outer(&row)?.f_view([1, 1, KERNEL, KERNEL])?;
@@ -183,7 +188,7 @@ impl Network {
     ) -> Result<Self, TchError> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut layers = Vec::new();
-        for shape in layer_shapes(channels, architecture) {
+        for shape in layer_shapes(channels, architecture.width) {
             let size = shape.weight_size();
             let bound = 1.0 / ((size[1] * KERNEL * KERNEL) as f32).sqrt();
             let mut draw = |count: i64| -> Vec<f32> {
@@ -296,7 +301,7 @@ mod tests {
 
     #[test]
     fn has_the_papers_size() {
-        let shapes = layer_shapes(3, &Architecture::paper(128));
+        let shapes = layer_shapes(3, 128);
         let channels: Vec<i64> = shapes.iter().map(|layer| layer.outputs).collect();
         assert_eq!(channels, [128, 256, 512, 256, 128, 3]);
         let parameters: i64 = shapes
@@ -353,6 +358,65 @@ mod tests {
             (total / expected - 1.0).abs() < 1e-5,
             "{total} for {expected}"
         );
+    }
+
+    /// Against libtorch's own upsampling followed by its convolution.
+    #[test]
+    fn an_upsampled_layer_is_upsampling_and_a_convolution() {
+        tch::manual_seed(3);
+        let options = (tch::Kind::Float, Device::Cpu);
+        let (input, weight) = (
+            Tensor::rand([1, 4, 9, 7], options),
+            Tensor::rand([4, 2, 3, 3], options),
+        );
+        let whole = upsampling(&weight).unwrap();
+        assert_eq!(whole.size(), [4, 2, 5, 5]);
+        let bias = None::<&Tensor>;
+        let found = input.conv_transpose2d(&whole, bias, [2; 2], [2; 2], [0; 2], 1, [1; 2]);
+        // A convolution's weights are those of its transposed one, mirrored.
+        let convolution = weight.transpose(0, 1).flip([2, 3]);
+        let expected = input
+            .upsample_bilinear2d([17, 13], true, None, None)
+            .conv2d(&convolution, bias, [1; 2], [1; 2], [1; 2], 1);
+        assert_eq!(found.size(), expected.size());
+        // At its edges the one sees what upsampling would put beyond them, the other 0.
+        let inner = |x: &Tensor| x.slice(2, 1, 16, 1).slice(3, 1, 12, 1);
+        let off = (inner(&found) - inner(&expected))
+            .abs()
+            .max()
+            .double_value(&[]);
+        assert!(off < 1e-4, "{off}");
+    }
+
+    #[test]
+    fn an_upsampled_network_is_exported_as_it_was_trained_and_sees_what_it_says() {
+        let built = Architecture {
+            upsampled: true,
+            ..Architecture::paper(4)
+        };
+        let trained = Network::initialise(3, &built, 1, Device::Cpu).unwrap();
+        let layers = as_run(trained.weights().unwrap(), true).unwrap();
+        let run = Network::of(&layers, Device::Cpu).unwrap();
+        tch::manual_seed(4);
+        let input = Tensor::rand([1, 3, 129, 129], (tch::Kind::Float, Device::Cpu));
+        let (a, b) = (
+            trained.forward(&input).unwrap(),
+            run.forward(&input).unwrap(),
+        );
+        assert!((&a - &b).abs().max().double_value(&[]) < 1e-5);
+        // A column that sees as far as any (2 more than a multiple of 8): what is beyond the halo changes nothing.
+        let (column, halo_px) = (58, i64::from(built.shape().halo_px));
+        for (distance_px, changes) in [(halo_px + 1, false), (halo_px, true)] {
+            let other = input.copy();
+            let _ = other.slice(3, column + distance_px, 129, 1).fill_(-1.0);
+            let other = run.forward(&other).unwrap();
+            let change = (&other - &b)
+                .slice(3, column, column + 1, 1)
+                .abs()
+                .max()
+                .double_value(&[]);
+            assert_eq!(change > 0.0, changes, "{distance_px} px: {change}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use proto::manifest::{Input, TrainingMode};
 use serde::{Deserialize, Serialize};
 
 use crate::network::{Architecture, OutputActivation};
-use crate::train::{Faint, LossKind, Schedule};
+use crate::train::{LossKind, Schedule};
 use edge_runtime::io::atomic::{WriteError, write_atomic};
 
 /// Why a run folder cannot be used.
@@ -72,15 +72,9 @@ pub struct Run {
     pub noise: String,
     /// Channels after the first convolution.
     pub width: i64,
-    /// See [`Architecture::levels`].
-    #[serde(default = "papers_levels")]
-    pub levels: usize,
     /// See [`Architecture::upsampled`].
     #[serde(default)]
     pub upsampled: bool,
-    /// Whether corruptions are made faint.
-    #[serde(default)]
-    pub faint: Faint,
     /// Iterations in all.
     pub iterations: usize,
     /// Tiles an iteration.
@@ -101,17 +95,11 @@ pub struct Run {
     pub held_out_parts: Vec<String>,
 }
 
-/// Runs from before there was a choice have the paper's.
-fn papers_levels() -> usize {
-    Architecture::paper(1).levels
-}
-
 impl Run {
     /// How the network is built.
     pub fn architecture(&self) -> Architecture {
         Architecture {
             width: self.width,
-            levels: self.levels,
             upsampled: self.upsampled,
         }
     }
@@ -217,9 +205,7 @@ mod tests {
             features: String::new(),
             noise: "all".to_owned(),
             width: 8,
-            levels: 3,
             upsampled: false,
-            faint: Faint::Never,
             iterations: 1,
             batch: 1,
             tiles: 1,

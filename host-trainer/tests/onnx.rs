@@ -11,7 +11,7 @@ use std::process::Command;
 use edge_runtime::infer::{Engine, Tuning};
 use edge_runtime::inspect::preprocess::Planes;
 use edge_runtime::inspect::score::{Shift, sum_of_magnitudes};
-use host_trainer::network::{CHANNELS, Network, OutputActivation, shape};
+use host_trainer::network::{Architecture, CHANNELS, Network, OutputActivation, as_run};
 use host_trainer::onnx::{LayerWeights, export};
 use host_trainer::quantise::Step;
 use host_trainer::seed::generator;
@@ -23,7 +23,11 @@ use tch::{Device, Tensor};
 const WIDTH: i64 = 8;
 
 fn network() -> (Network, Vec<LayerWeights>) {
-    let network = Network::initialise(CHANNELS, WIDTH, 11, Device::Cpu).unwrap();
+    built(&Architecture::paper(WIDTH))
+}
+
+fn built(architecture: &Architecture) -> (Network, Vec<LayerWeights>) {
+    let network = Network::initialise(CHANNELS, architecture, 11, Device::Cpu).unwrap();
     // PyTorch's initialisation gives tiny outputs; larger weights make a stricter comparison.
     tch::no_grad(|| {
         for (_, mut parameter) in network.parameters() {
@@ -35,7 +39,7 @@ fn network() -> (Network, Vec<LayerWeights>) {
 }
 
 fn engine(onnx: &[u8]) -> Engine {
-    Engine::from_onnx(onnx, shape(WIDTH)).unwrap()
+    Engine::from_onnx(onnx, Architecture::paper(WIDTH).shape()).unwrap()
 }
 
 fn planes(width_px: usize, height_px: usize) -> Planes {
@@ -87,6 +91,30 @@ fn the_direct_graph_gives_the_networks_shift_at_any_size() {
             &engine.shift(&input).unwrap().data,
             &floats(&expected).unwrap(),
         );
+    }
+}
+
+/// Its transposed convolutions are none of the camera's own operators, so that tract's run: whole and in strips.
+#[test]
+fn an_upsampled_networks_graph_gives_its_shift_too() {
+    let architecture = Architecture {
+        upsampled: true,
+        ..Architecture::paper(WIDTH)
+    };
+    let (network, layers) = built(&architecture);
+    let layers = as_run(layers, true).unwrap();
+    let direct = TrainingMode::Direct;
+    let onnx = export(&layers, direct, OutputActivation::RefRelu, &[], None);
+    let input = planes(97, 257);
+    let expected = tch::no_grad(|| network.forward(&tensor(&input))).unwrap();
+    for strip_bytes in [None, Some(1)] {
+        let tuning = Tuning {
+            strip_bytes,
+            ..Tuning::default()
+        };
+        let engine = Engine::tuned(&onnx, architecture.shape(), &tuning).unwrap();
+        let found = engine.shift(&input).unwrap();
+        assert_close(&found.data, &floats(&expected).unwrap());
     }
 }
 
@@ -169,7 +197,7 @@ fn a_quantised_graph_gives_nearly_the_same_and_runs_in_integers() {
         };
         let [ours, tracts, expected] = [
             engine(&onnx),
-            Engine::tuned(&onnx, shape(WIDTH), &stock).unwrap(),
+            Engine::tuned(&onnx, Architecture::paper(WIDTH).shape(), &stock).unwrap(),
             engine(&plain),
         ]
         .map(|engine| engine.shift(&input).unwrap().data);

@@ -1,6 +1,6 @@
 //! From a folder of images to verdicts, with the programs that users run.
 
-use host_trainer::network::layer_shapes;
+use host_trainer::network::{Architecture, layer_shapes};
 use host_trainer::train::Saved;
 use integration_tests::{TINY, fails, ok, run, synth, tiny_package};
 
@@ -319,7 +319,11 @@ fn averages_are_resumed_and_packaged() {
     // What is trained is the same; what is packaged is not.
     let weights = |run: &str| saved(run).values("conv1.weight", &size).unwrap();
     assert_eq!(weights("plain"), weights("whole"));
-    let packaged = |run: &str| saved(run).layers(4).unwrap()[0].weight.clone();
+    let packaged = |run: &str| {
+        saved(run).layers(&Architecture::paper(4)).unwrap()[0]
+            .weight
+            .clone()
+    };
     assert_eq!(packaged("plain"), weights("plain"));
     assert_eq!(packaged("whole"), average("whole"));
     assert_ne!(average("whole"), weights("whole"));

@@ -29,10 +29,10 @@ pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
             network.align_px
         ));
     }
-    // Strips of a large frame rest on these (paper, IV-C: three layers of stride 2, and what a pixel of A sees; or four).
-    if !matches!((network.align_px, network.halo_px), (8, 14..) | (16, 30..)) {
+    // Strips of a large frame rest on these (paper, IV-C: three layers of stride 2, and what a pixel of A sees).
+    if network.align_px != 8 || network.halo_px < 14 {
         return Err(format!(
-            "expected an alignment of 8 px and a halo of at least 14 px, or of 16 and 30, found {} and {}",
+            "expected an alignment of 8 px and a halo of at least 14 px, found {} and {}",
             network.align_px, network.halo_px
         ));
     }

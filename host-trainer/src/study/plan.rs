@@ -15,7 +15,7 @@ pub struct Setting {
 pub(super) const PAPER: &str = "paper";
 
 /// All of them.
-pub const SETTINGS: [Setting; 23] = {
+pub const SETTINGS: [Setting; 24] = {
     const fn setting(name: &'static str, train: &'static [&'static str]) -> Setting {
         Setting { name, train }
     }
@@ -42,6 +42,7 @@ pub const SETTINGS: [Setting; 23] = {
         setting("lighting", &["--lighting", "0.3"]),
         setting("average", &["--average", "0.999"]),
         setting("structured", &["--structured"]),
+        setting("upsampled", &["--upsampled"]),
         setting(
             "ours",
             &[
@@ -164,6 +165,7 @@ impl Experiment {
                 "lighting",
                 "average",
                 "structured",
+                "upsampled",
                 "ours",
             ],
         }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use edge_runtime::inspect::frame::Frame;
 use rand::RngExt;
-use serde::{Deserialize, Serialize};
 
 use crate::ahead::Ahead;
 use crate::dataset::Coordinates;
@@ -35,37 +34,8 @@ pub struct BatchSource {
     pub noise: Option<NoiseBank>,
     /// Each good tile is lit otherwise, by a factor of up to 1 ± this (0..1); 0 is the paper's.
     pub lighting: f32,
-    /// Whether corruptions are made faint.
-    pub faint: Faint,
-    /// Iterations in all, for what changes over them.
-    pub iterations: usize,
     /// Seed of the run.
     pub seed: u64,
-}
-
-/// Whether the good tile shines through a corrupted one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Faint {
-    /// No corruption is made fainter (paper).
-    #[default]
-    Never,
-    /// Each by an opacity drawn from 0.1 to 1.
-    Random,
-    /// Each by an opacity drawn from 1 in the first iteration, from 0.1 to 1 in the last, and between them in proportion.
-    Later,
-}
-
-impl Faint {
-    /// The least opacity in an iteration of so many.
-    fn least(self, iteration: usize, iterations: usize) -> f32 {
-        const LEAST: f32 = 0.1;
-        match self {
-            Self::Never => 1.0,
-            Self::Random => LEAST,
-            Self::Later => 1.0 - (1.0 - LEAST) * iteration as f32 / iterations.max(1) as f32,
-        }
-    }
 }
 
 /// A tile as another brightness of the light would show it: 0..1 times `factor`, in all channels alike.
@@ -88,8 +58,6 @@ impl BatchSource {
         };
         let mut rng = generator(self.seed, "noise", iteration as u64);
         let mut light = generator(self.seed, "lighting", iteration as u64);
-        let mut opacity = generator(self.seed, "opacity", iteration as u64);
-        let least = self.faint.least(iteration, self.iterations);
         for &index in &order[first..first + size] {
             let mut tile = self.coordinates.tile(&self.frames, index);
             batch.channels = tile.channels();
@@ -101,15 +69,7 @@ impl BatchSource {
             if let Some(noise) = &self.noise {
                 noise.corrupt(&mut tile, &mut rng);
             }
-            let first = batch.noisy.len();
             batch.noisy.extend_from_slice(tile.values());
-            if least < 1.0 {
-                let opacity = opacity.random_range(least..=1.0);
-                let clean = &batch.clean[first..];
-                for (noisy, clean) in batch.noisy[first..].iter_mut().zip(clean) {
-                    *noisy = clean + opacity * (*noisy - clean);
-                }
-            }
         }
         batch
     }
@@ -143,8 +103,6 @@ mod tests {
             coordinates,
             noise: Some(NoiseBank::paper()),
             lighting,
-            faint: Faint::Never,
-            iterations: 100,
             seed: 5,
         })
     }

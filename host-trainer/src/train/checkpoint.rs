@@ -13,7 +13,7 @@ use super::adam::Adam;
 use super::average::{Average, averaged};
 use crate::arrays::{Array, encoded};
 use crate::dataset::hex;
-use crate::network::{Architecture, CHANNELS, LayerShape, layer_shapes, upsampling};
+use crate::network::{Architecture, CHANNELS, LayerShape, as_run, layer_shapes};
 use crate::onnx::LayerWeights;
 use edge_runtime::io::atomic::{WriteError, write_atomic};
 
@@ -179,19 +179,9 @@ impl Saved {
                 shape,
             })
         };
-        let shapes = layer_shapes(CHANNELS, architecture).into_iter();
-        let mut layers = shapes
-            .map(layer)
-            .collect::<Result<Vec<_>, CheckpointError>>()?;
-        if architecture.upsampled {
-            for layer in layers.iter_mut().filter(|layer| layer.shape.transposed) {
-                let weight =
-                    Tensor::f_from_slice(&layer.weight)?.f_view(layer.shape.weight_size())?;
-                layer.weight = floats(&upsampling(&weight)?)?;
-                layer.shape.kernel += 2;
-            }
-        }
-        Ok(layers)
+        let shapes = layer_shapes(CHANNELS, architecture.width).into_iter();
+        let layers = shapes.map(layer).collect::<Result<_, CheckpointError>>()?;
+        Ok(as_run(layers, architecture.upsampled)?)
     }
 
     /// What a run has trained: the average of a weight where it kept one, or else the last.

@@ -11,7 +11,7 @@ mod loss;
 
 pub use adam::{Adam, BETA1, BETA2, LEARNING_RATE};
 pub use average::Average;
-pub use batches::{Batch, BatchSource, Faint};
+pub use batches::{Batch, BatchSource};
 pub use checkpoint::{CheckpointError, Progress, Saved, floats, save};
 pub use loss::{Loss, LossKind, Ssim, noise_on_clean_pixels};
 

@@ -62,6 +62,14 @@ pub struct Calibration {
     pub confidence: f64,
 }
 
+impl Calibration {
+    /// The most of the next `lot` good parts that are rejected, at its confidence, by a threshold found on `parts` good parts: by its
+    /// rank, also where ties let fewer exceed it.
+    pub fn rejects_of_the_next(&self, lot: usize, parts: usize) -> usize {
+        rejects_in_a_lot(parts, self.allowed, lot, self.confidence)
+    }
+}
+
 /// Good parts needed before any threshold can carry the promise: the least n with (1 - p)^n ≤ 1 - confidence.
 pub fn parts_needed(rate_per_10_000: f64, confidence: f64) -> u64 {
     let p = rate_per_10_000 / 10_000.0;
@@ -89,7 +97,7 @@ pub fn bound_per_10_000(parts: usize, rejected: usize, confidence: f64) -> f64 {
 /// The most of the next `lot` good parts that are rejected at this confidence (0..1), when a threshold's rank allows `allowed` of
 /// `parts` good parts to be; all of them if it allows as many as there are. The rejects of exchangeable parts by an order statistic are
 /// beta-binomial: no prior is assumed.
-pub fn rejects_in_a_lot(parts: usize, allowed: usize, lot: usize, confidence: f64) -> usize {
+fn rejects_in_a_lot(parts: usize, allowed: usize, lot: usize, confidence: f64) -> usize {
     if allowed >= parts {
         return lot;
     }
@@ -319,6 +327,10 @@ mod tests {
         assert_eq!((found.threshold, found.rejected), (1.0, 0));
         // 100 parts allow 4 above the threshold at 10 %; that none is does not lower the bound.
         assert_eq!(found.bound_per_10_000, bound_per_10_000(100, 4, 0.95));
+        // Nor does it lower how many of the next parts may be: the rank was chosen before the scores were seen.
+        let lots = [4, 0].map(|allowed| rejects_in_a_lot(100, allowed, 100, 0.95));
+        assert_eq!(found.rejects_of_the_next(100, 100), lots[0]);
+        assert!(lots[0] > lots[1]);
         assert!(calibrate(&[f32::NAN], 1_000.0, 0.95).is_err());
     }
 }

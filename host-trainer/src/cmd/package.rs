@@ -9,7 +9,7 @@ use edge_runtime::inspect::roi;
 use edge_runtime::io::atomic::write_atomic;
 use edge_runtime::io::image_file::read_roi_mask;
 use edge_runtime::package::{self, Trust, Verified, key_id, read_signing_key, write_key_pair};
-use host_trainer::calibrate::{Calibration, parts_needed, percent, promised, rejects_in_a_lot};
+use host_trainer::calibrate::{Calibration, parts_needed, percent, promised};
 use host_trainer::dataset::{Groups, calibration_files};
 use host_trainer::package::{Draft, GoodFrame, PackageOptions, Wanted, calibrate_draft, draft};
 use host_trainer::run_folder::Run;
@@ -348,7 +348,7 @@ fn in_words(manifest: &Manifest, found: &Calibration) -> String {
             text.push_str(&format!(
                 ": at most {} false rejects per 10,000 good parts in the long run, and at most {} of the next {LOT}, each at {} % confidence",
                 promised(bound),
-                rejects_in_a_lot(parts as usize, found.allowed, LOT, promise.confidence),
+                found.rejects_of_the_next(LOT, parts as usize),
                 percent(promise.confidence)
             ));
             if bound > 100.0 {

@@ -142,22 +142,28 @@ impl OutputActivation {
 #[derive(Debug)]
 pub struct Network {
     layers: Vec<(LayerShape, Tensor, Tensor)>,
-    /// See [`Architecture::upsampled`]; the weights are the convolutions' then.
-    upsampled: bool,
+    /// What upsamples, see [`Architecture::upsampled`]: the weights are the convolutions' then.
+    tent: Option<Tensor>,
 }
 
-/// Bilinear upsampling by 2 as a transposed convolution (sides n → 2n - 1).
-const TENT: [f32; 3] = [0.5, 1.0, 0.5];
+/// Bilinear upsampling by 2 as the weights of a transposed convolution (sides n → 2n - 1), 1 × 1 × 3 × 3.
+fn tent(device: Device) -> Result<Tensor, TchError> {
+    let row = Tensor::f_from_slice(&[0.5f32, 1.0, 0.5])?;
+    row.f_outer(&row)?
+        .f_view([1, 1, KERNEL, KERNEL])?
+        .f_to_device(device)
+}
 
 /// A trained network's layers as they are run: of an upsampled one, each pair as one transposed convolution.
 pub fn as_run(
     mut layers: Vec<LayerWeights>,
     upsampled: bool,
 ) -> Result<Vec<LayerWeights>, TchError> {
+    let tent = tent(Device::Cpu)?;
     for layer in &mut layers {
         if upsampled && layer.shape.transposed {
             let weight = Tensor::f_from_slice(&layer.weight)?.f_view(layer.shape.weight_size())?;
-            layer.weight = floats(&upsampling(&weight)?)?;
+            layer.weight = floats(&upsampling(&weight, &tent)?)?;
             layer.shape.kernel = KERNEL + 2;
         }
     }
@@ -165,14 +171,12 @@ pub fn as_run(
 }
 
 /// Upsampling and a convolution of these weights, in × out × 3 × 3, as one transposed convolution: in × out × 5 × 5.
-fn upsampling(weight: &Tensor) -> Result<Tensor, TchError> {
+fn upsampling(weight: &Tensor, tent: &Tensor) -> Result<Tensor, TchError> {
     let size = weight.size();
-    let row = Tensor::f_from_slice(&TENT)?.f_to_device(weight.device())?;
-    let tent = row.f_outer(&row)?.f_view([1, 1, KERNEL, KERNEL])?;
     let planes = weight.f_view([-1, 1, KERNEL, KERNEL])?;
     let one = [1i64; 2];
     planes
-        .f_conv2d(&tent, None::<&Tensor>, one, [2i64; 2], one, 1)?
+        .f_conv2d(tent, None::<&Tensor>, one, [2i64; 2], one, 1)?
         .f_view([size[0], size[1], KERNEL + 2, KERNEL + 2])
 }
 
@@ -212,7 +216,11 @@ impl Network {
         }
         Ok(Self {
             layers,
-            upsampled: architecture.upsampled,
+            tent: if architecture.upsampled {
+                Some(tent(device)?)
+            } else {
+                None
+            },
         })
     }
 
@@ -230,7 +238,7 @@ impl Network {
         });
         Ok(Self {
             layers: layers.collect::<Result<_, TchError>>()?,
-            upsampled: false,
+            tent: None,
         })
     }
 
@@ -248,12 +256,11 @@ impl Network {
         let (stride, one) = ([STRIDE; 2], [1i64; 2]);
         let mut x = input.shallow_clone();
         for (index, (shape, weight, bias)) in self.layers.iter().enumerate() {
-            let padding = [shape.padding(); 2];
-            x = if shape.transposed && self.upsampled {
-                let weight = upsampling(weight)?;
-                let padding = [shape.padding() + 1; 2];
-                x.f_conv_transpose2d(&weight, Some(bias), stride, padding, [0i64; 2], 1, one)?
-            } else if shape.transposed {
+            let tent = self.tent.as_ref().filter(|_| shape.transposed);
+            let widened = tent.map(|tent| upsampling(weight, tent)).transpose()?;
+            let weight = widened.as_ref().unwrap_or(weight);
+            let padding = [weight.size()[3] / 2; 2];
+            x = if shape.transposed {
                 x.f_conv_transpose2d(weight, Some(bias), stride, padding, [0i64; 2], 1, one)?
             } else {
                 x.f_conv2d(weight, Some(bias), stride, padding, one, 1)?
@@ -369,7 +376,7 @@ mod tests {
             Tensor::rand([1, 4, 9, 7], options),
             Tensor::rand([4, 2, 3, 3], options),
         );
-        let whole = upsampling(&weight).unwrap();
+        let whole = upsampling(&weight, &tent(Device::Cpu).unwrap()).unwrap();
         assert_eq!(whole.size(), [4, 2, 5, 5]);
         let bias = None::<&Tensor>;
         let found = input.conv_transpose2d(&whole, bias, [2; 2], [2; 2], [0; 2], 1, [1; 2]);

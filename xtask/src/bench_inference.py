@@ -1,6 +1,6 @@
 """Engines side by side on the same graphs and frames, taking turns in one run: `cargo xtask bench-inference`.
 
-Usage: bench_inference.py ENGINE_SPEED SECONDS JSON WIDTH=ONNX...  (WIDTH-int8=ONNX: quantised)
+Usage: bench_inference.py ENGINE_SPEED SECONDS JSON WIDTH=ONNX...  (WIDTH-upsampled: transposed layers of 5×5; …-int8: quantised)
 
 Each engine gets the same frame in turn until SECONDS have passed for a row (at least five turns); medians are compared.
 ENGINE_SPEED is the example of edge-runtime that reads `COUNT HEIGHT WIDTH` and answers with milliseconds. What ours does in that
@@ -21,13 +21,14 @@ import openvino
 LAYERS = [(3, 1, 2), (1, 2, 4), (2, 4, 8), (4, 2, 8), (2, 1, 4), (1, 3, 2)]
 
 
-def flops(width, side_y, side_x):
-    """Multiply-adds twice: each of nine taps for each pixel of the smaller image (paper, IV-C)."""
+def flops(width, upsampled, side_y, side_x):
+    """Multiply-adds twice: each of nine taps for each pixel of the smaller image (paper, IV-C), of 25 where a layer upsamples."""
     total = 0
     channels = lambda factor, index: 3 if index in ((0, 0), (5, 1)) else factor * width
     for index, (inputs, outputs, step) in enumerate(LAYERS):
         pixels = ((side_y - 1) // step + 1) * ((side_x - 1) // step + 1)
-        total += 2 * 9 * channels(inputs, (index, 0)) * channels(outputs, (index, 1)) * pixels
+        taps = 25 if upsampled and index >= 3 else 9
+        total += 2 * taps * channels(inputs, (index, 0)) * channels(outputs, (index, 1)) * pixels
     return total
 
 
@@ -113,13 +114,13 @@ def main():
     graphs = dict(graph.split("=", 1) for graph in graphs)
     rates = {threads: gemm_rate(threads) for threads in (1, 2)}
     rows = []
-    head = f"{'width':>8} {'frame':>12} {'threads':>7}" + "".join(
+    head = f"{'width':>17} {'frame':>12} {'threads':>7}" + "".join(
         f"{name:>12}" for name in ("ours ms", "stock", "at once", "ORT", "OpenVINO", "GFLOP/s", "% of GEMM", "/ORT", "/OpenVINO")
     )
     print(f"numpy's best GEMM: {rates[1]:.0f} GFLOP/s on one thread, {rates[2]:.0f} on two\n\n{head}")
     for graph, onnx in graphs.items():
-        width, _, precision = graph.partition("-")
-        width = int(width)
+        width, *words = graph.split("-")
+        width, upsampled, precision = int(width), "upsampled" in words, "int8" if "int8" in words else ""
         # 65×65: the paper's tiles, 49 for a frame of 256×256 at 50 % overlap.
         sizes = [(65, 65, 49), (257, 257, 1), (513, 513, 1), (1025, 1025, 1), (1081, 1921, 1)]
         # 8 bits change little with the size.
@@ -144,10 +145,11 @@ def main():
                 for engine in engines.values():
                     engine.stop()
                 ms = {name: statistics.median(values) for name, values in taken.items()}
-                rate = count * flops(width, height, breadth) / ms["ours"] / 1e6
+                rate = count * flops(width, upsampled, height, breadth) / ms["ours"] / 1e6
                 rows.append(
                     {
                         "width": width,
+                        "upsampled": upsampled,
                         "precision": precision or "f32",
                         "height_px": height,
                         "width_px": breadth,
@@ -162,7 +164,7 @@ def main():
                 )
                 size = f"{count} x {height}²" if count > 1 else f"{breadth}x{height}"
                 print(
-                    f"{graph:>8} {size:>12} {threads:>7}"
+                    f"{graph:>17} {size:>12} {threads:>7}"
                     + "".join(f"{ms.get(engine, ms['stock']):>12.2f}" for engine in ("ours", "stock", "batch", "ort", "openvino"))
                     + f"{rate:>12.0f}{100 * rate / rates[threads]:>11.0f}%"
                     + f"{ms['ours'] / ms['ort']:>12.2f}{ms['ours'] / ms['openvino']:>12.2f}",

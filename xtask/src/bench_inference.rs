@@ -14,9 +14,13 @@ const WIDTHS: [&str; 4] = ["128", "64", "32", "16"];
 
 /// Makes networks of the paper's shape with random weights, and measures.
 pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
-    let (mut seconds, mut widths) = ("3", Vec::new());
+    let (mut seconds, mut widths, mut upsampled) = ("3", Vec::new(), false);
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
+        if *argument == "--upsampled" {
+            upsampled = true;
+            continue;
+        }
         let value = arguments
             .next()
             .with_context(|| format!("{argument} needs a value"))?;
@@ -38,10 +42,15 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     let trainer = programs.join("host-trainer");
     let mut graphs = Vec::new();
     for width in widths {
-        let onnx = network(&trainer, &folder, width)?;
-        let int8 = quantised(&trainer, &folder, width)?;
-        graphs.push(format!("{width}={}", onnx.display()));
-        graphs.push(format!("{width}-int8={}", int8.display()));
+        let built = if upsampled {
+            format!("{width}-upsampled")
+        } else {
+            width.to_owned()
+        };
+        let onnx = network(&trainer, &folder, width, &built)?;
+        let int8 = quantised(&trainer, &folder, &built)?;
+        graphs.push(format!("{built}={}", onnx.display()));
+        graphs.push(format!("{built}-int8={}", int8.display()));
     }
     let report = folder.join("inference.json");
     let mut bench = Command::new("python3");
@@ -57,9 +66,10 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A package that was trained for one step has random weights, and its graph is like every other's.
-fn network(trainer: &Path, folder: &Path, width: &str) -> Result<PathBuf> {
-    let onnx = folder.join(format!("{width}.onnx"));
+/// A package that was trained for one step has random weights, and its graph is like every other's. `built`: its name, the width
+/// and what follows from how it is built.
+fn network(trainer: &Path, folder: &Path, width: &str, built: &str) -> Result<PathBuf> {
+    let onnx = folder.join(format!("{built}.onnx"));
     if onnx.is_file() {
         return Ok(onnx);
     }
@@ -84,11 +94,11 @@ fn network(trainer: &Path, folder: &Path, width: &str) -> Result<PathBuf> {
     if !folder.join("bench.key").is_file() {
         run(&["keygen", "--out", "bench.key"])?;
     }
-    let trained = format!("run-{width}");
+    let trained = format!("run-{built}");
     if folder.join(&trained).exists() {
         std::fs::remove_dir_all(folder.join(&trained))?;
     }
-    run(&[
+    let mut train = vec![
         "train",
         "--data",
         "data",
@@ -110,30 +120,34 @@ fn network(trainer: &Path, folder: &Path, width: &str) -> Result<PathBuf> {
         "0.5",
         "--device",
         "cpu",
-    ])?;
-    package(trainer, folder, width, "", &[])?;
+    ];
+    if built != width {
+        train.push("--upsampled");
+    }
+    run(&train)?;
+    package(trainer, folder, built, "", &[])?;
     Ok(onnx)
 }
 
 /// The same in 8 bits.
-fn quantised(trainer: &Path, folder: &Path, width: &str) -> Result<PathBuf> {
-    let onnx = folder.join(format!("{width}-int8.onnx"));
+fn quantised(trainer: &Path, folder: &Path, built: &str) -> Result<PathBuf> {
+    let onnx = folder.join(format!("{built}-int8.onnx"));
     if !onnx.is_file() {
-        package(trainer, folder, width, "-int8", &["--int8"])?;
+        package(trainer, folder, built, "-int8", &["--int8"])?;
     }
     Ok(onnx)
 }
 
-/// A run's graph, `WIDTH-SUFFIX.onnx`.
+/// A run's graph, `BUILT-SUFFIX.onnx`.
 fn package(
     trainer: &Path,
     folder: &Path,
-    width: &str,
+    built: &str,
     suffix: &str,
     options: &[&str],
 ) -> Result<()> {
-    let (trained, made) = (format!("run-{width}"), format!("{width}{suffix}.onnx"));
-    let package = format!("{width}{suffix}.awr");
+    let (trained, made) = (format!("run-{built}"), format!("{built}{suffix}.onnx"));
+    let package = format!("{built}{suffix}.awr");
     let mut command = Command::new(trainer);
     command.args(["package", "--run", &trained, "--key", "bench.key"]);
     command.args(["--name", "bench", "--out", &package, "--onnx", &made]);

@@ -32,7 +32,8 @@ cargo xtask COMMAND
                   --rate N: frames a second (default: as many as possible), --all-pictures: a heat map and a thumbnail
                   with every report, --no-station: nobody takes the reports, --program FILE: this edge-runtime
   bench-inference scoring beside stock tract, ONNX Runtime and OpenVINO on the same graphs, one and two threads; once 150 MB
-                  --seconds N: for each row (default 3), --width N: only this width (may be repeated)
+                  --seconds N: for each row (default 3), --width N: only this width (may be repeated), --upsampled: networks
+                  of `train --upsampled`
   help            this text
 ";
 

@@ -187,11 +187,13 @@ impl Found {
     }
 }
 
-/// Whether it is the network's kind: 3×3, stride 2, padding 1, dilation 1 (paper, IV-C).
-fn is_ours(pool: &PoolSpec) -> bool {
-    let padding = PaddingSpec::Explicit(tvec!(1, 1), tvec!(1, 1));
+/// Whether it is the network's: of a kind's side, of stride 2, padded by half of the side (paper, IV-C).
+fn is_ours(pool: &PoolSpec, kind: Kind) -> bool {
+    let side = kind.side();
+    let half = side / 2;
+    let padding = PaddingSpec::Explicit(tvec!(half, half), tvec!(half, half));
     pool.data_format == DataFormat::NCHW
-        && *pool.kernel_shape == [3, 3]
+        && *pool.kernel_shape == [side, side]
         && *pool.strides() == [2, 2]
         && *pool.dilations() == [1, 1]
         && pool.padding == padding
@@ -216,11 +218,15 @@ fn constant(model: &TypedModel, outlet: OutletId) -> Option<Arc<Tensor>> {
 /// The layer that a node is, if it is one.
 fn layer_at(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Found>> {
     let found = if let Some(conv) = node.op_as::<Conv>() {
-        let ours = conv.group == 1 && conv.q_params.is_none() && is_ours(&conv.pool_spec);
+        let ours =
+            conv.group == 1 && conv.q_params.is_none() && is_ours(&conv.pool_spec, Kind::Down);
         ours.then_some((Kind::Down, &conv.pool_spec, conv.kernel_fmt))
     } else if let Some(deconv) = node.op_as::<Deconv>() {
-        let ours = deconv.group == 1 && *deconv.adjustments == [0, 0] && is_ours(&deconv.pool_spec);
-        ours.then_some((Kind::Up, &deconv.pool_spec, deconv.kernel_format))
+        let plain = deconv.group == 1 && *deconv.adjustments == [0, 0];
+        let kind = [Kind::Up, Kind::WideUp]
+            .into_iter()
+            .find(|&kind| plain && is_ours(&deconv.pool_spec, kind));
+        kind.map(|kind| (kind, &deconv.pool_spec, deconv.kernel_format))
     } else {
         None
     };
@@ -236,7 +242,7 @@ fn layer_at(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Found>> 
     if inputs == 0
         || outputs == 0
         || format != KernelFormat::OIHW
-        || weights.shape() != [outputs, inputs, 3, 3]
+        || weights.shape() != [outputs, inputs, kind.side(), kind.side()]
         || weights.datum_type() != f32::datum_type()
         || bias.datum_type() != f32::datum_type()
     {

@@ -71,20 +71,25 @@ impl<'a, T: Value> Image<'a, T> {
         self.bands.get(band)?.get(start..start + self.width)
     }
 
-    /// A channel's rows from `first` on, from their pixel `right` on; `edge` beyond the edges.
+    /// A channel's rows from `first` on, from their pixel `right` on, which may be before the first; `edge` beyond the edges.
     pub(super) fn rows_into(
         &self,
         channel: usize,
-        first: usize,
-        right: usize,
+        first: isize,
+        right: isize,
         edge: T,
         lines: &mut [T],
     ) {
-        let kept = self.width - right;
+        let beyond = right.unsigned_abs().min(self.width);
+        let kept = self.width - beyond;
         for (index, line) in lines.chunks_exact_mut(self.width).enumerate() {
-            match self.row(channel, (first + index) as isize) {
+            match self.row(channel, first + index as isize) {
+                Some(source) if right < 0 => {
+                    line[..beyond].fill(edge);
+                    line[beyond..].copy_from_slice(&source[..kept]);
+                }
                 Some(source) => {
-                    line[..kept].copy_from_slice(&source[right..]);
+                    line[..kept].copy_from_slice(&source[beyond..]);
                     line[kept..].fill(edge);
                 }
                 None => line.fill(edge),

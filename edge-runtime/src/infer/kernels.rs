@@ -42,8 +42,10 @@ impl Shape {
         let [inputs, outputs] = self.channels;
         match self.kind {
             Kind::Down => [outputs, DEPTH.min(inputs * 9)],
-            Kind::Up if outputs <= super::layer::FEW_CHANNELS => [outputs * 9, inputs],
-            Kind::Up => [outputs, DEPTH.min(inputs * 4)],
+            kind if outputs <= super::layer::FEW_CHANNELS => {
+                [outputs * kind.side() * kind.side(), inputs]
+            }
+            kind => [outputs, DEPTH.min(inputs * kind.blocks().len())],
         }
     }
 }

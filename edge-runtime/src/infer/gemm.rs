@@ -348,10 +348,36 @@ pub(super) struct Panels {
     pending: Vec<u8>,
 }
 
+/// Panels while they are filled. Taken once for many rows: to make sure that nobody else reads them takes as long as a row.
+#[derive(Debug)]
+pub(super) struct Filling<'a> {
+    packed: &'a mut [u8],
+    panel_bytes: usize,
+    depth: usize,
+    columns: usize,
+    format: &'a Columns,
+    pending: &'a mut [u8],
+}
+
 impl Panels {
+    /// To be filled.
+    pub(super) fn filling(&mut self) -> TractResult<Filling<'_>> {
+        let packed = Arc::get_mut(&mut self.packed).context("the panels are in use")?;
+        Ok(Filling {
+            packed: packed.as_bytes_mut(),
+            panel_bytes: self.panel_bytes,
+            depth: self.depth,
+            columns: self.columns,
+            format: &self.format,
+            pending: &mut self.pending,
+        })
+    }
+}
+
+impl Filling<'_> {
     /// Fills row `row` of all panels with `line`. Rows must come in order.
     pub(super) fn set_row<T: Value>(&mut self, row: usize, line: &[T]) -> TractResult<()> {
-        let operand = match &self.format {
+        let operand = match self.format {
             Columns::Rows(format) => format.dt,
             Columns::Fours(_) => i8::datum_type(),
         };
@@ -362,7 +388,6 @@ impl Panels {
             self.depth,
             self.columns
         );
-        let packed = Arc::get_mut(&mut self.packed).context("the panels are in use")?;
         let width = self.format.width();
         if self.format.group() == FOUR {
             let line: &[u8] = bytemuck::cast_slice(line);
@@ -376,17 +401,11 @@ impl Panels {
                 let start = index * self.columns;
                 &self.pending[start..start + line.len()]
             });
-            fours(
-                lines,
-                packed.as_bytes_mut(),
-                self.panel_bytes,
-                row / FOUR,
-                width,
-            );
+            fours(lines, self.packed, self.panel_bytes, row / FOUR, width);
             return Ok(());
         }
         let panel = self.panel_bytes / size_of::<T>();
-        let packed: &mut [T] = bytemuck::cast_slice_mut(packed.as_bytes_mut());
+        let packed: &mut [T] = bytemuck::cast_slice_mut(self.packed);
         match width {
             2 => scatter::<T, 2>(line, packed, panel, row),
             3 => scatter::<T, 3>(line, packed, panel, row),
@@ -451,7 +470,12 @@ fn interleave([a, b, c, d]: [&[u8]; 4], places: &mut [u8]) {
 }
 
 /// For the usual widths, known when it is compiled: copies of a few values become a few instructions.
-fn scatter<T: bytemuck::Pod, const WIDTH: usize>(line: &[T], packed: &mut [T], panel: usize, row: usize) {
+fn scatter<T: bytemuck::Pod, const WIDTH: usize>(
+    line: &[T],
+    packed: &mut [T],
+    panel: usize,
+    row: usize,
+) {
     let (parts, rest) = line.as_chunks::<WIDTH>();
     let mut start = row * WIDTH;
     for part in parts {

@@ -224,9 +224,10 @@ fn measured<T: Value>(
     let weights: Vec<T> = (0..rows * depth).map(&value).collect();
     let weights = kernel.pack_weights(rows, depth, &weights)?;
     let mut panels = kernel.panels(depth, columns)?;
+    let mut filling = panels.filling()?;
     for row in 0..depth {
         let line: Vec<T> = (row * 31..row * 31 + columns).map(&value).collect();
-        panels.set_row(row, &line)?;
+        filling.set_row(row, &line)?;
     }
     let mut out = Tensor::zero_dt(kernel.operand().sum(), &[rows * columns])?;
     let mut best = Duration::MAX;

@@ -426,7 +426,9 @@ impl Layer {
         };
         let rows_kept = self.depth().max(self.block_rows()[0]);
         let wanted = (PANEL_BYTES / size_of::<I>() / rows_kept).max(MIN_COLUMNS);
-        let bands = lines.div_ceil((wanted / columns).max(1));
+        // The nearest number of rows: one of 33 columns would have all weights read twice as often as two.
+        let rows_wanted = ((wanted + columns / 2) / columns).max(1);
+        let bands = lines.div_ceil(rows_wanted);
         // Of equal size, and as many for each thread.
         let bands = bands.next_multiple_of(pool.threads()).min(lines);
         let band = lines.div_ceil(bands);
@@ -542,6 +544,7 @@ impl Layer {
         let (left, lines) = lines.split_at_mut(columns);
         let (here, lines) = lines.split_at_mut(columns);
         let right = &mut lines[..columns];
+        let mut filling = panels.filling()?;
         for channel in 0..self.inputs {
             for tap_row in 0..3 {
                 let taps = left
@@ -560,7 +563,7 @@ impl Layer {
                     }
                 }
                 for (tap_column, line) in [&*left, here, right].into_iter().enumerate() {
-                    panels.set_row(channel * 9 + tap_row * 3 + tap_column, line)?;
+                    filling.set_row(channel * 9 + tap_row * 3 + tap_column, line)?;
                 }
             }
         }
@@ -588,10 +591,11 @@ impl Layer {
         } = scratch;
         let mut lines = lines.try_as_plain_ram_mut()?;
         let line = &mut lines.as_slice_mut::<I>()?[..columns];
+        let mut filling = panels.filling()?;
         for (block, &[down, right]) in self.kind.blocks().iter().enumerate() {
             for channel in 0..self.inputs {
                 image.rows_into(channel, first as isize + down, right, self.edge(), line);
-                panels.set_row(block * self.inputs + channel, line)?;
+                filling.set_row(block * self.inputs + channel, line)?;
             }
         }
         let (out_height, out_width) = self.output_size(height, width);
@@ -655,9 +659,10 @@ impl Layer {
         } = scratch;
         let mut lines = lines.try_as_plain_ram_mut()?;
         let line = &mut lines.as_slice_mut::<I>()?[..columns];
+        let mut filling = panels.filling()?;
         for channel in 0..self.inputs {
             image.rows_into(channel, begin as isize, 0, self.edge(), line);
-            panels.set_row(channel, line)?;
+            filling.set_row(channel, line)?;
         }
         self.multiply::<f32>(product, panels, 0, columns, sums, block)?;
         let block = values::<f32>(block)?;

@@ -1031,7 +1031,7 @@ mod tests {
                 _ => out.planes().unwrap(),
             };
             prop_assert_eq!(found.len(), expected.len());
-            // Sums of up to 225 products below 1, rounded each time to 11 bits of what is mostly below 16.
+            // Sums of up to 216 products below 1, rounded each time to 11 bits of what is mostly below 16.
             let within = if from == Format::F16 { 0.15 } else { 0.01 };
             for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 let off = (f64::from(*found) - expected).abs();

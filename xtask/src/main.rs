@@ -26,7 +26,8 @@ cargo xtask COMMAND
                   --shell: boot and run the lines of standard input in the guest,
                   --program FILE: use this edge-runtime or host-trainer instead of building it,
                   --material FOLDER: use its m.awr, n.awr, k.key.pub and data instead of training a tiny model,
-                  --if-possible: where something is missing, say so and end well
+                  --if-possible: where something is missing, say so and end well,
+                  --quick: a third of the power cuts
   endurance       the camera's program on an endless replay: memory, threads and files must not grow
                   --package FILE --trust FILE --images FOLDER, --frames N and/or --seconds N,
                   --rate N: frames a second (default: as many as possible), --all-pictures: a heat map and a thumbnail

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::cnn::{Conv, Deconv, KernelFormat, PaddingSpec, PoolSpec};
@@ -11,6 +11,7 @@ use tract_onnx::tract_core::ops::nn::{DataFormat, LeakyRelu};
 use tract_onnx::tract_core::ops::quant::{DequantizeLinearF32, QuantizeLinearI8};
 
 use super::gemm::Operand;
+use super::idle::Idle;
 use super::image::{Image, Output};
 use super::kernels::{Kernels, Shape};
 use super::layer::{Definition, Kind, Layer};
@@ -27,7 +28,7 @@ pub(super) struct Chain {
     layers: Vec<Layer>,
     pool: Pool,
     /// What layers put out, for frames that come later: one set for each frame at the same time.
-    idle: Mutex<Vec<Vec<Output>>>,
+    idle: Idle<Vec<Output>>,
 }
 
 /// Images of more values than that between two layers do not keep their memory for the next frame.
@@ -65,8 +66,7 @@ impl Chain {
         pool: &Pool,
         take: impl FnOnce(&Output) -> TractResult<T>,
     ) -> TractResult<T> {
-        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle().pop();
+        let kept = self.idle.take();
         let mut outputs =
             kept.unwrap_or_else(|| self.layers.iter().map(|_| Output::default()).collect());
         let mut large = false;
@@ -91,7 +91,7 @@ impl Chain {
         }
         let taken = take(outputs.last().context("there is no layer")?)?;
         if !large {
-            idle().push(outputs);
+            self.idle.keep(outputs);
         }
         Ok(taken)
     }
@@ -419,7 +419,7 @@ pub(super) fn fuse(
         let chain = Arc::new(Chain {
             layers,
             pool: pool.clone(),
-            idle: Mutex::default(),
+            idle: Idle::default(),
         });
         let (from, to) = (node.inputs[0], OutletId::new(last.id, 0));
         if *model.inputs == [from] && *model.outputs == [to] {

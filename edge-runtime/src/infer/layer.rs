@@ -11,11 +11,11 @@
 //! out, [`rescale`](super::rescale) makes values of them while they are in the cache.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
 use tract_onnx::tract_core::internal::*;
 
 use super::gemm::{After, Kernel, Operand, Panels, Weights};
+use super::idle::Idle;
 use super::image::{Image, Output, Value, values};
 use super::pool::Pool;
 use super::rescale::{Finished, Format, Quantised, Rescale};
@@ -265,7 +265,7 @@ pub(super) struct Layer {
     leak: Option<f32>,
     from: Format,
     to: Format,
-    idle: Mutex<Vec<Scratch>>,
+    idle: Idle<Scratch>,
 }
 
 impl Layer {
@@ -319,7 +319,7 @@ impl Layer {
             leak: definition.leak,
             from: definition.from,
             to: definition.to,
-            idle: Mutex::default(),
+            idle: Idle::default(),
         })
     }
 
@@ -464,10 +464,8 @@ impl Layer {
         columns: usize,
         work: impl FnOnce(&mut Scratch) -> TractResult<T>,
     ) -> TractResult<T> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = idle.pop();
-        drop(idle);
-        let mut scratch = match found.filter(|scratch| scratch.columns >= columns) {
+        let kept = self.idle.take();
+        let mut scratch = match kept.filter(|scratch| scratch.columns >= columns) {
             Some(scratch) => scratch,
             None => Scratch {
                 panels: self.kernel.panels(self.depth(), columns)?,
@@ -482,8 +480,7 @@ impl Layer {
             },
         };
         let done = work(&mut scratch)?;
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.push(scratch);
+        self.idle.keep(scratch);
         Ok(done)
     }
 

@@ -5,6 +5,7 @@
 
 mod fuse;
 mod gemm;
+mod idle;
 mod image;
 mod kernels;
 mod layer;

@@ -43,6 +43,8 @@ struct Options {
     list: bool,
     shell: bool,
     if_possible: bool,
+    /// A third of the power cuts.
+    quick: bool,
     /// Used instead of being built.
     programs: Vec<PathBuf>,
     /// Used instead of being made.
@@ -88,7 +90,8 @@ fn test(root: &Path, options: &Options, chosen: &[&Scenario]) -> Result<ExitCode
     let kit = Kit::ensure(&crate::setup::cache()?)?;
     eprintln!("vm-test: {}", kit.describe());
     let material = options.material.as_deref().map(Material::open);
-    let mut rig = Rig::new(kit, root, options.programs.clone(), material.transpose()?)?;
+    let programs = options.programs.clone();
+    let mut rig = Rig::new(kit, root, programs, material.transpose()?, options.quick)?;
     if options.shell {
         return shell(&mut rig);
     }
@@ -136,6 +139,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
             "--shell" => options.shell = true,
             "--list" => options.list = true,
             "--if-possible" => options.if_possible = true,
+            "--quick" => options.quick = true,
             "--only" => match words.next() {
                 Some(name) => options.only.push((*name).to_owned()),
                 None => {

@@ -36,6 +36,7 @@ pub(crate) struct Rig {
     given: Vec<PathBuf>,
     programs: Vec<(&'static str, PathBuf)>,
     material: Option<Material>,
+    quick: bool,
     /// Made from the material when first asked for.
     pub(super) pictures: Option<Pictures>,
 }
@@ -46,6 +47,7 @@ impl Rig {
         root: &Path,
         given: Vec<PathBuf>,
         material: Option<Material>,
+        quick: bool,
     ) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("awr-vm-{}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
@@ -59,8 +61,15 @@ impl Rig {
             given,
             programs: Vec::new(),
             material,
+            quick,
             pictures: None,
         })
+    }
+
+    /// How often the power is cut, of so many times in a full run. Each cut comes at a random moment, so that quick runs come to as many
+    /// moments as full ones, over more runs.
+    pub(crate) fn power_cuts(&self, full: usize) -> usize {
+        if self.quick { full.div_ceil(3) } else { full }
     }
 
     /// The repository.

@@ -11,9 +11,10 @@ use crate::vm::ledger::Ledger;
 use crate::vm::rig::Rig;
 use crate::vm::station::Station;
 
-/// Power cuts, and kills of the program, each at a moment of its own.
+/// Power cuts, each at a moment of its own.
 const POWER_CUTS: usize = 6;
-const KILLS: usize = 18;
+/// Kills of the program before each.
+const KILLS: usize = 3;
 
 /// A station on TCP and one on the serial line get the same reports, all of them and in order, pictures included; also
 /// when links end in the middle.
@@ -92,9 +93,10 @@ fn run_cuts(rig: &mut Rig, disk: PathBuf, random: &mut Random) -> Result<()> {
     let mut camera = power_up(rig, &boot, &pictures)?;
     let mut ledger = Ledger::default();
     let mut starts = 0;
-    let rounds = KILLS + POWER_CUTS;
+    let power_cuts = rig.power_cuts(POWER_CUTS);
+    let rounds = power_cuts * (KILLS + 1);
     for round in 1..=rounds {
-        let cut = round % (rounds / POWER_CUTS) == 0;
+        let cut = round % (KILLS + 1) == 0;
         let lived = camera.explain(|camera| live(camera, &mut ledger, &mut starts, random));
         lived.with_context(|| format!("round {round} of {rounds}"))?;
         if cut {
@@ -115,7 +117,8 @@ fn run_cuts(rig: &mut Rig, disk: PathBuf, random: &mut Random) -> Result<()> {
         ledger.check_complete()
     })?;
     eprintln!(
-        "    {POWER_CUTS} power cuts, {KILLS} kills; {} records, {} came again",
+        "    {power_cuts} power cuts, {} kills; {} records, {} came again",
+        power_cuts * KILLS,
         ledger.records().len(),
         ledger.repeated
     );

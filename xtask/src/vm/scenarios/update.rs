@@ -43,9 +43,10 @@ pub(crate) fn cuts(rig: &mut Rig) -> Result<()> {
     let (boot, pictures) = boot_with(rig, Some(disk))?;
     let mut camera = power_up(rig, &boot, &pictures)?;
     let mut confirmed = 0;
-    for round in 1..=POWER_CUTS {
+    let power_cuts = rig.power_cuts(POWER_CUTS);
+    for round in 1..=power_cuts {
         let lived = camera.explain(|camera| live(camera, &packages, &mut random));
-        confirmed += lived.with_context(|| format!("round {round} of {POWER_CUTS}"))?;
+        confirmed += lived.with_context(|| format!("round {round} of {power_cuts}"))?;
         camera.guest.kill();
         camera = power_up(rig, &boot, &pictures)?;
     }
@@ -55,7 +56,7 @@ pub(crate) fn cuts(rig: &mut Rig) -> Result<()> {
         let mut station = camera.station("line", &ledger)?;
         active(&mut station, &mut ledger, &packages).map(drop)
     })?;
-    eprintln!("    {POWER_CUTS} power cuts, {confirmed} packages confirmed between them");
+    eprintln!("    {power_cuts} power cuts, {confirmed} packages confirmed between them");
     Ok(())
 }
 

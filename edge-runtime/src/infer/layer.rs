@@ -640,11 +640,8 @@ impl Layer {
         let [_, height, width] = image.size();
         // The rows beside these are needed too, where there are any.
         let side = self.kind.side();
-        let begin = if side > 3 {
-            first.saturating_sub(1)
-        } else {
-            first
-        };
+        let wide = self.kind == Kind::WideUp;
+        let begin = if wide { first.saturating_sub(1) } else { first };
         let end = (first + count + 1).min(height);
         let columns = (end - begin) * width;
         let Scratch {
@@ -695,7 +692,7 @@ impl Layer {
                         let middle = side / 2;
                         let near = [middle, middle + 1, middle - 1].map(of);
                         add_pairs(near, bias.take(), line);
-                        if side > 3 {
+                        if wide {
                             add_to_even([side - 1, 0].map(of), line);
                         }
                     }

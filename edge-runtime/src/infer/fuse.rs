@@ -401,8 +401,7 @@ pub(super) fn fuse(
                 (None, None) => None,
             };
             let definition = found.definition();
-            let kernel = kernels.choose(&found.shape(definition.operand()))?;
-            layers.push(Layer::new(&definition, kernel)?);
+            layers.push(kernels.layer(&definition)?);
         }
         if layers.is_empty() {
             let inputs: TVec<OutletId> = node.inputs.iter().map(|input| map[input]).collect();

@@ -35,6 +35,8 @@ pub(super) struct Image<'a, T> {
     channels: usize,
     height: usize,
     width: usize,
+    /// From the start of a row to that of the next.
+    line: usize,
 }
 
 impl<'a, T: Value> Image<'a, T> {
@@ -54,6 +56,22 @@ impl<'a, T: Value> Image<'a, T> {
             channels,
             height,
             width,
+            line: width,
+        })
+    }
+
+    /// The same, if its values are of single precision.
+    pub(super) fn as_f32(&self) -> Option<Image<'a, f32>> {
+        let bands = self.bands.iter().copied();
+        let bands = bands.map(bytemuck::try_cast_slice::<T, f32>);
+        (T::datum_type() == f32::datum_type()).then_some(())?;
+        Some(Image {
+            bands: bands.collect::<Result<_, _>>().ok()?,
+            band: self.band,
+            channels: self.channels,
+            height: self.height,
+            width: self.width,
+            line: self.line,
         })
     }
 
@@ -67,7 +85,7 @@ impl<'a, T: Value> Image<'a, T> {
         let row = usize::try_from(row).ok().filter(|&row| row < self.height)?;
         let (band, row) = (row / self.band, row % self.band);
         let rows = self.band.min(self.height - band * self.band);
-        let start = (channel * rows + row) * self.width;
+        let start = (channel * rows + row) * self.line;
         self.bands.get(band)?.get(start..start + self.width)
     }
 
@@ -106,25 +124,26 @@ pub(super) struct Output {
     channels: usize,
     height: usize,
     width: usize,
+    line: usize,
 }
 
 impl Output {
-    /// Makes room for values of a type.
+    /// Makes room for values of a type, `line` from the start of a row to that of the next: at least the width.
     pub(super) fn prepare(
         &mut self,
         value: DatumType,
         band: usize,
         [channels, height, width]: [usize; 3],
+        line: usize,
     ) -> TractResult<()> {
-        let size = (band, channels, height, width);
-        if size == (self.band, self.channels, self.height, self.width)
-            && self.value() == Some(value)
-        {
+        let size = (band, channels, height, width, line);
+        let kept = (self.band, self.channels, self.height, self.width, self.line);
+        if size == kept && self.value() == Some(value) {
             return Ok(());
         }
         let bands = (0..height).step_by(band).map(|first| {
             let rows = band.min(height - first);
-            Tensor::zero_dt(value, &[channels * rows * width])
+            Tensor::zero_dt(value, &[channels * rows * line])
         });
         *self = Self {
             bands: bands.collect::<TractResult<_>>()?,
@@ -132,6 +151,7 @@ impl Output {
             channels,
             height,
             width,
+            line,
         };
         Ok(())
     }
@@ -149,6 +169,7 @@ impl Output {
             channels: self.channels,
             height: self.height,
             width: self.width,
+            line: self.line,
         })
     }
 

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use tract_onnx::tract_core::internal::*;
 
 use super::gemm::{After, Kernel, Operand};
-use super::image::Value;
-use super::layer::Kind;
+use super::image::{Image, Output, Value};
+use super::layer::{Definition, FEW_CHANNELS, Kind, Layer};
+use super::pool::Pool;
 use crate::io::atomic::write_atomic;
 
 /// Multiply-adds of a measured product: enough to fill caches as a frame does, few enough to measure all kernels.
@@ -24,6 +25,10 @@ const RUNS: usize = 4;
 const DEPTH: usize = 576;
 /// No longer than that in all.
 const LIMIT: Duration = Duration::from_secs(2);
+
+/// Where an image lies; by panels.
+const DIRECT: &str = "direct";
+const PANELS: &str = "panels";
 
 /// The shape of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,9 +47,7 @@ impl Shape {
         let [inputs, outputs] = self.channels;
         match self.kind {
             Kind::Down => [outputs, DEPTH.min(inputs * 9)],
-            kind if outputs <= super::layer::FEW_CHANNELS => {
-                [outputs * kind.side() * kind.side(), inputs]
-            }
+            kind if outputs <= FEW_CHANNELS => [outputs * kind.side() * kind.side(), inputs],
             kind => [outputs, DEPTH.min(inputs * kind.blocks().len())],
         }
     }
@@ -103,8 +106,43 @@ impl Kernels {
         suitable.iter().any(|kernel| begins(kernel, shape))
     }
 
+    /// A layer, the way it is fastest.
+    pub(super) fn layer(&mut self, definition: &Definition<'_>) -> TractResult<Layer> {
+        let Definition { kind, channels, .. } = *definition;
+        let shape = Shape {
+            kind,
+            channels,
+            operand: definition.operand(),
+        };
+        if !definition.can_be_direct() {
+            return Layer::by_panels(definition, self.choose(&shape)?);
+        }
+        // By panels the few outputs' products would be added up in another order.
+        if definition.few() || self.by_rule {
+            return Layer::direct(definition);
+        }
+        let [inputs, outputs] = channels;
+        let key = format!("{kind:?} {inputs}→{outputs}");
+        match self.found.kernels.get(&key).map(String::as_str) {
+            Some(DIRECT) => return Layer::direct(definition),
+            Some(PANELS) => return Layer::by_panels(definition, self.choose(&shape)?),
+            _ => (),
+        }
+        let panels = Layer::by_panels(definition, self.choose(&shape)?)?;
+        if self.started.elapsed() > LIMIT {
+            return Ok(panels);
+        }
+        let direct = Layer::direct(definition)?;
+        let better = is_better(&direct, &panels, &shape)?;
+        let way = if better { DIRECT } else { PANELS };
+        tracing::debug!(layer = key, way, "way chosen");
+        self.found.kernels.insert(key, way.to_owned());
+        self.changed = true;
+        Ok(if better { direct } else { panels })
+    }
+
     /// The kernel for a layer.
-    pub(super) fn choose(&mut self, shape: &Shape) -> TractResult<Kernel> {
+    fn choose(&mut self, shape: &Shape) -> TractResult<Kernel> {
         let [rows, depth] = shape.product();
         let key = match shape.operand {
             Operand::F32 => format!("{rows}×{depth}"),
@@ -190,6 +228,34 @@ fn of(suitable: &[(Operand, Vec<Kernel>)], operand: Operand) -> &[Kernel] {
 /// Whether a layer's products may begin where they do: a transposed convolution's at multiples of its inputs.
 fn begins(kernel: &Kernel, shape: &Shape) -> bool {
     shape.kind == Kind::Down || kernel.begins_at(shape.channels[0])
+}
+
+/// Whether a layer is faster than another one, and gives the same to the last bit.
+fn is_better(layer: &Layer, other: &Layer, shape: &Shape) -> TractResult<bool> {
+    let [inputs, outputs] = shape.channels;
+    let side = shape.kind.side();
+    // As narrow as a frame is where there are most channels, and high enough for several bands of the widest layers.
+    let (width, row) = (33, 33 * inputs * outputs * side * side);
+    let height = (PRODUCTS / row).clamp(12, 64);
+    let [height, width] = match shape.kind {
+        Kind::Down => [2 * height - 1, 2 * width - 1],
+        Kind::Up | Kind::WideUp => [height, width],
+    };
+    let value = |index: usize| (index * 7_919 % 10_007) as f32 / 7_001.0 - 0.7;
+    let values: Vec<f32> = (0..inputs * height * width).map(value).collect();
+    let image = Image::of_planes(&values, [inputs, height, width])?;
+    let pool = Pool::default();
+    let mut best = [Duration::MAX; 2];
+    let mut outputs = [Output::default(), Output::default()];
+    for _ in 0..RUNS {
+        for ((layer, best), out) in [layer, other].iter().zip(&mut best).zip(&mut outputs) {
+            let started = Instant::now();
+            layer.run(&image, &(0..usize::MAX), &pool, out)?;
+            *best = started.elapsed().min(*best);
+        }
+    }
+    let [planes, others] = outputs.map(|output| output.planes());
+    Ok(best[0] < best[1] && planes? == others?)
 }
 
 /// The time that a product takes, and what comes out. A first run (which warms up, too) of more than `limit` is enough.

@@ -3,14 +3,17 @@
 //! tract loads and plans the graph; the network's layers are replaced by operators of our own ([`layer`], wired by
 //! [`fuse`]) over tract's matrix kernels ([`gemm`]), of which [`kernels`] measures the fastest for each layer.
 
+mod direct;
 mod fuse;
 mod gemm;
 mod idle;
 mod image;
 mod kernels;
 mod layer;
+mod panels;
 mod pool;
 mod rescale;
+mod vector;
 
 use std::io::Cursor;
 use std::ops::Range;

@@ -161,7 +161,7 @@ pub(super) const FEW_CHANNELS: usize = 8;
 /// How a layer is computed.
 #[derive(Debug)]
 enum Way {
-    Panels(Panelled),
+    Panels(Box<Panelled>),
     Direct(Direct),
 }
 
@@ -182,7 +182,7 @@ impl Layer {
         definition.check()?;
         Ok(Self::new(
             definition,
-            Way::Panels(Panelled::new(definition, kernel)?),
+            Way::Panels(Box::new(Panelled::new(definition, kernel)?)),
         ))
     }
 

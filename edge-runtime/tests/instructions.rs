@@ -1,6 +1,6 @@
 //! Instructions that scoring a tile takes, counted by callgrind: what a stopwatch on a shared machine does not show.
 //!
-//! Valgrind has no AVX-512, so the kernels are tract's for AVX2; layers, packing and borders are what runs everywhere. Counts
+//! Valgrind has no AVX-512, so instructions are those of AVX2; layers, packing and borders are what runs everywhere. Counts
 //! depend on compiler, processor and Valgrind: the test compares where all three are those of the record, and says so elsewhere.
 //! To record anew, the example that is counted included:
 //! `cargo build --workspace --all-targets && AWR_RECORD_INSTRUCTIONS=1 cargo test --workspace --test instructions`.

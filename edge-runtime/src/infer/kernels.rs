@@ -1,4 +1,5 @@
-//! Which of tract's kernels a layer gets: what is fastest on the processor it runs on, measured on the model's own shapes.
+//! Which way a layer is computed and which of tract's kernels it gets: what is fastest on the processor it runs on, measured on the
+//! model's own shapes.
 //!
 //! tract chooses by rules that were measured on other machines; on one that they do not fit, a frame takes half as long
 //! again (`shared/notes/inference.md`). Measuring takes some 0.1 s, and what was found is kept on disk where the caller
@@ -26,7 +27,7 @@ const DEPTH: usize = 576;
 /// No longer than that in all.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Where an image lies; by panels.
+/// Ways to compute a layer, as they are kept: where the image lies, and by panels.
 const DIRECT: &str = "direct";
 const PANELS: &str = "panels";
 

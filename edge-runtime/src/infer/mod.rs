@@ -1,7 +1,8 @@
 //! The only place that knows tract: an ONNX graph in, a function from planes to planes out.
 //!
 //! tract loads and plans the graph; the network's layers are replaced by operators of our own ([`layer`], wired by
-//! [`fuse`]) over tract's matrix kernels ([`gemm`]), of which [`kernels`] measures the fastest for each layer.
+//! [`fuse`]), each either over tract's matrix kernels ([`gemm`]) or where the image lies ([`direct`]): what [`kernels`] measures to
+//! be the fastest.
 
 mod direct;
 mod fuse;
@@ -118,8 +119,8 @@ pub struct Tuning {
     pub threads: usize,
     /// Where the choice of matrix kernels is kept between starts; measured at every start unless given.
     pub kernel_file: Option<PathBuf>,
-    /// Matrix kernels by tract's rules instead of by measuring: the same ones at every start, for
-    /// counting instructions.
+    /// Nothing is measured: matrix kernels by tract's rules, layers of single precision without any; the same at every start,
+    /// for counting instructions.
     pub by_rule: bool,
     /// Something else computes meanwhile: which kernels are fastest is measured, but not kept for the next start.
     pub disturbed: bool,

@@ -143,7 +143,9 @@ impl Direct {
     pub(super) fn rows_wanted(&self, columns: usize) -> usize {
         let row =
             Layout::new(self.kind, 1, columns).channel - Layout::new(self.kind, 0, columns).channel;
-        (SOURCE_BYTES / size_of::<f32>() / (self.inputs * row)).max(1)
+        let row_bytes = self.inputs * row * size_of::<f32>();
+        // The nearest number: of the widest layers a few rows, for each few of which all weights are read.
+        ((SOURCE_BYTES + row_bytes / 2) / row_bytes).max(1)
     }
 
     /// Rows `first..first + count` of a convolution's output or of a transposed one's input. Rows of `out` are one value longer

@@ -97,7 +97,7 @@ pub(super) struct Lines<'a> {
 }
 
 /// `out[output][place] = leaky(bias[output] + Σ weights[output][k] · source[starts[k] + place])`, lines of `out` as long as those
-/// that are multiplied. Without a slope there is no LeakyReLU. Places whose lines are not all there stay as they were.
+/// that are multiplied. Without a slope there is no LeakyReLU. A line that is not all there ends the sums of its places.
 #[inline(always)]
 pub(super) fn multiply<S: Simd>(
     simd: S,
@@ -186,8 +186,7 @@ fn store<S: Simd, const VECTORS: usize, const OUTPUTS: usize>(
     let zero = simd.splat_f32s(0.0);
     for ((sums, bias), line) in sums.into_iter().zip(bias).zip(out.chunks_exact_mut(length)) {
         let bias = simd.splat_f32s(*bias);
-        let (places, _) = line.split_at_mut(length);
-        let Some(places) = places.get_mut(at..) else {
+        let Some(places) = line.get_mut(at..) else {
             return;
         };
         for (sum, place) in sums.into_iter().zip(places.chunks_mut(S::F32_LANES)) {

@@ -104,7 +104,8 @@ pub(super) struct Definition<'a> {
     pub(super) bias: &'a [f32],
     /// Slope of LeakyReLU, in 0..=1.
     pub(super) leak: Option<f32>,
-    /// What comes in; where it is quantised, the weights must be recoverable ([`Quantised::recover`]).
+    /// What comes in; where it is quantised, the weights must be recoverable
+    /// ([`Quantised::recover`](super::rescale::Quantised::recover)).
     pub(super) from: Format,
     /// What comes out.
     pub(super) to: Format,

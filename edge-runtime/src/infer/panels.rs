@@ -83,6 +83,7 @@ impl Definition<'_> {
         }
     }
 
+    /// Bias and slope that follow a product of so many rows for each output. Where there are several, they are added up
     /// first.
     fn following(&self, groups: usize) -> (Vec<f32>, Option<f32>) {
         match groups {

@@ -346,11 +346,14 @@ mod fused {
         };
         Engine::tuned(ONNX, NETWORK, &disturbed).unwrap();
         assert!(!path.exists());
-        Engine::tuned(ONNX, NETWORK, &tuning).unwrap();
-        // What is known is not measured again.
-        let text = std::fs::read_to_string(&path).unwrap();
-        Engine::tuned(ONNX, NETWORK, &tuning).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        // What is known is not measured again; what a slow processor had no time for, the next starts measure.
+        let mut text = String::new();
+        let settled = (0..20).any(|_| {
+            Engine::tuned(ONNX, NETWORK, &tuning).unwrap();
+            let before = std::mem::replace(&mut text, std::fs::read_to_string(&path).unwrap());
+            before == text
+        });
+        assert!(settled, "{text}");
         // A kernel that nobody has is.
         let mut known: serde_json::Value = serde_json::from_str(&text).unwrap();
         for kernel in known["kernels"].as_object_mut().unwrap().values_mut() {

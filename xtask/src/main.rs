@@ -1,6 +1,7 @@
 //! `cargo xtask COMMAND`: what a person or CI runs in this repository.
 
 mod bench_inference;
+mod camera;
 mod endurance;
 mod setup;
 mod vm;
@@ -21,13 +22,17 @@ cargo xtask COMMAND
   test            everything the project tests, set-up included
   setup [--cuda]  fetch libtorch and libclang (demo and test do it by themselves)
                   --cuda: the full set for NVIDIA GPUs, 4.5 GB
+  camera          the camera's program for 64-bit ARM Linux (Jetson, Raspberry Pi), as an archive to unpack there; once 350 MB
+                  --glibc VERSION: the oldest that it is to run with (default 2.27, Ubuntu 18.04's),
+                  --test: instead, test the camera crate by emulation (qemu-aarch64)
   vm-test         the camera's devices in a virtual machine: V4L2, GPIO, serial port, power cuts; once 250 MB
                   --only NAME: one scenario (may be repeated), --list: their names, --keep: keep the logs,
                   --shell: boot and run the lines of standard input in the guest,
                   --program FILE: use this edge-runtime or host-trainer instead of building it,
                   --material FOLDER: use its m.awr, n.awr, k.key.pub and data instead of training a tiny model,
                   --if-possible: where something is missing, say so and end well,
-                  --quick: a third of the power cuts
+                  --quick: a third of the power cuts,
+                  --arm: the guest is a 64-bit ARM machine (needs gcc-aarch64-linux-gnu; --program is the host's)
   endurance       the camera's program on an endless replay: memory, threads and files must not grow
                   --package FILE --trust FILE --images FOLDER, --frames N and/or --seconds N,
                   --rate N: frames a second (default: as many as possible), --all-pictures: a heat map and a thumbnail
@@ -61,6 +66,7 @@ fn run() -> Result<ExitCode> {
         ["setup", "--cpu"] => setup::run(&root, Some(setup::Torch::Cpu)),
         ["demo"] => demo(&root),
         ["test"] => test(&root),
+        ["camera", options @ ..] => camera::run(&root, options),
         ["bench-inference", options @ ..] => bench_inference::run(&root, options),
         ["endurance", options @ ..] => endurance::run(&root, options),
         ["vm-test", options @ ..] => return vm::run(&root, options),

@@ -123,7 +123,7 @@ fn link_view(view: &Path, site: &Path) -> Result<()> {
 /// bindgen needs libclang's shared library and the compiler's own headers (stddef.h …). libclang looks for these in
 /// `clang/VERSION/include` beside itself; so `libclang/lib` holds links to both, and no compiler flag has to name a
 /// folder that differs from machine to machine.
-fn libclang(root: &Path) -> Result<()> {
+pub(crate) fn libclang(root: &Path) -> Result<()> {
     let view = root.join("libclang");
     let lib = view.join("lib");
     if let Some(own) = std::env::var_os("LIBCLANG_PATH").map(PathBuf::from)

@@ -88,18 +88,25 @@ impl Kernels {
         let program = env!("CARGO_PKG_VERSION");
         let known =
             known.filter(|known| (&*known.processor, &*known.program) == (&*processor, program));
+        let mut found = known.unwrap_or(Found {
+            processor,
+            program: program.to_owned(),
+            ..Found::default()
+        });
+        let suitable = [Operand::F32, Operand::F16, Operand::I8]
+            .map(|operand| (operand, Kernel::suitable(operand)));
+        let all = suitable.iter().flat_map(|(_, kernels)| kernels);
+        let names: Vec<&str> = all.map(Kernel::name).chain([DIRECT, PANELS]).collect();
+        let before = found.kernels.len();
+        // What nobody has, of another version of tract's, would stay for good.
+        found.kernels.retain(|_, name| names.contains(&&**name));
         Self {
-            suitable: [Operand::F32, Operand::F16, Operand::I8]
-                .map(|operand| (operand, Kernel::suitable(operand))),
+            changed: found.kernels.len() < before,
+            suitable,
             file: file.map(Path::to_owned),
-            found: known.unwrap_or(Found {
-                processor,
-                program: program.to_owned(),
-                ..Found::default()
-            }),
+            found,
             started: Instant::now(),
             by_rule,
-            changed: false,
         }
     }
 

@@ -146,7 +146,7 @@ impl Guest {
         Ok(([127, 0, 0, 1], *here).into())
     }
 
-    /// The other end of /dev/ttyS1. One at a time; what the guest writes while nobody is connected is lost.
+    /// The other end of /dev/cable. One at a time; what the guest writes while nobody is connected is lost.
     pub(crate) fn serial(&mut self) -> Result<UnixStream> {
         self.qemu.connect("serial.sock")
     }
@@ -179,16 +179,18 @@ impl Qemu {
         command
             // Socket names are relative to it: absolute ones can exceed what the system allows.
             .current_dir(folder)
-            .args(["-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max"])
+            .args(kit.machine().board())
+            .args(["-accel", "tcg,thread=multi"])
             .args(["-m", "1G", "-smp", "2", "-nodefaults", "-no-user-config"])
             .args(["-display", "none", "-no-reboot"])
             .arg("-kernel")
             .arg(kit.kernel())
             .args(["-initrd", "root.cpio", "-append"])
             // A guest that nobody attacks; a panic ends QEMU instead of hanging.
-            .arg("console=ttyS0 loglevel=5 panic=-1 mitigations=off nokaslr")
-            .args(["-serial", "file:console.log"])
-            .args(["-serial", "unix:serial.sock,server=on,wait=off"])
+            .arg(format!(
+                "{} loglevel=5 panic=-1 mitigations=off nokaslr",
+                kit.machine().lines()
+            ))
             .args(["-monitor", "unix:monitor.sock,server=on,wait=off"])
             .args(["-device", "virtio-serial-pci"])
             .args([

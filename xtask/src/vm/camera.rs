@@ -73,7 +73,7 @@ impl Camera {
         let text = format!(
             "name = \"camera in the VM\"\nstate = \"/state/camera\"\n\
              [model]\npackage = \"m.awr\"\ntrust = [\"k.key.pub\"]\nthreshold = {threshold:?}\n\
-             [link]\ntcp = \"0.0.0.0:{TCP}\"\nserial = {{ path = \"/dev/ttyS1\" }}\n\
+             [link]\ntcp = \"0.0.0.0:{TCP}\"\nserial = {{ path = \"/dev/cable\" }}\n\
              [metrics]\nhttp = \"0.0.0.0:{HTTP}\"\n[images]\nmax_mb = 0\n{more}\n"
         );
         self.guest

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::machine::Machine;
 use super::tool::{Unavailable, need, run_logged};
 
 /// Enough for 250 MB on a slow line; a line that is down is noticed by apt's own time-outs long before.
@@ -22,8 +23,8 @@ pub(crate) struct Apt {
 }
 
 impl Apt {
-    /// Fetches the lists into `folder`.
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
+    /// Fetches the lists of packages for the host and for such guests into `folder`.
+    pub(crate) fn open(folder: &Path, machine: Machine) -> Result<Self> {
         need("apt-get", "vm-test needs Debian 12's archive through apt")?;
         need(
             "dpkg-deb",
@@ -34,7 +35,7 @@ impl Apt {
             fs::create_dir_all(&part).with_context(|| format!("making {}", part.display()))?;
         }
         let configuration = folder.join("apt.conf");
-        fs::write(&configuration, settings(folder))
+        fs::write(&configuration, settings(folder, machine))
             .with_context(|| format!("writing {}", configuration.display()))?;
         let mut apt = Self {
             folder: folder.to_owned(),
@@ -71,9 +72,10 @@ impl Apt {
         Ok(names)
     }
 
-    /// `packages` and those of their dependencies that this host has not installed. It is a simulated installation, so
-    /// that apt decides; that it would remove or keep back something of the host's does not matter here.
-    pub(crate) fn missing(&self, packages: &[&str]) -> Result<Vec<String>> {
+    /// `package` for such a machine and those of its dependencies that this host has not installed. It is a simulated installation, so
+    /// that apt decides; that it would remove, renew or keep back something of the host's does not matter here.
+    pub(crate) fn missing(&self, package: &str, machine: Machine) -> Result<Vec<String>> {
+        let package = machine.package(package);
         let output = self
             .get()
             .args([
@@ -82,17 +84,18 @@ impl Apt {
                 "--no-install-recommends",
                 "--reinstall",
             ])
-            .args(packages)
+            .arg(&package)
             .output()
             .context("running apt-get --simulate")?;
         if !output.status.success() {
-            bail!(self.not_offered(&packages.join(" "), &output.stderr));
+            bail!(self.not_offered(&package, &output.stderr));
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let names = text
             .lines()
             .filter_map(|line| line.strip_prefix("Inst "))
             .filter_map(|line| line.split_whitespace().next())
+            .filter(|name| machine == Machine::Pc || name.ends_with(":arm64"))
             .map(str::to_owned);
         Ok(names.collect())
     }
@@ -154,10 +157,16 @@ impl Apt {
 }
 
 /// Own lists, own cache; sources, keyring and the state of what is installed are the host's.
-fn settings(folder: &Path) -> String {
+fn settings(folder: &Path, machine: Machine) -> String {
     let folder = folder.display();
+    // Only named where there are two: otherwise the host's own setting stands.
+    let architectures = match machine {
+        Machine::Pc => "",
+        Machine::Arm => "APT::Architectures { \"amd64\"; \"arm64\"; };\n",
+    };
     format!(
-        "Dir::State::lists \"{folder}/lists\";\n\
+        "{architectures}\
+         Dir::State::lists \"{folder}/lists\";\n\
          Dir::Cache \"{folder}\";\n\
          Debug::NoLocking \"true\";\n\
          APT::Sandbox::User \"root\";\n\

@@ -9,8 +9,11 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::cpio::Archive;
-use super::kit::Kit;
+use super::kit::{Kit, library_path};
+use super::machine::Machine;
+use super::tool::need;
 
+/// A PC's programs name their dynamic linker so; ARM's is in /lib, where all libraries are in the guest.
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 const SCRIPTS: [(&str, &str); 3] = [
     ("/init", include_str!("guest/init.sh")),
@@ -68,7 +71,10 @@ pub(crate) fn write(kit: &Kit, files: &[GuestFile], at: &Path) -> Result<()> {
             Content::Bytes(bytes) => bytes.clone(),
             Content::Host(path) => read(path)?,
             Content::Program(path) => {
-                libraries.extend(shared_libraries(path, &kit.libraries())?);
+                match kit.machine() {
+                    Machine::Pc => libraries.extend(loaded(path, &library_path(&kit.libraries()))?),
+                    Machine::Arm => needed(path, &kit.libraries(), &mut libraries)?,
+                }
                 read(path)?
             }
         };
@@ -85,7 +91,7 @@ pub(crate) fn write(kit: &Kit, files: &[GuestFile], at: &Path) -> Result<()> {
 
 /// (path in the guest, path here) of all that the dynamic linker would load, itself included. In the guest all lie in
 /// /lib, which it searches last but without being told.
-fn shared_libraries(program: &Path, search: &str) -> Result<Vec<(String, PathBuf)>> {
+fn loaded(program: &Path, search: &str) -> Result<Vec<(String, PathBuf)>> {
     let output = Command::new("ldd")
         .arg(program)
         .env("LD_LIBRARY_PATH", search)
@@ -118,6 +124,43 @@ fn shared_libraries(program: &Path, search: &str) -> Result<Vec<(String, PathBuf
         }
     }
     Ok(found)
+}
+
+/// The same of a program for another machine, which cannot be asked to load anything here: what it and its libraries say that they
+/// need, looked for in `folders`.
+fn needed(
+    program: &Path,
+    folders: &[PathBuf],
+    found: &mut BTreeMap<String, PathBuf>,
+) -> Result<()> {
+    let output = Command::new(need("readelf", "install it: package binutils")?)
+        .args(["--dynamic", "--wide"])
+        .arg(program)
+        .env("LC_ALL", "C")
+        .output()
+        .context("running readelf")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // " 0x0000000000000001 (NEEDED)  Shared library: [libc.so.6]"
+    let names = text.lines().filter(|line| line.contains("(NEEDED)"));
+    for name in names.filter_map(|line| line.split(['[', ']']).nth(1)) {
+        let guest = format!("/lib/{name}");
+        if found.contains_key(&guest) {
+            continue;
+        }
+        let path = folders
+            .iter()
+            .map(|folder| folder.join(name))
+            .find(|path| path.is_file())
+            .with_context(|| {
+                format!(
+                    "{} needs {name}, which is not in the guest's packages",
+                    program.display()
+                )
+            })?;
+        found.insert(guest, path.clone());
+        needed(&path, folders, found)?;
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::debian::Apt;
+use super::machine::Machine;
 use super::modules;
 use super::tool::{Unavailable, need, run_logged};
 
@@ -31,12 +32,12 @@ const WANTED: [&str; 10] = [
 const BUILD: Duration = Duration::from_secs(300);
 
 /// The release that the archive has now, such as `6.1.0-44-amd64`.
-pub(crate) fn release(apt: &Apt) -> Result<String> {
-    let depends = apt.depends("linux-image-amd64")?;
+pub(crate) fn release(apt: &Apt, machine: Machine) -> Result<String> {
+    let depends = apt.depends(&machine.package(&format!("linux-image-{}", machine.debian())))?;
     let prefix = "linux-image-";
     let found = depends
         .iter()
-        .filter_map(|name| name.strip_prefix(prefix))
+        .filter_map(|name| name.split(':').next()?.strip_prefix(prefix))
         .find(|release| release.starts_with(SERIES));
     match found {
         Some(release) => Ok(release.to_owned()),
@@ -48,9 +49,10 @@ pub(crate) fn release(apt: &Apt) -> Result<String> {
 }
 
 /// What `make` runs is here, or the error says what to install.
-pub(crate) fn check_tools() -> Result<()> {
+pub(crate) fn check_tools(machine: Machine) -> Result<()> {
+    let (compiler, its_package) = machine.tool("gcc");
     for (program, package) in [
-        ("gcc", "gcc"),
+        (compiler.as_str(), its_package.as_str()),
         ("make", "make"),
         ("xz", "xz-utils"),
         ("tar", "tar"),
@@ -61,17 +63,25 @@ pub(crate) fn check_tools() -> Result<()> {
 }
 
 /// Puts `vmlinux` and `modules` into `kit`; `work` is for what is thrown away.
-pub(crate) fn make(apt: &Apt, release: &str, work: &Path, kit: &Path) -> Result<()> {
+pub(crate) fn make(
+    apt: &Apt,
+    release: &str,
+    work: &Path,
+    kit: &Path,
+    machine: Machine,
+) -> Result<()> {
     let tree = work.join("kernel");
-    let version = release.strip_suffix("-amd64").unwrap_or(release);
+    let version = release
+        .strip_suffix(&format!("-{}", machine.debian()))
+        .unwrap_or(release);
     let packages = [
-        format!("linux-image-{release}"),
-        format!("linux-headers-{release}"),
+        machine.package(&format!("linux-image-{release}")),
+        machine.package(&format!("linux-headers-{release}")),
         format!("linux-headers-{version}-common"),
         format!("linux-kbuild-{SERIES}"),
         format!("linux-source-{SERIES}"),
         "v4l2loopback-dkms".to_owned(),
-        // The kernel's objtool links against it.
+        // The kernel's objtool, which runs on the host as all of kbuild does, links against it.
         "libelf1".to_owned(),
     ];
     apt.unpack(&packages, &tree)?;
@@ -81,7 +91,7 @@ pub(crate) fn make(apt: &Apt, release: &str, work: &Path, kit: &Path) -> Result<
         ("gpio-sim", gpio_sim(&tree, work)?),
         ("v4l2loopback", v4l2loopback(&tree)?),
     ] {
-        build(&headers, &tree, &source, &log)
+        build(&headers, &tree, &source, &log, machine)
             .with_context(|| format!("building the kernel module {name} for {release}"))?;
     }
     let mut found = BTreeMap::new();
@@ -90,7 +100,14 @@ pub(crate) fn make(apt: &Apt, release: &str, work: &Path, kit: &Path) -> Result<
     modules::collect(&tree.join("usr/src"), &mut found)?;
     modules::install(&found, &WANTED, &kit.join("modules"))?;
     let image = tree.join("boot").join(format!("vmlinuz-{release}"));
-    unpack_kernel(&image, &kit.join("vmlinux"))
+    let kernel = kit.join("vmlinux");
+    match machine {
+        Machine::Pc => unpack_kernel(&image, &kernel),
+        // As it is: ARM's is not compressed.
+        Machine::Arm => fs::copy(&image, &kernel)
+            .map(drop)
+            .with_context(|| format!("copying {}", image.display())),
+    }
 }
 
 /// QEMU can start the kernel proper as it can the compressed image, which would first unpack itself: emulated, that is
@@ -194,13 +211,12 @@ fn v4l2loopback(tree: &Path) -> Result<PathBuf> {
     Ok(found)
 }
 
-fn build(headers: &Path, tree: &Path, source: &Path, log: &Path) -> Result<()> {
+fn build(headers: &Path, tree: &Path, source: &Path, log: &Path, machine: Machine) -> Result<()> {
     let mut make = Command::new("make");
     make.arg("-C")
         .arg(headers)
         .arg(format!("M={}", source.display()))
-        // The headers ask for a compiler by the version that built the kernel.
-        .arg("CC=gcc")
+        .args(machine.kernel_make())
         .arg("modules")
         .env("LD_LIBRARY_PATH", tree.join("usr/lib/x86_64-linux-gnu"))
         // Cargo's and an outer make's settings mean something else here.

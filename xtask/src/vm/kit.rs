@@ -11,16 +11,17 @@ use anyhow::{Context, Result, bail};
 
 use super::debian::Apt;
 use super::kernel;
+use super::machine::Machine;
 use super::tool::{Unavailable, find};
 
 /// Raised when what is made, or how, changes; older folders are then left unused.
 const RECIPE: u32 = 2;
 /// The first QEMU whose emulated processor has AVX2, which inference is compiled for.
 const OLDEST_QEMU: (u32, u32) = (7, 2);
-const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 
 /// The folder and the QEMU in use.
 pub(crate) struct Kit {
+    machine: Machine,
     folder: PathBuf,
     release: String,
     qemu: Qemu,
@@ -33,35 +34,41 @@ enum Qemu {
 }
 
 impl Kit {
-    /// Finds the kit in `cache`, or makes it.
-    pub(crate) fn ensure(cache: &Path) -> Result<Self> {
+    /// Finds the kit for such guests in `cache`, or makes it.
+    pub(crate) fn ensure(cache: &Path, machine: Machine) -> Result<Self> {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
             bail!(Unavailable("vm-test runs on x86-64 Linux only".to_owned()));
         }
         fs::create_dir_all(cache).with_context(|| format!("making {}", cache.display()))?;
         let work = Work(cache.join(format!("vm-partial-{}", std::process::id())));
-        let prefix = format!("vm-r{RECIPE}-");
+        let prefix = format!("vm-{}r{RECIPE}-", machine.cached());
         let made = newest(cache, &prefix)?;
         // Before anything is downloaded.
         if made.is_none() {
-            kernel::check_tools()?;
+            kernel::check_tools(machine)?;
         }
         let mut apt = None;
-        let qemu = match installed() {
+        let qemu = match installed(machine) {
             Some(path) => Qemu::Installed(path),
-            None => Qemu::Unpacked(unpacked(cache, &work.0, &mut apt)?),
+            None => Qemu::Unpacked(unpacked(cache, &work.0, &mut apt, machine)?),
         };
         let folder = match made {
             Some(folder) => folder,
-            None => make(cache, &prefix, &work.0, &mut apt)?,
+            None => make(cache, &prefix, &work.0, &mut apt, machine)?,
         };
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let release = name.strip_prefix(&prefix).unwrap_or_default().to_owned();
         Ok(Self {
+            machine,
             folder,
             release,
             qemu,
         })
+    }
+
+    /// What its guests are.
+    pub(crate) fn machine(&self) -> Machine {
+        self.machine
     }
 
     /// The kernel's release, such as `6.1.0-44-amd64`.
@@ -85,9 +92,9 @@ impl Kit {
         self.folder.join("programs/usr/bin/v4l2-ctl")
     }
 
-    /// Where programs of the kit have those of their libraries that the host lacks.
-    pub(crate) fn libraries(&self) -> String {
-        library_path(&self.folder.join("programs"))
+    /// Where the libraries of the kit's programs are: for a PC those that the host lacks, for another machine all.
+    pub(crate) fn libraries(&self) -> Vec<PathBuf> {
+        libraries(&self.folder.join("programs"), self.machine)
     }
 
     /// A command that starts QEMU, its firmware found.
@@ -95,8 +102,11 @@ impl Kit {
         match &self.qemu {
             Qemu::Installed(path) => guarded(path),
             Qemu::Unpacked(tree) => {
-                let mut command = guarded(&tree.join("usr/bin/qemu-system-x86_64"));
-                command.env("LD_LIBRARY_PATH", library_path(tree));
+                let mut command = guarded(&tree.join("usr/bin").join(self.machine.qemu().0));
+                command.env(
+                    "LD_LIBRARY_PATH",
+                    library_path(&libraries(tree, Machine::Pc)),
+                );
                 for firmware in ["usr/share/qemu", "usr/share/seabios"] {
                     command.arg("-L").arg(tree.join(firmware));
                 }
@@ -126,8 +136,8 @@ fn guarded(qemu: &Path) -> Command {
     }
 }
 
-fn installed() -> Option<PathBuf> {
-    let path = find("qemu-system-x86_64")?;
+fn installed(machine: Machine) -> Option<PathBuf> {
+    let path = find(machine.qemu().0)?;
     (version(Command::new(&path)).ok()? >= OLDEST_QEMU).then_some(path)
 }
 
@@ -147,11 +157,15 @@ fn version(mut qemu: Command) -> Result<(u32, u32)> {
 }
 
 /// Debian's QEMU, not installed but unpacked: as an installed package it can displace a newer qemu-utils.
-fn unpacked(cache: &Path, work: &Path, apt: &mut Option<Apt>) -> Result<PathBuf> {
-    let tree = cache.join("qemu-r1");
+fn unpacked(cache: &Path, work: &Path, apt: &mut Option<Apt>, machine: Machine) -> Result<PathBuf> {
+    let tree = cache.join(format!("qemu-{}r1", machine.cached()));
+    let (program, package) = machine.qemu();
     let answers = |tree: &Path| {
-        let mut command = Command::new(tree.join("usr/bin/qemu-system-x86_64"));
-        command.env("LD_LIBRARY_PATH", library_path(tree));
+        let mut command = Command::new(tree.join("usr/bin").join(program));
+        command.env(
+            "LD_LIBRARY_PATH",
+            library_path(&libraries(tree, Machine::Pc)),
+        );
         version(command)
     };
     if tree.is_dir() {
@@ -162,28 +176,34 @@ fn unpacked(cache: &Path, work: &Path, apt: &mut Option<Apt>) -> Result<PathBuf>
         fs::remove_dir_all(&tree).with_context(|| format!("removing {}", tree.display()))?;
     }
     eprintln!("vm-test: no QEMU here; unpacking Debian's into the cache (15 MB to download) …");
-    let apt = open(apt, work)?;
-    let packages = apt.missing(&["qemu-system-x86"])?;
+    let apt = open(apt, work, machine)?;
+    let packages = apt.missing(package, Machine::Pc)?;
     let partial = work.join("qemu");
     apt.unpack(&packages, &partial)?;
     if let Err(error) = answers(&partial) {
         bail!(Unavailable(format!(
-            "Debian's QEMU does not run unpacked ({error:#}): install the package qemu-system-x86"
+            "Debian's QEMU does not run unpacked ({error:#}): install the package {package}"
         )));
     }
     publish(&partial, &tree)?;
     Ok(tree)
 }
 
-fn make(cache: &Path, prefix: &str, work: &Path, apt: &mut Option<Apt>) -> Result<PathBuf> {
+fn make(
+    cache: &Path,
+    prefix: &str,
+    work: &Path,
+    apt: &mut Option<Apt>,
+    machine: Machine,
+) -> Result<PathBuf> {
     let started = Instant::now();
     eprintln!("vm-test: making the guest's kernel and programs (230 MB to download, once) …");
-    let apt = open(apt, work)?;
-    let release = kernel::release(apt)?;
+    let apt = open(apt, work, machine)?;
+    let release = kernel::release(apt, machine)?;
     let kit = work.join("kit");
-    kernel::make(apt, &release, work, &kit)?;
-    let mut programs = apt.missing(&["v4l-utils"])?;
-    programs.push("busybox-static".to_owned());
+    kernel::make(apt, &release, work, &kit, machine)?;
+    let mut programs = apt.missing("v4l-utils", machine)?;
+    programs.push(machine.package("busybox-static"));
     apt.unpack(&programs, &kit.join("programs"))?;
     let folder = cache.join(format!("{prefix}{release}"));
     publish(&kit, &folder)?;
@@ -194,10 +214,10 @@ fn make(cache: &Path, prefix: &str, work: &Path, apt: &mut Option<Apt>) -> Resul
     Ok(folder)
 }
 
-fn open<'a>(apt: &'a mut Option<Apt>, work: &Path) -> Result<&'a Apt> {
+fn open<'a>(apt: &'a mut Option<Apt>, work: &Path, machine: Machine) -> Result<&'a Apt> {
     let opened = match apt.take() {
         Some(opened) => opened,
-        None => Apt::open(&work.join("apt"))?,
+        None => Apt::open(&work.join("apt"), machine)?,
     };
     Ok(apt.insert(opened))
 }
@@ -220,10 +240,14 @@ fn newest(cache: &Path, prefix: &str) -> Result<Option<PathBuf>> {
     Ok(folders.max_by_key(made).map(|entry| entry.path()))
 }
 
-fn library_path(tree: &Path) -> String {
-    LIBRARIES
-        .map(|folder| tree.join(folder).display().to_string())
-        .join(":")
+fn libraries(tree: &Path, machine: Machine) -> Vec<PathBuf> {
+    machine.libraries().map(|folder| tree.join(folder)).into()
+}
+
+/// Folders as the dynamic linker's environment has them.
+pub(crate) fn library_path(folders: &[PathBuf]) -> String {
+    let folders = folders.iter().map(|folder| folder.display().to_string());
+    folders.collect::<Vec<_>>().join(":")
 }
 
 /// Removed at the end, whatever the end.

@@ -16,6 +16,7 @@ mod image;
 mod kernel;
 mod kit;
 pub(crate) mod ledger;
+mod machine;
 mod material;
 mod modules;
 mod rig;
@@ -31,6 +32,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use self::kit::Kit;
+use self::machine::Machine;
 use self::material::Material;
 use self::rig::{Rig, Scenario};
 use self::tool::Unavailable;
@@ -43,6 +45,8 @@ struct Options {
     list: bool,
     shell: bool,
     if_possible: bool,
+    /// The guest is an ARM machine.
+    arm: bool,
     /// A third of the power cuts.
     quick: bool,
     /// Used instead of being built.
@@ -80,14 +84,21 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<ExitCode> {
 fn test(root: &Path, options: &Options, chosen: &[&Scenario]) -> Result<ExitCode> {
     let started = Instant::now();
     // What scenarios need is checked here: what they find missing is a failure, never excused.
+    let machine = if options.arm {
+        Machine::Arm
+    } else {
+        Machine::Pc
+    };
+    let (strip, its_package) = machine.tool("strip");
     for (program, package) in [
         ("ldd", "libc-bin"),
         ("mkfs.ext4", "e2fsprogs"),
-        ("strip", "binutils"),
+        ("readelf", "binutils"),
+        (strip.as_str(), its_package.as_str()),
     ] {
         tool::need(program, &format!("install it: package {package}"))?;
     }
-    let kit = Kit::ensure(&crate::setup::cache()?)?;
+    let kit = Kit::ensure(&crate::setup::cache()?, machine)?;
     eprintln!("vm-test: {}", kit.describe());
     let material = options.material.as_deref().map(Material::open);
     let programs = options.programs.clone();
@@ -140,6 +151,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
             "--list" => options.list = true,
             "--if-possible" => options.if_possible = true,
             "--quick" => options.quick = true,
+            "--arm" => options.arm = true,
             "--only" => match words.next() {
                 Some(name) => options.only.push((*name).to_owned()),
                 None => {

@@ -11,10 +11,12 @@ use super::boot::{Boot, Guest, make_disk};
 use super::camera::Pictures;
 use super::image::{Content, GuestFile};
 use super::kit::Kit;
+use super::machine::Machine;
 use super::material::Material;
 use super::tool::{need, run_logged};
 
 const FEEDER: &str = "vm-feed";
+const CAMERA: [&str; 4] = ["--package", "edge-runtime", "--bin", "edge-runtime"];
 
 /// A named test; it fails by returning an error.
 pub(crate) struct Scenario {
@@ -32,7 +34,7 @@ pub(crate) struct Rig {
     name: &'static str,
     boots: usize,
     shared: Option<Guest>,
-    /// Programs that need not be built, by their file names.
+    /// The host's programs that need not be built, by their file names.
     given: Vec<PathBuf>,
     programs: Vec<(&'static str, PathBuf)>,
     material: Option<Material>,
@@ -128,12 +130,13 @@ impl Rig {
 
     /// The camera's program as /bin/edge-runtime.
     pub(crate) fn edge_runtime(&mut self) -> Result<GuestFile> {
-        Ok(executable("/bin/edge-runtime", self.camera_program()?))
+        let program = self.program("edge-runtime", &CAMERA)?;
+        Ok(executable("/bin/edge-runtime", program))
     }
 
     /// The camera's program on the host.
     pub(crate) fn camera_program(&mut self) -> Result<PathBuf> {
-        self.program("edge-runtime", &["--package", "edge-runtime"])
+        self.built("edge-runtime", &CAMERA)
     }
 
     /// A package, its key and frames, made once a run unless the command line gave some.
@@ -146,14 +149,19 @@ impl Rig {
         Ok(self.material.insert(material).clone())
     }
 
-    /// A copy of a program without debugging information, of which the guest would have to hold 50 MB in memory.
+    /// A copy of a program for the guest without debugging information, of which the guest would have to hold 50 MB in memory.
     fn program(&mut self, name: &'static str, build: &[&str]) -> Result<PathBuf> {
         if let Some((_, path)) = self.programs.iter().find(|(known, _)| *known == name) {
             return Ok(path.clone());
         }
-        let built = self.built(name, build)?;
+        let machine = self.kit.machine();
+        let built = match machine {
+            Machine::Pc => self.built(name, build)?,
+            Machine::Arm => crate::camera::build(&self.root, name, build)?,
+        };
         let copy = self.folder.join(name);
-        let strip = need("strip", "install it: package binutils")?;
+        let (strip, package) = machine.tool("strip");
+        let strip = need(&strip, &format!("install it: package {package}"))?;
         let mut command = Command::new(strip);
         command.arg("-o").arg(&copy).arg(built);
         run_logged(
@@ -165,7 +173,7 @@ impl Rig {
         Ok(copy)
     }
 
-    /// A program of this workspace, built unless the command line gave it.
+    /// A program of this workspace for the host, built unless the command line gave it.
     fn built(&self, name: &str, build: &[&str]) -> Result<PathBuf> {
         if let Some(file) = self.given.iter().find(|file| file.ends_with(name)) {
             return Ok(file.clone());

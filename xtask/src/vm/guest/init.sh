@@ -13,6 +13,13 @@ mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 
 modprobe -a virtio_pci virtio_console virtio_blk virtio_net
+# Named by the kernel's command line: serial ports are called otherwise from machine to machine.
+ln -s "$cable" /dev/cable
+# QEMU's ARM board has a GPIO chip of its own (its power key's), and the simulated one is to be gpiochip0.
+own=/sys/bus/amba/drivers/pl061_gpio
+for chip in "$own"/*.pl061; do
+	[ ! -e "$chip" ] || echo "${chip##*/}" >"$own/unbind"
+done
 ip link set lo up
 ip addr add 10.0.2.15/24 dev eth0
 ip link set eth0 up

@@ -202,21 +202,21 @@ pub(crate) fn serial(rig: &mut Rig) -> Result<()> {
     let mut line = guest.serial()?;
     line.set_read_timeout(Some(PATIENCE))?;
     let sent: Vec<u8> = (0..=255).collect();
-    guest.check("stty -F /dev/ttyS1 115200 raw -echo")?;
+    guest.check("stty -F /dev/cable 115200 raw -echo")?;
     guest.background(
         "serial",
-        "dd if=/dev/ttyS1 of=/tmp/serial bs=1 count=256",
+        "dd if=/dev/cable of=/tmp/serial bs=1 count=256",
         "/tmp/serial.log",
     )?;
     // What arrives while no program has the port open is lost.
     guest.wait_until(
-        "ls -l /proc/$(cat /run/serial.pid)/fd | grep -q ttyS1",
+        "ls -l /proc/$(cat /run/serial.pid)/fd | grep -q $(readlink /dev/cable)",
         PATIENCE,
     )?;
     line.write_all(&sent)?;
     guest.wait_until("[ $(stat -c %s /tmp/serial) = 256 ]", PATIENCE)?;
     same("host to guest", &guest.read("/tmp/serial")?, &sent)?;
-    guest.check("cat /tmp/serial >/dev/ttyS1")?;
+    guest.check("cat /tmp/serial >/dev/cable")?;
     let mut got = vec![0; sent.len()];
     line.read_exact(&mut got)
         .context("reading the serial line")?;

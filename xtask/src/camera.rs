@@ -152,8 +152,10 @@ impl<'a> Zig<'a> {
             bail!("no libraries of ARM Linux in {SYSROOT}: `sudo apt install libc6-arm64-cross`");
         }
         for processor in PROCESSORS {
-            eprintln!("the camera crate's tests on a {processor} by {emulator}");
-            let mut command = self.command("test", &["--package", CRATE, "--lib"]);
+            eprintln!("tests on a {processor} by {emulator}");
+            // The models' tests are released packages' golden tiles.
+            let packages = ["--package", CRATE, "--package", "models", "--lib"];
+            let mut command = self.command("test", &packages);
             let tests = EMULATED.iter().flat_map(|test| ["--test", test]);
             command.args(tests).args(["--", "--skip", SKIPPED]).env(
                 "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER",

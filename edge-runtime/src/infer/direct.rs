@@ -8,7 +8,8 @@ use tract_onnx::tract_core::internal::*;
 use super::idle::Idle;
 use super::image::Image;
 use super::layer::{Definition, Kind, PARITIES};
-use super::vector::{Lines, SLACK, WIDE, Weights, multiply};
+use super::rescale::{Quantised, Rescale};
+use super::vector::{Block, Lines, SLACK, WIDE, Weights, multiply};
 
 /// Bytes of laid-out rows that a thread works on: they should stay in its cache.
 const SOURCE_BYTES: usize = 512 << 10;
@@ -18,7 +19,8 @@ const SOURCE_BYTES: usize = 512 << 10;
 pub(super) struct Direct {
     kind: Kind,
     inputs: usize,
-    leak: Option<f32>,
+    /// Beyond the image's edges.
+    zero: f32,
     arch: Arch,
     /// One for a convolution; for a transposed one as many as [`PARITIES`], in that order.
     products: Vec<Product>,
@@ -28,6 +30,10 @@ pub(super) struct Direct {
 #[derive(Debug)]
 struct Product {
     weights: Weights,
+    /// Slope of LeakyReLU, unless it follows with the rest of `finish`.
+    leak: Option<f32>,
+    /// What follows sums of 8-bit values, or makes such.
+    finish: Option<Rescale>,
     /// What each weight of an output multiplies: of a channel, a convolution's tap (row, column), or the image moved by so many
     /// rows and columns.
     steps: Vec<(usize, [isize; 2])>,
@@ -102,41 +108,96 @@ impl Layout {
     }
 }
 
-impl Direct {
-    /// From f32 to f32, by these instructions.
-    pub(super) fn new(definition: &Definition<'_>, arch: Arch) -> Self {
-        let [inputs, _] = definition.channels;
-        let kind = definition.kind;
-        let products = match kind {
-            Kind::Down => vec![Product {
-                weights: Weights::new(definition.weights, definition.bias, arch),
-                steps: (0..inputs * 9)
-                    .map(|step| (step / 9, [step % 9 / 3, step % 3].map(|tap| tap as isize)))
-                    .collect(),
-            }],
-            Kind::Up | Kind::WideUp => {
-                let product = |parity| {
-                    let (first, taps) = kind.phase(parity);
-                    let rows = definition.spread(definition.weights, &[&taps]);
-                    let blocks = kind.blocks().iter().skip(first).take(taps.len());
-                    Product {
-                        weights: Weights::new(&rows, definition.bias, arch),
-                        steps: blocks
-                            .flat_map(|&moved| (0..inputs).map(move |channel| (channel, moved)))
-                            .collect(),
-                    }
+impl Definition<'_> {
+    /// The product by the weights of these taps of a transposed convolution, or by all where none are named.
+    fn direct_product(
+        &self,
+        steps: Vec<(usize, [isize; 2])>,
+        quantised: Option<&Quantised>,
+        taps: &[[usize; 2]],
+        arch: Arch,
+    ) -> TractResult<Product> {
+        let chosen = |all: &[f32]| match taps {
+            [] => all.to_vec(),
+            taps => self.spread(all, &[taps]),
+        };
+        let none = vec![0.0; self.bias.len()];
+        let (weights, leak, finish) = match quantised {
+            Some(found) => {
+                let rows = match taps {
+                    [] => found.weights.clone(),
+                    taps => self.spread(&found.weights, &[taps]),
                 };
-                PARITIES.map(product).into()
+                let finish = self.rescale(1, found, &rows)?;
+                let rows: Vec<f32> = rows.into_iter().map(f32::from).collect();
+                (Weights::new(&rows, &none, arch), None, Some(finish))
+            }
+            None if self.by_levels() => {
+                let scale = vec![1.0; self.bias.len()];
+                let finish = Rescale::new(scale, self.bias.to_vec(), self.leak, self.to);
+                let weights = Weights::new(&chosen(self.weights), &none, arch);
+                (weights, None, Some(finish))
+            }
+            None => {
+                let weights = Weights::new(&chosen(self.weights), self.bias, arch);
+                (weights, self.leak, None)
             }
         };
-        Self {
+        Ok(Product {
+            weights,
+            leak,
+            finish,
+            steps,
+        })
+    }
+}
+
+impl Product {
+    /// A block's outputs of such lines.
+    #[inline(always)]
+    fn multiply<S: Simd>(&self, simd: S, block: &Block, lines: Lines<'_>, out: &mut [f32]) {
+        multiply(simd, block, lines, self.leak, out);
+        let values = out.get_mut(..block.outputs * lines.length);
+        if let (Some(finish), Some(values)) = (&self.finish, values) {
+            finish.apply_to(block.first, values, lines.length);
+        }
+    }
+}
+
+impl Direct {
+    /// Of values in f32, by these instructions.
+    pub(super) fn new(definition: &Definition<'_>, arch: Arch) -> TractResult<Self> {
+        let [inputs, _] = definition.channels;
+        let kind = definition.kind;
+        let quantised = definition.quantised()?;
+        let products = match kind {
+            Kind::Down => {
+                let steps = (0..inputs * 9)
+                    .map(|step| (step / 9, [step % 9 / 3, step % 3].map(|tap| tap as isize)));
+                vec![definition.direct_product(steps.collect(), quantised.as_ref(), &[], arch)?]
+            }
+            Kind::Up | Kind::WideUp => {
+                let product = |&parity: &[usize; 2]| {
+                    let (first, taps) = kind.phase(parity);
+                    let blocks = kind.blocks().iter().skip(first).take(taps.len());
+                    let steps =
+                        blocks.flat_map(|&moved| (0..inputs).map(move |channel| (channel, moved)));
+                    definition.direct_product(steps.collect(), quantised.as_ref(), &taps, arch)
+                };
+                PARITIES
+                    .iter()
+                    .map(product)
+                    .collect::<TractResult<Vec<_>>>()?
+            }
+        };
+        Ok(Self {
             kind,
             inputs,
-            leak: definition.leak,
+            zero: f32::from(definition.from.zero_point()),
             arch,
             products,
             idle: Idle::default(),
-        }
+        })
     }
 
     /// Rows of a band that keep what is laid out in a thread's cache.
@@ -227,6 +288,7 @@ impl Band<'_> {
     #[inline(always)]
     fn down<S: Simd>(&mut self, simd: S) {
         let Layout { line, plane, .. } = self.layout;
+        let zero = self.layer.zero;
         let Scratch { source, starts, .. } = &mut *self.scratch;
         for (channel, planes) in (0..self.layer.inputs).zip(source.chunks_exact_mut(4 * plane)) {
             let (odd, even) = planes.split_at_mut(2 * plane);
@@ -239,10 +301,10 @@ impl Band<'_> {
                 for (index, (evens, odds)) in lines.take(count).enumerate() {
                     let row = 2 * (self.first + index) as isize + below;
                     match self.image.row(channel, row) {
-                        Some(source) => part(source, evens, odds),
+                        Some(source) => part(source, zero, evens, odds),
                         None => {
-                            evens.fill(0.0);
-                            odds.fill(0.0);
+                            evens.fill(zero);
+                            odds.fill(zero);
                         }
                     }
                 }
@@ -259,7 +321,7 @@ impl Band<'_> {
             };
             for block in product.weights.blocks() {
                 if let Some(out) = self.out.get_mut(block.first * length..) {
-                    multiply(simd, block, lines, self.layer.leak, out);
+                    product.multiply(simd, block, lines, out);
                 }
             }
         }
@@ -268,6 +330,7 @@ impl Band<'_> {
     #[inline(always)]
     fn up<S: Simd>(&mut self, simd: S) {
         let Layout { line, channel, .. } = self.layout;
+        let zero = self.layer.zero;
         let Scratch {
             source,
             starts,
@@ -279,11 +342,11 @@ impl Band<'_> {
                 let row = (self.first + row) as isize - margin as isize;
                 match self.image.row(index, row) {
                     Some(source) => {
-                        line[..margin].fill(0.0);
+                        line[..margin].fill(zero);
                         line[margin..margin + self.columns].copy_from_slice(source);
-                        line[margin + self.columns..].fill(0.0);
+                        line[margin + self.columns..].fill(zero);
                     }
-                    None => line.fill(0.0),
+                    None => line.fill(zero),
                 }
             }
         }
@@ -295,18 +358,21 @@ impl Band<'_> {
         let out_line = 2 * self.columns;
         let mut starts = starts.as_slice();
         for (down, products) in self.layer.products.chunks_exact(2).enumerate() {
-            let [even, odd] = products else { return };
-            let (even_starts, rest) = starts.split_at(even.weights.depth());
-            let (odd_starts, rest) = rest.split_at(odd.weights.depth());
+            let [even_product, odd_product] = products else {
+                return;
+            };
+            let (even_starts, rest) = starts.split_at(even_product.weights.depth());
+            let (odd_starts, rest) = rest.split_at(odd_product.weights.depth());
             starts = rest;
-            for (even, odd) in even.weights.blocks().iter().zip(odd.weights.blocks()) {
+            let blocks = even_product.weights.blocks().iter();
+            for (even, odd) in blocks.zip(odd_product.weights.blocks()) {
                 let lines = |starts| Lines {
                     source,
                     starts,
                     length,
                 };
-                multiply(simd, even, lines(even_starts), self.layer.leak, evens);
-                multiply(simd, odd, lines(odd_starts), self.layer.leak, odds);
+                even_product.multiply(simd, even, lines(even_starts), evens);
+                odd_product.multiply(simd, odd, lines(odd_starts), odds);
                 for output in 0..even.outputs {
                     for index in 0..self.count {
                         if 2 * index + down >= self.out_rows {
@@ -324,23 +390,23 @@ impl Band<'_> {
     }
 }
 
-/// `evens[x] = source[2x]`, `odds[x] = source[2x - 1]`; 0 beyond the edges.
+/// `evens[x] = source[2x]`, `odds[x] = source[2x - 1]`; `zero` beyond the edges.
 #[inline(always)]
-fn part(source: &[f32], evens: &mut [f32], odds: &mut [f32]) {
+fn part(source: &[f32], zero: f32, evens: &mut [f32], odds: &mut [f32]) {
     let (pairs, rest) = source.as_chunks::<2>();
     let columns = pairs.len() + rest.len();
     let Some((before, odds)) = odds.split_first_mut() else {
         return;
     };
-    *before = 0.0;
+    *before = zero;
     for ((pair, even), odd) in pairs.iter().zip(&mut *evens).zip(&mut *odds) {
         [*even, *odd] = *pair;
     }
     if let (Some(last), Some(even)) = (rest.first(), evens.get_mut(pairs.len())) {
         *even = *last;
     }
-    evens[columns..].fill(0.0);
-    odds[pairs.len()..].fill(0.0);
+    evens[columns..].fill(zero);
+    odds[pairs.len()..].fill(zero);
 }
 
 /// `out[2x] = evens[x]`, `out[2x + 1] = odds[x]`.

@@ -380,7 +380,11 @@ pub(super) fn fuse(
                 only_successor(model, last),
             ) {
                 (Some(after), _) => {
-                    found.to = Format::I8(after.quantisation);
+                    found.to = if kernels.integers_pay() {
+                        Format::I8(after.quantisation)
+                    } else {
+                        Format::Levels(after.quantisation)
+                    };
                     from = found.to;
                     inside.extend(after.between.map(|node| node.id));
                     Some(after.layer)
@@ -388,7 +392,7 @@ pub(super) fn fuse(
                 (None, Some(after)) => {
                     let after = layer(after)?;
                     if half
-                        && !matches!(found.from, Format::I8(_))
+                        && !matches!(found.from, Format::I8(_) | Format::Levels(_))
                         && let Some((_, next)) = &after
                         && kernels.any(&next.shape(Operand::F16))
                     {

@@ -182,6 +182,12 @@ impl Kernel {
             && bytes.is_multiple_of(self.columns.alignment_bytes())
     }
 
+    /// Whether it is of those for instructions that add four products of 8-bit values at a time (VNNI, dot products of ARMv8.2): others
+    /// widen them first, which takes two to three times as long as products of f32s.
+    pub(super) fn takes_fours(&self) -> bool {
+        matches!(self.columns, Columns::Fours(_))
+    }
+
     /// tract's name for it.
     pub(super) fn name(&self) -> &str {
         self.mmm.name()

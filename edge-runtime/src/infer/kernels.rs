@@ -110,6 +110,12 @@ impl Kernels {
         }
     }
 
+    /// Whether the processor multiplies 8-bit values faster than f32s.
+    pub(super) fn integers_pay(&self) -> bool {
+        let suitable = of(&self.suitable, Operand::I8);
+        suitable.iter().any(Kernel::takes_fours)
+    }
+
     /// Whether there is one for a layer.
     pub(super) fn any(&self, shape: &Shape) -> bool {
         let suitable = of(&self.suitable, shape.operand);
@@ -127,8 +133,8 @@ impl Kernels {
         if !definition.can_be_direct() {
             return Layer::by_panels(definition, self.choose(&shape)?);
         }
-        // By panels the few outputs' products would be added up in another order.
-        if definition.few() || self.by_rule {
+        // By panels the few outputs' products would be added up in another order, and 8-bit values as f32s are for here alone.
+        if definition.few() || definition.by_levels() || self.by_rule {
             return Layer::direct(definition);
         }
         let [inputs, outputs] = channels;

@@ -19,7 +19,7 @@ use super::gemm::{Kernel, Operand};
 use super::image::{Image, Output, Value};
 use super::panels::Panelled;
 use super::pool::Pool;
-use super::rescale::{Finished, Format};
+use super::rescale::{Finished, Format, Quantised, Rescale};
 
 /// What a layer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,7 +115,7 @@ impl Definition<'_> {
     /// What its products multiply.
     pub(super) fn operand(&self) -> Operand {
         match self.from {
-            Format::F32 => Operand::F32,
+            Format::F32 | Format::Levels(_) => Operand::F32,
             Format::F16 => Operand::F16,
             Format::I8(_) => Operand::I8,
         }
@@ -142,7 +142,60 @@ impl Definition<'_> {
 
     /// Whether it can be computed where the image lies.
     pub(super) fn can_be_direct(&self) -> bool {
-        (self.from, self.to) == (Format::F32, Format::F32)
+        let singles = |format: Format| format.datum() == f32::datum_type();
+        singles(self.from) && singles(self.to)
+    }
+
+    /// Whether 8-bit values are multiplied or made as f32s.
+    pub(super) fn by_levels(&self) -> bool {
+        let levels = |format| matches!(format, Format::Levels(_));
+        levels(self.from) || levels(self.to)
+    }
+
+    /// The weights' whole numbers, where what comes in is quantised.
+    pub(super) fn quantised(&self) -> TractResult<Option<Quantised>> {
+        match self.from {
+            Format::F32 | Format::F16 => Ok(None),
+            Format::I8(_) | Format::Levels(_) => {
+                let found = Quantised::recover(self.channels[1], self.weights);
+                Ok(Some(found.context("the weights are not quantised")?))
+            }
+        }
+    }
+
+    /// Bias and slope that follow a product of so many rows for each output. Where there are several, they are added up
+    /// first.
+    pub(super) fn following(&self, groups: usize) -> (Vec<f32>, Option<f32>) {
+        match groups {
+            1 => (self.bias.to_vec(), self.leak),
+            _ => (vec![0.0; self.bias.len() * groups], None),
+        }
+    }
+
+    /// What follows the sums of a product of quantised values by such rows of weights, so many for each output.
+    pub(super) fn rescale(
+        &self,
+        groups: usize,
+        quantised: &Quantised,
+        rows: &[i8],
+    ) -> TractResult<Rescale> {
+        let (Format::I8(from) | Format::Levels(from)) = self.from else {
+            bail!("what comes in is not quantised");
+        };
+        let (mut bias, leak) = self.following(groups);
+        let count = bias.len();
+        let depth = rows.len() / count.max(1);
+        // One scale for an output channel, whichever taps a product takes of it.
+        let scale: Vec<f32> = (0..count)
+            .map(|row| quantised.scales[row / groups] * from.scale)
+            .collect();
+        for ((bias, scale), row) in bias.iter_mut().zip(&scale).zip(rows.chunks_exact(depth)) {
+            // Σ (value - zero point) · weight.
+            let sum: i32 = row.iter().map(|&weight| i32::from(weight)).sum();
+            *bias += -f32::from(from.zero_point) * sum as f32 * scale;
+        }
+        let to = if groups == 1 { self.to } else { Format::F32 };
+        Ok(Rescale::new(scale, bias, leak, to))
     }
 
     fn check(&self) -> TractResult<()> {
@@ -198,7 +251,7 @@ impl Layer {
             definition.can_be_direct(),
             "only a layer of f32 can be computed where the image lies"
         );
-        let direct = Direct::new(definition, arch);
+        let direct = Direct::new(definition, arch)?;
         Ok(Self::new(definition, Way::Direct(direct)))
     }
 
@@ -246,7 +299,7 @@ impl Layer {
         out: &mut Output,
     ) -> TractResult<()> {
         match self.to {
-            Format::F32 => self.run_to::<I, f32>(image, rows, pool, out),
+            Format::F32 | Format::Levels(_) => self.run_to::<I, f32>(image, rows, pool, out),
             Format::F16 => self.run_to::<I, f16>(image, rows, pool, out),
             Format::I8(_) => self.run_to::<I, i8>(image, rows, pool, out),
         }
@@ -494,6 +547,28 @@ mod tests {
                 }
             };
             prop_assert_eq!(found.len(), expected.len());
+            // As f32s they come to the same: exactly, where whole numbers come out.
+            let definition = Definition {
+                from: Format::Levels(from),
+                to: to.map_or(Format::F32, Format::Levels),
+                ..definition
+            };
+            let floats: Vec<f32> = image.iter().map(|&level| f32::from(level)).collect();
+            for arch in archs().0 {
+                let layer = Layer::direct_by(&definition, arch).unwrap();
+                let planes = run(&layer, &floats, size, threads).planes().unwrap();
+                prop_assert_eq!(planes.len(), found.len());
+                for (place, (as_float, (found, _))) in planes.iter().zip(&found).enumerate() {
+                    let value = match to {
+                        None => f64::from(*as_float),
+                        Some(to) => {
+                            (f64::from(*as_float) - f64::from(to.zero_point)) * f64::from(to.scale)
+                        }
+                    };
+                    let within = if to.is_some() { 1e-9 } else { 1e-4 };
+                    prop_assert!((value - found).abs() < within, "{} at {}: {} for {}", name, place, value, found);
+                }
+            }
             for (place, ((found, within), expected)) in found.iter().zip(&expected).enumerate() {
                 let expected = to.map_or(*expected, |to| {
                     let level = |level: f64| (level - f64::from(to.zero_point)) * f64::from(to.scale);

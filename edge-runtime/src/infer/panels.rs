@@ -83,15 +83,6 @@ impl Definition<'_> {
         }
     }
 
-    /// Bias and slope that follow a product of so many rows for each output. Where there are several, they are added up
-    /// first.
-    fn following(&self, groups: usize) -> (Vec<f32>, Option<f32>) {
-        match groups {
-            1 => (self.bias.to_vec(), self.leak),
-            _ => (vec![0.0; self.bias.len() * groups], None),
-        }
-    }
-
     fn product(&self, kernel: &Kernel, groups: usize, rows: Vec<f32>) -> TractResult<Product> {
         let (bias, leak) = self.following(groups);
         let count = bias.len();
@@ -118,25 +109,11 @@ impl Definition<'_> {
         quantised: &Quantised,
         rows: Vec<i8>,
     ) -> TractResult<Product> {
-        let Format::I8(from) = self.from else {
-            bail!("what comes in is not quantised");
-        };
-        let (mut bias, leak) = self.following(groups);
-        let count = bias.len();
-        let depth = rows.len() / count.max(1);
-        // One scale for an output channel, whichever taps a product takes of it.
-        let scale: Vec<f32> = (0..count)
-            .map(|row| quantised.scales[row / groups] * from.scale)
-            .collect();
-        for ((bias, scale), row) in bias.iter_mut().zip(&scale).zip(rows.chunks_exact(depth)) {
-            // Σ (value - zero point) · weight.
-            let sum: i32 = row.iter().map(|&weight| i32::from(weight)).sum();
-            *bias += -f32::from(from.zero_point) * sum as f32 * scale;
-        }
-        let to = if groups == 1 { self.to } else { Format::F32 };
+        let finish = self.rescale(groups, quantised, &rows)?;
+        let count = self.bias.len() * groups;
         Ok(Product {
-            weights: kernel.pack_weights(count, depth, &rows)?,
-            finish: Finish::Rescale(Rescale::new(scale, bias, leak, to)),
+            weights: kernel.pack_weights(count, rows.len() / count.max(1), &rows)?,
+            finish: Finish::Rescale(finish),
         })
     }
 }
@@ -167,13 +144,7 @@ impl Panelled {
             "a kernel for {:?} is needed",
             definition.operand()
         );
-        let quantised = match definition.from {
-            Format::F32 | Format::F16 => None,
-            Format::I8(_) => Some(
-                Quantised::recover(outputs, definition.weights)
-                    .context("the weights are not quantised")?,
-            ),
-        };
+        let quantised = definition.quantised()?;
         let quantised = quantised.as_ref();
         let products = match definition.kind {
             Kind::Down => Products::Down(definition.whole(&kernel, quantised)?),

@@ -24,13 +24,16 @@ pub(super) enum Format {
     F16,
     /// Quantised to 8 bits.
     I8(Quantisation),
+    /// The same whole numbers, each as an f32: what processors without instructions for products of 8-bit values multiply faster. Sums
+    /// of them are exact up to 2²⁴, a thousand products of the largest.
+    Levels(Quantisation),
 }
 
 impl Format {
     /// Their type.
     pub(super) fn datum(&self) -> DatumType {
         match self {
-            Self::F32 => f32::datum_type(),
+            Self::F32 | Self::Levels(_) => f32::datum_type(),
             Self::F16 => f16::datum_type(),
             Self::I8(_) => i8::datum_type(),
         }
@@ -40,7 +43,7 @@ impl Format {
     pub(super) fn zero_point(&self) -> i8 {
         match self {
             Self::F32 | Self::F16 => 0,
-            Self::I8(quantisation) => quantisation.zero_point,
+            Self::I8(quantisation) | Self::Levels(quantisation) => quantisation.zero_point,
         }
     }
 }
@@ -94,6 +97,8 @@ pub(super) struct Rescale {
     leak: f32,
     /// Where 0 is in quantised output.
     zero_point: f32,
+    /// Whether f32s are to be whole numbers of 8 bits.
+    whole: bool,
 }
 
 /// Adding it rounds a small value to the nearest whole number, halves to even ones, into the lowest bits (1.5 · 2²³).
@@ -105,7 +110,7 @@ impl Rescale {
         // LeakyReLU is the same on all scales.
         let steps = match to {
             Format::F32 | Format::F16 => 1.0,
-            Format::I8(to) => to.scale.recip(),
+            Format::I8(to) | Format::Levels(to) => to.scale.recip(),
         };
         let scaled = |values: Vec<f32>| values.into_iter().map(|value| value * steps).collect();
         Self {
@@ -113,6 +118,24 @@ impl Rescale {
             bias: scaled(bias),
             leak: leak.unwrap_or(1.0),
             zero_point: f32::from(to.zero_point()),
+            whole: matches!(to, Format::Levels(_)),
+        }
+    }
+
+    /// Rows of `columns` sums each, the first of them row `first`, in their place.
+    #[inline(always)]
+    pub(super) fn apply_to(&self, first: usize, sums: &mut [f32], columns: usize) {
+        let factors = self.scale.iter().zip(&self.bias).skip(first);
+        for (row, (scale, bias)) in sums.chunks_exact_mut(columns).zip(factors) {
+            for sum in &mut *row {
+                let value = *sum * scale + bias;
+                *sum = higher(value, value * self.leak) + self.zero_point;
+            }
+            if self.whole {
+                for value in row {
+                    *value = (within(*value) + ROUND) - ROUND;
+                }
+            }
         }
     }
 
@@ -138,6 +161,11 @@ fn higher(a: f32, b: f32) -> f32 {
 /// The lower one.
 fn lower(a: f32, b: f32) -> f32 {
     if a < b { a } else { b }
+}
+
+/// What 8 bits can hold.
+fn within(value: f32) -> f32 {
+    lower(higher(value, -128.0), 127.0)
 }
 
 /// A sum of products.
@@ -184,8 +212,7 @@ impl Finished for f16 {
 
 impl Finished for i8 {
     fn of(value: f32) -> Self {
-        let within = lower(higher(value, -128.0), 127.0);
-        (within + ROUND).to_bits() as i8
+        (within(value) + ROUND).to_bits() as i8
     }
 }
 

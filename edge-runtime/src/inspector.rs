@@ -5,17 +5,19 @@ use std::time::{Duration, Instant};
 
 use proto::manifest::{ColourMode, Manifest, PostProcessing, Roi, Scoring};
 
-use crate::infer::{Engine, InferError, Tuning};
+use crate::infer::{AreaEngine, Engine, InferError, Tuning};
 use crate::inspect::frame::Frame;
 use crate::inspect::map::ScoreMap;
 use crate::inspect::normal_map::Normaliser;
-use crate::inspect::preprocess::{PreprocessError, prepare, to_planes};
+use crate::inspect::preprocess::{Planes, PreprocessError, prepare, to_planes};
 use crate::inspect::region::{Region, regions};
 use crate::inspect::roi::{RoiError, rasterise};
 use crate::inspect::score::score;
-use crate::inspect::variation::deviations;
+use crate::inspect::variation::{
+    GRIDS, area_deviations, area_input, deviations, features_of, look,
+};
 use crate::inspect::verdict::{Verdict, decide, frame_score};
-use crate::package::{ParityError, Verified, check_parity};
+use crate::package::{ParityError, Verified, check_areas, check_parity};
 
 /// Why a package or a frame cannot be inspected with.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +66,8 @@ pub struct Inspector {
     normaliser: Arc<Mutex<Option<Arc<Normaliser>>>>,
     manifest: Manifest,
     engine: Engine,
+    /// Where the package has an area network.
+    areas: Option<AreaEngine>,
     threshold: Option<f32>,
     parity_off: f32,
     sha256: [u8; 32],
@@ -80,7 +84,18 @@ impl Inspector {
         let manifest = package.manifest().clone();
         let engine = Engine::tuned(package.onnx(), manifest.network, tuning)?;
         let parity_off = check_parity(&engine, &manifest.golden)?;
+        let areas = match &manifest.areas {
+            Some(network) => {
+                let side = GRIDS.into_iter().max().unwrap_or(1);
+                let features = features_of(manifest.input.colour == ColourMode::Rgb) - 1;
+                let areas = AreaEngine::new(&network.onnx, features, side)?;
+                check_areas(&areas, network)?;
+                Some(areas)
+            }
+            None => None,
+        };
         Ok(Self {
+            areas,
             roi: Arc::default(),
             normaliser: Arc::default(),
             threshold: manifest.threshold.as_ref().map(|threshold| threshold.value),
@@ -99,6 +114,7 @@ impl Inspector {
             self.manifest.scoring = scoring;
             self.manifest.normal_map = None;
             self.manifest.variation = None;
+            self.manifest.areas = None;
             self.threshold = None;
         }
         self
@@ -111,6 +127,7 @@ impl Inspector {
             self.manifest.post = post;
             self.manifest.normal_map = None;
             self.manifest.variation = None;
+            self.manifest.areas = None;
             self.threshold = None;
         }
         self
@@ -204,6 +221,9 @@ impl Inspector {
 
     /// Lets the golden tiles through the parity gate again; their largest deviation.
     pub fn check_parity(&self) -> Result<f32, ParityError> {
+        if let (Some(engine), Some(network)) = (&self.areas, &self.manifest.areas) {
+            check_areas(engine, network)?;
+        }
         check_parity(&self.engine, &self.manifest.golden)
     }
 
@@ -217,20 +237,35 @@ impl Inspector {
         Ok(prepare(frame, &self.manifest.input)?)
     }
 
+    /// The scores of a prepared frame, post-processed, before they are put in relation to good frames.
+    pub fn scores(&self, planes: &Planes) -> Result<ScoreMap, InspectError> {
+        let network = &self.manifest.network;
+        let mut map = score(&self.engine, planes, network, self.manifest.scoring)?;
+        map.post_process(&self.manifest.post);
+        Ok(map)
+    }
+
     /// From frame to decision.
     pub fn inspect(&self, frame: &Frame) -> Result<Inspection, InspectError> {
         let started = Instant::now();
-        let network = &self.manifest.network;
         let prepared = prepare(frame, &self.manifest.input)?;
-        let planes = to_planes(&prepared, usize::from(network.channels));
-        let mut map = score(&self.engine, &planes, network, self.manifest.scoring)?;
-        map.post_process(&self.manifest.post);
+        let planes = to_planes(&prepared, usize::from(self.manifest.network.channels));
+        let mut map = self.scores(&planes)?;
         if let Some(normaliser) = self.normaliser(&map) {
             normaliser.apply(&mut map);
         }
         if let Some(model) = &self.manifest.variation {
             let colour = self.manifest.input.colour == ColourMode::Rgb;
-            map = deviations(model, &planes, colour, &map);
+            let found = look(&planes, colour, &map);
+            let areas = match (&self.areas, &self.manifest.areas) {
+                (Some(engine), Some(network)) => {
+                    let logits = engine.logits(&area_input(model, &found))?;
+                    Some(area_deviations(network, &logits))
+                }
+                _ => None,
+            };
+            let size = [map.width_px, map.height_px];
+            map = deviations(model, &found, areas.as_deref(), size);
         }
         // Last, so that nothing is smeared back over the ROI's edge.
         if let Some(inside) = self.roi_flags(map.width_px, map.height_px)? {

@@ -4,15 +4,16 @@ mod common;
 
 use common::{key, manifest, package};
 use ed25519_dalek::{Signer, SigningKey};
-use edge_runtime::infer::{Half, Tuning};
+use edge_runtime::infer::{AreaEngine, Half, Tuning};
 use edge_runtime::inspect::frame::{Channels, Frame, Pixels};
 use edge_runtime::inspect::preprocess::to_planes;
-use edge_runtime::inspect::variation::{GRIDS, deviations, look};
+use edge_runtime::inspect::texture::CellFeatures;
+use edge_runtime::inspect::variation::{GRIDS, area_input, deviations, look};
 use edge_runtime::inspector::{InspectError, Inspector};
 use edge_runtime::package::{Loaded, PackageError, ParityError, Trust, Verified};
 use proptest::prelude::*;
 use proto::manifest::{
-    MANIFEST_FORMAT, Manifest, NormalMap, PostProcessing, Roi, Scoring, VariationGrid,
+    AreaNetwork, MANIFEST_FORMAT, Manifest, NormalMap, PostProcessing, Roi, Scoring, VariationGrid,
     VariationModel,
 };
 
@@ -47,16 +48,17 @@ fn normal_map(columns: u16, mean: Vec<f32>, spread: Vec<f32>) -> NormalMap {
     }
 }
 
-/// Format 2 ended before the normal map, format 3 before the variation model; in format 4 this was of other features.
+/// Format 2 ended before the normal map, format 3 before the variation model, which in format 4 was of other features, format 5 before the
+/// area network.
 #[test]
 fn packages_of_the_formats_before_are_read() {
-    for (format, missing) in [(2, 2), (3, 1), (4, 0)] {
+    for (format, missing) in [(2, 3), (3, 2), (4, 1), (5, 1)] {
         let mut manifest = manifest();
         manifest.format = format;
         let mut bytes = package(&manifest);
         let length = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) - missing;
         for _ in 0..missing {
-            assert_eq!(bytes.remove(24 + length as usize), 0, "neither of them");
+            assert_eq!(bytes.remove(24 + length as usize), 0, "none of them");
         }
         bytes[12..16].copy_from_slice(&length.to_le_bytes());
         let verified = verify(signed(bytes)).unwrap();
@@ -64,22 +66,26 @@ fn packages_of_the_formats_before_are_read() {
     }
 }
 
-#[test]
-fn scores_are_how_far_a_place_is_from_good() {
-    let mut manifest = manifest();
-    let inspector =
-        |manifest: &Manifest| Inspector::new(&verify(package(manifest)).unwrap()).unwrap();
-    let pixels = manifest.golden[0].pixels.clone();
-    let frame = |seed: u32| {
-        let noise = |index: u32| (index ^ seed.wrapping_mul(977)).wrapping_mul(2_654_435_761) >> 28;
-        let pixels = (0..).zip(&pixels);
-        let pixels = pixels.map(|(index, &value)| value.saturating_add(noise(index) as u8));
-        Frame::new(65, 65, Channels::Rgb, Pixels::U8(pixels.collect())).unwrap()
-    };
-    let plain = inspector(&manifest);
-    // How one frame looks is good, and deviations of 1 are usual.
-    let good = plain.inspect(&frame(0)).unwrap();
-    let good = look(&to_planes(&good.prepared, 3), true, &good.map);
+fn inspector(manifest: &Manifest) -> Inspector {
+    Inspector::new(&verify(package(manifest)).unwrap()).unwrap()
+}
+
+/// The first golden tile with some noise.
+fn frame(manifest: &Manifest, seed: u32) -> Frame {
+    let noise = |index: u32| (index ^ seed.wrapping_mul(977)).wrapping_mul(2_654_435_761) >> 28;
+    let pixels = (0..).zip(&manifest.golden[0].pixels);
+    let pixels = pixels.map(|(index, &value)| value.saturating_add(noise(index) as u8));
+    Frame::new(65, 65, Channels::Rgb, Pixels::U8(pixels.collect())).unwrap()
+}
+
+/// What a variation model looks at in a frame, by a package without one.
+fn looks(plain: &Inspector, frame: &Frame) -> [CellFeatures; 2] {
+    let found = plain.inspect(frame).unwrap();
+    look(&to_planes(&found.prepared, 3), true, &found.map)
+}
+
+/// How one frame looks is good, and deviations of 1 are usual.
+fn variation_of(good: [CellFeatures; 2]) -> VariationModel {
     let grids = GRIDS.into_iter().zip(good).map(|(side, good)| {
         let triangle = good.count * (good.count + 1) / 2;
         let diagonal = (1..=good.count).flat_map(|row| (1..=row).map(move |column| row == column));
@@ -96,21 +102,28 @@ fn scores_are_how_far_a_place_is_from_good() {
             mean: good.values,
         }
     });
-    let model = VariationModel {
+    VariationModel {
         grids: grids.collect(),
         frames: 1,
-    };
+    }
+}
+
+#[test]
+fn scores_are_how_far_a_place_is_from_good() {
+    let mut manifest = manifest();
+    let plain = inspector(&manifest);
+    let [good, own] = [0, 999].map(|seed| frame(&manifest, seed));
+    let model = variation_of(looks(&plain, &good));
     manifest.variation = Some(model.clone());
     let with_model = inspector(&manifest);
-    let own = plain.inspect(&frame(999)).unwrap();
-    let expected = deviations(&model, &to_planes(&own.prepared, 3), true, &own.map);
-    assert_eq!(with_model.inspect(&frame(999)).unwrap().map, expected);
+    let expected = deviations(&model, &looks(&plain, &own), None, [65; 2]);
+    assert_eq!(with_model.inspect(&own).unwrap().map, expected);
     // The model is of these scores: with others there is none.
     let post = PostProcessing {
         open_px: 3,
         ..PostProcessing::default()
     };
-    let map = |inspector: Inspector| inspector.inspect(&frame(999)).unwrap().map;
+    let map = |inspector: Inspector| inspector.inspect(&own).unwrap().map;
     assert_eq!(map(with_model.with_post(post)), map(plain.with_post(post)));
     manifest.normal_map = Some(normal_map(2, vec![0.0; 4], vec![1.0; 4]));
     let error = verify(package(&manifest)).unwrap_err().to_string();
@@ -124,6 +137,91 @@ fn scores_are_how_far_a_place_is_from_good() {
     manifest.variation.as_mut().unwrap().grids[0].whitening[0] = 3e38;
     let error = verify(package(&manifest)).unwrap_err().to_string();
     assert!(error.contains("at most 1e6"), "{error}");
+}
+
+/// A graph of an area network's operators, and what ONNX Runtime makes of it: fixtures/make_areas.py.
+const AREAS: &[u8] = include_bytes!("fixtures/areas.onnx");
+
+/// The input that make_areas.py gives to ONNX Runtime.
+fn area_values() -> Vec<f32> {
+    let value = |index: usize| ((index as f64 * 0.37).sin() * 2.0) as f32;
+    (0..8 * 32 * 32).map(value).collect()
+}
+
+#[test]
+fn an_area_network_gives_what_onnx_runtime_gives() {
+    let golden: serde_json::Value =
+        serde_json::from_str(include_str!("fixtures/areas.json")).unwrap();
+    let engine = AreaEngine::new(AREAS, 8, 32).unwrap();
+    let found = engine.logits(&area_values()).unwrap();
+    assert_eq!(found.len(), 32 * 32);
+    for point in golden["points"].as_array().unwrap() {
+        let found = f64::from(found[point[0].as_u64().unwrap() as usize]);
+        let expected = point[1].as_f64().unwrap();
+        assert!((found - expected).abs() < 1e-4, "{found} for {expected}");
+    }
+    let total: f64 = found.iter().map(|value| f64::from(value.abs())).sum();
+    let expected = golden["sum_of_magnitudes"].as_f64().unwrap();
+    assert!(
+        (total / expected - 1.0).abs() < 1e-5,
+        "{total} for {expected}"
+    );
+    assert!(engine.logits(&area_values()[1..]).is_err());
+    assert!(AreaEngine::new(&AREAS[..900], 8, 32).is_err());
+}
+
+#[test]
+fn an_area_network_adds_to_how_far_a_place_is_from_good() {
+    let mut manifest = manifest();
+    let plain = inspector(&manifest);
+    let [good, own] = [0, 999].map(|seed| frame(&manifest, seed));
+    let model = variation_of(looks(&plain, &good));
+    let engine = AreaEngine::new(AREAS, 8, 32).unwrap();
+    let network = AreaNetwork {
+        onnx: AREAS.to_vec(),
+        logit_mean: -0.5,
+        logit_spread: 0.25,
+        share: 0.5,
+        golden_logits: engine.logits(&area_values()).unwrap(),
+        golden_input: area_values(),
+        golden_tolerance: 1e-3,
+    };
+    manifest.areas = Some(network.clone());
+    let error = verify(package(&manifest)).unwrap_err().to_string();
+    assert!(error.contains("found none"), "{error}");
+    manifest.variation = Some(model.clone());
+    let own_looks = looks(&plain, &own);
+    let logits = engine.logits(&area_input(&model, &own_looks)).unwrap();
+    // Two standard deviations for half a logit above the mean, halved.
+    let areas: Vec<f32> = logits
+        .iter()
+        .map(|logit| 0.5 * (logit + 0.5) / 0.25)
+        .collect();
+    let expected = deviations(&model, &own_looks, Some(&areas), [65; 2]).data;
+    let found = inspector(&manifest).inspect(&own).unwrap().map.data;
+    let off = found
+        .iter()
+        .zip(&expected)
+        .map(|(a, b)| (a - b).abs() / b.max(1.0));
+    assert!(off.fold(0.0, f32::max) < 1e-5);
+    assert_ne!(found, deviations(&model, &own_looks, None, [65; 2]).data);
+    // Another machine that computes something else lets nothing through.
+    let areas = manifest.areas.as_mut().unwrap();
+    areas.golden_logits[7] += 0.1;
+    let error = Inspector::new(&verify(package(&manifest)).unwrap()).unwrap_err();
+    let error = format!("{:#}", anyhow::Error::from(error));
+    assert!(error.contains("golden logits are off by 0.1"), "{error}");
+    let mut refused = |change: fn(&mut AreaNetwork), word: &str| {
+        let mut network = network.clone();
+        change(&mut network);
+        manifest.areas = Some(network);
+        let error = verify(package(&manifest)).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    };
+    refused(|n| n.golden_logits.truncate(9), "golden values and logits");
+    refused(|n| n.logit_spread = 0.0, "a spread from 1e-6");
+    refused(|n| n.share = f32::NAN, "a share of 0 to 10");
+    refused(|n| n.golden_input[0] = f32::INFINITY, "at most 1e6");
 }
 
 #[test]
@@ -257,9 +355,10 @@ fn a_manifest_that_contradicts_itself_is_refused_though_signed() {
         let error = verify(package(&manifest)).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     };
-    refused(|m| m.format = 9, "format 2 to 5, found 9");
-    refused(|m| m.format = 2, "2 bytes too many");
-    refused(|m| m.format = 3, "1 bytes too many");
+    refused(|m| m.format = 9, "format 2 to 6, found 9");
+    refused(|m| m.format = 2, "3 bytes too many");
+    refused(|m| m.format = 3, "2 bytes too many");
+    refused(|m| m.format = 5, "1 bytes too many");
     refused(
         |m| {
             m.variation = Some(VariationModel {

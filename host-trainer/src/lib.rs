@@ -8,6 +8,7 @@
 //! package through `edge-runtime`, the very code that the camera runs.
 
 pub mod ahead;
+pub mod areas;
 pub mod arrays;
 pub mod calibrate;
 pub mod dataset;

@@ -101,6 +101,110 @@ pub fn export(
             .node
             .push(node("Sub", &[&image, INPUT], OUTPUT, Vec::new()));
     }
+    encoded(graph, metadata)
+}
+
+/// A convolution of stride 1 that keeps its input's size.
+#[derive(Debug, Clone)]
+pub struct PlainConvolution {
+    /// Name of its parameters.
+    pub name: String,
+    /// out × in × side × side.
+    pub size: Vec<i64>,
+    /// The weights.
+    pub weight: Vec<f32>,
+    /// One value an output channel.
+    pub bias: Vec<f32>,
+}
+
+/// A step of an area network; the first takes the input, every other what the one before made.
+#[derive(Debug, Clone)]
+pub enum AreaStep {
+    /// A convolution and ReLU.
+    Convolve(PlainConvolution),
+    /// Means of 2 × 2 cells.
+    Halve,
+    /// Enlarged twice (bilinear, between the middles of cells), and beside it what had been given this name.
+    EnlargeBeside(String),
+    /// Gives what was made a name.
+    Name(String),
+    /// A convolution whose sums are the output.
+    Last(PlainConvolution),
+}
+
+/// An area network ([`proto::manifest::AreaNetwork`]) as ONNX bytes: one input of so many features, N × features × H × W.
+pub fn export_areas(steps: &[AreaStep], features: i64) -> Vec<u8> {
+    let mut graph = Graph {
+        name: "awr-areas".to_owned(),
+        input: vec![value_info(INPUT, features)],
+        output: vec![value_info(OUTPUT, 1)],
+        ..Graph::default()
+    };
+    // Twice as many rows and columns.
+    graph
+        .initializer
+        .push(tensor("twice", &[4], &[1.0, 1.0, 2.0, 2.0]));
+    let mut named: Vec<(&str, String)> = Vec::new();
+    let mut current = INPUT.to_owned();
+    for (number, step) in steps.iter().enumerate() {
+        let out = format!("step{number}");
+        match step {
+            AreaStep::Convolve(convolution) => {
+                let sums = format!("{out}.sums");
+                convolve(&mut graph, convolution, &current, &sums);
+                graph.node.push(node("Relu", &[&sums], &out, Vec::new()));
+                current = out;
+            }
+            AreaStep::Halve => {
+                let attributes = vec![ints("kernel_shape", &[2; 2]), ints("strides", &[2; 2])];
+                graph
+                    .node
+                    .push(node("AveragePool", &[&current], &out, attributes));
+                current = out;
+            }
+            AreaStep::EnlargeBeside(name) => {
+                let large = format!("{out}.large");
+                let attributes = vec![
+                    text("mode", "linear"),
+                    text("coordinate_transformation_mode", "half_pixel"),
+                ];
+                // Its second input, a region, is for another mode.
+                let inputs = [current.as_str(), "", "twice"];
+                graph.node.push(node("Resize", &inputs, &large, attributes));
+                let beside = named.iter().find(|(known, _)| known == name);
+                let beside = beside.map_or(INPUT, |(_, value)| value);
+                let inputs = [large.as_str(), beside];
+                graph
+                    .node
+                    .push(node("Concat", &inputs, &out, vec![int("axis", 1)]));
+                current = out;
+            }
+            AreaStep::Name(name) => named.push((name, current.clone())),
+            AreaStep::Last(convolution) => convolve(&mut graph, convolution, &current, OUTPUT),
+        }
+    }
+    encoded(graph, &[])
+}
+
+fn convolve(graph: &mut Graph, convolution: &PlainConvolution, from: &str, to: &str) {
+    let PlainConvolution { name, size, .. } = convolution;
+    let side = size[3];
+    let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+    graph.initializer.extend([
+        tensor(&weight, size, &convolution.weight),
+        tensor(&bias, &size[..1], &convolution.bias),
+    ]);
+    let attributes = vec![
+        ints("kernel_shape", &[side; 2]),
+        ints("pads", &[side / 2; 4]),
+    ];
+    graph
+        .node
+        .push(node("Conv", &[from, &weight, &bias], to, attributes));
+}
+
+/// A whole model's bytes.
+fn encoded(graph: Graph, metadata: &[(String, String)]) -> Vec<u8> {
     let model = Model {
         ir_version: IR,
         producer_name: "host-trainer".to_owned(),
@@ -163,17 +267,11 @@ fn quantise_weights(graph: &mut Graph, layer: &LayerWeights, name: &str) -> Stri
         int8_tensor(zero, &[layer.shape.outputs], &vec![0; scales.len()]),
         int8_tensor(quantised, &size, &levels),
     ]);
-    let axis = Attribute {
-        name: "axis".to_owned(),
-        ints: Vec::new(),
-        kind: 2,
-        f: 0.0,
-        i: Some(i64::from(layer.shape.transposed)),
-    };
+    let axis = vec![int("axis", i64::from(layer.shape.transposed))];
     let inputs = [quantised.as_str(), scale, zero];
     graph
         .node
-        .push(node("DequantizeLinear", &inputs, name, vec![axis]));
+        .push(node("DequantizeLinear", &inputs, name, axis));
     name.to_owned()
 }
 
@@ -216,18 +314,34 @@ fn ints(name: &str, values: &[i64]) -> Attribute {
         name: name.to_owned(),
         ints: values.to_vec(),
         kind: 7,
-        f: 0.0,
-        i: None,
+        ..Attribute::default()
+    }
+}
+
+fn int(name: &str, value: i64) -> Attribute {
+    Attribute {
+        name: name.to_owned(),
+        i: Some(value),
+        kind: 2,
+        ..Attribute::default()
     }
 }
 
 fn float(name: &str, f: f32) -> Attribute {
     Attribute {
         name: name.to_owned(),
-        ints: Vec::new(),
-        kind: 1,
         f,
-        i: None,
+        kind: 1,
+        ..Attribute::default()
+    }
+}
+
+fn text(name: &str, value: &str) -> Attribute {
+    Attribute {
+        name: name.to_owned(),
+        s: value.as_bytes().to_vec(),
+        kind: 3,
+        ..Attribute::default()
     }
 }
 
@@ -341,6 +455,8 @@ struct Attribute {
     /// Present where it is 0, too: checkers want it.
     #[prost(int64, optional, tag = "3")]
     i: Option<i64>,
+    #[prost(bytes = "vec", tag = "4")]
+    s: Vec<u8>,
     #[prost(int64, repeated, tag = "8")]
     ints: Vec<i64>,
     #[prost(int32, tag = "20")]

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ed25519_dalek::SigningKey;
@@ -10,7 +11,7 @@ use edge_runtime::infer::{Engine, InferError};
 use edge_runtime::inspect::drift::{Look, image_statistics};
 use edge_runtime::inspect::frame::Frame;
 use edge_runtime::inspect::normal_map::NormalMapBuilder;
-use edge_runtime::inspect::preprocess::{PreprocessError, prepare, to_planes};
+use edge_runtime::inspect::preprocess::{Planes, PreprocessError, prepare, to_planes};
 use edge_runtime::inspector::{InspectError, Inspection, Inspector};
 use edge_runtime::io::image_file::{ImageFileError, read_frame};
 use edge_runtime::package::{Loaded, PackageError, Trust, Verified, encode, golden_scores};
@@ -20,6 +21,7 @@ use proto::manifest::{
 };
 use sha2::{Digest, Sha256};
 
+use crate::areas::{AreaError, AreaProgress, Effort, Gain, GoodFrames, learn};
 use crate::calibrate::{Calibration, CalibrationError, calibrate, highest};
 use crate::dataset::{DatasetError, Skipped, chain, cut_tile, digest_of_files, file_digest};
 use crate::noise::{Algorithm, Corruption, Tile};
@@ -100,6 +102,12 @@ pub enum PackagingError {
     /// There can be no variation model.
     #[error(transparent)]
     Variation(#[from] VariationError),
+    /// There can be no area network.
+    #[error(transparent)]
+    Areas(#[from] AreaError),
+    /// An area network stands beside a variation model.
+    #[error("an area network needs a variation model beside it: package with --variation")]
+    NoVariation,
     /// Kernels for 8 bits take channels by four.
     #[error("int8 needs a width that is a multiple of 4, found {0}; train with another --width")]
     Width(i64),
@@ -194,6 +202,53 @@ impl Draft {
         Ok(())
     }
 
+    /// Learns, beside a variation model, to find areas that are not like the rest of their frame; from the same images. Some minutes.
+    pub fn learn_areas(
+        &mut self,
+        folder: &Path,
+        key: &SigningKey,
+        on_progress: &mut dyn FnMut(AreaProgress),
+    ) -> Result<Gain, PackagingError> {
+        let Some(model) = &self.manifest.variation else {
+            return Err(PackagingError::NoVariation);
+        };
+        let run = Run::read(folder)?;
+        let files = different_files(&run, VARIED_BY);
+        let colour = self.manifest.input.colour == ColourMode::Rgb;
+        let network = self.manifest.network;
+        // Of a grey frame one plane is looked at.
+        let channels = if colour { 3 } else { 1 };
+        let input = run.input;
+        let frames = GoodFrames {
+            count: files.len(),
+            read: Arc::new(move |index: usize| {
+                Ok(to_planes(&prepared(&files[index], &input)?, channels))
+            }),
+        };
+        // The scores that the variation model takes.
+        let mut plain = self.clone();
+        (plain.manifest.variation, plain.manifest.areas) = (None, None);
+        plain.manifest.roi = Roi::Whole;
+        let inspector = plain.inspector(key)?;
+        let wanted = usize::from(network.channels);
+        let scored = |planes: &Planes| {
+            let planes = replicated(planes, wanted);
+            inspector.scores(&planes).map_err(PackagingError::Inspector)
+        };
+        let found = learn(
+            model,
+            colour,
+            &frames,
+            &scored,
+            Effort::default(),
+            run.seed,
+            on_progress,
+        );
+        let (areas, gain) = found?;
+        self.manifest.areas = Some(areas);
+        Ok(gain)
+    }
+
     /// Inspects the images that a run was trained on, `most` of them, copies once.
     fn look(
         &self,
@@ -203,21 +258,13 @@ impl Draft {
         add: &mut dyn FnMut(&Inspector, &Inspection),
         on_progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), PackagingError> {
-        let run = Run::read(folder)?;
-        let mut seen = HashSet::new();
-        let different = run.train_files.iter().zip(&run.train_digests);
-        let files: Vec<&PathBuf> = different
-            .filter(|(_, digest)| seen.insert(*digest))
-            .map(|(file, _)| file)
-            .collect();
-        let step = files.len().div_ceil(most).max(1);
-        let files: Vec<&PathBuf> = files.into_iter().step_by(step).collect();
+        let files = different_files(&Run::read(folder)?, most);
         // Of the whole frame: a camera may be told to inspect another part of it.
         let inspector = self.inspector(key)?.with_roi(Roi::Whole);
         for (index, file) in files.iter().enumerate() {
             let found = inspector.inspect(&read_frame(file)?);
             let found = found.map_err(|source| PackagingError::Inspect {
-                path: (*file).clone(),
+                path: file.clone(),
                 source,
             })?;
             add(&inspector, &found);
@@ -235,6 +282,33 @@ impl Draft {
     pub fn inspector(&self, key: &SigningKey) -> Result<Inspector, PackagingError> {
         let verified = Loaded::new(self.sign(key)?)?.verify(&Trust::AnySigner)?;
         Inspector::new(&verified).map_err(PackagingError::Inspector)
+    }
+}
+
+/// The images that a run was trained on, `most` of them, copies once.
+fn different_files(run: &Run, most: usize) -> Vec<PathBuf> {
+    let mut seen = HashSet::new();
+    let different = run.train_files.iter().zip(&run.train_digests);
+    let files: Vec<&PathBuf> = different
+        .filter(|(_, digest)| seen.insert(*digest))
+        .map(|(file, _)| file)
+        .collect();
+    let step = files.len().div_ceil(most).max(1);
+    files.into_iter().step_by(step).cloned().collect()
+}
+
+/// Planes for a network that takes so many: a grey frame's is repeated.
+fn replicated(planes: &Planes, channels: usize) -> Planes {
+    Planes {
+        channels,
+        data: planes
+            .data
+            .iter()
+            .cycle()
+            .take(channels * planes.width_px * planes.height_px)
+            .copied()
+            .collect(),
+        ..*planes
     }
 }
 
@@ -324,6 +398,7 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         onnx_sha256: Sha256::digest(&onnx).into(),
         normal_map: None,
         variation: None,
+        areas: None,
     };
     Ok(Draft {
         manifest,

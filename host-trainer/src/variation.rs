@@ -312,6 +312,11 @@ mod tests {
         }
     }
 
+    fn map(model: &VariationModel, planes: &Planes, colour: bool, scores: &ScoreMap) -> ScoreMap {
+        let found = look(planes, colour, scores);
+        deviations(model, &found, None, [scores.width_px, scores.height_px])
+    }
+
     fn model() -> VariationModel {
         let mut builder = VariationBuilder::new(false);
         for seed in 1..=160 {
@@ -346,9 +351,9 @@ mod tests {
             sum / count
         };
         for seed in 500..505 {
-            let good = deviations(&model, &part(seed, false), false, &scores(seed));
+            let good = map(&model, &part(seed, false), false, &scores(seed));
             assert!(mean(&good, true) < 2.0, "{}", mean(&good, true));
-            let worn = deviations(&model, &part(seed, true), false, &scores(seed));
+            let worn = map(&model, &part(seed, true), false, &scores(seed));
             assert!(mean(&worn, true) > 4.0, "{}", mean(&worn, true));
             assert!(mean(&worn, false) < 2.0, "{}", mean(&worn, false));
         }
@@ -373,7 +378,7 @@ mod tests {
         let mut without = model.clone();
         without.grids.iter_mut().for_each(|grid| grid.modes.clear());
         let at = |model: &VariationModel, planes: &Planes| {
-            deviations(model, planes, false, &scores(700)).data[72 * 96 + 72]
+            map(&model, planes, false, &scores(700)).data[72 * 96 + 72]
         };
         let (whole, quarter) = (contrast(2.0, true), contrast(2.0, false));
         let (with, alone) = (at(&model, &whole), at(&without, &whole));
@@ -392,7 +397,7 @@ mod tests {
         for y in 50..53 {
             speck.data[y * 96 + 70..y * 96 + 73].fill(6.0);
         }
-        let map = deviations(&model, &part(600, false), false, &speck);
+        let map = map(&model, &part(600, false), false, &speck);
         let highest = map
             .data
             .iter()
@@ -422,7 +427,7 @@ mod tests {
         let model = builder.finish().unwrap();
         check(&model, true).unwrap();
         let at = |planes: &Planes| {
-            deviations(&model, planes, true, &ScoreMap::zeros(96, 96)).data[64 * 96 + 66]
+            map(&model, planes, true, &ScoreMap::zeros(96, 96)).data[64 * 96 + 66]
         };
         assert!(at(&grey(500, false)) < 3.0, "{}", at(&grey(500, false)));
         assert!(at(&grey(500, true)) > 4.0, "{}", at(&grey(500, true)));

@@ -4,6 +4,7 @@
 //! [`fuse`]), each either over tract's matrix kernels ([`gemm`]) or where the image lies ([`direct`]): what [`kernels`] measures to
 //! be the fastest.
 
+mod areas;
 mod direct;
 mod fuse;
 mod gemm;
@@ -27,6 +28,7 @@ use tract_onnx::prelude::*;
 use crate::inspect::map::ScoreMap;
 use crate::inspect::preprocess::Planes;
 use crate::inspect::score::{Shift, sum_of_magnitudes};
+pub use areas::AreaEngine;
 use fuse::{Chain, fuse};
 use gemm::{Kernel, Operand};
 use image::{Image, Output};

@@ -5,7 +5,7 @@
 //! **Ours**: per place as PaDiM has it (Defard et al. 2021), modes as eigenfaces have them (Turk and Pentland 1991), of features
 //! that need no other network. `host-trainer` fits it; here it is applied.
 
-use proto::manifest::{VariationGrid, VariationModel};
+use proto::manifest::{AreaNetwork, VariationGrid, VariationModel};
 
 use super::cells::enlarge;
 use super::map::ScoreMap;
@@ -22,6 +22,9 @@ const LARGEST: f32 = 1e6;
 
 /// A mode's squared length may be off 1 by that: rounding of thousands of squares.
 const UNIT_TOLERANCE: f32 = 1e-3;
+
+/// Most that an area network's deviations are multiplied by.
+const LARGEST_SHARE: f32 = 10.0;
 
 /// Deviations beyond that tell nothing more, and stay finite when they are added up.
 const MOST: f32 = 1e6;
@@ -85,15 +88,48 @@ fn softplus(x: f32) -> f32 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
-/// How far a frame is from good at every pixel, by its scores and its looks: standard deviations above what good frames are off
-/// there, bent so that none is negative (a good place has about 0.7).
+/// A deviation in spreads, bounded. What is no number is far off, never good.
+fn bounded(off: f32) -> f32 {
+    if off.is_nan() {
+        MOST
+    } else {
+        off.clamp(-MOST, MOST)
+    }
+}
+
+/// What an area network looks at: the finest grid's features but for the score, plane after plane, as deviations from the mean over
+/// the scale.
+pub fn area_input(model: &VariationModel, found: &[CellFeatures; GRIDS.len()]) -> Vec<f32> {
+    let finest = model
+        .grids
+        .iter()
+        .zip(found)
+        .max_by_key(|(grid, _)| grid.side);
+    finest.map_or_else(Vec::new, |(grid, found)| {
+        let off = left_over(&grid.mean, &grid.scale, &[], &found.values);
+        let plane = |feature: usize| off.iter().skip(feature).step_by(found.count);
+        (1..found.count).flat_map(plane).copied().collect()
+    })
+}
+
+/// What an area network's logits of a frame's cells add to how far it is off: standard deviations above what good frames have.
+pub fn area_deviations(network: &AreaNetwork, logits: &[f32]) -> Vec<f32> {
+    let off = |logit: &f32| (logit - network.logit_mean) / network.logit_spread;
+    logits
+        .iter()
+        .map(|logit| network.share * bounded(off(logit)))
+        .collect()
+}
+
+/// How far a frame is from good at every pixel, by its scores and its looks, and by what an area network adds to that
+/// ([`area_deviations`]) where there is one: standard deviations above what good frames are off there, bent so that none is negative (a
+/// good place has about 0.7).
 pub fn deviations(
     model: &VariationModel,
-    planes: &Planes,
-    colour: bool,
-    scores: &ScoreMap,
+    found: &[CellFeatures; GRIDS.len()],
+    areas: Option<&[f32]>,
+    [width_px, height_px]: [usize; 2],
 ) -> ScoreMap {
-    let found = look(planes, colour, scores);
     let finest = GRIDS.into_iter().max().unwrap_or(1);
     let mut sum = vec![0.0f32; finest * finest];
     for (grid, found) in model.grids.iter().zip(found) {
@@ -102,28 +138,49 @@ pub fn deviations(
         let normal = grid.distance_mean.iter().zip(&grid.distance_spread);
         let off: Vec<f32> = off
             .zip(normal)
-            .map(|(distance, (mean, spread))| (distance - mean) / spread)
-            // What is no number is far off, never good.
-            .map(|off| {
-                if off.is_nan() {
-                    MOST
-                } else {
-                    off.clamp(-MOST, MOST)
-                }
-            })
+            .map(|(distance, (mean, spread))| bounded((distance - mean) / spread))
             .collect();
         let side = usize::from(grid.side);
         let off = enlarge(&off, [side; 2], finest, finest);
         sum.iter_mut().zip(off).for_each(|(sum, off)| *sum += off);
     }
     let share = 1.0 / model.grids.len().max(1) as f32;
-    // Above 3 as good as the deviation itself; below 0, where good places are, never negative and still in their order.
-    sum.iter_mut().for_each(|sum| *sum = softplus(*sum * share));
-    ScoreMap {
-        width_px: scores.width_px,
-        height_px: scores.height_px,
-        data: enlarge(&sum, [finest; 2], scores.width_px, scores.height_px),
+    sum.iter_mut().for_each(|sum| *sum *= share);
+    for (sum, more) in sum.iter_mut().zip(areas.unwrap_or_default()) {
+        *sum += more;
     }
+    // Above 3 as good as the deviation itself; below 0, where good places are, never negative and still in their order.
+    sum.iter_mut().for_each(|sum| *sum = softplus(*sum));
+    ScoreMap {
+        width_px,
+        height_px,
+        data: enlarge(&sum, [finest; 2], width_px, height_px),
+    }
+}
+
+/// Says what is wrong with an area network beside a variation model for frames in colour or grey, if anything is.
+pub fn check_areas(network: &AreaNetwork, colour: bool) -> Result<(), String> {
+    let cells = GRIDS.into_iter().max().unwrap_or(1).pow(2);
+    let lengths = [network.golden_input.len(), network.golden_logits.len()];
+    let expected = [(features_of(colour) - 1) * cells, cells];
+    if lengths != expected {
+        return Err(format!(
+            "expected an area network with {expected:?} golden values and logits, found {lengths:?}"
+        ));
+    }
+    let golden = network.golden_input.iter().chain(&network.golden_logits);
+    let finite = golden
+        .chain([&network.logit_mean])
+        .all(|value| value.abs() <= LARGEST);
+    let spread = (1.0 / LARGEST..=LARGEST).contains(&network.logit_spread);
+    let share = (0.0..=LARGEST_SHARE).contains(&network.share);
+    let tolerance = (0.0..=LARGEST).contains(&network.golden_tolerance);
+    if !(finite && spread && share && tolerance) {
+        return Err(format!(
+            "expected an area network with values of at most 1e6, a spread from 1e-6 and a share of 0 to {LARGEST_SHARE}, found others"
+        ));
+    }
+    Ok(())
 }
 
 /// Says what is wrong with a model for frames in colour or grey, if anything is.
@@ -299,7 +356,7 @@ mod tests {
         let map = |modes: bool, scores: &ScoreMap| {
             let model = model_of(&planes, &good, modes);
             check(&model, false).unwrap();
-            deviations(&model, &planes, false, scores).data
+            deviations(&model, &look(&planes, false, scores), None, [64; 2]).data
         };
         let near = |map: Vec<f32>, expected: f32| {
             let far = map.iter().map(|value| (value - expected).abs());
@@ -329,7 +386,7 @@ mod tests {
         let mut model = model_of(&planes, &good, true);
         // No package gets so far: `check` refuses it.
         model.grids[0].modes.fill(f32::NAN);
-        let found = deviations(&model, &planes, false, &good);
+        let found = deviations(&model, &look(&planes, false, &good), None, [64; 2]);
         assert!(
             found.data.iter().all(|&value| value > 1e5),
             "{}",

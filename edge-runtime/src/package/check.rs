@@ -78,6 +78,12 @@ pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
         }
         variation::check(model, manifest.input.colour == ColourMode::Rgb)?;
     }
+    if let Some(areas) = &manifest.areas {
+        if manifest.variation.is_none() {
+            return Err("expected a variation model beside an area network, found none".to_owned());
+        }
+        variation::check_areas(areas, manifest.input.colour == ColourMode::Rgb)?;
+    }
     roi::check(&manifest.roi).map_err(|error| error.to_string())?;
     if let Some(threshold) = &manifest.threshold
         && !(threshold.value.is_finite() && threshold.value >= 0.0)

@@ -232,10 +232,11 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
     let bytes = match format {
         found if found == expected => Cow::Borrowed(bytes),
         // They lack the last fields, which may be `None`: a zero each.
-        2 => Cow::Owned([bytes, &[0, 0]].concat()),
-        3 => Cow::Owned([bytes, &[0]].concat()),
+        2 => Cow::Owned([bytes, &[0, 0, 0]].concat()),
+        3 => Cow::Owned([bytes, &[0, 0]].concat()),
+        5 => Cow::Owned([bytes, &[0]].concat()),
         // It ends with the variation model; only without one is it what it was.
-        4 if bytes.last() == Some(&0) => Cow::Borrowed(bytes),
+        4 if bytes.last() == Some(&0) => Cow::Owned([bytes, &[0]].concat()),
         4 => return Err(PackageError::OldVariation { expected }),
         found => return Err(PackageError::Format { expected, found }),
     };

@@ -1,8 +1,8 @@
 //! The parity gate: a package is put to work only where its golden tiles score as they did when it was made.
 
-use proto::manifest::GoldenTile;
+use proto::manifest::{AreaNetwork, GoldenTile};
 
-use crate::infer::{Engine, InferError};
+use crate::infer::{AreaEngine, Engine, InferError};
 use crate::inspect::preprocess::Planes;
 use crate::inspect::score::Shift;
 
@@ -32,6 +32,16 @@ pub enum ParityError {
         /// What it scores there.
         found: f32,
         /// The difference.
+        off: f32,
+        /// What would be accepted.
+        tolerance: f32,
+    },
+    /// The area network says something else.
+    #[error(
+        "the area network's golden logits are off by {off}, tolerance {tolerance}; this machine does not compute what the trainer's did"
+    )]
+    Areas {
+        /// The largest difference.
         off: f32,
         /// What would be accepted.
         tolerance: f32,
@@ -73,6 +83,16 @@ pub fn golden_scores(engine: &Engine, pixels: &[u8]) -> Result<GoldenScores, Inf
         block_means: (0..BLOCKS * BLOCKS).map(block_mean).collect(),
         peak: map.peak(),
     })
+}
+
+/// Looks whether an area network says of its golden input what it said when it was made.
+pub fn check_areas(engine: &AreaEngine, network: &AreaNetwork) -> Result<(), ParityError> {
+    let off = engine.golden_off(network)?;
+    let tolerance = network.golden_tolerance;
+    if off > tolerance {
+        return Err(ParityError::Areas { off, tolerance });
+    }
+    Ok(())
 }
 
 /// Scores every golden tile; the largest deviation is returned, or the tile that is off.

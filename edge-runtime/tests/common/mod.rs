@@ -98,6 +98,7 @@ pub(crate) fn manifest() -> Manifest {
         onnx_sha256: Sha256::digest(ONNX).into(),
         normal_map: None,
         variation: None,
+        areas: None,
     }
 }
 

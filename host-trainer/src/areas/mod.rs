@@ -1,0 +1,430 @@
+//! Learns an area network ([`proto::manifest::AreaNetwork`]) for a variation model: good frames into which areas and defects are drawn
+//! ([`defect`]) and features of them as the camera takes them; a small network ([`network`]) that says of each cell whether it was
+//! changed. A fifth of the frames is kept back, to see what it brings and what good cells give. **Ours**.
+
+mod defect;
+mod network;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use edge_runtime::infer::{AreaEngine, InferError};
+use edge_runtime::inspect::cells::reduce;
+use edge_runtime::inspect::map::ScoreMap;
+use edge_runtime::inspect::preprocess::Planes;
+use edge_runtime::inspect::variation::{
+    GRIDS, area_deviations, area_input, deviations, features_of, look,
+};
+use proto::manifest::{AreaNetwork, VariationModel};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use tch::{Reduction, TchError, Tensor};
+
+use crate::ahead::Ahead;
+use crate::evaluate::{PixelError, PixelMetrics};
+use crate::onnx::export_areas;
+use crate::seed::generator;
+use crate::train::{Adam, LEARNING_RATE};
+pub use defect::{Change, Drawn, Good};
+pub use network::AreaNet;
+
+/// How much is done to learn.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// Examples with something drawn into them that are made, about; each good frame gives as many.
+    pub examples: usize,
+    /// Steps of learning, of [`BATCH`] examples each.
+    pub steps: usize,
+}
+
+impl Default for Effort {
+    /// Some five minutes on two cores.
+    fn default() -> Self {
+        Self {
+            examples: 6_000,
+            steps: 2_000,
+        }
+    }
+}
+
+/// And at most so many a frame, in rounds of [`ROUND`].
+const MOST_EXAMPLES_A_FRAME: usize = 60;
+/// One of each change twice, and two with small defects.
+const ROUND: usize = 10;
+/// One in so many examples of a batch is a good frame as it is.
+const GOOD_ONE_IN: usize = 6;
+/// Examples a step.
+pub const BATCH: usize = 32;
+/// The highest learning rate; it rises to that in the first third and falls to nothing along a cosine (Smith and Topin 2019).
+const RATE: f64 = 2e-3;
+/// One frame in so many is kept back.
+const KEPT_BACK_ONE_IN: usize = 5;
+/// Good frames that it takes.
+const LEAST_FRAMES: usize = 40;
+/// What the network's deviations are multiplied by before they are added to the variation model's: `models/studies` says how it was
+/// chosen.
+const SHARE: f32 = 1.0;
+/// A spread of logits is at least that.
+const LEAST_SPREAD: f32 = 0.1;
+/// Golden logits may be off by that: other instruction sets add up in another order.
+const TOLERANCE: f32 = 0.02;
+/// Which of a cell's features, without the score, changes its sign in a mirror: the direction
+/// ([`edge_runtime::inspect::texture::GREY_FEATURES`]).
+const DIRECTION: i64 = 3;
+
+/// Why there is no area network.
+#[derive(Debug, thiserror::Error)]
+pub enum AreaError {
+    /// Too few good frames.
+    #[error(
+        "expected at least {LEAST_FRAMES} good images for an area network, found {0}: package without --areas"
+    )]
+    Frames(usize),
+    /// It finds no more than the variation model alone.
+    #[error(
+        "the area network brings nothing here: pixel AUROC on areas drawn into good images {with:.3}, without it {without:.3}; package without --areas"
+    )]
+    Useless {
+        /// With it.
+        with: f64,
+        /// Without.
+        without: f64,
+    },
+    /// The threads that draw ended early.
+    #[error("the threads that draw areas ended early")]
+    Workers,
+    /// It cannot be run.
+    #[error("the area network does not run")]
+    Infer(#[from] InferError),
+    /// The measurement failed.
+    #[error(transparent)]
+    Pixels(#[from] PixelError),
+    /// libtorch refused.
+    #[error("libtorch: {0}")]
+    Torch(#[from] TchError),
+}
+
+/// How far it has come.
+#[derive(Debug, Clone, Copy)]
+pub enum AreaProgress {
+    /// So many good frames of so many have been drawn into.
+    Drawing(usize, usize),
+    /// So many steps of so many have been learned.
+    Learning(usize, usize),
+}
+
+/// What it finds on frames kept back, into which areas and defects were drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gain {
+    /// Pixel AUROC (a pixel: a cell) with it.
+    pub with: f64,
+    /// By the variation model alone.
+    pub without: f64,
+}
+
+/// Where good frames come from: by number, below `count`; each worker has its own clone. All of one size.
+#[derive(Clone)]
+pub struct GoodFrames<E> {
+    /// How many.
+    pub count: usize,
+    /// Reads and prepares one.
+    pub read: Arc<dyn Fn(usize) -> Result<Planes, E> + Send + Sync>,
+}
+
+/// Features of a frame as the network takes them, and which of its cells were changed.
+struct Example {
+    input: Vec<f32>,
+    mask: Vec<f32>,
+}
+
+/// A good frame's examples.
+struct Frame {
+    good: Vec<f32>,
+    drawn: Vec<Example>,
+}
+
+fn side() -> usize {
+    GRIDS.into_iter().max().unwrap_or(1)
+}
+
+/// The network sees no score, so none is made.
+fn input(model: &VariationModel, colour: bool, planes: &Planes) -> Vec<f32> {
+    let scores = ScoreMap::zeros(planes.width_px, planes.height_px);
+    area_input(model, &look(planes, colour, &scores))
+}
+
+/// Number `number` of a frame's examples: each round has all kinds.
+fn draw(good: &Good, other: &Good, number: usize, rng: &mut ChaCha8Rng) -> Drawn {
+    match Change::ALL.get(number % ROUND % 5) {
+        Some(&change) => good.with_area(change, other, rng),
+        None => good.with_defects(rng),
+    }
+}
+
+/// Learns from good frames; `model` is the variation model that it stands beside, `scored` gives a frame's scores as that model takes them.
+pub fn learn<E: From<AreaError> + Send + 'static>(
+    model: &VariationModel,
+    colour: bool,
+    frames: &GoodFrames<E>,
+    scored: &dyn Fn(&Planes) -> Result<ScoreMap, E>,
+    effort: Effort,
+    seed: u64,
+    on_progress: &mut dyn FnMut(AreaProgress),
+) -> Result<(AreaNetwork, Gain), E> {
+    if frames.count < LEAST_FRAMES {
+        return Err(AreaError::Frames(frames.count).into());
+    }
+    // The last ones, for images of one part mostly follow each other.
+    let learned = frames.count - frames.count / KEPT_BACK_ONE_IN;
+    let examples = examples(
+        model,
+        colour,
+        frames,
+        learned,
+        effort.examples,
+        seed,
+        on_progress,
+    )?;
+    let features = features_of(colour) as i64 - 1;
+    let mut rng = generator(seed, "area network", 0);
+    let net = AreaNet::new(features, &mut rng).map_err(AreaError::from)?;
+    fit(
+        &net,
+        features,
+        &examples,
+        effort.steps,
+        &mut rng,
+        on_progress,
+    )?;
+    let steps = net.steps().map_err(AreaError::from)?;
+    let onnx = export_areas(&steps, features);
+    let engine = AreaEngine::new(&onnx, features as usize, side()).map_err(AreaError::from)?;
+    // What good cells give, of frames that it has not seen.
+    let mut logits = Vec::new();
+    let kept_back = learned..frames.count;
+    for index in kept_back.clone() {
+        let input = input(model, colour, &(frames.read)(index)?);
+        logits.extend(engine.logits(&input).map_err(AreaError::from)?);
+    }
+    let (mean, spread) = mean_and_spread(&logits);
+    let golden_input = input(model, colour, &(frames.read)(0)?);
+    let network = AreaNetwork {
+        golden_logits: engine.logits(&golden_input).map_err(AreaError::from)?,
+        golden_input,
+        golden_tolerance: TOLERANCE,
+        onnx,
+        logit_mean: mean,
+        logit_spread: spread.max(LEAST_SPREAD),
+        share: SHARE,
+    };
+    // What it brings.
+    let mut metrics =
+        [(); 2].map(|()| PixelMetrics::new(0, usize::MAX, Path::new("nothing is put there")));
+    for index in kept_back {
+        let mut rng = generator(seed, "areas kept back", index as u64);
+        let good = Good::new((frames.read)(index)?);
+        let other = Good::new((frames.read)(index - learned)?);
+        for number in 0..ROUND / 2 {
+            let drawn = draw(&good, &other, number, &mut rng);
+            let found = look(&drawn.planes, colour, &scored(&drawn.planes)?);
+            let logits = engine.logits(&area_input(model, &found));
+            let areas = area_deviations(&network, &logits.map_err(AreaError::from)?);
+            let mask: Vec<bool> = cells(&drawn).iter().map(|share| *share >= 0.5).collect();
+            for (metrics, areas) in metrics.iter_mut().zip([Some(areas.as_slice()), None]) {
+                let map = deviations(model, &found, areas, [side(); 2]);
+                let added = metrics.add(&map.data, &mask, side(), None);
+                added.map_err(AreaError::from)?;
+            }
+        }
+    }
+    let [with, without] = metrics.map(|metrics| metrics.finish().map(|found| found.total.auroc));
+    let gain = Gain {
+        with: with.map_err(AreaError::from)?.unwrap_or_default(),
+        without: without.map_err(AreaError::from)?.unwrap_or_default(),
+    };
+    if gain.with <= gain.without {
+        let Gain { with, without } = gain;
+        return Err(AreaError::Useless { with, without }.into());
+    }
+    Ok((network, gain))
+}
+
+/// The share of each cell that was changed.
+fn cells(drawn: &Drawn) -> Vec<f32> {
+    let size = [drawn.planes.width_px, drawn.planes.height_px];
+    reduce(&drawn.mask, size, [side(); 2])
+}
+
+/// Draws into the first so many frames, by as many threads as there are cores.
+fn examples<E: From<AreaError> + Send + 'static>(
+    model: &VariationModel,
+    colour: bool,
+    frames: &GoodFrames<E>,
+    learned: usize,
+    wanted: usize,
+    seed: u64,
+    on_progress: &mut dyn FnMut(AreaProgress),
+) -> Result<Vec<Frame>, E> {
+    let each = wanted.div_ceil(learned).min(MOST_EXAMPLES_A_FRAME);
+    let each = each.next_multiple_of(ROUND);
+    let (model, read) = (Arc::new(model.clone()), Arc::clone(&frames.read));
+    let make = move |index: usize| -> Result<Frame, E> {
+        let mut rng = generator(seed, "areas", index as u64);
+        let good = Good::new(read(index)?);
+        // Another part, most of the time: those that follow each other are often of one.
+        let other = Good::new(read((index + learned / 2) % learned)?);
+        let drawn = (0..each).map(|number| {
+            let drawn = draw(&good, &other, number, &mut rng);
+            Example {
+                input: input(&model, colour, &drawn.planes),
+                mask: cells(&drawn),
+            }
+        });
+        Ok(Frame {
+            drawn: drawn.collect(),
+            good: input(&model, colour, good.planes()),
+        })
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut made = Vec::with_capacity(learned);
+    for frame in Ahead::start(0..learned, workers, make).take(learned) {
+        made.push(frame?);
+        on_progress(AreaProgress::Drawing(made.len(), learned));
+    }
+    if made.len() < learned {
+        return Err(AreaError::Workers.into());
+    }
+    Ok(made)
+}
+
+/// The learning rate at a step of so many.
+fn rate(step: usize, steps: usize) -> f64 {
+    let (step, steps) = (step as f64 + 0.5, steps as f64);
+    let rising = steps / 3.0;
+    if step < rising {
+        return RATE * step / rising;
+    }
+    let done = (step - rising) / (steps - rising);
+    RATE * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+}
+
+fn fit(
+    net: &AreaNet,
+    features: i64,
+    frames: &[Frame],
+    steps: usize,
+    rng: &mut ChaCha8Rng,
+    on_progress: &mut dyn FnMut(AreaProgress),
+) -> Result<(), AreaError> {
+    let cells = side() as i64;
+    let mut adam = Adam::new(net.parameters())?;
+    let nothing = vec![0.0; side() * side()];
+    for step in 0..steps {
+        let (mut inputs, mut masks) = (Vec::new(), Vec::new());
+        for _ in 0..BATCH {
+            let frame = &frames[rng.random_range(0..frames.len())];
+            let (input, mask) = if rng.random_range(0..GOOD_ONE_IN) == 0 {
+                (&frame.good, &nothing)
+            } else {
+                let example = &frame.drawn[rng.random_range(0..frame.drawn.len())];
+                (&example.input, &example.mask)
+            };
+            inputs.extend_from_slice(input);
+            masks.extend_from_slice(mask);
+        }
+        let batch = BATCH as i64;
+        let mut input = Tensor::f_from_slice(&inputs)?.f_view([batch, features, cells, cells])?;
+        let mut mask = Tensor::f_from_slice(&masks)?.f_view([batch, 1, cells, cells])?;
+        for side in [2, 3] {
+            if rng.random() {
+                (input, mask) = (input.f_flip([side])?, mask.f_flip([side])?);
+                let _ = input.f_narrow(1, DIRECTION, 1)?.f_neg_()?;
+            }
+        }
+        let loss = net
+            .forward(&input, true)?
+            .f_binary_cross_entropy_with_logits::<Tensor>(&mask, None, None, Reduction::Mean)?;
+        loss.f_backward()?;
+        adam.step(rate(step, steps) / LEARNING_RATE)?;
+        on_progress(AreaProgress::Learning(step + 1, steps));
+    }
+    Ok(())
+}
+
+fn mean_and_spread(values: &[f32]) -> (f32, f32) {
+    let count = values.len().max(1) as f64;
+    let values = || values.iter().map(|value| f64::from(*value));
+    let mean = values().sum::<f64>() / count;
+    let variance = values().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+    (mean as f32, variance.sqrt() as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::noise::clouds;
+    use crate::variation::VariationBuilder;
+
+    /// A part with an even grain, whose brightness and contrast vary from part to part.
+    fn part(number: usize) -> Planes {
+        let (side, seed) = (96, number as u32);
+        let (light, contrast) = (
+            0.2 * clouds(number as f32 * 0.37, 0.5, 1),
+            0.3 + 0.1 * clouds(number as f32 * 0.73, 0.5, 2),
+        );
+        let value = |index: usize| {
+            let (x, y) = ((index % side) as f32, (index / side) as f32);
+            light + contrast * clouds(x / 1.7, y / 3.1, seed)
+        };
+        Planes {
+            channels: 1,
+            width_px: side,
+            height_px: side,
+            data: (0..side * side).map(value).collect(),
+        }
+    }
+
+    fn frames(count: usize) -> GoodFrames<AreaError> {
+        GoodFrames {
+            count,
+            read: Arc::new(|number| Ok(part(number))),
+        }
+    }
+
+    #[test]
+    fn it_finds_areas_that_places_by_themselves_do_not_show() {
+        let nothing = |planes: &Planes| Ok(ScoreMap::zeros(planes.width_px, planes.height_px));
+        let mut builder = VariationBuilder::new(false);
+        for number in 0..64 {
+            let planes = part(number);
+            builder.add(
+                &planes,
+                &nothing(&planes).unwrap_or_else(|error: AreaError| panic!("{error}")),
+            );
+        }
+        let model = builder.finish().unwrap();
+        let effort = Effort {
+            examples: 500,
+            steps: 150,
+        };
+        let mut last = (0, 0);
+        let (network, gain) = learn(&model, false, &frames(64), &nothing, effort, 1, &mut |at| {
+            if let AreaProgress::Learning(done, count) = at {
+                last = (done, count);
+            }
+        })
+        .unwrap();
+        assert_eq!(last, (150, 150));
+        assert!(gain.with > gain.without + 0.02, "{gain:?}");
+        edge_runtime::inspect::variation::check_areas(&network, false).unwrap();
+        let few = learn(&model, false, &frames(39), &nothing, effort, 1, &mut |_| {});
+        assert!(matches!(few, Err(AreaError::Frames(39))));
+    }
+
+    #[test]
+    fn the_rate_rises_and_falls_to_nothing() {
+        let rates: Vec<f64> = (0..300).map(|step| rate(step, 300)).collect();
+        assert!(rates[..100].is_sorted() && rates[100..].iter().rev().is_sorted());
+        assert!((rates[99] / RATE - 1.0).abs() < 0.01 && rates[299] < 1e-3 * RATE);
+    }
+}

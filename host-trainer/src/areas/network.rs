@@ -1,0 +1,257 @@
+//! The area network: a U-Net (Ronneberger et al. 2015) over the map of a frame's features, so that each cell is seen beside the whole
+//! frame. In: N × features × 32 × 32. Out: N × 1 × 32 × 32 logits. **Ours**.
+//!
+//! Without skip connections (the paper's network on the same map) it learns the drawn areas as well and finds far fewer real ones:
+//! `models/studies`.
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use tch::{TchError, Tensor};
+
+use crate::onnx::{AreaStep, PlainConvolution};
+use crate::train::floats;
+
+/// Channels at full resolution; below it twice as many.
+const WIDTH: i64 = 16;
+/// Side of the kernels, but of the last one's 1.
+const KERNEL: i64 = 3;
+/// Of batch normalisation (Ioffe and Szegedy 2015): PyTorch's defaults.
+const MOMENTUM: f64 = 0.1;
+const EPSILON: f64 = 1e-5;
+
+/// Two convolutions, each with batch normalisation and ReLU; and what comes before them.
+#[derive(Debug, Clone, Copy)]
+struct Stage {
+    name: &'static str,
+    before: Before,
+    inputs: i64,
+    outputs: i64,
+}
+
+/// What a stage begins with.
+#[derive(Debug, Clone, Copy)]
+enum Before {
+    /// The input as it is.
+    Nothing,
+    /// Means of 2 × 2 cells.
+    Halve,
+    /// Enlarged twice, and beside it what the stage of this number made.
+    EnlargeBeside(usize),
+}
+
+/// From the input to where all but the last convolution is done.
+fn stages(features: i64) -> [Stage; 7] {
+    let (one, two) = (WIDTH, 2 * WIDTH);
+    let stage = |name, before, inputs, outputs| Stage {
+        name,
+        before,
+        inputs,
+        outputs,
+    };
+    [
+        stage("down0", Before::Nothing, features, one),
+        stage("down1", Before::Halve, one, two),
+        stage("down2", Before::Halve, two, two),
+        stage("down3", Before::Halve, two, two),
+        stage("up2", Before::EnlargeBeside(2), 2 * two, two),
+        stage("up1", Before::EnlargeBeside(1), 2 * two, one),
+        stage("up0", Before::EnlargeBeside(0), 2 * one, one),
+    ]
+}
+
+/// A convolution with batch normalisation.
+#[derive(Debug)]
+struct Normalised {
+    name: String,
+    weight: Tensor,
+    gain: Tensor,
+    shift: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+}
+
+/// An area network that learns, on the CPU.
+#[derive(Debug)]
+pub struct AreaNet {
+    stages: [Stage; 7],
+    /// Two for each stage.
+    layers: Vec<Normalised>,
+    last_weight: Tensor,
+    last_bias: Tensor,
+}
+
+impl AreaNet {
+    /// Fresh weights, drawn as PyTorch does: uniform within ±1/√fan_in.
+    pub fn new(features: i64, rng: &mut ChaCha8Rng) -> Result<Self, TchError> {
+        let mut draw = |size: &[i64]| -> Result<Tensor, TchError> {
+            let bound = 1.0 / (size[1..].iter().product::<i64>() as f32).sqrt();
+            let count = size.iter().product::<i64>();
+            let values = (0..count).map(|_| rng.random_range(-bound..bound));
+            let values = values.collect::<Vec<f32>>();
+            Ok(Tensor::f_from_slice(&values)?
+                .f_view(size)?
+                .set_requires_grad(true))
+        };
+        let constant = |value: f32, count: i64| Tensor::f_from_slice(&vec![value; count as usize]);
+        let stages = stages(features);
+        let mut layers = Vec::new();
+        for stage in &stages {
+            for (number, inputs) in [stage.inputs, stage.outputs].into_iter().enumerate() {
+                layers.push(Normalised {
+                    name: format!("{}.{number}", stage.name),
+                    weight: draw(&[stage.outputs, inputs, KERNEL, KERNEL])?,
+                    gain: constant(1.0, stage.outputs)?.set_requires_grad(true),
+                    shift: constant(0.0, stage.outputs)?.set_requires_grad(true),
+                    mean: constant(0.0, stage.outputs)?,
+                    variance: constant(1.0, stage.outputs)?,
+                });
+            }
+        }
+        Ok(Self {
+            stages,
+            layers,
+            last_weight: draw(&[1, WIDTH, 1, 1])?,
+            last_bias: constant(0.0, 1)?.set_requires_grad(true),
+        })
+    }
+
+    /// Parameters by name, in a fixed order.
+    pub fn parameters(&self) -> Vec<(String, Tensor)> {
+        let layers = self.layers.iter().flat_map(|layer| {
+            let of = |what: &str, tensor: &Tensor| {
+                (format!("{}.{what}", layer.name), tensor.shallow_clone())
+            };
+            [
+                of("weight", &layer.weight),
+                of("gain", &layer.gain),
+                of("shift", &layer.shift),
+            ]
+        });
+        let last = [
+            ("last.weight".to_owned(), self.last_weight.shallow_clone()),
+            ("last.bias".to_owned(), self.last_bias.shallow_clone()),
+        ];
+        layers.chain(last).collect()
+    }
+
+    /// Logits, N × 1 × side × side. While it learns, a batch is normalised by itself.
+    pub fn forward(&self, input: &Tensor, learning: bool) -> Result<Tensor, TchError> {
+        let mut made: Vec<Tensor> = Vec::new();
+        let mut x = input.shallow_clone();
+        for (stage, layers) in self.stages.iter().zip(self.layers.chunks_exact(2)) {
+            x = match stage.before {
+                Before::Nothing => x,
+                Before::Halve => x.f_avg_pool2d([2; 2], [2; 2], [0; 2], false, true, None)?,
+                Before::EnlargeBeside(number) => {
+                    let size = x.size();
+                    let size = [2 * size[2], 2 * size[3]];
+                    let x = x.f_upsample_bilinear2d(size, false, None, None)?;
+                    Tensor::f_cat(&[&x, &made[number]], 1)?
+                }
+            };
+            for layer in layers {
+                let padding = [KERNEL / 2; 2];
+                let sums =
+                    x.f_conv2d(&layer.weight, None::<&Tensor>, [1; 2], padding, [1; 2], 1)?;
+                x = sums
+                    .f_batch_norm(
+                        Some(&layer.gain),
+                        Some(&layer.shift),
+                        Some(&layer.mean),
+                        Some(&layer.variance),
+                        learning,
+                        MOMENTUM,
+                        EPSILON,
+                        false,
+                    )?
+                    .f_relu()?;
+            }
+            made.push(x.shallow_clone());
+        }
+        x.f_conv2d(
+            &self.last_weight,
+            Some(&self.last_bias),
+            [1; 2],
+            [0; 2],
+            [1; 2],
+            1,
+        )
+    }
+
+    /// What is to be run, with normalisation as part of the convolutions.
+    pub fn steps(&self) -> Result<Vec<AreaStep>, TchError> {
+        let mut steps = Vec::new();
+        for (stage, layers) in self.stages.iter().zip(self.layers.chunks_exact(2)) {
+            match stage.before {
+                Before::Nothing => (),
+                Before::Halve => steps.push(AreaStep::Halve),
+                Before::EnlargeBeside(number) => {
+                    steps.push(AreaStep::EnlargeBeside(self.stages[number].name.to_owned()));
+                }
+            }
+            for layer in layers {
+                let gains = floats(&layer.gain)?;
+                let variances = floats(&layer.variance)?;
+                let by: Vec<f32> = gains
+                    .iter()
+                    .zip(&variances)
+                    .map(|(gain, variance)| gain / (variance + EPSILON as f32).sqrt())
+                    .collect();
+                let mut weight = floats(&layer.weight)?;
+                let each = weight.len() / by.len();
+                for (row, by) in weight.chunks_exact_mut(each).zip(&by) {
+                    row.iter_mut().for_each(|weight| *weight *= by);
+                }
+                let (shifts, means) = (floats(&layer.shift)?, floats(&layer.mean)?);
+                let bias = shifts.iter().zip(&means).zip(&by);
+                steps.push(AreaStep::Convolve(PlainConvolution {
+                    name: layer.name.clone(),
+                    size: layer.weight.size(),
+                    weight,
+                    bias: bias.map(|((shift, mean), by)| shift - mean * by).collect(),
+                }));
+            }
+            steps.push(AreaStep::Name(stage.name.to_owned()));
+        }
+        steps.push(AreaStep::Last(PlainConvolution {
+            name: "last".to_owned(),
+            size: self.last_weight.size(),
+            weight: floats(&self.last_weight)?,
+            bias: floats(&self.last_bias)?,
+        }));
+        Ok(steps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_runtime::infer::AreaEngine;
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::onnx::export_areas;
+    use crate::seed::generator;
+
+    /// Normalisation as part of the convolutions, enlarging and all, by tract against libtorch.
+    #[test]
+    fn the_camera_computes_what_was_learned() {
+        let net = AreaNet::new(6, &mut generator(3, "test", 0)).unwrap();
+        tch::manual_seed(5);
+        // Batches leave means and variances behind that are not 0 and 1.
+        for _ in 0..20 {
+            let batch = Tensor::randn([8, 6, 32, 32], (Kind::Float, Device::Cpu)) * 2.0 + 0.5;
+            let logits = tch::no_grad(|| net.forward(&batch, true)).unwrap();
+            assert_eq!(logits.size(), [8, 1, 32, 32]);
+        }
+        let onnx = export_areas(&net.steps().unwrap(), 6);
+        let engine = AreaEngine::new(&onnx, 6, 32).unwrap();
+        let input = Tensor::randn([1, 6, 32, 32], (Kind::Float, Device::Cpu));
+        let expected = tch::no_grad(|| net.forward(&input, false)).unwrap();
+        let expected = floats(&expected).unwrap();
+        let found = engine.logits(&floats(&input).unwrap()).unwrap();
+        let off = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+        assert!(off.fold(0.0, f32::max) < 1e-4);
+        let [low, high] = [f32::min, f32::max].map(|f| expected.iter().copied().reduce(f).unwrap());
+        assert!(high - low > 0.1, "{low} to {high}");
+    }
+}

@@ -99,7 +99,11 @@ impl Good {
                     .map(|(value, base)| base + (value - base) * by)
                     .collect()
             }
-            Change::Blur => blurred(&self.planes, rng.random_range(0.7..2.5) * self.unit_px),
+            // Below half a pixel a blur is none.
+            Change::Blur => {
+                let sigma_px = rng.random_range(0.7..2.5) * self.unit_px.max(1.0);
+                blurred(&self.planes, sigma_px)
+            }
             Change::Texture => {
                 let mean = |values: &[f32]| 1.0 + values.iter().sum::<f32>() / values.len() as f32;
                 // Texture is in proportion to brightness.

@@ -1,5 +1,10 @@
 //! Packages: whatever is altered, cut off or signed by somebody else is refused, and nothing panics.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
 mod common;
 
 use common::{key, manifest, package};

@@ -21,7 +21,7 @@ use proto::manifest::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::areas::{AreaError, AreaProgress, Effort, Gain, GoodFrames, learn};
+use crate::areas::{AreaError, AreaProgress, Gain, GoodFrames, learn};
 use crate::calibrate::{Calibration, CalibrationError, calibrate, highest};
 use crate::dataset::{DatasetError, Skipped, chain, cut_tile, digest_of_files, file_digest};
 use crate::noise::{Algorithm, Corruption, Tile};
@@ -202,11 +202,13 @@ impl Draft {
         Ok(())
     }
 
-    /// Learns, beside a variation model, to find areas that are not like the rest of their frame; from the same images. Some minutes.
+    /// Learns, beside a variation model, to find areas that are not like the rest of their frame; from the same images, in so many steps
+    /// ([`crate::areas::STEPS`]).
     pub fn learn_areas(
         &mut self,
         folder: &Path,
         key: &SigningKey,
+        steps: usize,
         on_progress: &mut dyn FnMut(AreaProgress),
     ) -> Result<Gain, PackagingError> {
         let Some(model) = &self.manifest.variation else {
@@ -240,7 +242,7 @@ impl Draft {
             colour,
             &frames,
             &scored,
-            Effort::default(),
+            steps,
             run.seed,
             on_progress,
         );

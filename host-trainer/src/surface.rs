@@ -453,15 +453,25 @@ impl Surface {
         if self.layout < LAID_ALIKE || trained < least_frames(colours) {
             return Vec::new();
         }
-        vec![Advice {
-            option: "variation",
+        let switch = |option, why| Advice {
+            option,
             value: String::new(),
-            why: format!(
-                "parts lie alike (thumbnails correlate by {:.1} with the mean of the others), and {} good images show how each \
-                 place may look",
-                self.layout, self.images
+            why,
+        };
+        vec![
+            switch(
+                "variation",
+                format!(
+                    "parts lie alike (thumbnails correlate by {:.1} with the mean of the others), and {} good images show how \
+                     each place may look",
+                    self.layout, self.images
+                ),
             ),
-        }]
+            switch(
+                "areas",
+                "worn and uneven areas, whose inside is a good texture, show only beside the rest of the frame".to_owned(),
+            ),
+        ]
     }
 
     /// What the user should see to first.
@@ -572,7 +582,8 @@ mod tests {
         let looks: Vec<ImageLook> = (0..12).map(part).collect();
         let alike = Surface::of(&looks, 400).unwrap();
         assert!(alike.layout > 0.9, "{}", alike.layout);
-        assert_eq!(alike.package_advice()[0].option, "variation");
+        let options: Vec<&str> = alike.package_advice().iter().map(|a| a.option).collect();
+        assert_eq!(options, ["variation", "areas"]);
         assert!(!alike.upsampled());
         let few = Surface {
             images: 69,

@@ -378,7 +378,7 @@ mod tests {
         let mut without = model.clone();
         without.grids.iter_mut().for_each(|grid| grid.modes.clear());
         let at = |model: &VariationModel, planes: &Planes| {
-            map(&model, planes, false, &scores(700)).data[72 * 96 + 72]
+            map(model, planes, false, &scores(700)).data[72 * 96 + 72]
         };
         let (whole, quarter) = (contrast(2.0, true), contrast(2.0, false));
         let (with, alone) = (at(&model, &whole), at(&without, &whole));

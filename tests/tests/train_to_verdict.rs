@@ -193,6 +193,17 @@ fn a_package_may_score_how_far_a_place_is_from_good() {
     // In standard deviations: good parts are a few of them off, not hundreds.
     let threshold = json["threshold"].as_f64().unwrap();
     assert!((0.5..30.0).contains(&threshold), "{json}");
+
+    // With an area network beside it, and as a camera sees it.
+    let areas = ["--areas", "--area-steps", "100"];
+    let text = ok("host-trainer", root, &[&all[..], &areas].concat());
+    assert!(text.contains("areas: pixel AUROC"), "{text}");
+    let text = ok("host-trainer", root, &["inspect-package", "v.awr"]);
+    assert!(text.contains("and an area network's"), "{text}");
+    ok("station", root, &["check", "v.awr", "--trust", "k.key.pub"]);
+    let alone = all.iter().filter(|word| **word != "--variation").copied();
+    let alone: Vec<&str> = alone.chain(["--areas"]).collect();
+    fails("host-trainer", root, &alone, &["required arguments"]);
 }
 
 /// In 8 bits: smaller, the same to the eye, through the same gate, and refused where it would cost quality is the library's

@@ -83,8 +83,14 @@ impl Good {
         &self.planes
     }
 
-    /// With an area that differs from the rest; `other`: a good frame of the same size, for [`Change::Texture`].
+    /// With an area that differs from the rest; `other`: a good frame for [`Change::Texture`]; of another
+    /// size it is of no use, and the contrast changes instead.
     pub fn with_area(&self, change: Change, other: &Self, rng: &mut ChaCha8Rng) -> Drawn {
+        let size = |good: &Self| [good.planes.width_px, good.planes.height_px];
+        let change = match change {
+            Change::Texture if size(self) != size(other) => Change::Contrast,
+            change => change,
+        };
         let mask = self.area(rng);
         let Planes { channels, data, .. } = &self.planes;
         let changed: Vec<f32> = match change {

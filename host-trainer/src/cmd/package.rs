@@ -9,7 +9,7 @@ use edge_runtime::inspect::roi;
 use edge_runtime::io::atomic::write_atomic;
 use edge_runtime::io::image_file::read_roi_mask;
 use edge_runtime::package::{self, Trust, Verified, key_id, read_signing_key, write_key_pair};
-use host_trainer::areas::AreaProgress;
+use host_trainer::areas::{AreaProgress, Phase, STEPS};
 use host_trainer::calibrate::{Calibration, parts_needed, percent, promised};
 use host_trainer::dataset::{Groups, calibration_files};
 use host_trainer::package::{Draft, GoodFrame, PackageOptions, Wanted, calibrate_draft, draft};
@@ -159,6 +159,9 @@ pub(crate) struct Package {
     /// a millisecond a frame on the camera. Refused where it finds no more.
     #[arg(long, requires = "variation")]
     areas: bool,
+    /// Steps of learning for --areas; with fewer it is done sooner and finds less.
+    #[arg(long, requires = "areas", default_value_t = STEPS, value_parser = steps, value_name = "N")]
+    area_steps: usize,
     /// Also write the plain ONNX graph here.
     #[arg(long)]
     onnx: Option<PathBuf>,
@@ -244,20 +247,23 @@ impl Package {
 
 impl Package {
     fn learn_areas(&self, draft: &mut Draft, key: &SigningKey) -> Result<()> {
-        let drawing = progress::bar(1, "drawing areas into good images");
-        let learning = progress::bar(1, "learning to find them");
-        let mut on_progress = |progress| {
-            let (bar, done, count) = match progress {
-                AreaProgress::Drawing(done, count) => (&drawing, done, count),
-                AreaProgress::Learning(done, count) => (&learning, done, count),
-            };
-            bar.set_length(count as u64);
-            bar.set_position(done as u64);
-            if done == count {
+        let mut current = None;
+        let mut on_progress = |at: AreaProgress| {
+            let bar = current.get_or_insert_with(|| {
+                let what = match at.phase {
+                    Phase::Drawing => "drawing areas into good images",
+                    Phase::Learning => "learning to find them",
+                    Phase::Checking => "looking what it brings",
+                };
+                progress::bar(at.count, what)
+            });
+            bar.set_position(at.done as u64);
+            if at.done == at.count {
                 bar.finish_and_clear();
+                current = None;
             }
         };
-        let gain = draft.learn_areas(&self.run, key, &mut on_progress)?;
+        let gain = draft.learn_areas(&self.run, key, self.area_steps, &mut on_progress)?;
         println!(
             "areas: pixel AUROC on areas and defects drawn into good images kept back {:.3}, for {:.3} without",
             gain.with, gain.without
@@ -274,6 +280,14 @@ impl Package {
         roi::check(&roi).context("region of interest")?;
         Ok(roi)
     }
+}
+
+fn steps(text: &str) -> Result<usize, String> {
+    let steps = text
+        .parse()
+        .ok()
+        .filter(|steps| (10..=100_000).contains(steps));
+    steps.ok_or_else(|| "expected 10 to 100,000 steps".to_owned())
 }
 
 /// Corners in fractions of the frame.

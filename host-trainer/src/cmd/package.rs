@@ -156,7 +156,7 @@ pub(crate) struct Package {
     variation: bool,
     /// Beside --variation, learn to find worn and uneven areas: a small network, which looks at the same features of the whole
     /// frame, learns them from good images (the images trained on; at least 40) into which such areas are drawn. Some minutes on a CPU;
-    /// a millisecond a frame on the camera. Refused where it finds no more.
+    /// two or three milliseconds a frame on the camera. Refused where it finds no more.
     #[arg(long, requires = "variation")]
     areas: bool,
     /// Steps of learning for --areas; with fewer it is done sooner and finds less.

@@ -14,7 +14,7 @@ use crate::inspect::region::{Region, regions};
 use crate::inspect::roi::{RoiError, rasterise};
 use crate::inspect::score::score;
 use crate::inspect::variation::{
-    GRIDS, area_deviations, area_input, deviations, features_of, look,
+    FINEST, area_deviations, area_input, deviations, features_of, look,
 };
 use crate::inspect::verdict::{Verdict, decide, frame_score};
 use crate::package::{ParityError, Verified, check_areas, check_parity};
@@ -86,9 +86,8 @@ impl Inspector {
         let parity_off = check_parity(&engine, &manifest.golden)?;
         let areas = match &manifest.areas {
             Some(network) => {
-                let side = GRIDS.into_iter().max().unwrap_or(1);
                 let features = features_of(manifest.input.colour == ColourMode::Rgb) - 1;
-                let areas = AreaEngine::new(&network.onnx, features, side)?;
+                let areas = AreaEngine::new(&network.onnx, features, FINEST)?;
                 check_areas(&areas, network)?;
                 Some(areas)
             }

@@ -227,14 +227,10 @@ impl Draft {
                 Ok(to_planes(&prepared(&files[index], &input)?, channels))
             }),
         };
+        let inspector = self.inspector(key)?;
         // The scores that the variation model takes.
-        let mut plain = self.clone();
-        (plain.manifest.variation, plain.manifest.areas) = (None, None);
-        plain.manifest.roi = Roi::Whole;
-        let inspector = plain.inspector(key)?;
-        let wanted = usize::from(network.channels);
         let scored = |planes: &Planes| {
-            let planes = replicated(planes, wanted);
+            let planes = replicated(planes, usize::from(network.channels));
             inspector.scores(&planes).map_err(PackagingError::Inspector)
         };
         let found = learn(

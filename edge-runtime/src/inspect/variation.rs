@@ -13,7 +13,9 @@ use super::preprocess::Planes;
 use super::texture::{COLOUR_FEATURES, CellFeatures, GREY_FEATURES, cell_features};
 
 /// Cells along a side of the two grids: large uneven areas, and what is smaller.
-pub const GRIDS: [usize; 2] = [16, 32];
+pub const GRIDS: [usize; 2] = [16, FINEST];
+/// Of the finest, which maps and area networks are made of.
+pub const FINEST: usize = 32;
 /// Most modes of a grid.
 pub const MOST_MODES: usize = 64;
 /// No value of a model is larger: a feature is of the order of 1, a weight at most one over the root of the least variance that
@@ -100,16 +102,12 @@ fn bounded(off: f32) -> f32 {
 /// What an area network looks at: the finest grid's features but for the score, plane after plane, as deviations from the mean over
 /// the scale.
 pub fn area_input(model: &VariationModel, found: &[CellFeatures; GRIDS.len()]) -> Vec<f32> {
-    let finest = model
-        .grids
-        .iter()
-        .zip(found)
-        .max_by_key(|(grid, _)| grid.side);
-    finest.map_or_else(Vec::new, |(grid, found)| {
-        let off = left_over(&grid.mean, &grid.scale, &[], &found.values);
-        let plane = |feature: usize| off.iter().skip(feature).step_by(found.count);
-        (1..found.count).flat_map(plane).copied().collect()
-    })
+    let (Some(grid), Some(found)) = (model.grids.last(), found.last()) else {
+        return Vec::new();
+    };
+    let off = left_over(&grid.mean, &grid.scale, &[], &found.values);
+    let plane = |feature: usize| off.iter().skip(feature).step_by(found.count);
+    (1..found.count).flat_map(plane).copied().collect()
 }
 
 /// What an area network's logits of a frame's cells add to how far it is off: standard deviations above what good frames have.
@@ -130,8 +128,7 @@ pub fn deviations(
     areas: Option<&[f32]>,
     [width_px, height_px]: [usize; 2],
 ) -> ScoreMap {
-    let finest = GRIDS.into_iter().max().unwrap_or(1);
-    let mut sum = vec![0.0f32; finest * finest];
+    let mut sum = vec![0.0f32; FINEST * FINEST];
     for (grid, found) in model.grids.iter().zip(found) {
         let left = left_over(&grid.mean, &grid.scale, &grid.modes, &found.values);
         let off = distances(found.count, &grid.whitening, &left);
@@ -141,7 +138,7 @@ pub fn deviations(
             .map(|(distance, (mean, spread))| bounded((distance - mean) / spread))
             .collect();
         let side = usize::from(grid.side);
-        let off = enlarge(&off, [side; 2], finest, finest);
+        let off = enlarge(&off, [side; 2], FINEST, FINEST);
         sum.iter_mut().zip(off).for_each(|(sum, off)| *sum += off);
     }
     let share = 1.0 / model.grids.len().max(1) as f32;
@@ -154,13 +151,13 @@ pub fn deviations(
     ScoreMap {
         width_px,
         height_px,
-        data: enlarge(&sum, [finest; 2], width_px, height_px),
+        data: enlarge(&sum, [FINEST; 2], width_px, height_px),
     }
 }
 
 /// Says what is wrong with an area network beside a variation model for frames in colour or grey, if anything is.
 pub fn check_areas(network: &AreaNetwork, colour: bool) -> Result<(), String> {
-    let cells = GRIDS.into_iter().max().unwrap_or(1).pow(2);
+    let cells = FINEST * FINEST;
     let lengths = [network.golden_input.len(), network.golden_logits.len()];
     let expected = [(features_of(colour) - 1) * cells, cells];
     if lengths != expected {

@@ -13,7 +13,7 @@ use edge_runtime::inspect::cells::reduce;
 use edge_runtime::inspect::map::ScoreMap;
 use edge_runtime::inspect::preprocess::Planes;
 use edge_runtime::inspect::variation::{
-    GRIDS, area_deviations, area_input, deviations, features_of, look,
+    FINEST, area_deviations, area_input, deviations, features_of, look,
 };
 use proto::manifest::{AreaNetwork, VariationModel};
 use rand::RngExt;
@@ -120,7 +120,7 @@ pub struct Gain {
     pub without: f64,
 }
 
-/// Where good frames come from: by number, below `count`; each worker has its own clone. All of one size.
+/// Where good frames come from: by number, below `count`; each worker has its own clone.
 #[derive(Clone)]
 pub struct GoodFrames<E> {
     /// How many.
@@ -141,10 +141,6 @@ struct Frame {
     drawn: Vec<Example>,
 }
 
-fn side() -> usize {
-    GRIDS.into_iter().max().unwrap_or(1)
-}
-
 /// The network sees no score, so none is made.
 fn input(model: &VariationModel, colour: bool, planes: &Planes) -> Vec<f32> {
     let scores = ScoreMap::zeros(planes.width_px, planes.height_px);
@@ -153,7 +149,7 @@ fn input(model: &VariationModel, colour: bool, planes: &Planes) -> Vec<f32> {
 
 /// Number `number` of a frame's examples: each round has all kinds.
 fn draw(good: &Good, other: &Good, number: usize, rng: &mut ChaCha8Rng) -> Drawn {
-    match Change::ALL.get(number % ROUND % 5) {
+    match Change::ALL.get(number % (Change::ALL.len() + 1)) {
         Some(&change) => good.with_area(change, other, rng),
         None => good.with_defects(rng),
     }
@@ -189,7 +185,7 @@ pub fn learn<E: From<AreaError> + Send + 'static>(
     fit(&net, features, &examples, steps, &mut rng, on_progress)?;
     let run = net.steps().map_err(AreaError::from)?;
     let onnx = export_areas(&run, features);
-    let engine = AreaEngine::new(&onnx, features as usize, side()).map_err(AreaError::from)?;
+    let engine = AreaEngine::new(&onnx, features as usize, FINEST).map_err(AreaError::from)?;
     // What good cells give, of frames that it has not seen.
     let mut logits = Vec::new();
     let kept_back = learned..frames.count;
@@ -223,8 +219,8 @@ pub fn learn<E: From<AreaError> + Send + 'static>(
             let areas = area_deviations(&network, &logits.map_err(AreaError::from)?);
             let mask: Vec<bool> = cells(&drawn).iter().map(|share| *share >= 0.5).collect();
             for (metrics, areas) in metrics.iter_mut().zip([Some(areas.as_slice()), None]) {
-                let map = deviations(model, &found, areas, [side(); 2]);
-                let added = metrics.add(&map.data, &mask, side(), None);
+                let map = deviations(model, &found, areas, [FINEST; 2]);
+                let added = metrics.add(&map.data, &mask, FINEST, None);
                 added.map_err(AreaError::from)?;
             }
         }
@@ -249,7 +245,7 @@ pub fn learn<E: From<AreaError> + Send + 'static>(
 /// The share of each cell that was changed.
 fn cells(drawn: &Drawn) -> Vec<f32> {
     let size = [drawn.planes.width_px, drawn.planes.height_px];
-    reduce(&drawn.mask, size, [side(); 2])
+    reduce(&drawn.mask, size, [FINEST; 2])
 }
 
 /// Draws into the first so many frames, by as many threads as there are cores.
@@ -317,9 +313,9 @@ fn fit(
     rng: &mut ChaCha8Rng,
     on_progress: &mut dyn FnMut(AreaProgress),
 ) -> Result<(), AreaError> {
-    let cells = side() as i64;
+    let cells = FINEST as i64;
     let mut adam = Adam::new(net.parameters())?;
-    let nothing = vec![0.0; side() * side()];
+    let nothing = vec![0.0; FINEST * FINEST];
     for step in 0..steps {
         let (mut inputs, mut masks) = (Vec::new(), Vec::new());
         for _ in 0..BATCH {

@@ -469,7 +469,9 @@ impl Surface {
             ),
             switch(
                 "areas",
-                "worn and uneven areas, whose inside is a good texture, show only beside the rest of the frame".to_owned(),
+                "worn and uneven areas, whose inside is a good texture, show only beside the rest of the frame; where hardly any \
+                 good part may be rejected, compare with a package without it"
+                    .to_owned(),
             ),
         ]
     }

@@ -21,7 +21,7 @@ use proto::manifest::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::areas::{AreaError, AreaProgress, Gain, GoodFrames, learn};
+use crate::areas::{AreaError, AreaProgress, Gain, Lesson};
 use crate::calibrate::{Calibration, CalibrationError, calibrate, highest};
 use crate::dataset::{DatasetError, Skipped, chain, cut_tile, digest_of_files, file_digest};
 use crate::noise::{Algorithm, Corruption, Tile};
@@ -221,28 +221,20 @@ impl Draft {
         // Of a grey frame one plane is looked at.
         let channels = if colour { 3 } else { 1 };
         let input = run.input;
-        let frames = GoodFrames {
-            count: files.len(),
-            read: Arc::new(move |index: usize| {
-                Ok(to_planes(&prepared(&files[index], &input)?, channels))
-            }),
-        };
         let inspector = self.inspector(key)?;
-        // The scores that the variation model takes.
-        let scored = |planes: &Planes| {
-            let planes = replicated(planes, usize::from(network.channels));
-            inspector.scores(&planes).map_err(PackagingError::Inspector)
-        };
-        let found = learn(
+        let lesson = Lesson {
             model,
             colour,
-            &frames,
-            &scored,
+            count: files.len(),
+            read: Arc::new(move |index| Ok(to_planes(&prepared(&files[index], &input)?, channels))),
+            scored: &|planes| {
+                let planes = replicated(planes, usize::from(network.channels));
+                Ok(inspector.scores(&planes)?)
+            },
             steps,
-            run.seed,
-            on_progress,
-        );
-        let (areas, gain) = found?;
+            seed: run.seed,
+        };
+        let (areas, gain) = lesson.learn(on_progress)?;
         self.manifest.areas = Some(areas);
         Ok(gain)
     }

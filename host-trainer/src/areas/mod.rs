@@ -75,6 +75,9 @@ pub enum AreaError {
         /// Without.
         without: f64,
     },
+    /// A good image cannot be read or scored.
+    #[error("a good image cannot be used")]
+    Image(#[source] Cause),
     /// The threads that draw ended early.
     #[error("the threads that draw areas ended early")]
     Workers,
@@ -88,6 +91,9 @@ pub enum AreaError {
     #[error("libtorch: {0}")]
     Torch(#[from] TchError),
 }
+
+/// Why an image cannot be used.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,13 +126,25 @@ pub struct Gain {
     pub without: f64,
 }
 
-/// Where good frames come from: by number, below `count`; each worker has its own clone.
-#[derive(Clone)]
-pub struct GoodFrames<E> {
-    /// How many.
+/// Reads and prepares the good frame of a number.
+pub type ReadFrame = dyn Fn(usize) -> Result<Planes, Cause> + Send + Sync;
+
+/// What an area network is learned from.
+pub struct Lesson<'a> {
+    /// The variation model that it will stand beside.
+    pub model: &'a VariationModel,
+    /// Whether frames are in colour.
+    pub colour: bool,
+    /// Good frames.
     pub count: usize,
-    /// Reads and prepares one.
-    pub read: Arc<dyn Fn(usize) -> Result<Planes, E> + Send + Sync>,
+    /// Gives them, by number below `count`.
+    pub read: Arc<ReadFrame>,
+    /// Gives a frame's scores as the variation model takes them.
+    pub scored: &'a dyn Fn(&Planes) -> Result<ScoreMap, Cause>,
+    /// Steps of learning, see [`STEPS`].
+    pub steps: usize,
+    /// Of what is drawn, and how learning begins.
+    pub seed: u64,
 }
 
 /// Features of a frame as the network takes them, and which of its cells were changed.
@@ -155,143 +173,144 @@ fn draw(good: &Good, other: &Good, number: usize, rng: &mut ChaCha8Rng) -> Drawn
     }
 }
 
-/// Learns from good frames; `model` is the variation model that it stands beside, `scored` gives a frame's scores as that model takes them.
-pub fn learn<E: From<AreaError> + Send + 'static>(
-    model: &VariationModel,
-    colour: bool,
-    frames: &GoodFrames<E>,
-    scored: &dyn Fn(&Planes) -> Result<ScoreMap, E>,
-    steps: usize,
-    seed: u64,
-    on_progress: &mut dyn FnMut(AreaProgress),
-) -> Result<(AreaNetwork, Gain), E> {
-    if frames.count < LEAST_FRAMES {
-        return Err(AreaError::Frames(frames.count).into());
-    }
-    // The last ones, for images of one part mostly follow each other.
-    let learned = frames.count - frames.count / KEPT_BACK_ONE_IN;
-    let examples = examples(
-        model,
-        colour,
-        frames,
-        learned,
-        EXAMPLES_A_STEP * steps,
-        seed,
-        on_progress,
-    )?;
-    let features = features_of(colour) as i64 - 1;
-    let mut rng = generator(seed, "area network", 0);
-    let net = AreaNet::new(features, &mut rng).map_err(AreaError::from)?;
-    fit(&net, features, &examples, steps, &mut rng, on_progress)?;
-    let run = net.steps().map_err(AreaError::from)?;
-    let onnx = export_areas(&run, features);
-    let engine = AreaEngine::new(&onnx, features as usize, FINEST).map_err(AreaError::from)?;
-    // What good cells give, of frames that it has not seen.
-    let mut logits = Vec::new();
-    let kept_back = learned..frames.count;
-    for index in kept_back.clone() {
-        let input = input(model, colour, &(frames.read)(index)?);
-        logits.extend(engine.logits(&input).map_err(AreaError::from)?);
-    }
-    let (mean, spread) = mean_and_spread(&logits);
-    let golden_input = input(model, colour, &(frames.read)(0)?);
-    let network = AreaNetwork {
-        golden_logits: engine.logits(&golden_input).map_err(AreaError::from)?,
-        golden_input,
-        golden_tolerance: TOLERANCE,
-        onnx,
-        logit_mean: mean,
-        logit_spread: spread.max(LEAST_SPREAD),
-        share: SHARE,
-    };
-    // What it brings.
-    let mut metrics =
-        [(); 2].map(|()| PixelMetrics::new(0, usize::MAX, Path::new("nothing is put there")));
-    let count = kept_back.len();
-    for (done, index) in kept_back.enumerate() {
-        let mut rng = generator(seed, "areas kept back", index as u64);
-        let good = Good::new((frames.read)(index)?);
-        let other = Good::new((frames.read)(index - learned)?);
-        for number in 0..ROUND / 2 {
-            let drawn = draw(&good, &other, number, &mut rng);
-            let found = look(&drawn.planes, colour, &scored(&drawn.planes)?);
-            let logits = engine.logits(&area_input(model, &found));
-            let areas = area_deviations(&network, &logits.map_err(AreaError::from)?);
-            let mask: Vec<bool> = cells(&drawn).iter().map(|share| *share >= 0.5).collect();
-            for (metrics, areas) in metrics.iter_mut().zip([Some(areas.as_slice()), None]) {
-                let map = deviations(model, &found, areas, [FINEST; 2]);
-                let added = metrics.add(&map.data, &mask, FINEST, None);
-                added.map_err(AreaError::from)?;
-            }
-        }
-        on_progress(AreaProgress {
-            phase: Phase::Checking,
-            done: done + 1,
-            count,
-        });
-    }
-    let [with, without] = metrics.map(|metrics| metrics.finish().map(|found| found.total.auroc));
-    let gain = Gain {
-        with: with.map_err(AreaError::from)?.unwrap_or_default(),
-        without: without.map_err(AreaError::from)?.unwrap_or_default(),
-    };
-    if gain.with <= gain.without {
-        let Gain { with, without } = gain;
-        return Err(AreaError::Useless { with, without }.into());
-    }
-    Ok((network, gain))
-}
-
 /// The share of each cell that was changed.
 fn cells(drawn: &Drawn) -> Vec<f32> {
     let size = [drawn.planes.width_px, drawn.planes.height_px];
     reduce(&drawn.mask, size, [FINEST; 2])
 }
 
-/// Draws into the first so many frames, by as many threads as there are cores.
-fn examples<E: From<AreaError> + Send + 'static>(
-    model: &VariationModel,
-    colour: bool,
-    frames: &GoodFrames<E>,
-    learned: usize,
-    wanted: usize,
-    seed: u64,
-    on_progress: &mut dyn FnMut(AreaProgress),
-) -> Result<Vec<Frame>, E> {
-    let each = wanted.div_ceil(learned).min(MOST_EXAMPLES_A_FRAME);
-    let each = each.next_multiple_of(ROUND);
-    let (model, read) = (Arc::new(model.clone()), Arc::clone(&frames.read));
-    let make = move |index: usize| -> Result<Frame, E> {
-        let mut rng = generator(seed, "areas", index as u64);
-        let good = Good::new(read(index)?);
-        // Another part, most of the time: those that follow each other are often of one.
-        let other = Good::new(read((index + learned / 2) % learned)?);
-        let drawn = (0..each).map(|number| {
-            let drawn = draw(&good, &other, number, &mut rng);
-            Example {
-                input: input(&model, colour, &drawn.planes),
-                mask: cells(&drawn),
-            }
-        });
-        Ok(Frame {
-            drawn: drawn.collect(),
-            good: input(&model, colour, good.planes()),
+impl Lesson<'_> {
+    /// Learns it, and sees what it brings.
+    pub fn learn(
+        &self,
+        on_progress: &mut dyn FnMut(AreaProgress),
+    ) -> Result<(AreaNetwork, Gain), AreaError> {
+        if self.count < LEAST_FRAMES {
+            return Err(AreaError::Frames(self.count));
+        }
+        let examples = self.examples(on_progress)?;
+        let features = features_of(self.colour) - 1;
+        let mut rng = generator(self.seed, "area network", 0);
+        let net = AreaNet::new(features as i64, &mut rng)?;
+        fit(&net, &examples, self.steps, &mut rng, on_progress)?;
+        let onnx = export_areas(&net.steps()?, features as i64);
+        let engine = AreaEngine::new(&onnx, features, FINEST)?;
+        let network = self.network(onnx, &engine)?;
+        let gain = self.gain(&network, &engine, on_progress)?;
+        let Gain { with, without } = gain;
+        if with <= without {
+            return Err(AreaError::Useless { with, without });
+        }
+        Ok((network, gain))
+    }
+
+    /// The first so many frames are learned from, the last kept back: images of one part mostly follow each other.
+    fn learned(&self) -> usize {
+        self.count - self.count / KEPT_BACK_ONE_IN
+    }
+
+    fn good(&self, index: usize) -> Result<Planes, AreaError> {
+        (self.read)(index).map_err(AreaError::Image)
+    }
+
+    /// Draws into the frames that are learned from, by as many threads as there are cores.
+    fn examples(&self, on_progress: &mut dyn FnMut(AreaProgress)) -> Result<Vec<Frame>, AreaError> {
+        let learned = self.learned();
+        let each = (EXAMPLES_A_STEP * self.steps).div_ceil(learned);
+        let each = each.min(MOST_EXAMPLES_A_FRAME).next_multiple_of(ROUND);
+        let (model, read) = (Arc::new(self.model.clone()), Arc::clone(&self.read));
+        let (colour, seed) = (self.colour, self.seed);
+        let make = move |index: usize| -> Result<Frame, Cause> {
+            let mut rng = generator(seed, "areas", index as u64);
+            let good = Good::new(read(index)?);
+            // Another part, most of the time: those that follow each other are often of one.
+            let other = Good::new(read((index + learned / 2) % learned)?);
+            let drawn = (0..each).map(|number| {
+                let drawn = draw(&good, &other, number, &mut rng);
+                Example {
+                    input: input(&model, colour, &drawn.planes),
+                    mask: cells(&drawn),
+                }
+            });
+            Ok(Frame {
+                drawn: drawn.collect(),
+                good: input(&model, colour, good.planes()),
+            })
+        };
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut made = Vec::with_capacity(learned);
+        for frame in Ahead::start(0..learned, workers, make).take(learned) {
+            made.push(frame.map_err(AreaError::Image)?);
+            on_progress(AreaProgress {
+                phase: Phase::Drawing,
+                done: made.len(),
+                count: learned,
+            });
+        }
+        if made.len() < learned {
+            return Err(AreaError::Workers);
+        }
+        Ok(made)
+    }
+
+    /// With what good cells give, of the frames kept back, and what must come out of the first frame.
+    fn network(&self, onnx: Vec<u8>, engine: &AreaEngine) -> Result<AreaNetwork, AreaError> {
+        let mut logits = Vec::new();
+        for index in self.learned()..self.count {
+            let input = input(self.model, self.colour, &self.good(index)?);
+            logits.extend(engine.logits(&input)?);
+        }
+        let (mean, spread) = mean_and_spread(&logits);
+        let golden_input = input(self.model, self.colour, &self.good(0)?);
+        Ok(AreaNetwork {
+            golden_logits: engine.logits(&golden_input)?,
+            golden_input,
+            golden_tolerance: TOLERANCE,
+            onnx,
+            logit_mean: mean,
+            logit_spread: spread.max(LEAST_SPREAD),
+            share: SHARE,
         })
-    };
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut made = Vec::with_capacity(learned);
-    for frame in Ahead::start(0..learned, workers, make).take(learned) {
-        made.push(frame?);
-        on_progress(AreaProgress {
-            phase: Phase::Drawing,
-            done: made.len(),
-            count: learned,
-        });
     }
-    if made.len() < learned {
-        return Err(AreaError::Workers.into());
+
+    /// What it brings on the frames kept back, one of each kind of example a frame.
+    fn gain(
+        &self,
+        network: &AreaNetwork,
+        engine: &AreaEngine,
+        on_progress: &mut dyn FnMut(AreaProgress),
+    ) -> Result<Gain, AreaError> {
+        let nowhere = Path::new("nothing is put there");
+        let mut metrics = [(); 2].map(|()| PixelMetrics::new(0, usize::MAX, nowhere));
+        let learned = self.learned();
+        for index in learned..self.count {
+            let mut rng = generator(self.seed, "areas kept back", index as u64);
+            let good = Good::new(self.good(index)?);
+            let other = Good::new(self.good(index - learned)?);
+            for number in 0..=Change::ALL.len() {
+                let drawn = draw(&good, &other, number, &mut rng);
+                let scores = (self.scored)(&drawn.planes).map_err(AreaError::Image)?;
+                let found = look(&drawn.planes, self.colour, &scores);
+                let logits = engine.logits(&area_input(self.model, &found))?;
+                let areas = area_deviations(network, &logits);
+                let mask: Vec<bool> = cells(&drawn).iter().map(|share| *share >= 0.5).collect();
+                for (metrics, areas) in metrics.iter_mut().zip([Some(areas.as_slice()), None]) {
+                    let map = deviations(self.model, &found, areas, [FINEST; 2]);
+                    metrics.add(&map.data, &mask, FINEST, None)?;
+                }
+            }
+            on_progress(AreaProgress {
+                phase: Phase::Checking,
+                done: index + 1 - learned,
+                count: self.count - learned,
+            });
+        }
+        let [with, without] = metrics.map(|metrics| metrics.finish());
+        Ok(Gain {
+            with: with?.total.auroc.unwrap_or_default(),
+            without: without?.total.auroc.unwrap_or_default(),
+        })
     }
-    Ok(made)
 }
 
 /// The learning rate at a step of so many.
@@ -307,13 +326,12 @@ fn rate(step: usize, steps: usize) -> f64 {
 
 fn fit(
     net: &AreaNet,
-    features: i64,
     frames: &[Frame],
     steps: usize,
     rng: &mut ChaCha8Rng,
     on_progress: &mut dyn FnMut(AreaProgress),
 ) -> Result<(), AreaError> {
-    let cells = FINEST as i64;
+    let (batch, cells) = (BATCH as i64, FINEST as i64);
     let mut adam = Adam::new(net.parameters())?;
     let nothing = vec![0.0; FINEST * FINEST];
     for step in 0..steps {
@@ -329,8 +347,7 @@ fn fit(
             inputs.extend_from_slice(input);
             masks.extend_from_slice(mask);
         }
-        let batch = BATCH as i64;
-        let mut input = Tensor::f_from_slice(&inputs)?.f_view([batch, features, cells, cells])?;
+        let mut input = Tensor::f_from_slice(&inputs)?.f_view([batch, -1, cells, cells])?;
         let mut mask = Tensor::f_from_slice(&masks)?.f_view([batch, 1, cells, cells])?;
         for side in [2, 3] {
             if rng.random() {
@@ -385,42 +402,31 @@ mod tests {
         }
     }
 
-    fn frames(count: usize) -> GoodFrames<AreaError> {
-        GoodFrames {
-            count,
-            read: Arc::new(|number| Ok(part(number))),
-        }
-    }
-
     #[test]
     fn it_finds_areas_that_places_by_themselves_do_not_show() {
-        let nothing = |planes: &Planes| Ok(ScoreMap::zeros(planes.width_px, planes.height_px));
+        let nothing = |planes: &Planes| ScoreMap::zeros(planes.width_px, planes.height_px);
         let mut builder = VariationBuilder::new(false);
         for number in 0..64 {
             let planes = part(number);
-            builder.add(
-                &planes,
-                &nothing(&planes).unwrap_or_else(|error: AreaError| panic!("{error}")),
-            );
+            builder.add(&planes, &nothing(&planes));
         }
         let model = builder.finish().unwrap();
-        let steps = 150;
+        let lesson = Lesson {
+            model: &model,
+            colour: false,
+            count: 64,
+            read: Arc::new(|number| Ok(part(number))),
+            scored: &|planes| Ok(nothing(planes)),
+            steps: 150,
+            seed: 1,
+        };
         let mut ended = Vec::new();
         let mut on_progress = |at: AreaProgress| {
             if at.done == at.count {
                 ended.push((at.phase, at.count));
             }
         };
-        let (network, gain) = learn(
-            &model,
-            false,
-            &frames(64),
-            &nothing,
-            steps,
-            1,
-            &mut on_progress,
-        )
-        .unwrap();
+        let (network, gain) = lesson.learn(&mut on_progress).unwrap();
         let expected = [
             (Phase::Drawing, 52),
             (Phase::Learning, 150),
@@ -429,7 +435,11 @@ mod tests {
         assert_eq!(ended, expected);
         assert!(gain.with > gain.without + 0.02, "{gain:?}");
         edge_runtime::inspect::variation::check_areas(&network, false).unwrap();
-        let few = learn(&model, false, &frames(39), &nothing, steps, 1, &mut |_| {});
+        let few = Lesson {
+            count: 39,
+            ..lesson
+        };
+        let few = few.learn(&mut |_| {});
         assert!(matches!(few, Err(AreaError::Frames(39))));
     }
 

@@ -14,7 +14,7 @@ use crate::inspect::region::{Region, regions};
 use crate::inspect::roi::{RoiError, rasterise};
 use crate::inspect::score::score;
 use crate::inspect::variation::{
-    FINEST, area_deviations, area_input, deviations, features_of, look,
+    FINEST, area_deviations, area_features_of, area_input, deviations, look,
 };
 use crate::inspect::verdict::{Verdict, decide, frame_score};
 use crate::package::{ParityError, Verified, check_areas, check_parity};
@@ -86,7 +86,7 @@ impl Inspector {
         let parity_off = check_parity(&engine, &manifest.golden)?;
         let areas = match &manifest.areas {
             Some(network) => {
-                let features = features_of(manifest.input.colour == ColourMode::Rgb) - 1;
+                let features = area_features_of(manifest.input.colour == ColourMode::Rgb);
                 let areas = AreaEngine::new(&network.onnx, features, FINEST)?;
                 check_areas(&areas, network)?;
                 Some(areas)
@@ -111,12 +111,17 @@ impl Inspector {
     pub fn with_scoring(mut self, scoring: Scoring) -> Self {
         if self.manifest.scoring != scoring {
             self.manifest.scoring = scoring;
-            self.manifest.normal_map = None;
-            self.manifest.variation = None;
-            self.manifest.areas = None;
-            self.threshold = None;
+            self.forget_good_frames();
         }
         self
+    }
+
+    /// What is known of good frames' scores is of no use for others.
+    fn forget_good_frames(&mut self) {
+        self.manifest.normal_map = None;
+        self.manifest.variation = None;
+        self.manifest.areas = None;
+        self.threshold = None;
     }
 
     /// Post-processes otherwise; drops the same as [`Self::with_scoring`].
@@ -124,10 +129,7 @@ impl Inspector {
     pub fn with_post(mut self, post: PostProcessing) -> Self {
         if self.manifest.post != post {
             self.manifest.post = post;
-            self.manifest.normal_map = None;
-            self.manifest.variation = None;
-            self.manifest.areas = None;
-            self.threshold = None;
+            self.forget_good_frames();
         }
         self
     }

@@ -1,5 +1,5 @@
 //! Writes the network as ONNX (opset 13, IR 8): static weights, dynamic N, H and W; in f32, or in 8 bits as
-//! QuantizeLinear and DequantizeLinear around layers in the middle.
+//! QuantizeLinear and DequantizeLinear around layers in the middle. And area networks (`areas`), by the same messages.
 //!
 //! The graph's output is always a shift whose magnitude is the score, whatever the training mode, so that the runtime
 //! needs to know one kind of graph: for the baselines the graph also applies the output activation and subtracts the

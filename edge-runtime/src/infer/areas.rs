@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proto::manifest::AreaNetwork;
 use tract_onnx::prelude::*;
 
-use super::{InferError, failed};
+use super::{InferError, all_finite, by_plan};
 
 /// A loaded area network; usable from several threads at once.
 #[derive(Debug, Clone)]
@@ -36,25 +36,8 @@ impl AreaEngine {
     /// Logits of all cells, row by row, of so many planes of features.
     pub fn logits(&self, planes: &[f32]) -> Result<Vec<f32>, InferError> {
         let shape = [1, self.features, self.side, self.side];
-        let input = Tensor::from_shape(&shape, planes).map_err(failed)?;
-        let output = self.plan.run(tvec!(input.into())).map_err(failed)?;
         let expected = [1, 1, self.side, self.side];
-        let wrong = |found: String| InferError::Output {
-            expected: expected.to_vec(),
-            found,
-        };
-        let output = output.first().ok_or_else(|| wrong("nothing".to_owned()))?;
-        if output.shape() != expected {
-            return Err(wrong(format!("{:?}", output.shape())));
-        }
-        let values = output
-            .try_as_plain_ram()
-            .and_then(|ram| ram.as_slice::<f32>())
-            .map_err(failed)?;
-        match values.iter().find(|value| !value.is_finite()) {
-            Some(value) => Err(wrong(format!("the value {value}"))),
-            None => Ok(values.to_vec()),
-        }
+        all_finite(by_plan(&self.plan, planes, shape, expected)?, expected)
     }
 
     /// How far its golden logits are off, at the worst cell.

@@ -299,21 +299,31 @@ impl Engine {
             return by_layers(layers, layers.pool(), planes, rows, Output::planes);
         }
         let shape = [1, planes.channels, planes.height_px, planes.width_px];
-        let input = Tensor::from_shape(&shape, &planes.data).map_err(failed)?;
-        let output = self.plan.run(tvec!(input.into())).map_err(failed)?;
-        let wrong = |found: String| InferError::Output {
-            expected: shape.to_vec(),
-            found,
-        };
-        let output = output.first().ok_or_else(|| wrong("nothing".to_owned()))?;
-        if output.shape() != shape {
-            return Err(wrong(format!("{:?}", output.shape())));
-        }
-        let values = output
-            .try_as_plain_ram()
-            .and_then(|ram| ram.as_slice::<f32>());
-        Ok(values.map_err(failed)?.to_vec())
+        by_plan(&self.plan, &planes.data, shape, shape)
     }
+}
+
+/// What a plan makes of values of a shape, which must be of the shape that is expected.
+fn by_plan(
+    plan: &Arc<TypedRunnableModel>,
+    values: &[f32],
+    shape: [usize; 4],
+    expected: [usize; 4],
+) -> Result<Vec<f32>, InferError> {
+    let input = Tensor::from_shape(&shape, values).map_err(failed)?;
+    let output = plan.run(tvec!(input.into())).map_err(failed)?;
+    let wrong = |found: String| InferError::Output {
+        expected: expected.to_vec(),
+        found,
+    };
+    let output = output.first().ok_or_else(|| wrong("nothing".to_owned()))?;
+    if output.shape() != expected {
+        return Err(wrong(format!("{:?}", output.shape())));
+    }
+    let values = output
+        .try_as_plain_ram()
+        .and_then(|ram| ram.as_slice::<f32>());
+    Ok(values.map_err(failed)?.to_vec())
 }
 
 fn failed(error: TractError) -> InferError {
@@ -349,7 +359,10 @@ fn map_of(planes: &Planes, data: Vec<f32>) -> ScoreMap {
 }
 
 fn finite(data: Vec<f32>, planes: &Planes, channels: usize) -> Result<Vec<f32>, InferError> {
-    let expected = vec![1, channels, planes.height_px, planes.width_px];
+    all_finite(data, [1, channels, planes.height_px, planes.width_px])
+}
+
+fn all_finite(data: Vec<f32>, expected: [usize; 4]) -> Result<Vec<f32>, InferError> {
     let found = if data.len() != expected.iter().product::<usize>() {
         format!("{} values", data.len())
     } else if let Some(value) = data.iter().find(|value| !value.is_finite()) {
@@ -357,7 +370,10 @@ fn finite(data: Vec<f32>, planes: &Planes, channels: usize) -> Result<Vec<f32>, 
     } else {
         return Ok(data);
     };
-    Err(InferError::Output { expected, found })
+    Err(InferError::Output {
+        expected: expected.to_vec(),
+        found,
+    })
 }
 
 impl Shift for Engine {

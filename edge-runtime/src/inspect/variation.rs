@@ -40,6 +40,11 @@ pub fn features_of(colour: bool) -> usize {
     }
 }
 
+/// Features of a cell that an area network looks at: all but the score.
+pub fn area_features_of(colour: bool) -> usize {
+    features_of(colour) - 1
+}
+
 /// What a variation model looks at in a frame of values in [-1, 1] and its scores, one for each of [`GRIDS`].
 pub fn look(planes: &Planes, colour: bool, scores: &ScoreMap) -> [CellFeatures; GRIDS.len()] {
     cell_features(planes, colour, scores, GRIDS)
@@ -159,7 +164,7 @@ pub fn deviations(
 pub fn check_areas(network: &AreaNetwork, colour: bool) -> Result<(), String> {
     let cells = FINEST * FINEST;
     let lengths = [network.golden_input.len(), network.golden_logits.len()];
-    let expected = [(features_of(colour) - 1) * cells, cells];
+    let expected = [area_features_of(colour) * cells, cells];
     if lengths != expected {
         return Err(format!(
             "expected an area network with {expected:?} golden values and logits, found {lengths:?}"

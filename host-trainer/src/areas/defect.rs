@@ -66,6 +66,11 @@ fn factor(rng: &mut ChaCha8Rng, logarithm: std::ops::Range<f32>) -> f32 {
     if rng.random() { by.exp() } else { (-by).exp() }
 }
 
+/// A value changed by a share, within the range of values.
+fn towards(value: f32, changed: f32, share: f32) -> f32 {
+    (value + (changed - value) * share).clamp(-1.0, 1.0)
+}
+
 impl Good {
     /// A frame in [-1, 1].
     pub fn new(planes: Planes) -> Self {
@@ -123,7 +128,7 @@ impl Good {
         let mut planes = self.planes.clone();
         let places = mask.iter().cycle().take(channels * mask.len());
         for ((value, changed), share) in planes.data.iter_mut().zip(changed).zip(places) {
-            *value = (*value + (changed - *value) * share).clamp(-1.0, 1.0);
+            *value = towards(*value, changed, *share);
         }
         Drawn { planes, mask }
     }
@@ -262,8 +267,7 @@ impl Drawn {
         for plane in self.planes.data.chunks_exact_mut(area) {
             for &(index, share) in places {
                 let (x, y) = ((index % columns) as f32, (index / columns) as f32);
-                let value = plane[index];
-                plane[index] = (value + (change(value, x, y) - value) * share).clamp(-1.0, 1.0);
+                plane[index] = towards(plane[index], change(plane[index], x, y), share);
             }
         }
         for &(index, share) in places {

@@ -13,7 +13,7 @@ use edge_runtime::inspect::cells::reduce;
 use edge_runtime::inspect::map::ScoreMap;
 use edge_runtime::inspect::preprocess::Planes;
 use edge_runtime::inspect::variation::{
-    FINEST, area_deviations, area_input, deviations, features_of, look,
+    FINEST, area_deviations, area_features_of, area_input, deviations, look,
 };
 use proto::manifest::{AreaNetwork, VariationModel};
 use rand::RngExt;
@@ -189,7 +189,7 @@ impl Lesson<'_> {
             return Err(AreaError::Frames(self.count));
         }
         let examples = self.examples(on_progress)?;
-        let features = features_of(self.colour) - 1;
+        let features = area_features_of(self.colour);
         let mut rng = generator(self.seed, "area network", 0);
         let net = AreaNet::new(features as i64, &mut rng)?;
         fit(&net, &examples, self.steps, &mut rng, on_progress)?;

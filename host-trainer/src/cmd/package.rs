@@ -160,8 +160,9 @@ pub(crate) struct Package {
     #[arg(long, requires = "variation")]
     areas: bool,
     /// Steps of learning for --areas; with fewer it is done sooner and finds less.
-    #[arg(long, requires = "areas", default_value_t = STEPS, value_parser = steps, value_name = "N")]
-    area_steps: usize,
+    #[arg(long, requires = "areas", default_value_t = STEPS as u32, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    area_steps: u32,
     /// Also write the plain ONNX graph here.
     #[arg(long)]
     onnx: Option<PathBuf>,
@@ -263,7 +264,7 @@ impl Package {
                 current = None;
             }
         };
-        let gain = draft.learn_areas(&self.run, key, self.area_steps, &mut on_progress)?;
+        let gain = draft.learn_areas(&self.run, key, self.area_steps as usize, &mut on_progress)?;
         println!(
             "areas: pixel AUROC on areas and defects drawn into good images kept back {:.3}, for {:.3} without",
             gain.with, gain.without
@@ -280,14 +281,6 @@ impl Package {
         roi::check(&roi).context("region of interest")?;
         Ok(roi)
     }
-}
-
-fn steps(text: &str) -> Result<usize, String> {
-    let steps = text
-        .parse()
-        .ok()
-        .filter(|steps| (10..=100_000).contains(steps));
-    steps.ok_or_else(|| "expected 10 to 100,000 steps".to_owned())
 }
 
 /// Corners in fractions of the frame.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use proto::manifest::{ColourMode, Manifest, PostProcessing, Roi, Scoring};
 
 use crate::infer::{AreaEngine, Engine, InferError, Tuning};
+use crate::inspect::areas::{self, area_deviations};
 use crate::inspect::frame::Frame;
 use crate::inspect::map::ScoreMap;
 use crate::inspect::normal_map::Normaliser;
@@ -13,9 +14,7 @@ use crate::inspect::preprocess::{Planes, PreprocessError, prepare, to_planes};
 use crate::inspect::region::{Region, regions};
 use crate::inspect::roi::{RoiError, rasterise};
 use crate::inspect::score::score;
-use crate::inspect::variation::{
-    FINEST, area_deviations, area_features_of, area_input, deviations, look,
-};
+use crate::inspect::variation::{deviations, look};
 use crate::inspect::verdict::{Verdict, decide, frame_score};
 use crate::package::{ParityError, Verified, check_areas, check_parity};
 
@@ -86,10 +85,10 @@ impl Inspector {
         let parity_off = check_parity(&engine, &manifest.golden)?;
         let areas = match &manifest.areas {
             Some(network) => {
-                let features = area_features_of(manifest.input.colour == ColourMode::Rgb);
-                let areas = AreaEngine::new(&network.onnx, features, FINEST)?;
-                check_areas(&areas, network)?;
-                Some(areas)
+                let planes = areas::planes_of(manifest.input.colour == ColourMode::Rgb);
+                let engine = AreaEngine::new(&network.onnx, planes)?;
+                check_areas(&engine, network, &manifest)?;
+                Some(engine)
             }
             None => None,
         };
@@ -223,7 +222,7 @@ impl Inspector {
     /// Lets the golden tiles through the parity gate again; their largest deviation.
     pub fn check_parity(&self) -> Result<f32, ParityError> {
         if let (Some(engine), Some(network)) = (&self.areas, &self.manifest.areas) {
-            check_areas(engine, network)?;
+            check_areas(engine, network, &self.manifest)?;
         }
         check_parity(&self.engine, &self.manifest.golden)
     }
@@ -260,8 +259,9 @@ impl Inspector {
             let found = look(&planes, colour, &map);
             let areas = match (&self.areas, &self.manifest.areas) {
                 (Some(engine), Some(network)) => {
-                    let logits = engine.logits(&area_input(model, &found))?;
-                    Some(area_deviations(network, &logits))
+                    let seen = areas::shrunk(&planes, colour);
+                    let input = areas::input(&network.mean, &network.scale, &seen, colour);
+                    Some(area_deviations(network, &engine.logits(&input)?))
                 }
                 _ => None,
             };

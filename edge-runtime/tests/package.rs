@@ -10,12 +10,13 @@ mod common;
 use common::{key, manifest, package};
 use ed25519_dalek::{Signer, SigningKey};
 use edge_runtime::infer::{AreaEngine, Half, Tuning};
+use edge_runtime::inspect::areas::{self, CELLS};
 use edge_runtime::inspect::frame::{Channels, Frame, Pixels};
-use edge_runtime::inspect::preprocess::to_planes;
+use edge_runtime::inspect::preprocess::{Planes, to_planes};
 use edge_runtime::inspect::texture::CellFeatures;
-use edge_runtime::inspect::variation::{GRIDS, area_input, deviations, look};
+use edge_runtime::inspect::variation::{GRIDS, deviations, look};
 use edge_runtime::inspector::{InspectError, Inspector};
-use edge_runtime::package::{Loaded, PackageError, ParityError, Trust, Verified};
+use edge_runtime::package::{Loaded, PackageError, ParityError, Trust, Verified, area_golden};
 use proptest::prelude::*;
 use proto::manifest::{
     AreaNetwork, MANIFEST_FORMAT, Manifest, NormalMap, PostProcessing, Roi, Scoring, VariationGrid,
@@ -54,10 +55,10 @@ fn normal_map(columns: u16, mean: Vec<f32>, spread: Vec<f32>) -> NormalMap {
 }
 
 /// Format 2 ended before the normal map, format 3 before the variation model, which in format 4 was of other features, format 5 before the
-/// area network.
+/// area network, which in format 6 saw less of a frame.
 #[test]
 fn packages_of_the_formats_before_are_read() {
-    for (format, missing) in [(2, 3), (3, 2), (4, 1), (5, 1)] {
+    for (format, missing) in [(2, 3), (3, 2), (4, 1), (5, 1), (6, 0)] {
         let mut manifest = manifest();
         manifest.format = format;
         let verified = verify(before(&manifest, missing)).unwrap();
@@ -155,14 +156,14 @@ const AREAS: &[u8] = include_bytes!("fixtures/areas.onnx");
 /// The input that make_areas.py gives to ONNX Runtime.
 fn area_values() -> Vec<f32> {
     let value = |index: usize| ((index as f64 * 0.37).sin() * 2.0) as f32;
-    (0..8 * 32 * 32).map(value).collect()
+    (0..42 * CELLS * CELLS).map(value).collect()
 }
 
 #[test]
 fn an_area_network_gives_what_onnx_runtime_gives() {
     let golden: serde_json::Value =
         serde_json::from_str(include_str!("fixtures/areas.json")).unwrap();
-    let engine = AreaEngine::new(AREAS, 8, 32).unwrap();
+    let engine = AreaEngine::new(AREAS, 42).unwrap();
     let found = engine.logits(&area_values()).unwrap();
     assert_eq!(found.len(), 32 * 32);
     for point in golden["points"].as_array().unwrap() {
@@ -177,7 +178,7 @@ fn an_area_network_gives_what_onnx_runtime_gives() {
         "{total} for {expected}"
     );
     assert!(engine.logits(&area_values()[1..]).is_err());
-    assert!(AreaEngine::new(&AREAS[..900], 8, 32).is_err());
+    assert!(AreaEngine::new(&AREAS[..900], 42).is_err());
 }
 
 #[test]
@@ -186,24 +187,31 @@ fn an_area_network_adds_to_how_far_a_place_is_from_good() {
     let plain = inspector(&manifest);
     let [good, own] = [0, 999].map(|seed| frame(&manifest, seed));
     let model = variation_of(looks(&plain, &good));
-    let engine = AreaEngine::new(AREAS, 8, 32).unwrap();
+    let engine = AreaEngine::new(AREAS, 42).unwrap();
+    let (mean, scale) = (vec![-2.0; 8 * 32 * 32], vec![0.5; 8]);
+    let logits = |planes: &Planes| {
+        let input = areas::input(&mean, &scale, planes, true);
+        engine.logits(&input).unwrap()
+    };
+    let golden = area_golden(&manifest.golden[0].pixels, &manifest.network, true);
     let network = AreaNetwork {
         onnx: AREAS.to_vec(),
         logit_mean: -0.5,
         logit_spread: 0.25,
         share: 0.5,
-        golden_logits: engine.logits(&area_values()).unwrap(),
-        golden_input: area_values(),
+        golden_logits: logits(&golden),
         golden_tolerance: 1e-3,
+        mean: mean.clone(),
+        scale: scale.clone(),
     };
     manifest.areas = Some(network.clone());
     let error = verify(package(&manifest)).unwrap_err().to_string();
     assert!(error.contains("found none"), "{error}");
     manifest.variation = Some(model.clone());
     let own_looks = looks(&plain, &own);
-    let logits = engine.logits(&area_input(&model, &own_looks)).unwrap();
+    let planes = to_planes(&plain.prepare(&own).unwrap(), 3);
     // Two standard deviations for half a logit above the mean, halved.
-    let areas: Vec<f32> = logits
+    let areas: Vec<f32> = logits(&areas::shrunk(&planes, true))
         .iter()
         .map(|logit| 0.5 * (logit + 0.5) / 0.25)
         .collect();
@@ -220,7 +228,7 @@ fn an_area_network_adds_to_how_far_a_place_is_from_good() {
     areas.golden_logits[7] += 0.1;
     let error = Inspector::new(&verify(package(&manifest)).unwrap()).unwrap_err();
     let error = format!("{:#}", anyhow::Error::from(error));
-    assert!(error.contains("golden logits are off by 0.1"), "{error}");
+    assert!(error.contains("golden logits are off by"), "{error}");
     let mut refused = |change: fn(&mut AreaNetwork), word: &str| {
         let mut network = network.clone();
         change(&mut network);
@@ -228,10 +236,17 @@ fn an_area_network_adds_to_how_far_a_place_is_from_good() {
         let error = verify(package(&manifest)).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     };
-    refused(|n| n.golden_logits.truncate(9), "golden values and logits");
-    refused(|n| n.logit_spread = 0.0, "a spread from 1e-6");
+    refused(|n| n.golden_logits.truncate(9), "golden logits");
+    refused(|n| n.mean.truncate(9), "means, scales");
+    refused(|n| n.scale[3] = 0.0, "from 1e-6");
+    refused(|n| n.logit_spread = 0.0, "from 1e-6");
     refused(|n| n.share = f32::NAN, "a share of 0 to 10");
-    refused(|n| n.golden_input[0] = f32::INFINITY, "at most 1e6");
+    refused(|n| n.mean[0] = f32::INFINITY, "at most 1e6");
+    // Networks of format 6 saw other values.
+    manifest.areas = Some(network);
+    manifest.format = 6;
+    let error = verify(package(&manifest)).unwrap_err().to_string();
+    assert!(error.contains("package the run again"), "{error}");
 }
 
 #[test]
@@ -365,7 +380,7 @@ fn a_manifest_that_contradicts_itself_is_refused_though_signed() {
         let error = verify(package(&manifest)).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     };
-    refused(|m| m.format = 9, "format 2 to 6, found 9");
+    refused(|m| m.format = 9, "format 2 to 7, found 9");
     refused(|m| m.format = 2, "3 bytes too many");
     refused(|m| m.format = 3, "2 bytes too many");
     refused(|m| m.format = 5, "1 bytes too many");

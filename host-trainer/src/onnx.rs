@@ -132,11 +132,11 @@ pub enum AreaStep {
     Last(PlainConvolution),
 }
 
-/// An area network ([`proto::manifest::AreaNetwork`]) as ONNX bytes: one input of so many features, N × features × H × W.
-pub fn export_areas(steps: &[AreaStep], features: i64) -> Vec<u8> {
+/// An area network ([`proto::manifest::AreaNetwork`]) as ONNX bytes: one input of so many planes, N × planes × H × W.
+pub fn export_areas(steps: &[AreaStep], planes: i64) -> Vec<u8> {
     let mut graph = Graph {
         name: "awr-areas".to_owned(),
-        input: vec![value_info(INPUT, features)],
+        input: vec![value_info(INPUT, planes)],
         output: vec![value_info(OUTPUT, 1)],
         ..Graph::default()
     };

@@ -14,12 +14,15 @@ use edge_runtime::inspect::normal_map::NormalMapBuilder;
 use edge_runtime::inspect::preprocess::{Planes, PreprocessError, prepare, to_planes};
 use edge_runtime::inspector::{InspectError, Inspection, Inspector};
 use edge_runtime::io::image_file::{ImageFileError, read_frame};
-use edge_runtime::package::{Loaded, PackageError, Trust, Verified, encode, golden_scores};
+use edge_runtime::package::{
+    Loaded, PackageError, Trust, Verified, area_golden, encode, golden_scores,
+};
 use proto::manifest::{
     ColourMode, GoldenTile, Histogram, Input, MANIFEST_FORMAT, Manifest, NormalScores,
     PostProcessing, Promise, Roi, Scoring, TILE_PX, Threshold, Training,
 };
 use sha2::{Digest, Sha256};
+use tch::Device;
 
 use crate::areas::{AreaError, AreaProgress, Gain, Lesson};
 use crate::calibrate::{Calibration, CalibrationError, calibrate, highest};
@@ -42,6 +45,20 @@ const TOLERANCE_OF_PEAK_INT8: f32 = 2e-2;
 const TOLERANCE_FLOOR: f32 = 1e-4;
 /// Bins of the histograms of normal scores.
 const BINS: usize = 100;
+
+/// Where an area network comes from.
+#[derive(Debug)]
+pub enum AreasFrom {
+    /// It is learned.
+    Learning {
+        /// In so many steps ([`crate::areas::STEPS`]).
+        steps: usize,
+        /// There.
+        device: Device,
+    },
+    /// Another package of the same images has it: another width of the network, say.
+    Package(Box<Verified>),
+}
 
 /// Why no package could be made.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +125,21 @@ pub enum PackagingError {
     /// An area network stands beside a variation model.
     #[error("an area network needs a variation model beside it: package with --variation")]
     NoVariation,
+    /// Golden tiles are what the parity gate compares.
+    #[error(
+        "an area network needs a golden tile, and the draft has none: the run has no images left"
+    )]
+    NoGolden,
+    /// The package to take an area network from has none.
+    #[error(
+        "expected a package with an area network to take it from, found one without: learn one with --areas"
+    )]
+    NoAreas,
+    /// That package is of something else.
+    #[error(
+        "the package to take the area network from was made of other training images or another input size than this run: learn one with --areas"
+    )]
+    OtherImages,
     /// Kernels for 8 bits take channels by four.
     #[error("int8 needs a width that is a multiple of 4, found {0}; train with another --width")]
     Width(i64),
@@ -202,18 +234,21 @@ impl Draft {
         Ok(())
     }
 
-    /// Learns, beside a variation model, to find areas that are not like the rest of their frame; from the same images, in so many steps
-    /// ([`crate::areas::STEPS`]).
+    /// Beside a variation model, learns to find areas and defects by seeing whole frames, from the same images; or takes what another
+    /// package of the same images has learned. `share`: see [`crate::areas::SHARE`].
     pub fn learn_areas(
         &mut self,
         folder: &Path,
         key: &SigningKey,
-        steps: usize,
+        from: &AreasFrom,
+        share: f32,
         on_progress: &mut dyn FnMut(AreaProgress),
     ) -> Result<Gain, PackagingError> {
         let Some(model) = &self.manifest.variation else {
             return Err(PackagingError::NoVariation);
         };
+        let tile = self.manifest.golden.first();
+        let tile = tile.ok_or(PackagingError::NoGolden)?;
         let run = Run::read(folder)?;
         let files = different_files(&run, VARIED_BY);
         let colour = self.manifest.input.colour == ColourMode::Rgb;
@@ -222,6 +257,10 @@ impl Draft {
         let channels = if colour { 3 } else { 1 };
         let input = run.input;
         let inspector = self.inspector(key)?;
+        let (steps, device) = match from {
+            AreasFrom::Learning { steps, device } => (*steps, *device),
+            AreasFrom::Package(_) => (0, Device::Cpu),
+        };
         let lesson = Lesson {
             model,
             colour,
@@ -231,10 +270,25 @@ impl Draft {
                 let planes = replicated(planes, usize::from(network.channels));
                 Ok(inspector.scores(&planes)?)
             },
+            golden: &area_golden(&tile.pixels, &network, colour),
+            share,
             steps,
             seed: run.seed,
+            device,
         };
-        let (areas, gain) = lesson.learn(on_progress)?;
+        let (areas, gain) = match from {
+            AreasFrom::Learning { .. } => lesson.learn(on_progress)?,
+            AreasFrom::Package(package) => {
+                let (theirs, ours) = (package.manifest(), &self.manifest);
+                if theirs.training.data_digest != ours.training.data_digest
+                    || theirs.input != ours.input
+                {
+                    return Err(PackagingError::OtherImages);
+                }
+                let areas = theirs.areas.clone();
+                lesson.judged(areas.ok_or(PackagingError::NoAreas)?, on_progress)?
+            }
+        };
         self.manifest.areas = Some(areas);
         Ok(gain)
     }

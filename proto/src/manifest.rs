@@ -8,8 +8,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-/// Version of this structure. A reader takes 2, 3 and 5 as well, and 4 without a variation model, and refuses any other.
-pub const MANIFEST_FORMAT: u16 = 6;
+/// Version of this structure. A reader takes 2, 3 and 5 as well, 4 without a variation model and 6 without an area network, and refuses
+/// any other.
+pub const MANIFEST_FORMAT: u16 = 7;
 
 /// Side of the tiles that the method works on, in pixels (paper, IV-A).
 pub const TILE_PX: u32 = 65;
@@ -56,8 +57,8 @@ pub struct Manifest {
     /// this or a normal map, not both. Since format 4 (whose models were of other features and are not read); one of format 3
     /// ends before it.
     pub variation: Option<VariationModel>,
-    /// What finds areas that do not belong to the rest of the frame, beside a variation model. Since format 6; one of format 5 ends
-    /// before it.
+    /// What finds areas and defects that do not belong to the rest of the frame, beside a variation model. Since format 6 (whose networks
+    /// saw less of a frame and are not read); one of format 5 ends before it.
     pub areas: Option<AreaNetwork>,
 }
 
@@ -94,22 +95,24 @@ pub struct VariationGrid {
     pub distance_spread: Vec<f32>,
 }
 
-/// A small network over the features of a variation model's finest grid (without the first, the score), which sees the whole
-/// frame and says of each cell how likely it belongs to an area that is not like the rest. Learned from good frames into which such areas
-/// were drawn.
+/// A small network beside a variation model, which sees the whole frame at once and says of each cell of its finest grid how likely
+/// something is there that does not belong. Learned from good frames into which areas and defects were drawn. What it sees of a frame is
+/// `edge-runtime`'s business (`inspect::areas`), so that this belongs to the format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AreaNetwork {
-    /// ONNX graph. In: 1 × features × side × side, deviations from the grid's mean over its scale. Out: 1 × 1 × side × side, logits.
+    /// ONNX graph. In: 1 × planes × 64 × 64. Out: 1 × 1 × side × side logits, a cell of the finest grid each.
     pub onnx: Vec<u8>,
+    /// Mean over good frames of each cell's texture, features × side × side.
+    pub mean: Vec<f32>,
+    /// What deviations from it are divided by, one for each feature, above 0.
+    pub scale: Vec<f32>,
     /// Mean logit of cells of good frames that it did not learn from.
     pub logit_mean: f32,
     /// Their standard deviation, above 0.
     pub logit_spread: f32,
     /// What a logit's deviation from the mean, in spreads, is multiplied by before it is added to the variation model's: 0..=10.
     pub share: f32,
-    /// Parity gate: an input, as the graph takes it.
-    pub golden_input: Vec<f32>,
-    /// The logits that it must give.
+    /// Parity gate: its logits of a frame that repeats the first golden tile, every other time mirrored.
     pub golden_logits: Vec<f32>,
     /// Largest deviation accepted, absolute, in logits.
     pub golden_tolerance: f32,

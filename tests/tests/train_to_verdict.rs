@@ -201,6 +201,40 @@ fn a_package_may_score_how_far_a_place_is_from_good() {
     let text = ok("host-trainer", root, &["inspect-package", "v.awr"]);
     assert!(text.contains("and an area network's"), "{text}");
     ok("station", root, &["check", "v.awr", "--trust", "k.key.pub"]);
+    // Another package of the same images takes it as it is; one of other images must not.
+    let mut again = all.clone();
+    let out = again.iter().position(|word| *word == "v.awr").unwrap();
+    again[out] = "w.awr";
+    let text = ok(
+        "host-trainer",
+        root,
+        &[&again[..], &["--areas-from", "v.awr"]].concat(),
+    );
+    assert!(text.contains("areas: pixel AUROC"), "{text}");
+    let maps = ["v.awr", "w.awr"].map(|package| {
+        let text = ok(
+            "host-trainer",
+            root,
+            &["evaluate", "--package", package, "--data", "data", "--json"],
+        );
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        json["pixel"].clone()
+    });
+    assert_eq!(maps[0], maps[1]);
+    let smaller = train.map(|word| match word {
+        "many" => "smaller",
+        "96" => "80",
+        word => word,
+    });
+    ok("host-trainer", root, &smaller);
+    let mut other = again.clone();
+    other[2] = "smaller";
+    fails(
+        "host-trainer",
+        root,
+        &[&other[..], &["--areas-from", "v.awr"]].concat(),
+        &["another input size"],
+    );
     let alone = all.iter().filter(|word| **word != "--variation").copied();
     let alone: Vec<&str> = alone.chain(["--areas"]).collect();
     fails("host-trainer", root, &alone, &["required arguments"]);

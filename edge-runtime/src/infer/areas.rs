@@ -3,47 +3,36 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
-use proto::manifest::AreaNetwork;
 use tract_onnx::prelude::*;
 
 use super::{InferError, all_finite, by_plan};
+use crate::inspect::areas::CELLS;
+use crate::inspect::variation::FINEST;
 
 /// A loaded area network; usable from several threads at once.
 #[derive(Debug, Clone)]
 pub struct AreaEngine {
     plan: Arc<TypedRunnableModel>,
-    features: usize,
-    side: usize,
+    planes: usize,
 }
 
 impl AreaEngine {
-    /// Loads a graph that makes 1 × 1 × side × side logits of 1 × features × side × side values.
-    pub fn new(onnx: &[u8], features: usize, side: usize) -> Result<Self, InferError> {
+    /// Loads a graph that makes 1 × 1 × [`FINEST`] × [`FINEST`] logits of 1 × planes × [`CELLS`] × [`CELLS`] values.
+    pub fn new(onnx: &[u8], planes: usize) -> Result<Self, InferError> {
         let load = |error: TractError| InferError::Load(format!("{error:#}"));
         let plan = tract_onnx::onnx()
             .model_for_read(&mut Cursor::new(onnx))
-            .and_then(|model| model.with_input_fact(0, f32::fact([1, features, side, side]).into()))
+            .and_then(|model| model.with_input_fact(0, f32::fact([1, planes, CELLS, CELLS]).into()))
             .and_then(|model| model.into_optimized())
             .and_then(|model| model.into_runnable())
             .map_err(load)?;
-        Ok(Self {
-            plan,
-            features,
-            side,
-        })
+        Ok(Self { plan, planes })
     }
 
-    /// Logits of all cells, row by row, of so many planes of features.
-    pub fn logits(&self, planes: &[f32]) -> Result<Vec<f32>, InferError> {
-        let shape = [1, self.features, self.side, self.side];
-        let expected = [1, 1, self.side, self.side];
-        all_finite(by_plan(&self.plan, planes, shape, expected)?, expected)
-    }
-
-    /// How far its golden logits are off, at the worst cell.
-    pub fn golden_off(&self, network: &AreaNetwork) -> Result<f32, InferError> {
-        let found = self.logits(&network.golden_input)?;
-        let pairs = found.iter().zip(&network.golden_logits);
-        Ok(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max))
+    /// Logits of all cells, row by row, of what an area network sees of a frame ([`crate::inspect::areas::input`]).
+    pub fn logits(&self, input: &[f32]) -> Result<Vec<f32>, InferError> {
+        let shape = [1, self.planes, CELLS, CELLS];
+        let expected = [1, 1, FINEST, FINEST];
+        all_finite(by_plan(&self.plan, input, shape, expected)?, expected)
     }
 }

@@ -1,5 +1,6 @@
 //! Pure stages from frame to verdict: no files, clocks, threads or devices.
 
+pub mod areas;
 pub mod cells;
 pub mod drift;
 pub mod frame;

@@ -122,6 +122,18 @@ fn windowed(halves: &[f32], cells: usize) -> Vec<f32> {
     means
 }
 
+/// A frame's brightness: of colours as where a frame is made grey, Rec. 601.
+pub fn grey(planes: &Planes, colour: bool) -> Vec<f32> {
+    if !colour {
+        return planes.plane(0).to_vec();
+    }
+    let (red, green, blue) = (planes.plane(0), planes.plane(1), planes.plane(2));
+    let pixels = red.iter().zip(green).zip(blue);
+    pixels
+        .map(|((red, green), blue)| 0.299 * red + 0.587 * green + 0.114 * blue)
+        .collect()
+}
+
 /// Features of cells × cells cells of a frame in [-1, 1] and its scores, for every number of cells in `grids`; each must divide the
 /// largest. One plane is looked at unless `colour`.
 pub fn cell_features<const N: usize>(
@@ -133,16 +145,7 @@ pub fn cell_features<const N: usize>(
     let size = [planes.width_px, planes.height_px];
     let grey = Plane {
         size,
-        data: if colour {
-            let (red, green, blue) = (planes.plane(0), planes.plane(1), planes.plane(2));
-            let pixels = red.iter().zip(green).zip(blue);
-            // Rec. 601, as where a frame is made grey.
-            pixels
-                .map(|((red, green), blue)| 0.299 * red + 0.587 * green + 0.114 * blue)
-                .collect()
-        } else {
-            planes.plane(0).to_vec()
-        },
+        data: grey(planes, colour),
     };
     // Everything is averaged over cells of half the finest grid's size once; coarser grids are means of these.
     let finest = grids.into_iter().max().unwrap_or(1) * 2;

@@ -5,7 +5,7 @@
 //! **Ours**: per place as PaDiM has it (Defard et al. 2021), modes as eigenfaces have them (Turk and Pentland 1991), of features
 //! that need no other network. `host-trainer` fits it; here it is applied.
 
-use proto::manifest::{AreaNetwork, VariationGrid, VariationModel};
+use proto::manifest::{VariationGrid, VariationModel};
 
 use super::cells::enlarge;
 use super::map::ScoreMap;
@@ -14,7 +14,7 @@ use super::texture::{COLOUR_FEATURES, CellFeatures, GREY_FEATURES, cell_features
 
 /// Cells along a side of the two grids: large uneven areas, and what is smaller.
 pub const GRIDS: [usize; 2] = [16, FINEST];
-/// Of the finest, which maps and area networks are made of.
+/// Of the finest, which maps are made of and area networks speak of.
 pub const FINEST: usize = 32;
 /// Most modes of a grid.
 pub const MOST_MODES: usize = 64;
@@ -24,9 +24,6 @@ const LARGEST: f32 = 1e6;
 
 /// A mode's squared length may be off 1 by that: rounding of thousands of squares.
 const UNIT_TOLERANCE: f32 = 1e-3;
-
-/// Most that an area network's deviations are multiplied by.
-const LARGEST_SHARE: f32 = 10.0;
 
 /// Deviations beyond that tell nothing more, and stay finite when they are added up.
 const MOST: f32 = 1e6;
@@ -38,11 +35,6 @@ pub fn features_of(colour: bool) -> usize {
     } else {
         GREY_FEATURES
     }
-}
-
-/// Features of a cell that an area network looks at: all but the score.
-pub fn area_features_of(colour: bool) -> usize {
-    features_of(colour) - 1
 }
 
 /// What a variation model looks at in a frame of values in [-1, 1] and its scores, one for each of [`GRIDS`].
@@ -96,7 +88,7 @@ fn softplus(x: f32) -> f32 {
 }
 
 /// A deviation in spreads, bounded. What is no number is far off, never good.
-fn bounded(off: f32) -> f32 {
+pub(super) fn bounded(off: f32) -> f32 {
     if off.is_nan() {
         MOST
     } else {
@@ -104,28 +96,8 @@ fn bounded(off: f32) -> f32 {
     }
 }
 
-/// What an area network looks at: the finest grid's features but for the score, plane after plane, as deviations from the mean over
-/// the scale.
-pub fn area_input(model: &VariationModel, found: &[CellFeatures; GRIDS.len()]) -> Vec<f32> {
-    let (Some(grid), Some(found)) = (model.grids.last(), found.last()) else {
-        return Vec::new();
-    };
-    let off = left_over(&grid.mean, &grid.scale, &[], &found.values);
-    let plane = |feature: usize| off.iter().skip(feature).step_by(found.count);
-    (1..found.count).flat_map(plane).copied().collect()
-}
-
-/// What an area network's logits of a frame's cells add to how far it is off: standard deviations above what good frames have.
-pub fn area_deviations(network: &AreaNetwork, logits: &[f32]) -> Vec<f32> {
-    let off = |logit: &f32| (logit - network.logit_mean) / network.logit_spread;
-    logits
-        .iter()
-        .map(|logit| network.share * bounded(off(logit)))
-        .collect()
-}
-
 /// How far a frame is from good at every pixel, by its scores and its looks, and by what an area network adds to that
-/// ([`area_deviations`]) where there is one: standard deviations above what good frames are off there, bent so that none is negative (a
+/// ([`super::areas`]) where there is one: standard deviations above what good frames are off there, bent so that none is negative (a
 /// good place has about 0.7).
 pub fn deviations(
     model: &VariationModel,
@@ -158,31 +130,6 @@ pub fn deviations(
         height_px,
         data: enlarge(&sum, [FINEST; 2], width_px, height_px),
     }
-}
-
-/// Says what is wrong with an area network beside a variation model for frames in colour or grey, if anything is.
-pub fn check_areas(network: &AreaNetwork, colour: bool) -> Result<(), String> {
-    let cells = FINEST * FINEST;
-    let lengths = [network.golden_input.len(), network.golden_logits.len()];
-    let expected = [area_features_of(colour) * cells, cells];
-    if lengths != expected {
-        return Err(format!(
-            "expected an area network with {expected:?} golden values and logits, found {lengths:?}"
-        ));
-    }
-    let golden = network.golden_input.iter().chain(&network.golden_logits);
-    let finite = golden
-        .chain([&network.logit_mean])
-        .all(|value| value.abs() <= LARGEST);
-    let spread = (1.0 / LARGEST..=LARGEST).contains(&network.logit_spread);
-    let share = (0.0..=LARGEST_SHARE).contains(&network.share);
-    let tolerance = (0.0..=LARGEST).contains(&network.golden_tolerance);
-    if !(finite && spread && share && tolerance) {
-        return Err(format!(
-            "expected an area network with values of at most 1e6, a spread from 1e-6 and a share of 0 to {LARGEST_SHARE}, found others"
-        ));
-    }
-    Ok(())
 }
 
 /// Says what is wrong with a model for frames in colour or grey, if anything is.

@@ -4,7 +4,7 @@ use proto::limits::{MAX_FRAME_SIDE_PX, MAX_GOLDEN_TILES};
 use proto::manifest::{ColourMode, InputSize, Manifest, NormalMap, Scoring, TILE_PX};
 
 use super::parity::BLOCKS;
-use crate::inspect::{roi, variation};
+use crate::inspect::{areas, roi, variation};
 
 /// Says what is wrong, if anything is.
 pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
@@ -78,11 +78,11 @@ pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
         }
         variation::check(model, manifest.input.colour == ColourMode::Rgb)?;
     }
-    if let Some(areas) = &manifest.areas {
+    if let Some(network) = &manifest.areas {
         if manifest.variation.is_none() {
             return Err("expected a variation model beside an area network, found none".to_owned());
         }
-        variation::check_areas(areas, manifest.input.colour == ColourMode::Rgb)?;
+        areas::check(network, manifest.input.colour == ColourMode::Rgb)?;
     }
     roi::check(&manifest.roi).map_err(|error| error.to_string())?;
     if let Some(threshold) = &manifest.threshold

@@ -70,13 +70,15 @@ pub enum PackageError {
         /// Its.
         found: u16,
     },
-    /// A variation model of features that are no longer used.
+    /// A variation model or an area network of features that are no longer used.
     #[error(
-        "expected manifest format {expected}, found 4 with a variation model, whose features are no longer used: package the run again"
+        "expected manifest format {expected}, found {found} with features that are no longer used: package the run again"
     )]
-    OldVariation {
+    OldFeatures {
         /// Ours.
         expected: u16,
+        /// What it says.
+        found: u16,
     },
     /// The key in the package is none.
     #[error("the signer's public key is not a valid ed25519 key")]
@@ -237,7 +239,9 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
         5 => Cow::Owned([bytes, &[0]].concat()),
         // It ends with the variation model; only without one is it what it was.
         4 if bytes.last() == Some(&0) => Cow::Owned([bytes, &[0]].concat()),
-        4 => return Err(PackageError::OldVariation { expected }),
+        // And this one with the area network.
+        6 if bytes.last() == Some(&0) => Cow::Borrowed(bytes),
+        found @ (4 | 6) => return Err(PackageError::OldFeatures { expected, found }),
         found => return Err(PackageError::Format { expected, found }),
     };
     let (manifest, rest) = postcard::take_from_bytes(&bytes).map_err(failed)?;

@@ -16,5 +16,6 @@ pub use container::{Loaded, PackageError, Trust, Verified, encode};
 pub use file::{FileError, MAX_PACKAGE_BYTES, read};
 pub use keys::{KeyError, key_id, read_public_key, read_signing_key, write_key_pair};
 pub use parity::{
-    BLOCK_PX, BLOCKS, GoldenScores, ParityError, check_areas, check_parity, golden_scores,
+    BLOCK_PX, BLOCKS, GoldenScores, ParityError, area_golden, check_areas, check_parity,
+    golden_scores,
 };

@@ -1,8 +1,9 @@
 //! The parity gate: a package is put to work only where its golden tiles score as they did when it was made.
 
-use proto::manifest::{AreaNetwork, GoldenTile};
+use proto::manifest::{AreaNetwork, ColourMode, GoldenTile, Manifest, Network};
 
 use crate::infer::{AreaEngine, Engine, InferError};
+use crate::inspect::areas::{self, SIDE_PX};
 use crate::inspect::preprocess::Planes;
 use crate::inspect::score::Shift;
 
@@ -85,10 +86,44 @@ pub fn golden_scores(engine: &Engine, pixels: &[u8]) -> Result<GoldenScores, Inf
     })
 }
 
-/// Looks whether an area network says of its golden input what it said when it was made.
-pub fn check_areas(engine: &AreaEngine, network: &AreaNetwork) -> Result<(), ParityError> {
-    let off = engine.golden_off(network)?;
-    let tolerance = network.golden_tolerance;
+/// A frame, as an area network sees it, that repeats a tile of interleaved 8-bit pixels, every other time mirrored.
+pub fn area_golden(pixels: &[u8], network: &Network, colour: bool) -> Planes {
+    let (side, channels) = (usize::from(network.tile_px), usize::from(network.channels));
+    let mirrored = |at: usize| match at % (2 * side) {
+        at if at < side => at,
+        at => 2 * side - 1 - at,
+    };
+    let wanted = if colour { 3 } else { 1 };
+    let places = (0..wanted).flat_map(|channel| {
+        (0..SIDE_PX * SIDE_PX).map(move |at| (channel, at / SIDE_PX, at % SIDE_PX))
+    });
+    let value = |(channel, y, x): (usize, usize, usize)| {
+        let at = (mirrored(y) * side + mirrored(x)) * channels + channel;
+        f32::from(pixels.get(at).copied().unwrap_or_default()) / 127.5 - 1.0
+    };
+    Planes {
+        channels: wanted,
+        width_px: SIDE_PX,
+        height_px: SIDE_PX,
+        data: places.map(value).collect(),
+    }
+}
+
+/// Looks whether an area network says of the first golden tile, repeated, what it said when it was made.
+pub fn check_areas(
+    engine: &AreaEngine,
+    areas: &AreaNetwork,
+    manifest: &Manifest,
+) -> Result<(), ParityError> {
+    let Some(tile) = manifest.golden.first() else {
+        return Ok(());
+    };
+    let colour = manifest.input.colour == ColourMode::Rgb;
+    let frame = area_golden(&tile.pixels, &manifest.network, colour);
+    let logits = engine.logits(&areas::input(&areas.mean, &areas.scale, &frame, colour))?;
+    let pairs = logits.iter().zip(&areas.golden_logits);
+    let off = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let tolerance = areas.golden_tolerance;
     if off > tolerance {
         return Err(ParityError::Areas { off, tolerance });
     }

@@ -1,61 +1,60 @@
 //! Learns an area network ([`proto::manifest::AreaNetwork`]) for a variation model: good frames into which areas and defects are drawn
-//! ([`defect`]) and features of them as the camera takes them; a small network ([`network`]) that says of each cell whether it was
-//! changed. A fifth of the frames is kept back, to see what it brings and what good cells give. **Ours**.
+//! ([`defect`]), looked at in many ways ([`view`]); a small network ([`network`]) that says of each cell whether it was changed. A fifth
+//! of the frames is kept back, to see what it brings and what good cells give. **Ours**.
 
 mod defect;
 mod network;
+mod view;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use edge_runtime::infer::{AreaEngine, InferError};
+use edge_runtime::inspect::areas::{
+    CELLS, SIDE_PX, area_deviations, input, planes_of, shrunk, texture, textures_of,
+};
 use edge_runtime::inspect::cells::reduce;
 use edge_runtime::inspect::map::ScoreMap;
 use edge_runtime::inspect::preprocess::Planes;
-use edge_runtime::inspect::variation::{
-    FINEST, area_deviations, area_features_of, area_input, deviations, look,
-};
+use edge_runtime::inspect::variation::{FINEST, deviations, look};
 use proto::manifest::{AreaNetwork, VariationModel};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tch::{Reduction, TchError, Tensor};
+use tch::{Device, Reduction, TchError, Tensor};
 
 use crate::ahead::Ahead;
 use crate::evaluate::{PixelError, PixelMetrics};
 use crate::onnx::export_areas;
 use crate::seed::generator;
 use crate::train::{Adam, LEARNING_RATE};
-pub use defect::{Change, Drawn, Good};
+pub use defect::{Drawn, Good, Kind};
 pub use network::AreaNet;
+pub use view::View;
 
-/// Steps of learning: some five minutes on two cores.
-pub const STEPS: usize = 2_000;
-/// For each step so many examples are made, about; each good frame gives as many.
-const EXAMPLES_A_STEP: usize = 3;
-/// But at most so many a frame, in rounds of [`ROUND`].
-const MOST_EXAMPLES_A_FRAME: usize = 60;
-/// One of each change twice, and two with small defects.
-const ROUND: usize = 10;
-/// One in so many examples of a batch is a good frame as it is.
-const GOOD_ONE_IN: usize = 6;
+/// Steps of learning: three quarters of an hour on two cores.
+pub const STEPS: usize = 7_500;
 /// Examples a step.
-pub const BATCH: usize = 32;
-/// The highest learning rate; it rises to that in the first third and falls to nothing along a cosine (Smith and Topin 2019).
+pub const BATCH: usize = 16;
+/// One in so many examples of a step is a good frame with nothing drawn into it.
+const GOOD_ONE_IN: usize = 5;
+/// Most kinds of defects in one of them.
+const MOST_DEFECTS: usize = 3;
+/// The highest learning rate; it rises to that in the first tenth and falls to nothing along a cosine (Smith and Topin 2019).
 const RATE: f64 = 2e-3;
 /// One frame in so many is kept back.
 const KEPT_BACK_ONE_IN: usize = 5;
+/// Kinds that are drawn into each frame that is kept back.
+const CHECKED_KINDS: usize = 4;
 /// Good frames that it takes.
 const LEAST_FRAMES: usize = 40;
-/// What the network's deviations are multiplied by before they are added to the variation model's: the largest of those tried at which
-/// small defects are found as often as without, at 2 % and 5 % of false rejects (`models/studies`). Larger areas take more.
-const SHARE: f32 = 0.5;
-/// A spread of logits is at least that.
+/// What the network's deviations are multiplied by before they are added to the variation model's, unless the user has it otherwise: found
+/// best on synthetic defects in good frames (`models/studies`).
+pub const SHARE: f32 = 2.0;
+/// A spread of logits or textures is at least that.
 const LEAST_SPREAD: f32 = 0.1;
+const LEAST_SCALE: f32 = 1e-3;
 /// Golden logits may be off by that: other instruction sets add up in another order.
 const TOLERANCE: f32 = 0.02;
-/// Which of a cell's features, without the score, changes its sign in a mirror: the direction
-/// ([`edge_runtime::inspect::texture::GREY_FEATURES`]).
-const DIRECTION: i64 = 3;
 
 /// Why there is no area network.
 #[derive(Debug, thiserror::Error)]
@@ -78,8 +77,8 @@ pub enum AreaError {
     /// A good image cannot be read or scored.
     #[error("a good image cannot be used")]
     Image(#[source] Cause),
-    /// The threads that draw ended early.
-    #[error("the threads that draw areas ended early")]
+    /// The threads that read or draw ended early.
+    #[error("the threads that read and draw into good images ended early")]
     Workers,
     /// It cannot be run.
     #[error("the area network does not run")]
@@ -98,8 +97,8 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Good frames are drawn into.
-    Drawing,
+    /// Good frames are read.
+    Reading,
     /// Steps are learned.
     Learning,
     /// Frames that were kept back are looked at.
@@ -141,42 +140,84 @@ pub struct Lesson<'a> {
     pub read: Arc<ReadFrame>,
     /// Gives a frame's scores as the variation model takes them.
     pub scored: &'a dyn Fn(&Planes) -> Result<ScoreMap, Cause>,
+    /// The frame of the parity gate ([`edge_runtime::package::area_golden`]).
+    pub golden: &'a Planes,
+    /// What its deviations are multiplied by, see [`SHARE`].
+    pub share: f32,
     /// Steps of learning, see [`STEPS`].
     pub steps: usize,
     /// Of what is drawn, and how learning begins.
     pub seed: u64,
+    /// Where it is learned.
+    pub device: Device,
 }
 
-/// Features of a frame as the network takes them, and which of its cells were changed.
-struct Example {
-    input: Vec<f32>,
-    mask: Vec<f32>,
+/// Good frames as an area network sees them, in 8 bits, and what their textures are.
+struct GoodFrames {
+    colour: bool,
+    frames: Vec<Vec<u8>>,
+    /// As [`AreaNetwork::mean`] and [`AreaNetwork::scale`].
+    mean: Vec<f32>,
+    scale: Vec<f32>,
 }
 
-/// A good frame's examples.
-struct Frame {
-    good: Vec<f32>,
-    drawn: Vec<Example>,
+/// What a step learns from.
+struct Batch {
+    inputs: Vec<f32>,
+    /// The share of each cell that was changed.
+    masks: Vec<f32>,
 }
 
-/// The network sees no score, so none is made.
-fn input(model: &VariationModel, colour: bool, planes: &Planes) -> Vec<f32> {
-    let scores = ScoreMap::zeros(planes.width_px, planes.height_px);
-    area_input(model, &look(planes, colour, &scores))
+/// The share of each cell that was changed, of a frame of this size.
+fn cells(mask: &[f32], size: [usize; 2]) -> Vec<f32> {
+    reduce(mask, size, [FINEST; 2])
 }
 
-/// Number `number` of a frame's examples: each round has all kinds.
-fn draw(good: &Good, other: &Good, number: usize, rng: &mut ChaCha8Rng) -> Drawn {
-    match Change::ALL.get(number % (Change::ALL.len() + 1)) {
-        Some(&change) => good.with_area(change, other, rng),
-        None => good.with_defects(rng),
+/// What is drawn into a frame to be learned from: an area every other time, and some defects. A frame with several teaches more in the same
+/// time.
+fn kinds(rng: &mut ChaCha8Rng) -> Vec<Kind> {
+    let area = rng.random::<bool>();
+    let area = area.then(|| Kind::AREAS[rng.random_range(0..Kind::AREAS.len())]);
+    let defects = rng.random_range(1..=MOST_DEFECTS);
+    let mut kinds = Vec::from_iter(area);
+    kinds.extend((0..defects).map(|_| Kind::DEFECTS[rng.random_range(0..Kind::DEFECTS.len())]));
+    kinds
+}
+
+impl GoodFrames {
+    fn frame(&self, index: usize) -> Good {
+        let bytes = &self.frames[index];
+        Good::new(Planes {
+            channels: bytes.len() / (SIDE_PX * SIDE_PX),
+            width_px: SIDE_PX,
+            height_px: SIDE_PX,
+            data: bytes
+                .iter()
+                .map(|&value| f32::from(value) / 127.5 - 1.0)
+                .collect(),
+        })
     }
-}
 
-/// The share of each cell that was changed.
-fn cells(drawn: &Drawn) -> Vec<f32> {
-    let size = [drawn.planes.width_px, drawn.planes.height_px];
-    reduce(&drawn.mask, size, [FINEST; 2])
+    /// Draws what a step learns from.
+    fn batch(&self, rng: &mut ChaCha8Rng) -> Batch {
+        let (mut inputs, mut masks) = (Vec::new(), Vec::new());
+        let any = |rng: &mut ChaCha8Rng| self.frame(rng.random_range(0..self.frames.len()));
+        let size = [SIDE_PX; 2];
+        for number in 0..BATCH {
+            let good = any(rng);
+            let view = View::any(size, rng);
+            let seen = if number % GOOD_ONE_IN == 0 {
+                masks.extend([0.0; FINEST * FINEST]);
+                view.of_frame(good.planes())
+            } else {
+                let drawn = good.drawn(&kinds(rng), &any(rng), rng);
+                masks.extend(cells(&view.of(&drawn.mask), size));
+                view.of_frame(&drawn.planes)
+            };
+            inputs.extend(input(&self.mean, &self.scale, &seen, self.colour));
+        }
+        Batch { inputs, masks }
+    }
 }
 
 impl Lesson<'_> {
@@ -188,14 +229,37 @@ impl Lesson<'_> {
         if self.count < LEAST_FRAMES {
             return Err(AreaError::Frames(self.count));
         }
-        let examples = self.examples(on_progress)?;
-        let features = area_features_of(self.colour);
-        let mut rng = generator(self.seed, "area network", 0);
-        let net = AreaNet::new(features as i64, &mut rng)?;
-        fit(&net, &examples, self.steps, &mut rng, on_progress)?;
-        let onnx = export_areas(&net.steps()?, features as i64);
-        let engine = AreaEngine::new(&onnx, features, FINEST)?;
-        let network = self.network(onnx, &engine)?;
+        let good = Arc::new(self.good_frames(on_progress)?);
+        let onnx = self.fit(&good, on_progress)?;
+        let engine = AreaEngine::new(&onnx, planes_of(self.colour))?;
+        let mut network = AreaNetwork {
+            onnx,
+            mean: good.mean.clone(),
+            scale: good.scale.clone(),
+            logit_mean: 0.0,
+            logit_spread: 1.0,
+            share: self.share,
+            golden_logits: Vec::new(),
+            golden_tolerance: TOLERANCE,
+        };
+        let mut logits = Vec::new();
+        for index in self.learned()..self.count {
+            logits.extend(self.logits(&engine, &network, &self.good(index)?)?);
+        }
+        let (mean, spread) = mean_and_spread(&logits);
+        (network.logit_mean, network.logit_spread) = (mean, spread.max(LEAST_SPREAD));
+        self.judged(network, on_progress)
+    }
+
+    /// A network that was learned before, of the same frames: with this share, golden logits of this package, and what it brings here.
+    pub fn judged(
+        &self,
+        mut network: AreaNetwork,
+        on_progress: &mut dyn FnMut(AreaProgress),
+    ) -> Result<(AreaNetwork, Gain), AreaError> {
+        let engine = AreaEngine::new(&network.onnx, planes_of(self.colour))?;
+        network.share = self.share;
+        network.golden_logits = self.logits(&engine, &network, self.golden)?;
         let gain = self.gain(&network, &engine, on_progress)?;
         let Gain { with, without } = gain;
         if with <= without {
@@ -213,67 +277,112 @@ impl Lesson<'_> {
         (self.read)(index).map_err(AreaError::Image)
     }
 
-    /// Draws into the frames that are learned from, by as many threads as there are cores.
-    fn examples(&self, on_progress: &mut dyn FnMut(AreaProgress)) -> Result<Vec<Frame>, AreaError> {
-        let learned = self.learned();
-        let each = (EXAMPLES_A_STEP * self.steps).div_ceil(learned);
-        let each = each.min(MOST_EXAMPLES_A_FRAME).next_multiple_of(ROUND);
-        let (model, read) = (Arc::new(self.model.clone()), Arc::clone(&self.read));
-        let (colour, seed) = (self.colour, self.seed);
-        let make = move |index: usize| -> Result<Frame, Cause> {
-            let mut rng = generator(seed, "areas", index as u64);
-            let good = Good::new(read(index)?);
-            // Another part, most of the time: those that follow each other are often of one.
-            let other = Good::new(read((index + learned / 2) % learned)?);
-            let drawn = (0..each).map(|number| {
-                let drawn = draw(&good, &other, number, &mut rng);
-                Example {
-                    input: input(&model, colour, &drawn.planes),
-                    mask: cells(&drawn),
-                }
-            });
-            Ok(Frame {
-                drawn: drawn.collect(),
-                good: input(&model, colour, good.planes()),
-            })
+    fn logits(
+        &self,
+        engine: &AreaEngine,
+        network: &AreaNetwork,
+        planes: &Planes,
+    ) -> Result<Vec<f32>, AreaError> {
+        let seen = shrunk(planes, self.colour);
+        let input = input(&network.mean, &network.scale, &seen, self.colour);
+        Ok(engine.logits(&input)?)
+    }
+
+    /// Reads what is learned from, by as many threads as there are cores.
+    fn good_frames(
+        &self,
+        on_progress: &mut dyn FnMut(AreaProgress),
+    ) -> Result<GoodFrames, AreaError> {
+        let (learned, colour, read) = (self.learned(), self.colour, Arc::clone(&self.read));
+        let make = move |index: usize| -> Result<(Vec<u8>, Vec<f32>), Cause> {
+            let seen = shrunk(&read(index)?, colour);
+            let bytes = seen
+                .data
+                .iter()
+                .map(|value| ((value + 1.0) * 127.5).round() as u8);
+            Ok((bytes.collect(), texture(&seen, colour)))
         };
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut made = Vec::with_capacity(learned);
-        for frame in Ahead::start(0..learned, workers, make).take(learned) {
-            made.push(frame.map_err(AreaError::Image)?);
+        let workers = workers();
+        let (mut frames, mut textures) = (Vec::new(), Vec::new());
+        for made in Ahead::start(0..learned, workers, make).take(learned) {
+            let (frame, texture) = made.map_err(AreaError::Image)?;
+            frames.push(frame);
+            textures.push(texture);
             on_progress(AreaProgress {
-                phase: Phase::Drawing,
-                done: made.len(),
+                phase: Phase::Reading,
+                done: frames.len(),
                 count: learned,
             });
         }
-        if made.len() < learned {
+        if frames.len() < learned {
             return Err(AreaError::Workers);
         }
-        Ok(made)
-    }
-
-    /// With what good cells give, of the frames kept back, and what must come out of the first frame.
-    fn network(&self, onnx: Vec<u8>, engine: &AreaEngine) -> Result<AreaNetwork, AreaError> {
-        let mut logits = Vec::new();
-        for index in self.learned()..self.count {
-            let input = input(self.model, self.colour, &self.good(index)?);
-            logits.extend(engine.logits(&input)?);
+        let values = textures_of(colour) * FINEST * FINEST;
+        let mut mean = vec![0.0f32; values];
+        for texture in &textures {
+            for (mean, value) in mean.iter_mut().zip(texture) {
+                *mean += value / learned as f32;
+            }
         }
-        let (mean, spread) = mean_and_spread(&logits);
-        let golden_input = input(self.model, self.colour, &self.good(0)?);
-        Ok(AreaNetwork {
-            golden_logits: engine.logits(&golden_input)?,
-            golden_input,
-            golden_tolerance: TOLERANCE,
-            onnx,
-            logit_mean: mean,
-            logit_spread: spread.max(LEAST_SPREAD),
-            share: SHARE,
+        let mut squares = vec![0.0f64; textures_of(colour)];
+        for texture in &textures {
+            for (at, (value, mean)) in texture.iter().zip(&mean).enumerate() {
+                squares[at / (FINEST * FINEST)] += f64::from(value - mean).powi(2);
+            }
+        }
+        let count = (learned * FINEST * FINEST) as f64;
+        let scale = squares
+            .iter()
+            .map(|squares| ((squares / count).sqrt() as f32).max(LEAST_SCALE));
+        Ok(GoodFrames {
+            colour,
+            frames,
+            mean,
+            scale: scale.collect(),
         })
     }
 
-    /// What it brings on the frames kept back, one of each kind of example a frame.
+    /// Learns the graph; what each step learns from is drawn by other threads meanwhile.
+    fn fit(
+        &self,
+        good: &Arc<GoodFrames>,
+        on_progress: &mut dyn FnMut(AreaProgress),
+    ) -> Result<Vec<u8>, AreaError> {
+        let planes = planes_of(self.colour) as i64;
+        let net = AreaNet::new(
+            planes,
+            self.device,
+            &mut generator(self.seed, "area network", 0),
+        )?;
+        let mut adam = Adam::new(net.parameters())?;
+        let (good, seed) = (Arc::clone(good), self.seed);
+        let draw = move |step: usize| good.batch(&mut generator(seed, "area step", step as u64));
+        let mut batches = Ahead::start(0..self.steps, workers(), draw);
+        let (batch, cells, finest) = (BATCH as i64, CELLS as i64, FINEST as i64);
+        for step in 0..self.steps {
+            let Batch { inputs, masks } = batches.next().ok_or(AreaError::Workers)?;
+            let tensor = |values: &[f32], size: &[i64]| {
+                Tensor::f_from_slice(values)?
+                    .f_view(size)?
+                    .f_to_device(self.device)
+            };
+            let input = tensor(&inputs, &[batch, planes, cells, cells])?;
+            let mask = tensor(&masks, &[batch, 1, finest, finest])?;
+            let loss = net
+                .forward(&input, true)?
+                .f_binary_cross_entropy_with_logits::<Tensor>(&mask, None, None, Reduction::Mean)?;
+            loss.f_backward()?;
+            adam.step(rate(step, self.steps) / LEARNING_RATE)?;
+            on_progress(AreaProgress {
+                phase: Phase::Learning,
+                done: step + 1,
+                count: self.steps,
+            });
+        }
+        Ok(export_areas(&net.steps()?, planes))
+    }
+
+    /// What it brings on the frames kept back, some kinds drawn into each.
     fn gain(
         &self,
         network: &AreaNetwork,
@@ -283,17 +392,19 @@ impl Lesson<'_> {
         let nowhere = Path::new("nothing is put there");
         let mut metrics = [(); 2].map(|()| PixelMetrics::new(0, usize::MAX, nowhere));
         let learned = self.learned();
+        let mut kinds = Kind::AREAS.into_iter().chain(Kind::DEFECTS).cycle();
         for index in learned..self.count {
             let mut rng = generator(self.seed, "areas kept back", index as u64);
             let good = Good::new(self.good(index)?);
+            // Another part, most of the time: those that follow each other are often of one.
             let other = Good::new(self.good(index - learned)?);
-            for number in 0..=Change::ALL.len() {
-                let drawn = draw(&good, &other, number, &mut rng);
-                let scores = (self.scored)(&drawn.planes).map_err(AreaError::Image)?;
-                let found = look(&drawn.planes, self.colour, &scores);
-                let logits = engine.logits(&area_input(self.model, &found))?;
-                let areas = area_deviations(network, &logits);
-                let mask: Vec<bool> = cells(&drawn).iter().map(|share| *share >= 0.5).collect();
+            for kind in kinds.by_ref().take(CHECKED_KINDS) {
+                let Drawn { planes, mask } = good.drawn(&[kind], &other, &mut rng);
+                let scores = (self.scored)(&planes).map_err(AreaError::Image)?;
+                let found = look(&planes, self.colour, &scores);
+                let areas = area_deviations(network, &self.logits(engine, network, &planes)?);
+                let shares = cells(&mask, [planes.width_px, planes.height_px]);
+                let mask: Vec<bool> = shares.iter().map(|share| *share >= 0.5).collect();
                 for (metrics, areas) in metrics.iter_mut().zip([Some(areas.as_slice()), None]) {
                     let map = deviations(self.model, &found, areas, [FINEST; 2]);
                     metrics.add(&map.data, &mask, FINEST, None)?;
@@ -313,60 +424,19 @@ impl Lesson<'_> {
     }
 }
 
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The learning rate at a step of so many.
 fn rate(step: usize, steps: usize) -> f64 {
     let (step, steps) = (step as f64 + 0.5, steps as f64);
-    let rising = steps / 3.0;
+    let rising = steps / 10.0;
     if step < rising {
         return RATE * step / rising;
     }
     let done = (step - rising) / (steps - rising);
     RATE * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
-}
-
-fn fit(
-    net: &AreaNet,
-    frames: &[Frame],
-    steps: usize,
-    rng: &mut ChaCha8Rng,
-    on_progress: &mut dyn FnMut(AreaProgress),
-) -> Result<(), AreaError> {
-    let (batch, cells) = (BATCH as i64, FINEST as i64);
-    let mut adam = Adam::new(net.parameters())?;
-    let nothing = vec![0.0; FINEST * FINEST];
-    for step in 0..steps {
-        let (mut inputs, mut masks) = (Vec::new(), Vec::new());
-        for _ in 0..BATCH {
-            let frame = &frames[rng.random_range(0..frames.len())];
-            let (input, mask) = if rng.random_range(0..GOOD_ONE_IN) == 0 {
-                (&frame.good, &nothing)
-            } else {
-                let example = &frame.drawn[rng.random_range(0..frame.drawn.len())];
-                (&example.input, &example.mask)
-            };
-            inputs.extend_from_slice(input);
-            masks.extend_from_slice(mask);
-        }
-        let mut input = Tensor::f_from_slice(&inputs)?.f_view([batch, -1, cells, cells])?;
-        let mut mask = Tensor::f_from_slice(&masks)?.f_view([batch, 1, cells, cells])?;
-        for side in [2, 3] {
-            if rng.random() {
-                (input, mask) = (input.f_flip([side])?, mask.f_flip([side])?);
-                let _ = input.f_narrow(1, DIRECTION, 1)?.f_neg_()?;
-            }
-        }
-        let loss = net
-            .forward(&input, true)?
-            .f_binary_cross_entropy_with_logits::<Tensor>(&mask, None, None, Reduction::Mean)?;
-        loss.f_backward()?;
-        adam.step(rate(step, steps) / LEARNING_RATE)?;
-        on_progress(AreaProgress {
-            phase: Phase::Learning,
-            done: step + 1,
-            count: steps,
-        });
-    }
-    Ok(())
 }
 
 fn mean_and_spread(values: &[f32]) -> (f32, f32) {
@@ -417,8 +487,11 @@ mod tests {
             count: 64,
             read: Arc::new(|number| Ok(part(number))),
             scored: &|planes| Ok(nothing(planes)),
+            golden: &shrunk(&part(0), false),
+            share: SHARE,
             steps: 150,
             seed: 1,
+            device: Device::Cpu,
         };
         let mut ended = Vec::new();
         let mut on_progress = |at: AreaProgress| {
@@ -428,13 +501,13 @@ mod tests {
         };
         let (network, gain) = lesson.learn(&mut on_progress).unwrap();
         let expected = [
-            (Phase::Drawing, 52),
+            (Phase::Reading, 52),
             (Phase::Learning, 150),
             (Phase::Checking, 12),
         ];
         assert_eq!(ended, expected);
         assert!(gain.with > gain.without + 0.02, "{gain:?}");
-        edge_runtime::inspect::variation::check_areas(&network, false).unwrap();
+        edge_runtime::inspect::areas::check(&network, false).unwrap();
         let few = Lesson {
             count: 39,
             ..lesson
@@ -446,7 +519,7 @@ mod tests {
     #[test]
     fn the_rate_rises_and_falls_to_nothing() {
         let rates: Vec<f64> = (0..300).map(|step| rate(step, 300)).collect();
-        assert!(rates[..100].is_sorted() && rates[100..].iter().rev().is_sorted());
-        assert!((rates[99] / RATE - 1.0).abs() < 0.01 && rates[299] < 1e-3 * RATE);
+        assert!(rates[..30].is_sorted() && rates[30..].iter().rev().is_sorted());
+        assert!((rates[29] / RATE - 1.0).abs() < 0.01 && rates[299] < 1e-3 * RATE);
     }
 }

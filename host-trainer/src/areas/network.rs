@@ -1,18 +1,20 @@
-//! The area network: a U-Net (Ronneberger et al. 2015) over the map of a frame's features, so that each cell is seen beside the whole
-//! frame. In: N × features × 32 × 32. Out: N × 1 × 32 × 32 logits. **Ours**.
+//! The area network: a U-Net (Ronneberger et al. 2015) over the cells of a whole frame, so that each is seen beside all others. In:
+//! N × planes × 64 × 64 ([`edge_runtime::inspect::areas`]). Out: N × 1 × 32 × 32 logits. **Ours**.
 //!
-//! Without skip connections (the paper's network on the same map) it learns the drawn areas as well and finds far fewer real ones:
-//! `models/studies`.
+//! Without skip connections (the paper's network on a map of textures) it learns what is drawn as well and finds far fewer real
+//! defects: `models/studies`.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tch::{TchError, Tensor};
+use tch::{Device, TchError, Tensor};
 
 use crate::onnx::{AreaStep, PlainConvolution};
 use crate::train::floats;
 
-/// Channels at full resolution; below it twice as many.
-const WIDTH: i64 = 16;
+/// Channels at 64, 32, 16, 8 and 4 cells a side. Few at the first, where most of the time goes.
+const WIDTHS: [i64; 5] = [16, 32, 64, 64, 64];
+/// The last bias begins with the logit of about how many cells are changed: otherwise hundreds of steps go into learning that.
+const FIRST_BIAS: f32 = -2.5;
 /// Side of the kernels, but of the last one's 1.
 const KERNEL: i64 = 3;
 /// Of batch normalisation (Ioffe and Szegedy 2015): PyTorch's defaults.
@@ -35,27 +37,28 @@ enum Before {
     Nothing,
     /// Means of 2 × 2 cells.
     Halve,
-    /// Enlarged twice, and beside it what the stage of this number made.
+    /// Enlarged to twice the side, and beside it what the stage of this number made.
     EnlargeBeside(usize),
 }
 
 /// From the input to where all but the last convolution is done.
-fn stages(features: i64) -> [Stage; 7] {
-    let (one, two) = (WIDTH, 2 * WIDTH);
+fn stages(planes: i64) -> [Stage; 8] {
     let stage = |name, before, inputs, outputs| Stage {
         name,
         before,
         inputs,
         outputs,
     };
+    let [a, b, c, d, e] = WIDTHS;
     [
-        stage("down0", Before::Nothing, features, one),
-        stage("down1", Before::Halve, one, two),
-        stage("down2", Before::Halve, two, two),
-        stage("down3", Before::Halve, two, two),
-        stage("up2", Before::EnlargeBeside(2), 2 * two, two),
-        stage("up1", Before::EnlargeBeside(1), 2 * two, one),
-        stage("up0", Before::EnlargeBeside(0), 2 * one, one),
+        stage("down0", Before::Nothing, planes, a),
+        stage("down1", Before::Halve, a, b),
+        stage("down2", Before::Halve, b, c),
+        stage("down3", Before::Halve, c, d),
+        stage("down4", Before::Halve, d, e),
+        stage("up3", Before::EnlargeBeside(3), e + d, d),
+        stage("up2", Before::EnlargeBeside(2), d + c, c),
+        stage("up1", Before::EnlargeBeside(1), c + b, b),
     ]
 }
 
@@ -70,10 +73,10 @@ struct Normalised {
     variance: Tensor,
 }
 
-/// An area network that learns, on the CPU.
+/// An area network that learns.
 #[derive(Debug)]
 pub struct AreaNet {
-    stages: [Stage; 7],
+    stages: [Stage; 8],
     /// Two for each stage.
     layers: Vec<Normalised>,
     last_weight: Tensor,
@@ -82,7 +85,7 @@ pub struct AreaNet {
 
 impl AreaNet {
     /// Fresh weights, drawn as PyTorch does: uniform within ±1/√fan_in.
-    pub fn new(features: i64, rng: &mut ChaCha8Rng) -> Result<Self, TchError> {
+    pub fn new(planes: i64, device: Device, rng: &mut ChaCha8Rng) -> Result<Self, TchError> {
         let mut draw = |size: &[i64]| -> Result<Tensor, TchError> {
             let bound = 1.0 / (size[1..].iter().product::<i64>() as f32).sqrt();
             let count = size.iter().product::<i64>();
@@ -90,10 +93,13 @@ impl AreaNet {
             let values = values.collect::<Vec<f32>>();
             Ok(Tensor::f_from_slice(&values)?
                 .f_view(size)?
+                .f_to_device(device)?
                 .set_requires_grad(true))
         };
-        let constant = |value: f32, count: i64| Tensor::f_from_slice(&vec![value; count as usize]);
-        let stages = stages(features);
+        let constant = |value: f32, count: i64| {
+            Tensor::f_from_slice(&vec![value; count as usize])?.f_to_device(device)
+        };
+        let stages = stages(planes);
         let mut layers = Vec::new();
         for stage in &stages {
             for (number, inputs) in [stage.inputs, stage.outputs].into_iter().enumerate() {
@@ -110,8 +116,8 @@ impl AreaNet {
         Ok(Self {
             stages,
             layers,
-            last_weight: draw(&[1, WIDTH, 1, 1])?,
-            last_bias: constant(0.0, 1)?.set_requires_grad(true),
+            last_weight: draw(&[1, WIDTHS[1], 1, 1])?,
+            last_bias: constant(FIRST_BIAS, 1)?.set_requires_grad(true),
         })
     }
 
@@ -134,7 +140,7 @@ impl AreaNet {
         layers.chain(last).collect()
     }
 
-    /// Logits, N × 1 × side × side. While it learns, a batch is normalised by itself.
+    /// Logits, N × 1 × side × side, half the input's. While it learns, a batch is normalised by itself.
     pub fn forward(&self, input: &Tensor, learning: bool) -> Result<Tensor, TchError> {
         let mut made: Vec<Tensor> = Vec::new();
         let mut x = input.shallow_clone();
@@ -235,17 +241,17 @@ mod tests {
     /// Normalisation as part of the convolutions, enlarging and all, by tract against libtorch.
     #[test]
     fn the_camera_computes_what_was_learned() {
-        let net = AreaNet::new(6, &mut generator(3, "test", 0)).unwrap();
+        let net = AreaNet::new(40, Device::Cpu, &mut generator(3, "test", 0)).unwrap();
         tch::manual_seed(5);
         // Batches leave means and variances behind that are not 0 and 1.
         for _ in 0..20 {
-            let batch = Tensor::randn([8, 6, 32, 32], (Kind::Float, Device::Cpu)) * 2.0 + 0.5;
+            let batch = Tensor::randn([8, 40, 64, 64], (Kind::Float, Device::Cpu)) * 2.0 + 0.5;
             let logits = tch::no_grad(|| net.forward(&batch, true)).unwrap();
             assert_eq!(logits.size(), [8, 1, 32, 32]);
         }
-        let onnx = export_areas(&net.steps().unwrap(), 6);
-        let engine = AreaEngine::new(&onnx, 6, 32).unwrap();
-        let input = Tensor::randn([1, 6, 32, 32], (Kind::Float, Device::Cpu));
+        let onnx = export_areas(&net.steps().unwrap(), 40);
+        let engine = AreaEngine::new(&onnx, 40).unwrap();
+        let input = Tensor::randn([1, 40, 64, 64], (Kind::Float, Device::Cpu));
         let expected = tch::no_grad(|| net.forward(&input, false)).unwrap();
         let expected = floats(&expected).unwrap();
         let found = engine.logits(&floats(&input).unwrap()).unwrap();

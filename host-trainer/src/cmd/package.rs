@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use ed25519_dalek::{SigningKey, VerifyingKey};
+use edge_runtime::inspect::areas::LARGEST_SHARE;
 use edge_runtime::inspect::roi;
 use edge_runtime::io::atomic::write_atomic;
 use edge_runtime::io::image_file::read_roi_mask;
 use edge_runtime::package::{self, Trust, Verified, key_id, read_signing_key, write_key_pair};
-use host_trainer::areas::{AreaProgress, Phase, STEPS};
+use host_trainer::areas::{AreaProgress, Phase, SHARE, STEPS};
 use host_trainer::calibrate::{Calibration, parts_needed, percent, promised};
 use host_trainer::dataset::{Groups, calibration_files};
-use host_trainer::package::{Draft, GoodFrame, PackageOptions, Wanted, calibrate_draft, draft};
+use host_trainer::device::DeviceChoice;
+use host_trainer::package::{
+    AreasFrom, Draft, GoodFrame, PackageOptions, Wanted, calibrate_draft, draft,
+};
 use host_trainer::run_folder::Run;
 use proto::manifest::{InputSize, Manifest, PostProcessing, Roi, Scoring};
 
@@ -154,15 +158,30 @@ pub(crate) struct Package {
     /// For parts that always lie alike; finds worn and uneven areas that are larger than what the network sees at a time.
     #[arg(long, conflicts_with = "normalise")]
     variation: bool,
-    /// Beside --variation, learn to find worn and uneven areas: a small network, which looks at the same features of the whole
-    /// frame, learns them from good images (the images trained on; at least 40) into which such areas are drawn. Some minutes on a CPU;
-    /// two or three milliseconds a frame on the camera. Refused where it finds no more.
+    /// Beside --variation, learn to find areas and defects by seeing the whole frame: a small network learns them from good images
+    /// (the images trained on; at least 40) into which areas and defects of twelve kinds are drawn. Some 45 minutes on two
+    /// cores, less on a GPU; some ten milliseconds a frame on the camera. Refused where it finds no more.
     #[arg(long, requires = "variation")]
     areas: bool,
     /// Steps of learning for --areas; with fewer it is done sooner and finds less.
     #[arg(long, requires = "areas", default_value_t = STEPS as u32, value_name = "N",
-        value_parser = clap::value_parser!(u32).range(10..=100_000))]
+        value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     area_steps: u32,
+    /// Instead of learning, take what --areas learned for this package, made of the same images: for another width, or --int8.
+    #[arg(
+        long,
+        requires = "variation",
+        conflicts_with = "areas",
+        value_name = "PACKAGE"
+    )]
+    areas_from: Option<PathBuf>,
+    /// How much of what --areas found counts beside the variation model, 0 to 10: the more, the better large areas are found, and the
+    /// worse small defects that good parts nearly have too.
+    #[arg(long, default_value_t = SHARE, value_name = "FACTOR", value_parser = share)]
+    area_share: f32,
+    /// Where --areas learns: cpu, cuda:N or auto.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
     /// Also write the plain ONNX graph here.
     #[arg(long)]
     onnx: Option<PathBuf>,
@@ -203,8 +222,8 @@ impl Package {
             }
             bar.finish_and_clear();
         }
-        if self.areas {
-            self.learn_areas(&mut draft, &key)?;
+        if let Some(from) = self.areas_from()? {
+            self.learn_areas(&mut draft, &key, &from)?;
         }
         let run = Run::read(&self.run)?;
         let frames: Vec<GoodFrame> = if self.threshold_from_training {
@@ -247,13 +266,27 @@ impl Package {
 }
 
 impl Package {
-    fn learn_areas(&self, draft: &mut Draft, key: &SigningKey) -> Result<()> {
+    fn areas_from(&self) -> Result<Option<AreasFrom>> {
+        if let Some(path) = &self.areas_from {
+            let package = open(path, &[])?;
+            return Ok(Some(AreasFrom::Package(Box::new(package))));
+        }
+        if !self.areas {
+            return Ok(None);
+        }
+        Ok(Some(AreasFrom::Learning {
+            steps: self.area_steps as usize,
+            device: self.device.open()?,
+        }))
+    }
+
+    fn learn_areas(&self, draft: &mut Draft, key: &SigningKey, from: &AreasFrom) -> Result<()> {
         let mut current = None;
         let mut on_progress = |at: AreaProgress| {
             let bar = current.get_or_insert_with(|| {
                 let what = match at.phase {
-                    Phase::Drawing => "drawing areas into good images",
-                    Phase::Learning => "learning to find them",
+                    Phase::Reading => "reading good images",
+                    Phase::Learning => "learning what is drawn into them",
                     Phase::Checking => "looking what it brings",
                 };
                 progress::bar(at.count, what)
@@ -264,7 +297,7 @@ impl Package {
                 current = None;
             }
         };
-        let gain = draft.learn_areas(&self.run, key, self.area_steps as usize, &mut on_progress)?;
+        let gain = draft.learn_areas(&self.run, key, from, self.area_share, &mut on_progress)?;
         println!(
             "areas: pixel AUROC on areas and defects drawn into good images kept back {:.3}, for {:.3} without",
             gain.with, gain.without
@@ -281,6 +314,12 @@ impl Package {
         roi::check(&roi).context("region of interest")?;
         Ok(roi)
     }
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    let share = text.parse::<f32>().ok();
+    let share = share.filter(|share| (0.0..=LARGEST_SHARE).contains(share));
+    share.ok_or_else(|| format!("expected a number from 0 to {LARGEST_SHARE}, found `{text}`"))
 }
 
 /// Corners in fractions of the frame.

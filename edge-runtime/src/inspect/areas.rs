@@ -1,0 +1,253 @@
+//! What an area network ([`AreaNetwork`]) sees of a frame, and what its logits mean. It sees the whole frame at once, shrunk to
+//! [`SIDE_PX`]: each pixel beside its surroundings, each cell's texture ([`super::texture`]) beside what good frames have there, and
+//! where the cell is. **Ours**.
+
+use proto::manifest::AreaNetwork;
+
+use super::cells::{enlarge, reduce};
+use super::map::ScoreMap;
+use super::preprocess::Planes;
+use super::texture::{cell_features, grey};
+use super::variation::{FINEST, bounded, features_of};
+
+/// Pixels along a side of what the network sees, whatever the frame's size.
+pub const SIDE_PX: usize = 256;
+/// Cells along a side of what goes in, each with the values of its pixels.
+pub const CELLS: usize = 64;
+/// Pixels along a side of such a cell.
+const CELL_PX: usize = SIDE_PX / CELLS;
+/// Planes of detail: two values a pixel of a cell, and how far the cell is from the middle, across and down.
+const DETAIL: usize = 2 * CELL_PX * CELL_PX + 2;
+/// Added to a brightness, 0 to 1, before its logarithm is taken: what is darker is black.
+const DARKEST: f32 = 0.05;
+/// Logarithms of brightness are divided by that: about their standard deviation in a picture.
+const LOGARITHM_SCALE: f32 = 0.35;
+/// Added to the contrast around a pixel, in brightness: what a sensor's noise amounts to.
+const LEAST_CONTRAST: f32 = 0.01;
+/// Most that an area network's deviations are multiplied by.
+pub const LARGEST_SHARE: f32 = 10.0;
+/// No value of a network is larger.
+const LARGEST: f32 = 1e6;
+
+/// Planes that go in, of frames in colour or grey.
+pub fn planes_of(colour: bool) -> usize {
+    DETAIL + textures_of(colour)
+}
+
+/// Features of a cell's texture: all but the score, which the network does not need.
+pub fn textures_of(colour: bool) -> usize {
+    features_of(colour) - 1
+}
+
+/// A frame in [-1, 1] as the network sees it: [`SIDE_PX`] square, one plane or in colour three.
+pub fn shrunk(planes: &Planes, colour: bool) -> Planes {
+    let size = [planes.width_px, planes.height_px];
+    let channels = if colour { 3 } else { 1 };
+    let resized = |channel: usize| {
+        let plane = planes.plane(channel);
+        match size.iter().all(|side| *side >= SIDE_PX) {
+            true => reduce(plane, size, [SIDE_PX; 2]),
+            false => enlarge(plane, size, SIDE_PX, SIDE_PX),
+        }
+    };
+    Planes {
+        channels,
+        width_px: SIDE_PX,
+        height_px: SIDE_PX,
+        data: (0..channels).flat_map(resized).collect(),
+    }
+}
+
+/// Texture of each of [`FINEST`] × [`FINEST`] cells of a shrunk frame, plane after plane.
+pub fn texture(shrunk: &Planes, colour: bool) -> Vec<f32> {
+    let nothing = ScoreMap::zeros(shrunk.width_px, shrunk.height_px);
+    let [found] = cell_features(shrunk, colour, &nothing, [FINEST]);
+    // The first is the score.
+    let plane = |feature: usize| found.values.iter().skip(feature).step_by(found.count);
+    (1..found.count).flat_map(plane).copied().collect()
+}
+
+/// Means over windows of 12 pixels around every pixel.
+fn surroundings(plane: &[f32]) -> Vec<f32> {
+    let cells = reduce(plane, [SIDE_PX; 2], [CELLS; 2]);
+    let sum = |values: &[f32], step: usize, at: usize, place: usize| {
+        let before = if place == 0 { at } else { at - step };
+        let after = if place + 1 == CELLS { at } else { at + step };
+        values[before] + values[at] + values[after]
+    };
+    let across: Vec<f32> = (0..cells.len())
+        .map(|at| sum(&cells, 1, at, at % CELLS))
+        .collect();
+    let means = (0..cells.len()).map(|at| sum(&across, CELLS, at, at / CELLS) / 9.0);
+    enlarge(&means.collect::<Vec<f32>>(), [CELLS; 2], SIDE_PX, SIDE_PX)
+}
+
+/// The values of cells' pixels, one plane for each pixel of a cell.
+fn apart(pixels: &[f32], out: &mut Vec<f32>) {
+    for (y, x) in (0..CELL_PX).flat_map(|y| (0..CELL_PX).map(move |x| (y, x))) {
+        let rows = pixels.chunks_exact(SIDE_PX).skip(y).step_by(CELL_PX);
+        out.extend(rows.flat_map(|row| row.iter().skip(x).step_by(CELL_PX)));
+    }
+}
+
+/// What goes in: [`planes_of`] × [`CELLS`] × [`CELLS`] values; `mean` (like [`texture`]) and `scale` (one a feature) are what good
+/// frames' textures are.
+pub fn input(mean: &[f32], scale: &[f32], shrunk: &Planes, colour: bool) -> Vec<f32> {
+    let mut out = Vec::with_capacity(planes_of(colour) * CELLS * CELLS);
+    let brightness: Vec<f32> = grey(shrunk, colour)
+        .iter()
+        .map(|value| (value + 1.0) / 2.0)
+        .collect();
+    let logarithms: Vec<f32> = brightness
+        .iter()
+        .map(|value| (value.max(0.0) + DARKEST).ln())
+        .collect();
+    let middle = logarithms.iter().sum::<f32>() / logarithms.len() as f32;
+    let exposed = logarithms
+        .iter()
+        .map(|value| (value - middle) / LOGARITHM_SCALE);
+    apart(&exposed.collect::<Vec<f32>>(), &mut out);
+    let around = surroundings(&brightness);
+    let off: Vec<f32> = brightness.iter().zip(&around).map(|(a, b)| a - b).collect();
+    let squares: Vec<f32> = off.iter().map(|off| off * off).collect();
+    let contrast = surroundings(&squares);
+    let off = off.iter().zip(&contrast);
+    let off = off.map(|(off, squares)| off / (squares.max(0.0).sqrt() + LEAST_CONTRAST));
+    apart(&off.collect::<Vec<f32>>(), &mut out);
+    // -1 in the middle, 1 at the border.
+    let place = |at: usize| ((2 * at + 1) as f32 / CELLS as f32 - 1.0).abs() * 2.0 - 1.0;
+    let cells = 0..CELLS * CELLS;
+    out.extend(cells.clone().map(|cell| place(cell % CELLS)));
+    out.extend(cells.map(|cell| place(cell / CELLS)));
+    let found = texture(shrunk, colour);
+    let area = FINEST * FINEST;
+    let planes = found.chunks_exact(area).zip(mean.chunks_exact(area));
+    for ((found, mean), scale) in planes.zip(scale) {
+        // Cells of the coarser grid, each as often as it takes.
+        let times = CELLS / FINEST;
+        out.extend((0..CELLS * CELLS).map(|cell| {
+            let at = cell / CELLS / times * FINEST + cell % CELLS / times;
+            (found[at] - mean[at]) / scale
+        }));
+    }
+    out
+}
+
+/// What a network's logits of [`FINEST`] × [`FINEST`] cells add to how far they are off: standard deviations above what good frames
+/// have.
+pub fn area_deviations(network: &AreaNetwork, logits: &[f32]) -> Vec<f32> {
+    let off = |logit: &f32| (logit - network.logit_mean) / network.logit_spread;
+    logits
+        .iter()
+        .map(|logit| network.share * bounded(off(logit)))
+        .collect()
+}
+
+/// Says what is wrong with a network for frames in colour or grey, if anything is.
+pub fn check(network: &AreaNetwork, colour: bool) -> Result<(), String> {
+    let cells = FINEST * FINEST;
+    let textures = textures_of(colour);
+    let lengths = [
+        network.mean.len(),
+        network.scale.len(),
+        network.golden_logits.len(),
+    ];
+    let expected = [textures * cells, textures, cells];
+    if lengths != expected {
+        return Err(format!(
+            "expected an area network with {expected:?} means, scales and golden logits, found {lengths:?}"
+        ));
+    }
+    let values = network.mean.iter().chain(&network.golden_logits);
+    let finite = values
+        .chain([&network.logit_mean])
+        .all(|value| value.abs() <= LARGEST);
+    let divisors = network.scale.iter().chain([&network.logit_spread]);
+    let divisors = divisors
+        .into_iter()
+        .all(|divisor| (1.0 / LARGEST..=LARGEST).contains(divisor));
+    let share = (0.0..=LARGEST_SHARE).contains(&network.share);
+    let tolerance = (0.0..=LARGEST).contains(&network.golden_tolerance);
+    if !(finite && divisors && share && tolerance) {
+        return Err(format!(
+            "expected an area network with values of at most 1e6, scales and a spread from 1e-6 and a share of 0 to {LARGEST_SHARE}, found others"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(width_px: usize, height_px: usize) -> Planes {
+        let area = width_px * height_px;
+        let value = |index: usize| {
+            let (channel, x, y) = (
+                index / area,
+                index % area % width_px,
+                index % area / width_px,
+            );
+            let grey = (x * 31 + y * 17 + channel * 57 + x * y % 13 * 9) % 256;
+            grey as f32 / 127.5 - 1.0
+        };
+        Planes {
+            channels: 3,
+            width_px,
+            height_px,
+            data: (0..3 * area).map(value).collect(),
+        }
+    }
+
+    /// By numpy alone: tests/fixtures/make_area_input.py. Another order or weight needs a new MANIFEST_FORMAT.
+    #[test]
+    fn what_goes_in_is_that_of_the_format() {
+        let expected = include_str!("../../tests/fixtures/area_input.json");
+        let expected: Vec<(usize, f32)> = serde_json::from_str(expected).unwrap();
+        let seen = shrunk(&frame(300, 270), true);
+        let textures = textures_of(true);
+        let area = FINEST * FINEST;
+        let found = input(&vec![0.0; textures * area], &[1.0; 8], &seen, true);
+        assert_eq!(
+            (found.len(), textures),
+            (planes_of(true) * CELLS * CELLS, 8)
+        );
+        for (at, expected) in expected {
+            let off = (found[at] - expected).abs();
+            assert!(off < 2e-4, "value {at}: {} for {expected}", found[at]);
+        }
+    }
+
+    #[test]
+    fn textures_follow_as_deviations_from_good_ones_for_two_by_two_cells_each() {
+        let seen = shrunk(&frame(256, 256), false);
+        let found = texture(&seen, false);
+        let area = FINEST * FINEST;
+        assert_eq!(found.len(), 6 * area);
+        let mean: Vec<f32> = found.iter().map(|value| value - 3.0).collect();
+        let scale = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let of = |mean: &[f32], scale: &[f32]| {
+            input(mean, scale, &seen, false).split_off(34 * CELLS * CELLS)
+        };
+        for (plane, scale) in of(&mean, &scale).chunks_exact(CELLS * CELLS).zip(scale) {
+            assert!(plane.iter().all(|value| (value - 3.0 / scale).abs() < 1e-4));
+        }
+        let plain = of(&vec![0.0; 6 * area], &[1.0; 6]);
+        for (x, y) in [(0, 0), (1, 1), (2, 0), (63, 63), (10, 33)] {
+            let expected = found[2 * area + y / 2 * FINEST + x / 2];
+            assert_eq!(plain[(2 * CELLS + y) * CELLS + x], expected);
+        }
+    }
+
+    #[test]
+    fn small_frames_are_enlarged_and_large_ones_reduced() {
+        for side in [[65, 300], [512, 512], [300, 1000]] {
+            let seen = shrunk(&frame(side[0], side[1]), false);
+            assert_eq!((seen.channels, seen.data.len()), (1, 256 * 256));
+            assert!(seen.data.iter().all(|value| (-1.0..=1.0).contains(value)));
+        }
+        let half = shrunk(&frame(512, 512), false).data[0];
+        let four = frame(512, 512).data;
+        assert!((half - (four[0] + four[1] + four[512] + four[513]) / 4.0).abs() < 1e-6);
+    }
+}

@@ -146,11 +146,14 @@ fn a_package_may_score_how_far_a_place_is_from_good() {
     let one = std::fs::read(good.join("000.png")).unwrap();
     let one = image::load_from_memory(&one).unwrap().to_rgb8();
     for index in 0..80u32 {
-        // The same part each time, lit otherwise and with the sensor's noise.
+        // The same part each time, a little elsewhere, lit otherwise and with the sensor's noise.
         let mut part = one.clone();
+        let (width, height) = one.dimensions();
         for (x, y, pixel) in part.enumerate_pixels_mut() {
             let noise = (x * 31 + y * 17 + index * 101).wrapping_mul(2_654_435_761) >> 28;
-            pixel.0 = pixel
+            let from = ((x + index * 5 % 13) % width, (y + index * 7 % 11) % height);
+            pixel.0 = one
+                .get_pixel(from.0, from.1)
                 .0
                 .map(|value| value.saturating_add((index % 8 + noise) as u8));
         }
@@ -195,7 +198,7 @@ fn a_package_may_score_how_far_a_place_is_from_good() {
     assert!((0.5..30.0).contains(&threshold), "{json}");
 
     // With an area network beside it, and as a camera sees it.
-    let areas = ["--areas", "--area-steps", "100"];
+    let areas = ["--areas", "--area-steps", "100", "--area-share", "0.3"];
     let text = ok("host-trainer", root, &[&all[..], &areas].concat());
     assert!(text.contains("areas: pixel AUROC"), "{text}");
     let text = ok("host-trainer", root, &["inspect-package", "v.awr"]);
@@ -205,10 +208,11 @@ fn a_package_may_score_how_far_a_place_is_from_good() {
     let mut again = all.clone();
     let out = again.iter().position(|word| *word == "v.awr").unwrap();
     again[out] = "w.awr";
+    let from = ["--areas-from", "v.awr", "--area-share"];
     let text = ok(
         "host-trainer",
         root,
-        &[&again[..], &["--areas-from", "v.awr"]].concat(),
+        &[&again[..], &from, &["0.3"]].concat(),
     );
     assert!(text.contains("areas: pixel AUROC"), "{text}");
     let maps = ["v.awr", "w.awr"].map(|package| {
@@ -221,6 +225,9 @@ fn a_package_may_score_how_far_a_place_is_from_good() {
         json["pixel"].clone()
     });
     assert_eq!(maps[0], maps[1]);
+    // None of it brings nothing, which is refused.
+    let none = [&again[..], &from, &["0"]].concat();
+    fails("host-trainer", root, &none, &["brings nothing here"]);
     let smaller = train.map(|word| match word {
         "many" => "smaller",
         "96" => "80",

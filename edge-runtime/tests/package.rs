@@ -227,6 +227,10 @@ fn an_area_network_adds_to_how_far_a_place_is_from_good() {
     let areas = manifest.areas.as_mut().unwrap();
     areas.golden_logits[7] += 0.1;
     let error = Inspector::new(&verify(package(&manifest)).unwrap()).unwrap_err();
+    let InspectError::Parity(ParityError::Areas { off, .. }) = &error else {
+        panic!("{error}");
+    };
+    assert!((off - 0.1).abs() < 1e-6, "{off}");
     let error = format!("{:#}", anyhow::Error::from(error));
     assert!(error.contains("golden logits are off by"), "{error}");
     let mut refused = |change: fn(&mut AreaNetwork), word: &str| {
@@ -236,10 +240,13 @@ fn an_area_network_adds_to_how_far_a_place_is_from_good() {
         let error = verify(package(&manifest)).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     };
-    refused(|n| n.golden_logits.truncate(9), "golden logits");
-    refused(|n| n.mean.truncate(9), "means, scales");
-    refused(|n| n.scale[3] = 0.0, "from 1e-6");
-    refused(|n| n.logit_spread = 0.0, "from 1e-6");
+    refused(
+        |n| n.golden_logits.truncate(9),
+        "means, scales and golden logits",
+    );
+    refused(|n| n.mean.truncate(9), "means, scales and golden logits");
+    refused(|n| n.scale[3] = 0.0, "scales and a spread from 1e-6");
+    refused(|n| n.logit_spread = 0.0, "a spread from 1e-6");
     refused(|n| n.share = f32::NAN, "a share of 0 to 10");
     refused(|n| n.mean[0] = f32::INFINITY, "at most 1e6");
     // Networks of format 6 saw other values.

@@ -179,32 +179,14 @@ pub fn check(network: &AreaNetwork, colour: bool) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn frame(width_px: usize, height_px: usize) -> Planes {
-        let area = width_px * height_px;
-        let value = |index: usize| {
-            let (channel, x, y) = (
-                index / area,
-                index % area % width_px,
-                index % area / width_px,
-            );
-            let grey = (x * 31 + y * 17 + channel * 57 + x * y % 13 * 9) % 256;
-            grey as f32 / 127.5 - 1.0
-        };
-        Planes {
-            channels: 3,
-            width_px,
-            height_px,
-            data: (0..3 * area).map(value).collect(),
-        }
-    }
+    use crate::inspect::texture::tests::formula;
 
     /// By numpy alone: tests/fixtures/make_area_input.py. Another order or weight needs a new MANIFEST_FORMAT.
     #[test]
     fn what_goes_in_is_that_of_the_format() {
         let expected = include_str!("../../tests/fixtures/area_input.json");
         let expected: Vec<(usize, f32)> = serde_json::from_str(expected).unwrap();
-        let seen = shrunk(&frame(300, 270), true);
+        let seen = shrunk(&formula(300, 270), true);
         let textures = textures_of(true);
         let area = FINEST * FINEST;
         let found = input(&vec![0.0; textures * area], &[1.0; 8], &seen, true);
@@ -220,7 +202,7 @@ mod tests {
 
     #[test]
     fn textures_follow_as_deviations_from_good_ones_for_two_by_two_cells_each() {
-        let seen = shrunk(&frame(256, 256), false);
+        let seen = shrunk(&formula(256, 256), false);
         let found = texture(&seen, false);
         let area = FINEST * FINEST;
         assert_eq!(found.len(), 6 * area);
@@ -242,12 +224,12 @@ mod tests {
     #[test]
     fn small_frames_are_enlarged_and_large_ones_reduced() {
         for side in [[65, 300], [512, 512], [300, 1000]] {
-            let seen = shrunk(&frame(side[0], side[1]), false);
+            let seen = shrunk(&formula(side[0], side[1]), false);
             assert_eq!((seen.channels, seen.data.len()), (1, 256 * 256));
             assert!(seen.data.iter().all(|value| (-1.0..=1.0).contains(value)));
         }
-        let half = shrunk(&frame(512, 512), false).data[0];
-        let four = frame(512, 512).data;
+        let half = shrunk(&formula(512, 512), false).data[0];
+        let four = formula(512, 512).data;
         assert!((half - (four[0] + four[1] + four[512] + four[513]) / 4.0).abs() < 1e-6);
     }
 }

@@ -211,8 +211,28 @@ pub fn cell_features<const N: usize>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// The frame in colour that the scripts of tests/fixtures draw.
+    pub(in crate::inspect) fn formula(width_px: usize, height_px: usize) -> Planes {
+        let area = width_px * height_px;
+        let value = |index: usize| {
+            let (channel, x, y) = (
+                index / area,
+                index % area % width_px,
+                index % area / width_px,
+            );
+            let grey = (x * 31 + y * 17 + channel * 57 + x * y % 13 * 9) % 256;
+            grey as f32 / 127.5 - 1.0
+        };
+        Planes {
+            channels: 3,
+            width_px,
+            height_px,
+            data: (0..3 * area).map(value).collect(),
+        }
+    }
 
     fn planes(side: usize, value: impl Fn(usize, usize, usize) -> f32) -> Planes {
         let area = side * side;
@@ -285,22 +305,7 @@ mod tests {
         let expected: std::collections::BTreeMap<usize, Vec<f32>> =
             serde_json::from_str(expected).unwrap();
         let (width_px, height_px) = (61, 50);
-        let area = width_px * height_px;
-        let value = |index: usize| {
-            let (channel, x, y) = (
-                index / area,
-                index % area % width_px,
-                index % area / width_px,
-            );
-            let grey = (x * 31 + y * 17 + channel * 57 + x * y % 13 * 9) % 256;
-            grey as f32 / 127.5 - 1.0
-        };
-        let planes = Planes {
-            channels: 3,
-            width_px,
-            height_px,
-            data: (0..3 * area).map(value).collect(),
-        };
+        let planes = formula(width_px, height_px);
         let score = |index: usize| {
             let (x, y) = (index % width_px, index / width_px);
             ((x * 5 + y * 3) % 23) as f32 / 46.0
@@ -308,7 +313,7 @@ mod tests {
         let scores = ScoreMap {
             width_px,
             height_px,
-            data: (0..area).map(score).collect(),
+            data: (0..width_px * height_px).map(score).collect(),
         };
         for (cells, found) in [4, 8]
             .into_iter()

@@ -260,7 +260,10 @@ impl Inspector {
             let areas = match (&self.areas, &self.manifest.areas) {
                 (Some(engine), Some(network)) => {
                     let seen = areas::shrunk(&planes, colour);
-                    let input = areas::input(&network.mean, &network.scale, &seen, colour);
+                    let texture = areas::texture_seen(&planes, &found)
+                        .unwrap_or_else(|| areas::texture(&seen, colour));
+                    let (mean, scale) = (&network.mean, &network.scale);
+                    let input = areas::input(mean, scale, &seen, &texture, colour);
                     Some(area_deviations(network, &engine.logits(&input)?))
                 }
                 _ => None,

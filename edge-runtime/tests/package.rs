@@ -190,7 +190,8 @@ fn an_area_network_adds_to_how_far_a_place_is_from_good() {
     let engine = AreaEngine::new(AREAS, 42).unwrap();
     let (mean, scale) = (vec![-2.0; 8 * 32 * 32], vec![0.5; 8]);
     let logits = |planes: &Planes| {
-        let input = areas::input(&mean, &scale, planes, true);
+        let texture = areas::texture(planes, true);
+        let input = areas::input(&mean, &scale, planes, &texture, true);
         engine.logits(&input).unwrap()
     };
     let golden = area_golden(&manifest.golden[0].pixels, &manifest.network, true);

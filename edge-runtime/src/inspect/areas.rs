@@ -7,8 +7,8 @@ use proto::manifest::AreaNetwork;
 use super::cells::{enlarge, reduce};
 use super::map::ScoreMap;
 use super::preprocess::Planes;
-use super::texture::{cell_features, grey};
-use super::variation::{FINEST, bounded, features_of};
+use super::texture::{CellFeatures, cell_features, grey};
+use super::variation::{FINEST, GRIDS, bounded, features_of};
 
 /// Pixels along a side of what the network sees, whatever the frame's size.
 pub const SIDE_PX: usize = 256;
@@ -62,7 +62,19 @@ pub fn shrunk(planes: &Planes, colour: bool) -> Planes {
 pub fn texture(shrunk: &Planes, colour: bool) -> Vec<f32> {
     let nothing = ScoreMap::zeros(shrunk.width_px, shrunk.height_px);
     let [found] = cell_features(shrunk, colour, &nothing, [FINEST]);
-    // The first is the score.
+    without_score(&found)
+}
+
+/// The same of a frame that the variation model has looked at ([`super::variation::look`]), where that is what it saw: of one that need
+/// not be shrunk.
+pub fn texture_seen(planes: &Planes, found: &[CellFeatures; GRIDS.len()]) -> Option<Vec<f32>> {
+    let finest = GRIDS.iter().position(|side| *side == FINEST)?;
+    let same = [planes.width_px, planes.height_px] == [SIDE_PX; 2];
+    same.then(|| without_score(&found[finest]))
+}
+
+/// Features plane after plane but the first, which is the score.
+fn without_score(found: &CellFeatures) -> Vec<f32> {
     let plane = |feature: usize| found.values.iter().skip(feature).step_by(found.count);
     (1..found.count).flat_map(plane).copied().collect()
 }
@@ -90,9 +102,15 @@ fn apart(pixels: &[f32], out: &mut Vec<f32>) {
     }
 }
 
-/// What goes in: [`planes_of`] × [`CELLS`] × [`CELLS`] values; `mean` (like [`texture`]) and `scale` (one a feature) are what good
-/// frames' textures are.
-pub fn input(mean: &[f32], scale: &[f32], shrunk: &Planes, colour: bool) -> Vec<f32> {
+/// What goes in: [`planes_of`] × [`CELLS`] × [`CELLS`] values, of a shrunk frame and its [`texture`]; `mean` (like that) and `scale`
+/// (one a feature) are what good frames' textures are.
+pub fn input(
+    mean: &[f32],
+    scale: &[f32],
+    shrunk: &Planes,
+    texture: &[f32],
+    colour: bool,
+) -> Vec<f32> {
     let mut out = Vec::with_capacity(planes_of(colour) * CELLS * CELLS);
     let brightness: Vec<f32> = grey(shrunk, colour)
         .iter()
@@ -119,9 +137,8 @@ pub fn input(mean: &[f32], scale: &[f32], shrunk: &Planes, colour: bool) -> Vec<
     let cells = 0..CELLS * CELLS;
     out.extend(cells.clone().map(|cell| place(cell % CELLS)));
     out.extend(cells.map(|cell| place(cell / CELLS)));
-    let found = texture(shrunk, colour);
     let area = FINEST * FINEST;
-    let planes = found.chunks_exact(area).zip(mean.chunks_exact(area));
+    let planes = texture.chunks_exact(area).zip(mean.chunks_exact(area));
     for ((found, mean), scale) in planes.zip(scale) {
         // Cells of the coarser grid, each as often as it takes.
         let times = CELLS / FINEST;
@@ -180,6 +197,7 @@ pub fn check(network: &AreaNetwork, colour: bool) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::inspect::texture::tests::formula;
+    use crate::inspect::variation::look;
 
     /// By numpy alone: tests/fixtures/make_area_input.py. Another order or weight needs a new MANIFEST_FORMAT.
     #[test]
@@ -189,7 +207,8 @@ mod tests {
         let seen = shrunk(&formula(300, 270), true);
         let textures = textures_of(true);
         let area = FINEST * FINEST;
-        let found = input(&vec![0.0; textures * area], &[1.0; 8], &seen, true);
+        let mean = vec![0.0; textures * area];
+        let found = input(&mean, &[1.0; 8], &seen, &texture(&seen, true), true);
         assert_eq!(
             (found.len(), textures),
             (planes_of(true) * CELLS * CELLS, 8)
@@ -209,7 +228,7 @@ mod tests {
         let mean: Vec<f32> = found.iter().map(|value| value - 3.0).collect();
         let scale = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
         let of = |mean: &[f32], scale: &[f32]| {
-            input(mean, scale, &seen, false).split_off(34 * CELLS * CELLS)
+            input(mean, scale, &seen, &found, false).split_off(34 * CELLS * CELLS)
         };
         for (plane, scale) in of(&mean, &scale).chunks_exact(CELLS * CELLS).zip(scale) {
             assert!(plane.iter().all(|value| (value - 3.0 / scale).abs() < 1e-4));
@@ -218,6 +237,24 @@ mod tests {
         for (x, y) in [(0, 0), (1, 1), (2, 0), (63, 63), (10, 33)] {
             let expected = found[2 * area + y / 2 * FINEST + x / 2];
             assert_eq!(plain[(2 * CELLS + y) * CELLS + x], expected);
+        }
+    }
+
+    #[test]
+    fn what_the_variation_model_looked_at_is_not_looked_at_again() {
+        for colour in [false, true] {
+            let planes = formula(256, 256);
+            let scores = ScoreMap {
+                width_px: 256,
+                height_px: 256,
+                data: planes.plane(0).iter().map(|value| value + 1.0).collect(),
+            };
+            let found = texture_seen(&planes, &look(&planes, colour, &scores));
+            assert_eq!(found, Some(texture(&shrunk(&planes, colour), colour)));
+            let other = formula(256, 264);
+            let scores = ScoreMap::zeros(256, 264);
+            let found = texture_seen(&other, &look(&other, colour, &scores));
+            assert_eq!(found, None);
         }
     }
 

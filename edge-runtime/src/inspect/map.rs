@@ -63,50 +63,61 @@ impl ScoreMap {
         };
         let taps: Vec<f32> = (0..=2 * radius).map(weight).collect();
         let sum: f32 = taps.iter().sum();
-        self.separable(|line, centre| {
-            let last = line.len() - 1;
-            let at = |tap: usize| line[(centre + tap).saturating_sub(radius).min(last)];
-            taps.iter()
-                .enumerate()
-                .map(|(tap, weight)| weight * at(tap))
-                .sum::<f32>()
-                / sum
+        self.separable(radius, |out, moved| {
+            out.fill(0.0);
+            for (tap, weight) in taps.iter().enumerate() {
+                for (out, value) in out.iter_mut().zip(moved(tap)) {
+                    *out += weight * value;
+                }
+            }
+            out.iter_mut().for_each(|out| *out /= sum);
         });
     }
 
     /// The extreme value in a square window of odd side; the window is cut at the border.
-    fn window(&mut self, side_px: usize, extreme: fn(f32, f32) -> f32) {
+    fn window(&mut self, side_px: usize, extreme: impl Fn(f32, f32) -> f32) {
         let radius = side_px / 2;
-        self.separable(|line, centre| {
-            let window =
-                &line[centre.saturating_sub(radius)..(centre + radius + 1).min(line.len())];
-            window.iter().copied().fold(line[centre], extreme)
+        self.separable(radius, |out, moved| {
+            out.copy_from_slice(moved(radius));
+            for tap in 0..=2 * radius {
+                for (out, value) in out.iter_mut().zip(moved(tap)) {
+                    *out = extreme(*out, *value);
+                }
+            }
         });
     }
 
-    /// Replaces every value by `filter(line, position)`, along rows, then along columns.
-    fn separable(&mut self, filter: impl Fn(&[f32], usize) -> f32) {
-        let (width, height) = (self.width_px, self.height_px);
-        let mut line = Vec::new();
+    /// Replaces every row by what `filter(out, moved)` makes of it and what is beside it, and then of what is above and below: `moved`
+    /// gives the same row moved by 0 to 2 × radius places, `radius` being where it is; what is beyond the border is as at the border.
+    /// Whole rows at a time, so that the compiler vectorises them.
+    fn separable(
+        &mut self,
+        radius: usize,
+        filter: impl for<'a> Fn(&mut [f32], &dyn Fn(usize) -> &'a [f32]),
+    ) {
+        let (width, last) = (self.width_px, self.height_px.saturating_sub(1));
+        let mut line = Vec::with_capacity(width + 2 * radius);
         for row in self.data.chunks_exact_mut(width) {
             line.clear();
+            line.extend(std::iter::repeat_n(row[0], radius));
             line.extend_from_slice(row);
-            for (x, value) in row.iter_mut().enumerate() {
-                *value = filter(&line, x);
-            }
+            line.extend(std::iter::repeat_n(row[width - 1], radius));
+            filter(row, &|tap| &line[tap..tap + width]);
         }
-        for x in 0..width {
-            line.clear();
-            line.extend((0..height).map(|y| self.data[y * width + x]));
-            for y in 0..height {
-                self.data[y * width + x] = filter(&line, y);
-            }
+        let before = self.data.clone();
+        for (y, row) in self.data.chunks_exact_mut(width).enumerate() {
+            filter(row, &|tap| {
+                let from = (y + tap).saturating_sub(radius).min(last) * width;
+                &before[from..from + width]
+            });
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn post(smooth_sigma_px: f32, open_px: u16, close_px: u16) -> PostProcessing {
@@ -150,6 +161,53 @@ mod tests {
         found.post_process(&post(0.0, 0, 3));
         assert_eq!(found.data[7 * 20 + 6], 1.0);
         assert_eq!(found.data.iter().filter(|&&v| v > 0.0).count(), 9);
+    }
+
+    proptest! {
+        /// Pixel by pixel, with every index held within the map.
+        #[test]
+        fn rows_at_a_time_are_as_pixels_one_by_one(
+            width in 1usize..20, height in 1usize..20, side in 1usize..9, sigma_px in 0.3f32..3.0, seed in any::<u32>(),
+        ) {
+            let value = |at: usize| ((at as u32 ^ seed).wrapping_mul(0x9e37_79b1) >> 20) as f32 / 64.0;
+            let before = ScoreMap {
+                width_px: width,
+                height_px: height,
+                data: (0..width * height).map(value).collect(),
+            };
+            let near = |map: &ScoreMap, at: usize, by: isize, down: bool| {
+                let held = |at: usize, side: usize| at.saturating_add_signed(by).min(side - 1);
+                let (x, y) = (at % width, at / width);
+                let (x, y) = if down { (x, held(y, height)) } else { (held(x, width), y) };
+                map.data[y * width + x]
+            };
+            let both = |filter: &dyn Fn(&ScoreMap, usize, bool) -> f32| {
+                let mut map = before.clone();
+                for down in [false, true] {
+                    let data = (0..width * height).map(|at| filter(&map, at, down)).collect();
+                    map.data = data;
+                }
+                map
+            };
+            let mut found = before.clone();
+            found.smooth(sigma_px);
+            let radius = (3.0 * sigma_px).ceil() as isize;
+            let weight = |by: isize| (-(by as f32) * by as f32 / (2.0 * sigma_px * sigma_px)).exp();
+            let sum = (-radius..=radius).map(weight).sum::<f32>();
+            let expected = both(&|map, at, down| {
+                (-radius..=radius).map(|by| weight(by) * near(map, at, by, down)).sum::<f32>() / sum
+            });
+            prop_assert_eq!(found, expected);
+            let radius = side as isize / 2;
+            for extreme in [f32::min, f32::max] {
+                let mut found = before.clone();
+                found.window(side, extreme);
+                let expected = both(&|map, at, down| {
+                    (-radius..=radius).map(|by| near(map, at, by, down)).reduce(extreme).unwrap()
+                });
+                prop_assert_eq!(found, expected);
+            }
+        }
     }
 
     #[test]

@@ -96,9 +96,10 @@ fn derivatives([above, here, below]: [[f32; 3]; 3]) -> [f32; 2] {
 /// Mean over a window of two cells' width around each of columns × rows cells, from cells of half their size: weights 1, 3, 3, 1,
 /// nearly a Gaussian. Windows are cut at the border.
 fn windowed(halves: &[f32], cells: usize) -> Vec<f32> {
+    const WEIGHTS: [f32; 4] = [1.0, 3.0, 3.0, 1.0];
     let side = 2 * cells;
     let taps = |cell: usize| {
-        [1.0f32, 3.0, 3.0, 1.0]
+        WEIGHTS
             .into_iter()
             .enumerate()
             .filter_map(move |(tap, weight)| {
@@ -106,18 +107,31 @@ fn windowed(halves: &[f32], cells: usize) -> Vec<f32> {
                 (at < side).then_some((at, weight))
             })
     };
-    let mut means = Vec::with_capacity(cells * cells);
-    for row in 0..cells {
-        for column in 0..cells {
-            let (mut sum, mut total) = (0.0, 0.0);
-            for (y, down) in taps(row) {
-                for (x, across) in taps(column) {
-                    sum += down * across * halves[y * side + x];
-                    total += down * across;
+    let total = |cell: usize| taps(cell).map(|(_, weight)| weight).sum::<f32>();
+    let totals: Vec<f32> = (0..cells).map(total).collect();
+    // Cells from the second to that have all four.
+    let last = (cells - 1).max(1);
+    let mut means = vec![0.0; cells * cells];
+    for (row, sums) in means.chunks_exact_mut(cells).enumerate() {
+        for (y, down) in taps(row) {
+            let line = &halves[y * side..(y + 1) * side];
+            let weights = WEIGHTS.map(|across| down * across);
+            let middle = sums[1..last].iter_mut();
+            for (sum, four) in middle.zip(line[1..].windows(4).step_by(2)) {
+                for (weight, value) in weights.iter().zip(four) {
+                    *sum += weight * value;
                 }
             }
-            means.push(sum / total);
+            for cell in (0..1).chain(last..cells) {
+                for (x, across) in taps(cell) {
+                    sums[cell] += down * across * line[x];
+                }
+            }
         }
+        let over = totals.iter().map(|across| totals[row] * across);
+        sums.iter_mut()
+            .zip(over)
+            .for_each(|(sum, over)| *sum /= over);
     }
     means
 }

@@ -120,7 +120,9 @@ pub fn check_areas(
     };
     let colour = manifest.input.colour == ColourMode::Rgb;
     let frame = area_golden(&tile.pixels, &manifest.network, colour);
-    let logits = engine.logits(&areas::input(&areas.mean, &areas.scale, &frame, colour))?;
+    let texture = areas::texture(&frame, colour);
+    let input = areas::input(&areas.mean, &areas.scale, &frame, &texture, colour);
+    let logits = engine.logits(&input)?;
     let pairs = logits.iter().zip(&areas.golden_logits);
     let off = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     let tolerance = areas.golden_tolerance;

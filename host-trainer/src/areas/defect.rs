@@ -397,13 +397,14 @@ impl Good {
             scaled(rng, 10.0..90.0) * unit,
         );
         let (bend, seed) = (rng.random_range(0.0..2.0) * unit, rng.next_u32());
-        let farthest = half_length + half_width + bend + 2.0;
+        let softness = rng.random_range(1.0..2.5) * unit.max(1.0);
+        let farthest = half_length + half_width + bend + softness + 1.0;
         self.places(self.around((x, y), farthest), |at_x, at_y| {
             let across = (at_x - x) * cosine + (at_y - y) * sine;
             let along = (at_y - y) * cosine - (at_x - x) * sine;
             let off = (across + bend * wave(at_x, at_y, 40.0 * unit, seed)).abs();
             let share = |inside: f32| (0.5 + inside).clamp(0.0, 1.0);
-            share(half_width - off) * share((half_length - along.abs()) / 4.0)
+            share((half_width - off) / softness) * share((half_length - along.abs()) / 4.0)
         })
     }
 
@@ -431,13 +432,16 @@ impl Good {
         places
     }
 
-    /// A line that turns slowly.
+    /// A line that turns slowly, as sharp as a camera sees one: a line of hard edges would be known by these.
     fn crack(&self, rng: &mut ChaCha8Rng) -> Places {
-        let (columns, rows) = (self.planes.width_px, self.planes.height_px);
+        let unit = self.unit_px.max(1.0);
         let (mut x, mut y) = self.place(rng);
         let mut direction = rng.random_range(0.0..TAU);
         let turn = scaled(rng, 0.05..0.5);
-        let thickness = rng.random_range(1..=2);
+        let (half_width, softness) = (
+            scaled(rng, 0.4..1.5) * unit,
+            rng.random_range(1.0..2.5) * unit,
+        );
         let faint = rng.random_range(0.5..1.0);
         let length = scaled(rng, 10.0..120.0) * self.unit_px;
         let mut places = Vec::new();
@@ -445,19 +449,15 @@ impl Good {
             direction += rng.random_range(-turn..turn);
             let (sine, cosine) = direction.sin_cos();
             (x, y) = (x + cosine, y + sine);
-            for down in 0..thickness {
-                for right in 0..thickness {
-                    let [column, row] = [x + right as f32, y + down as f32];
-                    let within = (0.0..columns as f32).contains(&column)
-                        && (0.0..rows as f32).contains(&row);
-                    if within {
-                        places.push((row as usize * columns + column as usize, faint));
-                    }
-                }
-            }
+            places.extend(
+                self.places(self.around((x, y), half_width + softness), |at_x, at_y| {
+                    let off = (at_x - x).hypot(at_y - y);
+                    faint * (0.5 + (half_width - off) / softness).clamp(0.0, 1.0)
+                }),
+            );
         }
-        // Each once, for a change is by shares.
-        places.sort_unstable_by_key(|(index, _)| *index);
+        // Each once, by its largest share, for a change is by shares.
+        places.sort_unstable_by(|(a, one), (b, other)| a.cmp(b).then(other.total_cmp(one)));
         places.dedup_by_key(|(index, _)| *index);
         places
     }
@@ -603,6 +603,23 @@ mod tests {
                 drawn.mask.iter().any(|share| *share > 0.3)
             });
             assert!(seen.count() > 12, "{kind:?}");
+        }
+    }
+
+    /// Lines drawn pixel by pixel have no places between inside and outside, and fewer shares than these have.
+    #[test]
+    fn lines_have_soft_edges_and_no_place_twice() {
+        let part = good(1, 1);
+        for seed in 0..20 {
+            let rng = &mut generator(seed, "lines", 0);
+            for line in [part.crack(rng), part.scratch(rng)] {
+                let most = line.iter().map(|(_, share)| *share).fold(0.0, f32::max);
+                let between = line.iter().filter(|(_, share)| *share < 0.7 * most);
+                assert!(5 * between.count() >= line.len(), "{line:?}");
+                let places = line.iter().map(|(index, _)| index);
+                let once = places.collect::<std::collections::HashSet<_>>();
+                assert_eq!(once.len(), line.len());
+            }
         }
     }
 

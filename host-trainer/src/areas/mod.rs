@@ -32,7 +32,7 @@ pub use network::AreaNet;
 pub use view::View;
 
 /// Steps of learning: three quarters of an hour on two cores.
-pub const STEPS: usize = 7_500;
+pub const STEPS: usize = 10_000;
 /// Examples a step.
 pub const BATCH: usize = 16;
 /// One in so many examples of a step is a good frame with nothing drawn into it.
@@ -43,6 +43,8 @@ const MOST_DEFECTS: usize = 3;
 const RATE: f64 = 2e-3;
 /// One frame in so many is kept back.
 const KEPT_BACK_ONE_IN: usize = 5;
+/// A cell is changed where that share of it is: a line one pixel wide covers no more, and counts as much as an area.
+const CHANGED: f32 = 0.125;
 /// Kinds that are drawn into each frame that is kept back.
 const CHECKED_KINDS: usize = 4;
 /// Good frames that it takes.
@@ -164,13 +166,14 @@ struct GoodFrames {
 /// What a step learns from.
 struct Batch {
     inputs: Vec<f32>,
-    /// The share of each cell that was changed.
+    /// Which cells were changed, see [`cells`].
     masks: Vec<f32>,
 }
 
-/// The share of each cell that was changed, of a frame of this size.
+/// Whether each cell was changed, of a frame of this size: 1 where [`CHANGED`] of it was or more, in proportion where less.
 fn cells(mask: &[f32], size: [usize; 2]) -> Vec<f32> {
-    reduce(mask, size, [FINEST; 2])
+    let shares = reduce(mask, size, [FINEST; 2]).into_iter();
+    shares.map(|share| (share / CHANGED).min(1.0)).collect()
 }
 
 /// What is drawn into a frame to be learned from: an area every other time, and some defects. A frame with several teaches more in the same
@@ -214,7 +217,8 @@ impl GoodFrames {
                 masks.extend(cells(&view.of(&drawn.mask), size));
                 view.of_frame(&drawn.planes)
             };
-            inputs.extend(input(&self.mean, &self.scale, &seen, self.colour));
+            let texture = texture(&seen, self.colour);
+            inputs.extend(input(&self.mean, &self.scale, &seen, &texture, self.colour));
         }
         Batch { inputs, masks }
     }
@@ -284,7 +288,8 @@ impl Lesson<'_> {
         planes: &Planes,
     ) -> Result<Vec<f32>, AreaError> {
         let seen = shrunk(planes, self.colour);
-        let input = input(&network.mean, &network.scale, &seen, self.colour);
+        let texture = texture(&seen, self.colour);
+        let input = input(&network.mean, &network.scale, &seen, &texture, self.colour);
         Ok(engine.logits(&input)?)
     }
 
@@ -403,8 +408,8 @@ impl Lesson<'_> {
                 let scores = (self.scored)(&planes).map_err(AreaError::Image)?;
                 let found = look(&planes, self.colour, &scores);
                 let areas = area_deviations(network, &self.logits(engine, network, &planes)?);
-                let shares = cells(&mask, [planes.width_px, planes.height_px]);
-                let mask: Vec<bool> = shares.iter().map(|share| *share >= 0.5).collect();
+                let changed = cells(&mask, [planes.width_px, planes.height_px]);
+                let mask: Vec<bool> = changed.iter().map(|changed| *changed >= 0.5).collect();
                 for (metrics, areas) in metrics.iter_mut().zip([Some(areas.as_slice()), None]) {
                     let map = deviations(self.model, &found, areas, [FINEST; 2]);
                     metrics.add(&map.data, &mask, FINEST, None)?;
@@ -514,6 +519,25 @@ mod tests {
         };
         let few = few.learn(&mut |_| {});
         assert!(matches!(few, Err(AreaError::Frames(39))));
+    }
+
+    /// A line one pixel wide through 256 × 256 of them, and half a cell.
+    #[test]
+    fn a_thin_line_counts_as_much_as_an_area() {
+        let mut mask = vec![0.0; SIDE_PX * SIDE_PX];
+        mask[100 * SIDE_PX..101 * SIDE_PX].fill(1.0);
+        for row in 16..20 {
+            mask[row * SIDE_PX..][..8].fill(0.05);
+        }
+        let found = cells(&mask, [SIDE_PX; 2]);
+        for (cell, found) in found.into_iter().enumerate() {
+            let expected = match (cell / FINEST, cell % FINEST) {
+                (12, _) => 1.0,
+                (2, 0) => 0.2,
+                _ => 0.0,
+            };
+            assert!((found - expected).abs() < 1e-5, "cell {cell}: {found}");
+        }
     }
 
     #[test]

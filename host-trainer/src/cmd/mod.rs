@@ -2,6 +2,7 @@
 
 pub(crate) mod data;
 pub(crate) mod evaluate;
+pub(crate) mod openmp;
 pub(crate) mod package;
 pub(crate) mod pretrain;
 pub(crate) mod progress;

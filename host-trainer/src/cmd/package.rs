@@ -20,6 +20,7 @@ use host_trainer::package::{
 use host_trainer::run_folder::Run;
 use proto::manifest::{InputSize, Manifest, PostProcessing, Roi, Scoring};
 
+use super::openmp::sleep_while_waiting;
 use super::progress;
 
 /// Make a key pair for signing packages.
@@ -189,6 +190,9 @@ pub(crate) struct Package {
 
 impl Package {
     pub(crate) fn run(self) -> Result<()> {
+        if self.areas {
+            sleep_while_waiting();
+        }
         let key = signing_key(&self.key)?;
         let options = PackageOptions {
             name: self.name.clone(),

@@ -2,7 +2,7 @@
 //! Pure: frames in, frames and masks out. **Ours**, after the synthetic defects of CutPaste (Li et al. 2021) and DRAEM (Zavrtanik et al.
 //! 2021) and the paper's noise (III-C).
 
-use std::f32::consts::TAU;
+use std::f32::consts::{FRAC_PI_2, PI, TAU};
 use std::ops::Range;
 
 use edge_runtime::inspect::map::ScoreMap;
@@ -23,6 +23,8 @@ const TEXTURE_PX: f32 = 6.0;
 /// Where there is one small defect there is another by that chance, up to [`MOST_DEFECTS`].
 const ANOTHER: f64 = 0.35;
 const MOST_DEFECTS: usize = 3;
+/// A line along a frame's grain is so far off it, in radians, at most.
+const OFF_GRAIN: f32 = 0.3;
 /// Values of [-1, 1] that a change must reach to be one: less than a grey value of 255 is none.
 const LEAST_CHANGE: f32 = 0.006;
 /// A pixel is changed if one so near is.
@@ -387,11 +389,38 @@ impl Good {
         })
     }
 
+    /// The direction along which the frame changes least, in radians from a row: that of its grain, if it has one.
+    fn grain(&self) -> f32 {
+        let (plane, width) = (self.planes.plane(0), self.planes.width_px);
+        let [mut across, mut down, mut both] = [0.0; 3];
+        for three in plane.windows(3 * width).step_by(width) {
+            let (above, rest) = three.split_at(width);
+            let (here, below) = rest.split_at(width);
+            let beside = here.windows(3).zip(&above[1..]).zip(&below[1..]);
+            for ((beside, above), below) in beside {
+                let (x, y) = (beside[2] - beside[0], below - above);
+                across += x * x;
+                down += y * y;
+                both += x * y;
+            }
+        }
+        0.5 * (2.0 * both).atan2(across - down) + FRAC_PI_2
+    }
+
+    /// The direction of a line: any, or every other time along the grain, where it is hardest to see.
+    fn direction(&self, rng: &mut ChaCha8Rng) -> f32 {
+        if rng.random() {
+            return rng.random_range(0.0..TAU);
+        }
+        let back = if rng.random() { PI } else { 0.0 };
+        self.grain() + back + rng.random_range(-OFF_GRAIN..OFF_GRAIN)
+    }
+
     /// A straight line of even width.
     fn scratch(&self, rng: &mut ChaCha8Rng) -> Places {
         let unit = self.unit_px;
         let (x, y) = self.place(rng);
-        let (sine, cosine) = rng.random_range(0.0..TAU).sin_cos();
+        let (sine, cosine) = (self.direction(rng) + FRAC_PI_2).sin_cos();
         let (half_width, half_length) = (
             scaled(rng, 0.6..4.0) * unit.max(1.0),
             scaled(rng, 10.0..90.0) * unit,
@@ -436,7 +465,7 @@ impl Good {
     fn crack(&self, rng: &mut ChaCha8Rng) -> Places {
         let unit = self.unit_px.max(1.0);
         let (mut x, mut y) = self.place(rng);
-        let mut direction = rng.random_range(0.0..TAU);
+        let mut direction = self.direction(rng);
         let turn = scaled(rng, 0.05..0.5);
         let (half_width, softness) = (
             scaled(rng, 0.4..1.5) * unit,
@@ -603,6 +632,30 @@ mod tests {
                 drawn.mask.iter().any(|share| *share > 0.3)
             });
             assert!(seen.count() > 12, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn every_other_line_runs_along_the_grain() {
+        let (width_px, height_px) = (96, 80);
+        for angle in [-1.2f32, -0.4, 0.0, 0.7, 1.5] {
+            let (sine, cosine) = angle.sin_cos();
+            let value = |index: usize| {
+                let (x, y) = ((index % width_px) as f32, (index / width_px) as f32);
+                0.5 * ((y * cosine - x * sine) * 0.9).sin()
+            };
+            let part = Good::new(Planes {
+                channels: 1,
+                width_px,
+                height_px,
+                data: (0..width_px * height_px).map(value).collect(),
+            });
+            let off = |direction: f32| (direction - angle).sin().abs().asin();
+            assert!(off(part.grain()) < 0.05, "{angle}: {}", part.grain());
+            let rng = &mut generator(3, "grain", 0);
+            let along = (0..400).filter(|_| off(part.direction(rng)) <= OFF_GRAIN + 0.05);
+            // Half of them, and 0.7 of 3.14 rad of the others.
+            assert!((210..280).contains(&along.count()), "{angle}");
         }
     }
 

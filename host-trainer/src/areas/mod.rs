@@ -31,7 +31,7 @@ pub use defect::{Drawn, Good, Kind};
 pub use network::AreaNet;
 pub use view::View;
 
-/// Steps of learning: three quarters of an hour on two cores.
+/// Steps of learning: some 50 minutes on two cores.
 pub const STEPS: usize = 10_000;
 /// Examples a step.
 pub const BATCH: usize = 16;

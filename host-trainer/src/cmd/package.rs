@@ -160,7 +160,7 @@ pub(crate) struct Package {
     #[arg(long, conflicts_with = "normalise")]
     variation: bool,
     /// Beside --variation, learn to find areas and defects by seeing the whole frame: a small network learns them from good images
-    /// (the images trained on; at least 40) into which areas and defects of twelve kinds are drawn. Some 45 minutes on two
+    /// (the images trained on; at least 40) into which areas and defects of twelve kinds are drawn. Some 50 minutes on two
     /// cores, less on a GPU; ten to twenty milliseconds a frame on the camera. Refused where it finds no more.
     #[arg(long, requires = "variation")]
     areas: bool,

@@ -24,7 +24,7 @@ use proto::manifest::{
 use sha2::{Digest, Sha256};
 use tch::Device;
 
-use crate::areas::{AreaError, AreaProgress, Gain, Lesson};
+use crate::areas::{AreaError, AreaProgress, CHECKPOINT_EVERY, Gain, Lesson};
 use crate::calibrate::{Calibration, CalibrationError, calibrate, highest};
 use crate::dataset::{DatasetError, Skipped, chain, cut_tile, digest_of_files, file_digest};
 use crate::noise::{Algorithm, Corruption, Tile};
@@ -275,6 +275,8 @@ impl Draft {
             steps,
             seed: run.seed,
             device,
+            checkpoint: &run_folder::area_checkpoint(folder),
+            checkpoint_every: CHECKPOINT_EVERY,
         };
         let (areas, gain) = match from {
             AreasFrom::Learning { .. } => lesson.learn(on_progress)?,

@@ -1,5 +1,5 @@
 //! A training run on disk: `run.json` (what was asked for and which files were used), `checkpoint.safetensors`,
-//! `losses.csv`, `samples/NNNNNN.png`. `package` needs nothing else.
+//! `losses.csv`, `samples/NNNNNN.png`. `package` needs nothing else; with `--areas` it keeps `areas.safetensors` beside them.
 
 use std::path::{Path, PathBuf};
 
@@ -171,6 +171,11 @@ fn description(folder: &Path) -> PathBuf {
 /// Where a run's checkpoint is.
 pub fn checkpoint(folder: &Path) -> PathBuf {
     folder.join("checkpoint.safetensors")
+}
+
+/// Where the checkpoint is of the area network that is learned from a run's images.
+pub fn area_checkpoint(folder: &Path) -> PathBuf {
+    folder.join("areas.safetensors")
 }
 
 /// Where a run's losses are: `iteration,loss`, one line an iteration.

@@ -8,6 +8,7 @@ mod view;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use edge_runtime::infer::{AreaEngine, InferError};
 use edge_runtime::inspect::areas::{
@@ -20,19 +21,25 @@ use edge_runtime::inspect::variation::{FINEST, deviations, look};
 use proto::manifest::{AreaNetwork, VariationModel};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
 use tch::{Device, Reduction, TchError, Tensor};
 
 use crate::ahead::Ahead;
+use crate::dataset::hex;
 use crate::evaluate::{PixelError, PixelMetrics};
 use crate::onnx::export_areas;
 use crate::seed::generator;
-use crate::train::{Adam, LEARNING_RATE};
+use crate::train::{Adam, CheckpointError, LEARNING_RATE, Progress, Saved, save_tensors};
 pub use defect::{Drawn, Good, Kind};
 pub use network::AreaNet;
 pub use view::View;
 
 /// Steps of learning: some 50 minutes on two cores.
 pub const STEPS: usize = 10_000;
+/// Steps between checkpoints: a minute or so on two cores.
+pub const CHECKPOINT_EVERY: usize = 200;
+/// Which drawings and looks are learned from; another number whenever these change, so that nobody goes on from a checkpoint of others.
+const DRAWINGS: u32 = 1;
 /// Examples a step.
 pub const BATCH: usize = 16;
 /// One in so many examples of a step is a good frame with nothing drawn into it.
@@ -85,6 +92,12 @@ pub enum AreaError {
     /// It cannot be run.
     #[error("the area network does not run")]
     Infer(#[from] InferError),
+    /// What was learned before cannot be used.
+    #[error("what was learned before cannot be gone on with; remove that file to begin anew")]
+    Resume(#[source] CheckpointError),
+    /// What was learned cannot be kept.
+    #[error("what was learned so far cannot be kept")]
+    Keep(#[source] CheckpointError),
     /// The measurement failed.
     #[error(transparent)]
     Pixels(#[from] PixelError),
@@ -152,6 +165,10 @@ pub struct Lesson<'a> {
     pub seed: u64,
     /// Where it is learned.
     pub device: Device,
+    /// What was learned so far is kept here, and gone on with if it is of the same lesson.
+    pub checkpoint: &'a Path,
+    /// Steps from one time to the next, see [`CHECKPOINT_EVERY`].
+    pub checkpoint_every: usize,
 }
 
 /// Good frames as an area network sees them, in 8 bits, and what their textures are.
@@ -360,11 +377,16 @@ impl Lesson<'_> {
             &mut generator(self.seed, "area network", 0),
         )?;
         let mut adam = Adam::new(net.parameters())?;
+        let lesson = self.title(good);
+        let mut progress = self.resume(&lesson, &net, &mut adam)?;
+        let before = progress;
+        let started = Instant::now();
         let (good, seed) = (Arc::clone(good), self.seed);
         let draw = move |step: usize| good.batch(&mut generator(seed, "area step", step as u64));
-        let mut batches = Ahead::start(0..self.steps, workers(), draw);
+        let range = before.iterations..self.steps;
+        let mut batches = Ahead::start(range.clone(), workers(), draw);
         let (batch, cells, finest) = (BATCH as i64, CELLS as i64, FINEST as i64);
-        for step in 0..self.steps {
+        for step in range {
             let Batch { inputs, masks } = batches.next().ok_or(AreaError::Workers)?;
             let tensor = |values: &[f32], size: &[i64]| {
                 Tensor::f_from_slice(values)?
@@ -378,6 +400,15 @@ impl Lesson<'_> {
                 .f_binary_cross_entropy_with_logits::<Tensor>(&mask, None, None, Reduction::Mean)?;
             loss.f_backward()?;
             adam.step(rate(step, self.steps) / LEARNING_RATE)?;
+            progress = Progress {
+                iterations: step + 1,
+                seconds: before.seconds + started.elapsed().as_secs_f64(),
+            };
+            let last = progress.iterations == self.steps;
+            if last || progress.iterations.is_multiple_of(self.checkpoint_every) {
+                let state = adam.state().into_iter().chain(net.statistics());
+                save_tensors(self.checkpoint, state, progress, &lesson).map_err(AreaError::Keep)?;
+            }
             on_progress(AreaProgress {
                 phase: Phase::Learning,
                 done: step + 1,
@@ -385,6 +416,36 @@ impl Lesson<'_> {
             });
         }
         Ok(export_areas(&net.steps()?, planes))
+    }
+
+    /// What decides how learning goes: only what was learned by the same is gone on with.
+    fn title(&self, good: &GoodFrames) -> String {
+        let mut frames = Sha256::new();
+        good.frames.iter().for_each(|frame| frames.update(frame));
+        format!(
+            "areas: drawings {DRAWINGS}, {} steps of {BATCH}, seed {}, colour {}, frames {}",
+            self.steps,
+            self.seed,
+            self.colour,
+            hex(&frames.finalize())
+        )
+    }
+
+    /// Goes on where the same lesson was left, if it was.
+    fn resume(&self, lesson: &str, net: &AreaNet, adam: &mut Adam) -> Result<Progress, AreaError> {
+        if self.checkpoint.exists() {
+            let saved = Saved::open(self.checkpoint).map_err(AreaError::Resume)?;
+            if saved.lesson == lesson {
+                saved.restore(adam).map_err(AreaError::Resume)?;
+                let statistics = saved.restore_tensors(net.statistics());
+                statistics.map_err(AreaError::Resume)?;
+                return Ok(saved.progress);
+            }
+        }
+        Ok(Progress {
+            iterations: 0,
+            seconds: 0.0,
+        })
     }
 
     /// What it brings on the frames kept back, some kinds drawn into each.
@@ -477,27 +538,46 @@ mod tests {
         }
     }
 
-    #[test]
-    fn it_finds_areas_that_places_by_themselves_do_not_show() {
-        let nothing = |planes: &Planes| ScoreMap::zeros(planes.width_px, planes.height_px);
+    fn nothing(planes: &Planes) -> ScoreMap {
+        ScoreMap::zeros(planes.width_px, planes.height_px)
+    }
+
+    fn model() -> VariationModel {
         let mut builder = VariationBuilder::new(false);
         for number in 0..64 {
             let planes = part(number);
             builder.add(&planes, &nothing(&planes));
         }
-        let model = builder.finish().unwrap();
-        let lesson = Lesson {
-            model: &model,
+        builder.finish().unwrap()
+    }
+
+    fn lesson<'a>(
+        model: &'a VariationModel,
+        golden: &'a Planes,
+        checkpoint: &'a Path,
+    ) -> Lesson<'a> {
+        Lesson {
+            model,
             colour: false,
             count: 64,
             read: Arc::new(|number| Ok(part(number))),
             scored: &|planes| Ok(nothing(planes)),
-            golden: &shrunk(&part(0), false),
+            golden,
             share: SHARE,
             steps: 150,
             seed: 1,
             device: Device::Cpu,
-        };
+            checkpoint,
+            checkpoint_every: CHECKPOINT_EVERY,
+        }
+    }
+
+    #[test]
+    fn it_finds_areas_that_places_by_themselves_do_not_show() {
+        let folder = tempfile::tempdir().unwrap();
+        let (model, golden) = (model(), shrunk(&part(0), false));
+        let checkpoint = folder.path().join("areas.safetensors");
+        let lesson = lesson(&model, &golden, &checkpoint);
         let mut ended = Vec::new();
         let mut on_progress = |at: AreaProgress| {
             if at.done == at.count {
@@ -519,6 +599,54 @@ mod tests {
         };
         let few = few.learn(&mut |_| {});
         assert!(matches!(few, Err(AreaError::Frames(39))));
+    }
+
+    /// Power fails after 4 of 6 steps: learned on from the checkpoint at 3, it is what it would have been. Of another lesson, or once
+    /// the file is damaged, nothing is taken.
+    #[test]
+    fn what_was_cut_off_ends_as_it_would_have() {
+        let folder = tempfile::tempdir().unwrap();
+        let (model, golden) = (model(), shrunk(&part(0), false));
+        let [whole, cut] = ["whole", "cut"].map(|name| folder.path().join(name));
+        let short = |checkpoint| Lesson {
+            steps: 6,
+            checkpoint_every: 3,
+            ..lesson(&model, &golden, checkpoint)
+        };
+        let good = Arc::new(short(&whole).good_frames(&mut |_| {}).unwrap());
+        let steps_of = |lesson: Lesson, then: &dyn Fn(usize)| {
+            let mut steps = Vec::new();
+            let mut on_progress = |at: AreaProgress| {
+                steps.push(at.done);
+                then(at.done);
+            };
+            let onnx = lesson.fit(&good, &mut on_progress);
+            onnx.map(|onnx| (onnx, steps))
+        };
+        let at_the_fourth = |done| {
+            if done == 4 {
+                std::fs::copy(&whole, &cut).unwrap();
+            }
+        };
+        let (expected, steps) = steps_of(short(&whole), &at_the_fourth).unwrap();
+        assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
+        let (found, steps) = steps_of(short(&cut), &|_| ()).unwrap();
+        assert_eq!(steps, [4, 5, 6]);
+        assert!(found == expected);
+        // Learned to the end: there it is, at once.
+        let (found, steps) = steps_of(short(&cut), &|_| ()).unwrap();
+        assert!(steps.is_empty() && found == expected);
+        let other = Lesson {
+            seed: 2,
+            ..short(&cut)
+        };
+        let (found, steps) = steps_of(other, &|_| ()).unwrap();
+        assert_eq!(steps.len(), 6);
+        assert!(found != expected);
+        let bytes = std::fs::read(&whole).unwrap();
+        std::fs::write(&whole, &bytes[..bytes.len() / 2]).unwrap();
+        let damaged = steps_of(short(&whole), &|_| ());
+        assert!(matches!(damaged, Err(AreaError::Resume(_))));
     }
 
     /// A line one pixel wide through 256 × 256 of them, and half a cell.

@@ -140,6 +140,18 @@ impl AreaNet {
         layers.chain(last).collect()
     }
 
+    /// Means and variances of normalisation by name, in a fixed order.
+    pub fn statistics(&self) -> Vec<(String, Tensor)> {
+        let of = |layer: &Normalised| {
+            let name = &layer.name;
+            [
+                (format!("{name}.mean"), layer.mean.shallow_clone()),
+                (format!("{name}.variance"), layer.variance.shallow_clone()),
+            ]
+        };
+        self.layers.iter().flat_map(of).collect()
+    }
+
     /// Logits, N × 1 × side × side, half the input's. While it learns, a batch is normalised by itself.
     pub fn forward(&self, input: &Tensor, learning: bool) -> Result<Tensor, TchError> {
         let mut made: Vec<Tensor> = Vec::new();

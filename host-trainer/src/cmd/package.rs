@@ -162,6 +162,9 @@ pub(crate) struct Package {
     /// Beside --variation, learn to find areas and defects by seeing the whole frame: a small network learns them from good images
     /// (the images trained on; at least 40) into which areas and defects of twelve kinds are drawn. Some 50 minutes on two
     /// cores, less on a GPU; ten to twenty milliseconds a frame on the camera. Refused where it finds no more.
+    ///
+    /// What is learned is kept in the run's folder each minute or so: after a power cut or Ctrl-C the same command goes on from there,
+    /// and learned to the end it is taken at once (for another name, share or threshold).
     #[arg(long, requires = "variation")]
     areas: bool,
     /// Steps of learning for --areas; with fewer it is done sooner and finds less.

@@ -63,9 +63,19 @@ pub fn save(
     average: Option<&Average>,
     progress: Progress,
 ) -> Result<(), CheckpointError> {
-    let mut arrays: Vec<Array<Vec<u8>>> = Vec::new();
     let averages = average.map(Average::state).unwrap_or_default();
-    for (name, tensor) in adam.state().into_iter().chain(averages) {
+    save_tensors(path, adam.state().into_iter().chain(averages), progress, "")
+}
+
+/// Saves tensors by name and progress; `lesson` says what was learned, for [`Saved::lesson`].
+pub fn save_tensors(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+    progress: Progress,
+    lesson: &str,
+) -> Result<(), CheckpointError> {
+    let mut arrays: Vec<Array<Vec<u8>>> = Vec::new();
+    for (name, tensor) in tensors {
         let size = tensor.size().into_iter().map(|side| side as usize);
         let values = floats(&tensor)?.into_iter();
         let bytes = values.flat_map(f32::to_le_bytes).collect();
@@ -74,6 +84,7 @@ pub fn save(
     let metadata = HashMap::from([
         ("iterations".to_owned(), progress.iterations.to_string()),
         ("seconds".to_owned(), progress.seconds.to_string()),
+        ("lesson".to_owned(), lesson.to_owned()),
     ]);
     let bytes = encoded(&arrays, Dtype::F32, Some(metadata))?;
     Ok(write_atomic(path, &bytes)?)
@@ -98,6 +109,8 @@ pub struct Saved {
     bytes: Vec<u8>,
     /// How far the run got.
     pub progress: Progress,
+    /// What was learned, as [`save_tensors`] was told.
+    pub lesson: String,
 }
 
 impl Saved {
@@ -116,11 +129,12 @@ impl Saved {
         };
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes)
             .map_err(|error| damaged(format!("not a valid safetensors file ({error})")))?;
+        let text = |name: &str| {
+            let metadata = header.metadata().as_ref();
+            metadata.and_then(|metadata| metadata.get(name))
+        };
         let field = |name: &str| {
-            header
-                .metadata()
-                .as_ref()
-                .and_then(|metadata| metadata.get(name))
+            text(name)
                 .and_then(|text| text.parse::<f64>().ok())
                 .ok_or_else(|| damaged(format!("it does not say its {name}")))
         };
@@ -128,10 +142,12 @@ impl Saved {
             iterations: field("iterations")? as usize,
             seconds: field("seconds")?,
         };
+        let lesson = text("lesson").cloned().unwrap_or_default();
         Ok(Self {
             path: path.to_owned(),
             bytes,
             progress,
+            lesson,
         })
     }
 
@@ -192,9 +208,9 @@ impl Saved {
         self.values(if has { &average } else { name }, size)
     }
 
-    /// Puts averages back.
-    pub fn restore_average(&self, average: &Average) -> Result<(), CheckpointError> {
-        for (name, mut tensor) in average.state() {
+    /// Puts values back into tensors that no gradient is asked of.
+    pub fn restore_tensors(&self, tensors: Vec<(String, Tensor)>) -> Result<(), CheckpointError> {
+        for (name, mut tensor) in tensors {
             let size = tensor.size();
             let values = Tensor::f_from_slice(&self.values(&name, &size)?)?.f_view(&size[..])?;
             tensor.f_copy_(&values)?;

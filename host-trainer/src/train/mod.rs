@@ -12,7 +12,7 @@ mod loss;
 pub use adam::{Adam, BETA1, BETA2, LEARNING_RATE};
 pub use average::Average;
 pub use batches::{Batch, BatchSource};
-pub use checkpoint::{CheckpointError, Progress, Saved, floats, save};
+pub use checkpoint::{CheckpointError, Progress, Saved, floats, save, save_tensors};
 pub use loss::{Loss, LossKind, Ssim, noise_on_clean_pixels};
 
 use std::path::Path;
@@ -228,7 +228,7 @@ pub fn train(
         let saved = Saved::open(checkpoint)?;
         saved.restore(&mut adam)?;
         if let Some(average) = &average {
-            saved.restore_average(average)?;
+            saved.restore_tensors(average.state())?;
         }
         progress = saved.progress;
     }

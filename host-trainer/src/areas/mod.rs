@@ -442,10 +442,7 @@ impl Lesson<'_> {
                 return Ok(saved.progress);
             }
         }
-        Ok(Progress {
-            iterations: 0,
-            seconds: 0.0,
-        })
+        Ok(Progress::default())
     }
 
     /// What it brings on the frames kept back, some kinds drawn into each.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::Dtype;
 use sha2::{Digest, Sha256};
-use tch::{Kind, TchError, Tensor};
+use tch::{TchError, Tensor};
 
 use super::adam::Adam;
 use super::average::{Average, averaged};
@@ -47,8 +47,8 @@ pub enum CheckpointError {
     Torch(#[from] TchError),
 }
 
-/// How far a run got.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// How far a run got; by default, nowhere yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Progress {
     /// Iterations done.
     pub iterations: usize,
@@ -211,22 +211,18 @@ impl Saved {
     /// Puts values back into tensors that no gradient is asked of.
     pub fn restore_tensors(&self, tensors: Vec<(String, Tensor)>) -> Result<(), CheckpointError> {
         for (name, mut tensor) in tensors {
-            let size = tensor.size();
-            let values = Tensor::f_from_slice(&self.values(&name, &size)?)?.f_view(&size[..])?;
-            tensor.f_copy_(&values)?;
+            tensor.f_copy_(&self.tensor(&name, &tensor.size())?)?;
         }
         Ok(())
     }
 
     /// Puts the state into an optimiser of the same network.
     pub fn restore(&self, adam: &mut Adam) -> Result<(), CheckpointError> {
-        adam.restore(self.progress.iterations as i64, |name, size| {
-            let values = self.values(name, size)?;
-            Ok::<_, CheckpointError>(
-                Tensor::f_from_slice(&values)?
-                    .f_view(size)?
-                    .f_to_kind(Kind::Float)?,
-            )
-        })
+        let steps = self.progress.iterations as i64;
+        adam.restore(steps, |name, size| self.tensor(name, size))
+    }
+
+    fn tensor(&self, name: &str, size: &[i64]) -> Result<Tensor, CheckpointError> {
+        Ok(Tensor::f_from_slice(&self.values(name, size)?)?.f_view(size)?)
     }
 }

@@ -220,10 +220,7 @@ pub fn train(
         decay if decay > 0.0 => Some(Average::new(network.parameters(), decay)?),
         _ => None,
     };
-    let mut progress = Progress {
-        iterations: 0,
-        seconds: 0.0,
-    };
+    let mut progress = Progress::default();
     if checkpoint.exists() {
         let saved = Saved::open(checkpoint)?;
         saved.restore(&mut adam)?;

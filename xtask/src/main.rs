@@ -60,7 +60,12 @@ fn run() -> Result<ExitCode> {
         .to_owned();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let help = ["help", "--help", "-h"];
     match words.as_slice() {
+        words if words.is_empty() || words.iter().any(|word| help.contains(word)) => {
+            print!("{HELP}");
+            Ok(())
+        }
         ["setup"] => setup::run(&root, None),
         ["setup", "--cuda"] => setup::run(&root, Some(setup::Torch::Cuda)),
         ["setup", "--cpu"] => setup::run(&root, Some(setup::Torch::Cpu)),
@@ -70,10 +75,6 @@ fn run() -> Result<ExitCode> {
         ["bench-inference", options @ ..] => bench_inference::run(&root, options),
         ["endurance", options @ ..] => endurance::run(&root, options),
         ["vm-test", options @ ..] => return vm::run(&root, options),
-        [] | ["help" | "--help" | "-h"] => {
-            print!("{HELP}");
-            Ok(())
-        }
         other => bail!(
             "unknown command `{}`; `cargo xtask help` lists them",
             other.join(" ")

@@ -25,6 +25,10 @@ const ANOTHER: f64 = 0.35;
 const MOST_DEFECTS: usize = 3;
 /// A line along a frame's grain is so far off it, in radians, at most.
 const OFF_GRAIN: f32 = 0.3;
+/// What begins at the border begins so far inside it at most: a part's own edge may lie inside the frame's.
+const FROM_BORDER_PX: f32 = 12.0;
+/// One crack in so many begins there.
+const CRACK_AT_BORDER_ONE_IN: u32 = 3;
 /// Values of [-1, 1] that a change must reach to be one: less than a grey value of 255 is none.
 const LEAST_CHANGE: f32 = 0.006;
 /// A pixel is changed if one so near is.
@@ -72,7 +76,7 @@ pub enum Kind {
     Smudge,
     /// Straight lines, bright or dark.
     Scratch,
-    /// Something broken off towards the border.
+    /// Something broken off towards the border, or a chip of it.
     Break,
 }
 
@@ -257,7 +261,12 @@ impl Good {
                 let level = self.brightness() * rng.random_range(-1.2f32..0.6).exp() - 1.0;
                 let (grain, loud) = (scaled(rng, 1.0..16.0) * unit, rng.random_range(0.04..0.4));
                 let left = rng.random_range(0.0..0.5);
-                let broken = self.beside_the_border(rng);
+                let broken = if rng.random() {
+                    self.beside_the_border(rng)
+                } else {
+                    let (at, _) = self.near_border(rng);
+                    self.spot_at(at, scaled(rng, 3.0..16.0), rng)
+                };
                 drawn.change(&broken, |value, _, x, y| {
                     let texture = level + loud * wave(x, y, grain, seed);
                     texture + (value - texture) * left
@@ -416,6 +425,26 @@ impl Good {
         self.grain() + back + rng.random_range(-OFF_GRAIN..OFF_GRAIN)
     }
 
+    /// A place near the border, and the direction from there to the inside, in radians from a row.
+    fn near_border(&self, rng: &mut ChaCha8Rng) -> ((f32, f32), f32) {
+        let [width, height] = self.size();
+        let deep = rng.random_range(0.0..FROM_BORDER_PX) * self.unit_px;
+        let along = rng.random_range(0.0..2.0 * (width + height));
+        if along < 2.0 * width {
+            let x = along / 2.0;
+            match rng.random() {
+                true => ((x, deep), FRAC_PI_2),
+                false => ((x, height - deep), -FRAC_PI_2),
+            }
+        } else {
+            let y = along / 2.0 - width;
+            match rng.random() {
+                true => ((deep, y), 0.0),
+                false => ((width - deep, y), PI),
+            }
+        }
+    }
+
     /// A straight line of even width.
     fn scratch(&self, rng: &mut ChaCha8Rng) -> Places {
         let unit = self.unit_px;
@@ -464,15 +493,20 @@ impl Good {
     /// A line that turns slowly, as sharp as a camera sees one: a line of hard edges would be known by these.
     fn crack(&self, rng: &mut ChaCha8Rng) -> Places {
         let unit = self.unit_px.max(1.0);
-        let (mut x, mut y) = self.place(rng);
-        let mut direction = self.direction(rng);
+        // What is brittle cracks from its edges.
+        let ((mut x, mut y), mut direction) = if rng.random_ratio(1, CRACK_AT_BORDER_ONE_IN) {
+            let (at, inwards) = self.near_border(rng);
+            (at, inwards + rng.random_range(-1.2..1.2))
+        } else {
+            (self.place(rng), self.direction(rng))
+        };
         let turn = scaled(rng, 0.05..0.5);
         let (half_width, softness) = (
             scaled(rng, 0.4..1.5) * unit,
             rng.random_range(1.0..2.5) * unit,
         );
         let faint = rng.random_range(0.5..1.0);
-        let length = scaled(rng, 10.0..120.0) * self.unit_px;
+        let length = scaled(rng, 8.0..120.0) * self.unit_px;
         let mut places = Vec::new();
         for _ in 0..length as usize {
             direction += rng.random_range(-turn..turn);
@@ -657,6 +691,31 @@ mod tests {
             // Half of them, and 0.7 of 3.14 rad of the others.
             assert!((210..280).contains(&along.count()), "{angle}");
         }
+    }
+
+    #[test]
+    fn what_begins_at_the_border_goes_inwards() {
+        let part = good(1, 1);
+        let [width, height] = part.size();
+        let rng = &mut generator(5, "border", 0);
+        let mut sides = [0; 4];
+        for _ in 0..400 {
+            let ((x, y), inwards) = part.near_border(rng);
+            let off = [x, width - x, y, height - y];
+            // Of 256 pixels; this part has 80.
+            let deepest = FROM_BORDER_PX * height / SIDE_PX;
+            let (sine, cosine) = inwards.sin_cos();
+            let inner = [cosine, -cosine, sine, -sine];
+            let side = (0..4).find(|&side| inner[side] > 0.9).unwrap();
+            assert!((0.0..=deepest).contains(&off[side]), "{x}, {y}");
+            assert!(off.iter().all(|off| *off >= 0.0), "{x}, {y}");
+            sides[side] += 1;
+        }
+        // Each as often as it is long: 96 and 80 of 352, within four standard deviations.
+        assert!(
+            sides.iter().all(|count| (57..145).contains(count)),
+            "{sides:?}"
+        );
     }
 
     /// Lines drawn pixel by pixel have no places between inside and outside, and fewer shares than these have.

@@ -17,6 +17,7 @@ use edge_runtime::inspect::areas::{
 use edge_runtime::inspect::cells::reduce;
 use edge_runtime::inspect::map::ScoreMap;
 use edge_runtime::inspect::preprocess::Planes;
+use edge_runtime::inspect::region::label_components;
 use edge_runtime::inspect::variation::{FINEST, deviations, look};
 use proto::manifest::{AreaNetwork, VariationModel};
 use rand::RngExt;
@@ -39,7 +40,7 @@ pub const STEPS: usize = 10_000;
 /// Steps between checkpoints: a minute or so on two cores.
 pub const CHECKPOINT_EVERY: usize = 200;
 /// Which drawings and looks are learned from; another number whenever these change, so that nobody goes on from a checkpoint of others.
-const DRAWINGS: u32 = 1;
+const DRAWINGS: u32 = 2;
 /// Examples a step.
 pub const BATCH: usize = 16;
 /// One in so many examples of a step is a good frame with nothing drawn into it.
@@ -52,6 +53,10 @@ const RATE: f64 = 2e-3;
 const KEPT_BACK_ONE_IN: usize = 5;
 /// A cell is changed where that share of it is: a line one pixel wide covers no more, and counts as much as an area.
 const CHANGED: f32 = 0.125;
+/// A changed cell counts as much as a good one where its region has so many; of a smaller one each counts more, by the root of how many
+/// times as small, up to that: what is found is counted by defects, and most cells of a frame are good.
+const REGION_CELLS: f32 = 640.0;
+const MOST_WEIGHT: f32 = 20.0;
 /// Kinds that are drawn into each frame that is kept back.
 const CHECKED_KINDS: usize = 4;
 /// Good frames that it takes.
@@ -185,12 +190,27 @@ struct Batch {
     inputs: Vec<f32>,
     /// Which cells were changed, see [`cells`].
     masks: Vec<f32>,
+    /// What each counts for, see [`weights`].
+    weights: Vec<f32>,
 }
 
 /// Whether each cell was changed, of a frame of this size: 1 where [`CHANGED`] of it was or more, in proportion where less.
 fn cells(mask: &[f32], size: [usize; 2]) -> Vec<f32> {
     let shares = reduce(mask, size, [FINEST; 2]).into_iter();
     shares.map(|share| (share / CHANGED).min(1.0)).collect()
+}
+
+/// What each cell counts for when it is learned from, given which were changed.
+fn weights(changed: &[f32]) -> Vec<f32> {
+    let mask: Vec<bool> = changed.iter().map(|share| *share > 0.0).collect();
+    let (labels, count) = label_components(&mask, FINEST, FINEST);
+    let mut sizes = vec![0.0f32; count + 1];
+    let labels: Vec<usize> = labels.into_iter().map(|label| label as usize).collect();
+    labels.iter().for_each(|label| sizes[*label] += 1.0);
+    // The first is all that was not changed.
+    sizes[0] = REGION_CELLS;
+    let weight = |cells: f32| (REGION_CELLS / cells).sqrt().clamp(1.0, MOST_WEIGHT);
+    labels.iter().map(|label| weight(sizes[*label])).collect()
 }
 
 /// What is drawn into a frame to be learned from: an area every other time, and some defects. A frame with several teaches more in the same
@@ -220,7 +240,7 @@ impl GoodFrames {
 
     /// Draws what a step learns from.
     fn batch(&self, rng: &mut ChaCha8Rng) -> Batch {
-        let (mut inputs, mut masks) = (Vec::new(), Vec::new());
+        let [mut inputs, mut masks, mut worth] = [const { Vec::new() }; 3];
         let any = |rng: &mut ChaCha8Rng| self.frame(rng.random_range(0..self.frames.len()));
         let size = [SIDE_PX; 2];
         for number in 0..BATCH {
@@ -228,16 +248,23 @@ impl GoodFrames {
             let view = View::any(size, rng);
             let seen = if number % GOOD_ONE_IN == 0 {
                 masks.extend([0.0; FINEST * FINEST]);
+                worth.extend([1.0; FINEST * FINEST]);
                 view.of_frame(good.planes())
             } else {
                 let drawn = good.drawn(&kinds(rng), &any(rng), rng);
-                masks.extend(cells(&view.of(&drawn.mask), size));
+                let changed = cells(&view.of(&drawn.mask), size);
+                worth.extend(weights(&changed));
+                masks.extend(changed);
                 view.of_frame(&drawn.planes)
             };
             let texture = texture(&seen, self.colour);
             inputs.extend(input(&self.mean, &self.scale, &seen, &texture, self.colour));
         }
-        Batch { inputs, masks }
+        Batch {
+            inputs,
+            masks,
+            weights: worth,
+        }
     }
 }
 
@@ -387,17 +414,18 @@ impl Lesson<'_> {
         let mut batches = Ahead::start(range.clone(), workers(), draw);
         let (batch, cells, finest) = (BATCH as i64, CELLS as i64, FINEST as i64);
         for step in range {
-            let Batch { inputs, masks } = batches.next().ok_or(AreaError::Workers)?;
+            let drawn = batches.next().ok_or(AreaError::Workers)?;
             let tensor = |values: &[f32], size: &[i64]| {
                 Tensor::f_from_slice(values)?
                     .f_view(size)?
                     .f_to_device(self.device)
             };
-            let input = tensor(&inputs, &[batch, planes, cells, cells])?;
-            let mask = tensor(&masks, &[batch, 1, finest, finest])?;
+            let input = tensor(&drawn.inputs, &[batch, planes, cells, cells])?;
+            let mask = tensor(&drawn.masks, &[batch, 1, finest, finest])?;
+            let weight = tensor(&drawn.weights, &[batch, 1, finest, finest])?;
             let loss = net
                 .forward(&input, true)?
-                .f_binary_cross_entropy_with_logits::<Tensor>(&mask, None, None, Reduction::Mean)?;
+                .f_binary_cross_entropy_with_logits(&mask, Some(&weight), None, Reduction::Mean)?;
             loss.f_backward()?;
             adam.step(rate(step, self.steps) / LEARNING_RATE)?;
             progress = Progress {
@@ -567,6 +595,22 @@ mod tests {
             checkpoint,
             checkpoint_every: CHECKPOINT_EVERY,
         }
+    }
+
+    #[test]
+    fn cells_of_small_regions_count_more() {
+        let mut changed = vec![0.0; FINEST * FINEST];
+        // Faint or not, one cell; a line of ten; and half of the frame.
+        changed[2 * FINEST + 5] = 0.1;
+        changed[4 * FINEST + 3..4 * FINEST + 13].fill(1.0);
+        changed[FINEST * FINEST / 2..].fill(1.0);
+        let found = weights(&changed);
+        assert_eq!(found[2 * FINEST + 5], MOST_WEIGHT);
+        assert_eq!(found[4 * FINEST + 3..4 * FINEST + 13], [8.0; 10]);
+        // 512 of 640.
+        let half = &found[FINEST * FINEST / 2..];
+        assert!(half.iter().all(|weight| (weight - 1.118).abs() < 1e-3));
+        assert_eq!(found.iter().filter(|weight| **weight == 1.0).count(), 501);
     }
 
     #[test]

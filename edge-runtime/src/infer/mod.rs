@@ -4,6 +4,7 @@
 //! [`fuse`]), each either over tract's matrix kernels ([`gemm`]) or where the image lies ([`direct`]): what [`kernels`] measures to
 //! be the fastest.
 
+mod apart;
 mod areas;
 mod direct;
 mod fuse;

@@ -4,9 +4,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
+use super::apart::Helpers;
+
 /// Threads for one frame.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pool(Option<Arc<ThreadPool>>);
+pub(super) struct Pool(Option<Arc<Others>>);
+
+/// Those beside the caller's.
+#[derive(Debug)]
+struct Others {
+    pool: ThreadPool,
+    helpers: Arc<Helpers>,
+}
 
 impl Pool {
     /// So many, the caller's included.
@@ -14,18 +23,21 @@ impl Pool {
         if threads < 2 {
             return Ok(Self(None));
         }
+        let helpers = Arc::new(Helpers::new());
+        let joining = Arc::clone(&helpers);
         let builder = ThreadPoolBuilder::new().num_threads(threads - 1);
         let pool = builder
             .thread_name(|index| format!("score {index}"))
+            .start_handler(move |_| joining.join())
             .build()?;
-        Ok(Self(Some(Arc::new(pool))))
+        Ok(Self(Some(Arc::new(Others { pool, helpers }))))
     }
 
     /// How many they are.
     pub(super) fn threads(&self) -> usize {
         self.0
             .as_ref()
-            .map_or(1, |pool| pool.current_num_threads() + 1)
+            .map_or(1, |others| others.pool.current_num_threads() + 1)
     }
 
     /// Works on all items, in any order. The caller begins at once: where there is little to do, it is done before the
@@ -35,7 +47,7 @@ impl Pool {
         items: impl Iterator<Item = T> + Send,
         work: impl Fn(T) -> Result<(), E> + Sync,
     ) -> Result<(), E> {
-        let Some(pool) = &self.0 else {
+        let Some(others) = &self.0 else {
             return items.into_iter().try_for_each(work);
         };
         let items = Mutex::new(items);
@@ -49,7 +61,8 @@ impl Pool {
                 }
             }
         };
-        pool.in_place_scope(|scope| {
+        others.helpers.keep_off();
+        others.pool.in_place_scope(|scope| {
             for _ in 1..self.threads() {
                 scope.spawn(|_| take_part());
             }

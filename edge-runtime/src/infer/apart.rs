@@ -4,11 +4,14 @@
 //! is idle (30 of 40 times after 50 ms, on a virtual machine of two), and there it waits until that one's time is over: a frame then
 //! takes as long on two threads as on one.
 
+#[cfg(target_os = "linux")]
 use std::sync::{Mutex, PoisonError};
 
+#[cfg(target_os = "linux")]
 use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 /// Threads that help.
+#[cfg(target_os = "linux")]
 #[derive(Debug)]
 pub(super) struct Helpers {
     /// Where they may run by what the process was told.
@@ -17,6 +20,7 @@ pub(super) struct Helpers {
     threads: Mutex<Vec<(Pid, Option<usize>)>>,
 }
 
+#[cfg(target_os = "linux")]
 impl Helpers {
     /// None yet. They will run where the calling thread may.
     pub(super) fn new() -> Self {
@@ -51,7 +55,23 @@ impl Helpers {
     }
 }
 
-#[cfg(test)]
+/// On other systems they run where the system puts them.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug)]
+pub(super) struct Helpers;
+
+#[cfg(not(target_os = "linux"))]
+impl Helpers {
+    pub(super) fn new() -> Self {
+        Self
+    }
+
+    pub(super) fn join(&self) {}
+
+    pub(super) fn keep_off(&self) {}
+}
+
+#[cfg(all(test, target_os = "linux"))]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::sync::mpsc::channel;

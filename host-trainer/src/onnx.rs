@@ -109,7 +109,7 @@ pub fn export(
 pub struct PlainConvolution {
     /// Name of its parameters.
     pub name: String,
-    /// out × in × side × side.
+    /// out × in × side × side but where said.
     pub size: Vec<i64>,
     /// The weights.
     pub weight: Vec<f32>,
@@ -120,8 +120,12 @@ pub struct PlainConvolution {
 /// A step of an area network; the first takes the input, every other what the one before made.
 #[derive(Debug, Clone)]
 pub enum AreaStep {
+    /// A transposed convolution (in × out × side × side) that makes side × side cells of each, and ReLU.
+    Split(PlainConvolution),
     /// A convolution and ReLU.
     Convolve(PlainConvolution),
+    /// Beside it the network's input.
+    BesideInput,
     /// Means of 2 × 2 cells.
     Halve,
     /// Enlarged twice (bilinear, between the middles of cells), and beside it what had been given this name.
@@ -149,10 +153,19 @@ pub fn export_areas(steps: &[AreaStep], planes: i64) -> Vec<u8> {
     for (number, step) in steps.iter().enumerate() {
         let out = format!("step{number}");
         match step {
-            AreaStep::Convolve(convolution) => {
+            AreaStep::Split(convolution) | AreaStep::Convolve(convolution) => {
                 let sums = format!("{out}.sums");
-                convolve(&mut graph, convolution, &current, &sums);
+                match step {
+                    AreaStep::Split(_) => split(&mut graph, convolution, &current, &sums),
+                    _ => convolve(&mut graph, convolution, &current, &sums),
+                }
                 graph.node.push(node("Relu", &[&sums], &out, Vec::new()));
+                current = out;
+            }
+            AreaStep::BesideInput => {
+                let inputs = [current.as_str(), INPUT];
+                let attributes = vec![int("axis", 1)];
+                graph.node.push(node("Concat", &inputs, &out, attributes));
                 current = out;
             }
             AreaStep::Halve => {
@@ -187,20 +200,32 @@ pub fn export_areas(steps: &[AreaStep], planes: i64) -> Vec<u8> {
 }
 
 fn convolve(graph: &mut Graph, convolution: &PlainConvolution, from: &str, to: &str) {
+    let padding = convolution.size[3] / 2;
+    let attribute = ints("pads", &[padding; 4]);
+    weighted(graph, "Conv", convolution, attribute, [from, to]);
+}
+
+fn split(graph: &mut Graph, convolution: &PlainConvolution, from: &str, to: &str) {
+    let attribute = ints("strides", &[convolution.size[3]; 2]);
+    weighted(graph, "ConvTranspose", convolution, attribute, [from, to]);
+}
+
+fn weighted(
+    graph: &mut Graph,
+    operation: &str,
+    convolution: &PlainConvolution,
+    attribute: Attribute,
+    [from, to]: [&str; 2],
+) {
     let PlainConvolution { name, size, .. } = convolution;
-    let side = size[3];
     let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
     graph.initializer.extend([
         tensor(&weight, size, &convolution.weight),
-        tensor(&bias, &size[..1], &convolution.bias),
+        tensor(&bias, &[convolution.bias.len() as i64], &convolution.bias),
     ]);
-    let attributes = vec![
-        ints("kernel_shape", &[side; 2]),
-        ints("pads", &[side / 2; 4]),
-    ];
-    graph
-        .node
-        .push(node("Conv", &[from, &weight, &bias], to, attributes));
+    let attributes = vec![ints("kernel_shape", &[size[3]; 2]), attribute];
+    let inputs = [from, &weight, &bias];
+    graph.node.push(node(operation, &inputs, to, attributes));
 }
 
 /// A whole model's bytes.

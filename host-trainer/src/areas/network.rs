@@ -6,22 +6,27 @@
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tch::{Device, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::onnx::{AreaStep, PlainConvolution};
 use crate::train::floats;
 
-/// Channels at 64, 32, 16, 8 and 4 cells a side. Few at the first, where most of the time goes.
-const WIDTHS: [i64; 5] = [16, 32, 64, 64, 64];
+/// Channels at 128 cells a side: thin lines of any direction and place want a finer look than a cell's 4×4 pixels at once. Few, for that
+/// is where most of the time goes.
+const FINE: i64 = 16;
+/// Channels at 64, 32, 16, 8 and 4 cells a side.
+const WIDTHS: [i64; 5] = [32, 48, 64, 64, 64];
 /// The last bias begins with the logit of about how many cells are changed: otherwise hundreds of steps go into learning that.
 const FIRST_BIAS: f32 = -2.5;
-/// Side of the kernels, but of the last one's 1.
+/// Side of the kernels, but of the last one's 1 and of the one that splits cells.
 const KERNEL: i64 = 3;
+/// A cell is split into so many across and down.
+const SPLIT: i64 = 2;
 /// Of batch normalisation (Ioffe and Szegedy 2015): PyTorch's defaults.
 const MOMENTUM: f64 = 0.1;
 const EPSILON: f64 = 1e-5;
 
-/// Two convolutions, each with batch normalisation and ReLU; and what comes before them.
+/// Two convolutions, each with batch normalisation and ReLU; and what comes before them. The first of [`Before::Split`] is a transposed one.
 #[derive(Debug, Clone, Copy)]
 struct Stage {
     name: &'static str,
@@ -33,8 +38,10 @@ struct Stage {
 /// What a stage begins with.
 #[derive(Debug, Clone, Copy)]
 enum Before {
-    /// The input as it is.
-    Nothing,
+    /// The input, each cell split into 2 × 2.
+    Split,
+    /// Means of 2 × 2 cells, and beside them the input.
+    HalveBesideInput,
     /// Means of 2 × 2 cells.
     Halve,
     /// Enlarged to twice the side, and beside it what the stage of this number made.
@@ -42,7 +49,7 @@ enum Before {
 }
 
 /// From the input to where all but the last convolution is done.
-fn stages(planes: i64) -> [Stage; 8] {
+fn stages(planes: i64) -> [Stage; 9] {
     let stage = |name, before, inputs, outputs| Stage {
         name,
         before,
@@ -51,14 +58,15 @@ fn stages(planes: i64) -> [Stage; 8] {
     };
     let [a, b, c, d, e] = WIDTHS;
     [
-        stage("down0", Before::Nothing, planes, a),
+        stage("fine", Before::Split, planes, FINE),
+        stage("down0", Before::HalveBesideInput, FINE + planes, a),
         stage("down1", Before::Halve, a, b),
         stage("down2", Before::Halve, b, c),
         stage("down3", Before::Halve, c, d),
         stage("down4", Before::Halve, d, e),
-        stage("up3", Before::EnlargeBeside(3), e + d, d),
-        stage("up2", Before::EnlargeBeside(2), d + c, c),
-        stage("up1", Before::EnlargeBeside(1), c + b, b),
+        stage("up3", Before::EnlargeBeside(4), e + d, d),
+        stage("up2", Before::EnlargeBeside(3), d + c, c),
+        stage("up1", Before::EnlargeBeside(2), c + b, b),
     ]
 }
 
@@ -76,18 +84,70 @@ struct Normalised {
 /// An area network that learns.
 #[derive(Debug)]
 pub struct AreaNet {
-    stages: [Stage; 8],
+    stages: [Stage; 9],
     /// Two for each stage.
     layers: Vec<Normalised>,
     last_weight: Tensor,
     last_bias: Tensor,
 }
 
+impl Stage {
+    /// Sizes of its two convolutions' weights, and how many values each sum takes in.
+    fn weights(&self) -> [([i64; 4], i64); 2] {
+        let Self {
+            inputs, outputs, ..
+        } = *self;
+        let taps = KERNEL * KERNEL;
+        let plain = |inputs| ([outputs, inputs, KERNEL, KERNEL], inputs * taps);
+        let first = match self.before {
+            // A transposed convolution's inputs come first.
+            Before::Split => ([inputs, outputs, SPLIT, SPLIT], inputs),
+            _ => plain(inputs),
+        };
+        [first, plain(outputs)]
+    }
+}
+
+impl Normalised {
+    /// Normalised sums, and ReLU.
+    fn apply(&self, sums: &Tensor, learning: bool) -> Result<Tensor, TchError> {
+        sums.f_batch_norm(
+            Some(&self.gain),
+            Some(&self.shift),
+            Some(&self.mean),
+            Some(&self.variance),
+            learning,
+            MOMENTUM,
+            EPSILON,
+            false,
+        )?
+        .f_relu()
+    }
+
+    /// One convolution that does the same.
+    fn folded(&self, split: bool) -> Result<PlainConvolution, TchError> {
+        let by = (&self.variance + EPSILON)
+            .f_sqrt()?
+            .f_reciprocal()?
+            .f_mul(&self.gain)?;
+        // A transposed convolution's outputs come second.
+        let shape = if split { [1, -1, 1, 1] } else { [-1, 1, 1, 1] };
+        let weight = self.weight.f_mul(&by.f_view(shape)?)?;
+        let bias = self.shift.f_sub(&self.mean.f_mul(&by)?)?;
+        Ok(PlainConvolution {
+            name: self.name.clone(),
+            size: weight.size(),
+            weight: floats(&weight)?,
+            bias: floats(&bias)?,
+        })
+    }
+}
+
 impl AreaNet {
-    /// Fresh weights, drawn as PyTorch does: uniform within ±1/√fan_in.
+    /// Fresh weights, uniform within ±1/√n of n values that a sum takes in, as PyTorch draws them.
     pub fn new(planes: i64, device: Device, rng: &mut ChaCha8Rng) -> Result<Self, TchError> {
-        let mut draw = |size: &[i64]| -> Result<Tensor, TchError> {
-            let bound = 1.0 / (size[1..].iter().product::<i64>() as f32).sqrt();
+        let mut draw = |size: &[i64], inputs: i64| -> Result<Tensor, TchError> {
+            let bound = 1.0 / (inputs as f32).sqrt();
             let count = size.iter().product::<i64>();
             let values = (0..count).map(|_| rng.random_range(-bound..bound));
             let values = values.collect::<Vec<f32>>();
@@ -102,10 +162,10 @@ impl AreaNet {
         let stages = stages(planes);
         let mut layers = Vec::new();
         for stage in &stages {
-            for (number, inputs) in [stage.inputs, stage.outputs].into_iter().enumerate() {
+            for (number, (size, inputs)) in stage.weights().into_iter().enumerate() {
                 layers.push(Normalised {
                     name: format!("{}.{number}", stage.name),
-                    weight: draw(&[stage.outputs, inputs, KERNEL, KERNEL])?,
+                    weight: draw(&size, inputs)?,
                     gain: constant(1.0, stage.outputs)?.set_requires_grad(true),
                     shift: constant(0.0, stage.outputs)?.set_requires_grad(true),
                     mean: constant(0.0, stage.outputs)?,
@@ -113,10 +173,11 @@ impl AreaNet {
                 });
             }
         }
+        let last = WIDTHS[1];
         Ok(Self {
             stages,
             layers,
-            last_weight: draw(&[1, WIDTHS[1], 1, 1])?,
+            last_weight: draw(&[1, last, 1, 1], last)?,
             last_bias: constant(FIRST_BIAS, 1)?.set_requires_grad(true),
         })
     }
@@ -152,14 +213,29 @@ impl AreaNet {
         self.layers.iter().flat_map(of).collect()
     }
 
-    /// Logits, N × 1 × side × side, half the input's. While it learns, a batch is normalised by itself.
-    pub fn forward(&self, input: &Tensor, learning: bool) -> Result<Tensor, TchError> {
+    /// Logits, N × 1 × side × side, half the input's. While it learns, a batch is normalised by itself, and all but the last convolution
+    /// are computed in this kind of number.
+    pub fn forward(&self, input: &Tensor, learning: Option<Kind>) -> Result<Tensor, TchError> {
+        let kind = learning.unwrap_or(Kind::Float);
+        // Channels beside each other: what CPUs and GPUs convolve fastest.
+        let input = input
+            .f_to_kind(kind)?
+            .f_permute([0, 2, 3, 1])?
+            .f_contiguous()?
+            .f_permute([0, 3, 1, 2])?;
+        let halved = |x: &Tensor| x.f_avg_pool2d([SPLIT; 2], [SPLIT; 2], [0; 2], false, true, None);
+        let convolved = |x: &Tensor, weight: &Tensor| {
+            let padding = [KERNEL / 2; 2];
+            x.f_conv2d(weight, None::<&Tensor>, [1; 2], padding, [1; 2], 1)
+        };
         let mut made: Vec<Tensor> = Vec::new();
         let mut x = input.shallow_clone();
         for (stage, layers) in self.stages.iter().zip(self.layers.chunks_exact(2)) {
+            let [first, second] = layers else { continue };
             x = match stage.before {
-                Before::Nothing => x,
-                Before::Halve => x.f_avg_pool2d([2; 2], [2; 2], [0; 2], false, true, None)?,
+                Before::Split => x,
+                Before::HalveBesideInput => Tensor::f_cat(&[&halved(&x)?, &input], 1)?,
+                Before::Halve => halved(&x)?,
                 Before::EnlargeBeside(number) => {
                     let size = x.size();
                     let size = [2 * size[2], 2 * size[3]];
@@ -167,26 +243,20 @@ impl AreaNet {
                     Tensor::f_cat(&[&x, &made[number]], 1)?
                 }
             };
-            for layer in layers {
-                let padding = [KERNEL / 2; 2];
-                let sums =
-                    x.f_conv2d(&layer.weight, None::<&Tensor>, [1; 2], padding, [1; 2], 1)?;
-                x = sums
-                    .f_batch_norm(
-                        Some(&layer.gain),
-                        Some(&layer.shift),
-                        Some(&layer.mean),
-                        Some(&layer.variance),
-                        learning,
-                        MOMENTUM,
-                        EPSILON,
-                        false,
-                    )?
-                    .f_relu()?;
-            }
+            let weight = first.weight.f_to_kind(kind)?;
+            let sums = match stage.before {
+                Before::Split => {
+                    let (stride, none) = ([SPLIT; 2], [0; 2]);
+                    x.f_conv_transpose2d(&weight, None::<&Tensor>, stride, none, none, 1, [1; 2])?
+                }
+                _ => convolved(&x, &weight)?,
+            };
+            x = first.apply(&sums, learning.is_some())?;
+            let sums = convolved(&x, &second.weight.f_to_kind(kind)?)?;
+            x = second.apply(&sums, learning.is_some())?;
             made.push(x.shallow_clone());
         }
-        x.f_conv2d(
+        x.f_to_kind(Kind::Float)?.f_conv2d(
             &self.last_weight,
             Some(&self.last_bias),
             [1; 2],
@@ -200,36 +270,25 @@ impl AreaNet {
     pub fn steps(&self) -> Result<Vec<AreaStep>, TchError> {
         let mut steps = Vec::new();
         for (stage, layers) in self.stages.iter().zip(self.layers.chunks_exact(2)) {
+            let [first, second] = layers else { continue };
+            let split = matches!(stage.before, Before::Split);
+            let (first, second) = (first.folded(split)?, second.folded(false)?);
             match stage.before {
-                Before::Nothing => (),
-                Before::Halve => steps.push(AreaStep::Halve),
+                Before::Split => steps.push(AreaStep::Split(first)),
+                Before::HalveBesideInput => {
+                    steps.extend([AreaStep::Halve, AreaStep::BesideInput]);
+                    steps.push(AreaStep::Convolve(first));
+                }
+                Before::Halve => steps.extend([AreaStep::Halve, AreaStep::Convolve(first)]),
                 Before::EnlargeBeside(number) => {
                     steps.push(AreaStep::EnlargeBeside(self.stages[number].name.to_owned()));
+                    steps.push(AreaStep::Convolve(first));
                 }
             }
-            for layer in layers {
-                let gains = floats(&layer.gain)?;
-                let variances = floats(&layer.variance)?;
-                let by: Vec<f32> = gains
-                    .iter()
-                    .zip(&variances)
-                    .map(|(gain, variance)| gain / (variance + EPSILON as f32).sqrt())
-                    .collect();
-                let mut weight = floats(&layer.weight)?;
-                let each = weight.len() / by.len();
-                for (row, by) in weight.chunks_exact_mut(each).zip(&by) {
-                    row.iter_mut().for_each(|weight| *weight *= by);
-                }
-                let (shifts, means) = (floats(&layer.shift)?, floats(&layer.mean)?);
-                let bias = shifts.iter().zip(&means).zip(&by);
-                steps.push(AreaStep::Convolve(PlainConvolution {
-                    name: layer.name.clone(),
-                    size: layer.weight.size(),
-                    weight,
-                    bias: bias.map(|((shift, mean), by)| shift - mean * by).collect(),
-                }));
-            }
-            steps.push(AreaStep::Name(stage.name.to_owned()));
+            steps.extend([
+                AreaStep::Convolve(second),
+                AreaStep::Name(stage.name.to_owned()),
+            ]);
         }
         steps.push(AreaStep::Last(PlainConvolution {
             name: "last".to_owned(),
@@ -244,7 +303,6 @@ impl AreaNet {
 #[cfg(test)]
 mod tests {
     use edge_runtime::infer::AreaEngine;
-    use tch::{Device, Kind};
 
     use super::*;
     use crate::onnx::export_areas;
@@ -258,13 +316,13 @@ mod tests {
         // Batches leave means and variances behind that are not 0 and 1.
         for _ in 0..20 {
             let batch = Tensor::randn([8, 40, 64, 64], (Kind::Float, Device::Cpu)) * 2.0 + 0.5;
-            let logits = tch::no_grad(|| net.forward(&batch, true)).unwrap();
+            let logits = tch::no_grad(|| net.forward(&batch, Some(Kind::Float))).unwrap();
             assert_eq!(logits.size(), [8, 1, 32, 32]);
         }
         let onnx = export_areas(&net.steps().unwrap(), 40);
         let engine = AreaEngine::new(&onnx, 40).unwrap();
         let input = Tensor::randn([1, 40, 64, 64], (Kind::Float, Device::Cpu));
-        let expected = tch::no_grad(|| net.forward(&input, false)).unwrap();
+        let expected = tch::no_grad(|| net.forward(&input, None)).unwrap();
         let expected = floats(&expected).unwrap();
         let found = engine.logits(&floats(&input).unwrap()).unwrap();
         let off = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());

@@ -330,4 +330,19 @@ mod tests {
         let [low, high] = [f32::min, f32::max].map(|f| expected.iter().copied().reduce(f).unwrap());
         assert!(high - low > 0.1, "{low} to {high}");
     }
+    /// Half as many bits: the same logits but for what 8 bits of a number's 24 leave, over 19 convolutions.
+    #[test]
+    fn sixteen_bits_are_close() {
+        let net = AreaNet::new(40, Device::Cpu, &mut generator(3, "test", 0)).unwrap();
+        tch::manual_seed(5);
+        let batch = Tensor::randn([8, 40, 64, 64], (Kind::Float, Device::Cpu));
+        let [exact, short] = [Kind::Float, Kind::BFloat16].map(|kind| {
+            let logits = tch::no_grad(|| net.forward(&batch, Some(kind))).unwrap();
+            assert_eq!(logits.kind(), Kind::Float);
+            logits
+        });
+        let off = (&short - &exact).std(true).double_value(&[]);
+        let spread = exact.std(true).double_value(&[]);
+        assert!(off > 0.0 && off < 0.05 * spread, "{off} of {spread}");
+    }
 }

@@ -1,8 +1,9 @@
 //! Learns an area network ([`proto::manifest::AreaNetwork`]) for a variation model: good frames into which areas and defects are drawn
-//! ([`defect`]), looked at in many ways ([`view`]); a small network ([`network`]) that says of each cell whether it was changed. A fifth
+//! ([`defect`]), looked at in many ways ([`view`], [`examples`]); a small network ([`network`]) that says of each cell whether it was changed. A fifth
 //! of the frames is kept back, to see what it brings and what good cells give. **Ours**.
 
 mod defect;
+mod examples;
 mod network;
 mod view;
 
@@ -11,17 +12,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edge_runtime::infer::{AreaEngine, InferError};
-use edge_runtime::inspect::areas::{
-    CELLS, SIDE_PX, area_deviations, input, planes_of, shrunk, texture, textures_of,
-};
-use edge_runtime::inspect::cells::reduce;
+use edge_runtime::inspect::areas::{CELLS, area_deviations, input, planes_of, shrunk, texture};
 use edge_runtime::inspect::map::ScoreMap;
 use edge_runtime::inspect::preprocess::Planes;
-use edge_runtime::inspect::region::label_components;
 use edge_runtime::inspect::variation::{FINEST, deviations, look};
 use proto::manifest::{AreaNetwork, VariationModel};
-use rand::RngExt;
-use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind as Number, Reduction, TchError, Tensor};
 
@@ -32,6 +27,8 @@ use crate::onnx::export_areas;
 use crate::seed::generator;
 use crate::train::{Adam, CheckpointError, LEARNING_RATE, Progress, Saved, save_tensors};
 pub use defect::{Drawn, Good, Kind};
+pub use examples::BATCH;
+use examples::{GoodFrames, cells};
 pub use network::AreaNet;
 pub use view::View;
 
@@ -41,22 +38,10 @@ pub const STEPS: usize = 10_000;
 pub const CHECKPOINT_EVERY: usize = 200;
 /// Which drawings and looks are learned from; another number whenever these change, so that nobody goes on from a checkpoint of others.
 const DRAWINGS: u32 = 2;
-/// Examples a step.
-pub const BATCH: usize = 16;
-/// One in so many examples of a step is a good frame with nothing drawn into it.
-const GOOD_ONE_IN: usize = 5;
-/// Most kinds of defects in one of them.
-const MOST_DEFECTS: usize = 3;
 /// The highest learning rate; it rises to that in the first tenth and falls to nothing along a cosine (Smith and Topin 2019).
 const RATE: f64 = 2e-3;
 /// One frame in so many is kept back.
 const KEPT_BACK_ONE_IN: usize = 5;
-/// A cell is changed where that share of it is: a line one pixel wide covers no more, and counts as much as an area.
-const CHANGED: f32 = 0.125;
-/// A changed cell counts as much as a good one where its region has so many; of a smaller one each counts more, by the root of how many
-/// times as small, up to that: what is found is counted by defects, and most cells of a frame are good.
-const REGION_CELLS: f32 = 640.0;
-const MOST_WEIGHT: f32 = 20.0;
 /// Kinds that are drawn into each frame that is kept back.
 const CHECKED_KINDS: usize = 4;
 /// Good frames that it takes.
@@ -64,9 +49,8 @@ const LEAST_FRAMES: usize = 40;
 /// What the network's deviations are multiplied by before they are added to the variation model's, unless the user has it otherwise: found
 /// best on synthetic defects in good frames (`models/studies`).
 pub const SHARE: f32 = 2.0;
-/// A spread of logits or textures is at least that.
+/// A spread of logits is at least that.
 const LEAST_SPREAD: f32 = 0.1;
-const LEAST_SCALE: f32 = 1e-3;
 /// Golden logits may be off by that: other instruction sets add up in another order.
 const TOLERANCE: f32 = 0.02;
 
@@ -176,98 +160,6 @@ pub struct Lesson<'a> {
     pub checkpoint_every: usize,
 }
 
-/// Good frames as an area network sees them, in 8 bits, and what their textures are.
-struct GoodFrames {
-    colour: bool,
-    frames: Vec<Vec<u8>>,
-    /// As [`AreaNetwork::mean`] and [`AreaNetwork::scale`].
-    mean: Vec<f32>,
-    scale: Vec<f32>,
-}
-
-/// What a step learns from.
-struct Batch {
-    inputs: Vec<f32>,
-    /// Which cells were changed, see [`cells`].
-    masks: Vec<f32>,
-    /// What each counts for, see [`weights`].
-    weights: Vec<f32>,
-}
-
-/// Whether each cell was changed, of a frame of this size: 1 where [`CHANGED`] of it was or more, in proportion where less.
-fn cells(mask: &[f32], size: [usize; 2]) -> Vec<f32> {
-    let shares = reduce(mask, size, [FINEST; 2]).into_iter();
-    shares.map(|share| (share / CHANGED).min(1.0)).collect()
-}
-
-/// What each cell counts for when it is learned from, given which were changed.
-fn weights(changed: &[f32]) -> Vec<f32> {
-    let mask: Vec<bool> = changed.iter().map(|share| *share > 0.0).collect();
-    let (labels, count) = label_components(&mask, FINEST, FINEST);
-    let mut sizes = vec![0.0f32; count + 1];
-    let labels: Vec<usize> = labels.into_iter().map(|label| label as usize).collect();
-    labels.iter().for_each(|label| sizes[*label] += 1.0);
-    // The first is all that was not changed.
-    sizes[0] = REGION_CELLS;
-    let weight = |cells: f32| (REGION_CELLS / cells).sqrt().clamp(1.0, MOST_WEIGHT);
-    labels.iter().map(|label| weight(sizes[*label])).collect()
-}
-
-/// What is drawn into a frame to be learned from: an area every other time, and some defects. A frame with several teaches more in the same
-/// time.
-fn kinds(rng: &mut ChaCha8Rng) -> Vec<Kind> {
-    let area = rng.random::<bool>();
-    let area = area.then(|| Kind::AREAS[rng.random_range(0..Kind::AREAS.len())]);
-    let defects = rng.random_range(1..=MOST_DEFECTS);
-    let mut kinds = Vec::from_iter(area);
-    kinds.extend((0..defects).map(|_| Kind::DEFECTS[rng.random_range(0..Kind::DEFECTS.len())]));
-    kinds
-}
-
-impl GoodFrames {
-    fn frame(&self, index: usize) -> Good {
-        let bytes = &self.frames[index];
-        Good::new(Planes {
-            channels: bytes.len() / (SIDE_PX * SIDE_PX),
-            width_px: SIDE_PX,
-            height_px: SIDE_PX,
-            data: bytes
-                .iter()
-                .map(|&value| f32::from(value) / 127.5 - 1.0)
-                .collect(),
-        })
-    }
-
-    /// Draws what a step learns from.
-    fn batch(&self, rng: &mut ChaCha8Rng) -> Batch {
-        let [mut inputs, mut masks, mut worth] = [const { Vec::new() }; 3];
-        let any = |rng: &mut ChaCha8Rng| self.frame(rng.random_range(0..self.frames.len()));
-        let size = [SIDE_PX; 2];
-        for number in 0..BATCH {
-            let good = any(rng);
-            let view = View::any(size, rng);
-            let seen = if number % GOOD_ONE_IN == 0 {
-                masks.extend([0.0; FINEST * FINEST]);
-                worth.extend([1.0; FINEST * FINEST]);
-                view.of_frame(good.planes())
-            } else {
-                let drawn = good.drawn(&kinds(rng), &any(rng), rng);
-                let changed = cells(&view.of(&drawn.mask), size);
-                worth.extend(weights(&changed));
-                masks.extend(changed);
-                view.of_frame(&drawn.planes)
-            };
-            let texture = texture(&seen, self.colour);
-            inputs.extend(input(&self.mean, &self.scale, &seen, &texture, self.colour));
-        }
-        Batch {
-            inputs,
-            masks,
-            weights: worth,
-        }
-    }
-}
-
 impl Lesson<'_> {
     /// Learns it, and sees what it brings.
     pub fn learn(
@@ -366,29 +258,7 @@ impl Lesson<'_> {
         if frames.len() < learned {
             return Err(AreaError::Workers);
         }
-        let values = textures_of(colour) * FINEST * FINEST;
-        let mut mean = vec![0.0f32; values];
-        for texture in &textures {
-            for (mean, value) in mean.iter_mut().zip(texture) {
-                *mean += value / learned as f32;
-            }
-        }
-        let mut squares = vec![0.0f64; textures_of(colour)];
-        for texture in &textures {
-            for (at, (value, mean)) in texture.iter().zip(&mean).enumerate() {
-                squares[at / (FINEST * FINEST)] += f64::from(value - mean).powi(2);
-            }
-        }
-        let count = (learned * FINEST * FINEST) as f64;
-        let scale = squares
-            .iter()
-            .map(|squares| ((squares / count).sqrt() as f32).max(LEAST_SCALE));
-        Ok(GoodFrames {
-            colour,
-            frames,
-            mean,
-            scale: scale.collect(),
-        })
+        Ok(GoodFrames::new(colour, frames, &textures))
     }
 
     /// Learns the graph; what each step learns from is drawn by other threads meanwhile.
@@ -623,22 +493,6 @@ mod tests {
     }
 
     #[test]
-    fn cells_of_small_regions_count_more() {
-        let mut changed = vec![0.0; FINEST * FINEST];
-        // Faint or not, one cell; a line of ten; and half of the frame.
-        changed[2 * FINEST + 5] = 0.1;
-        changed[4 * FINEST + 3..4 * FINEST + 13].fill(1.0);
-        changed[FINEST * FINEST / 2..].fill(1.0);
-        let found = weights(&changed);
-        assert_eq!(found[2 * FINEST + 5], MOST_WEIGHT);
-        assert_eq!(found[4 * FINEST + 3..4 * FINEST + 13], [8.0; 10]);
-        // 512 of 640.
-        let half = &found[FINEST * FINEST / 2..];
-        assert!(half.iter().all(|weight| (weight - 1.118).abs() < 1e-3));
-        assert_eq!(found.iter().filter(|weight| **weight == 1.0).count(), 501);
-    }
-
-    #[test]
     fn it_finds_areas_that_places_by_themselves_do_not_show() {
         let folder = tempfile::tempdir().unwrap();
         let (model, golden) = (model(), shrunk(&part(0), false));
@@ -713,25 +567,6 @@ mod tests {
         std::fs::write(&whole, &bytes[..bytes.len() / 2]).unwrap();
         let damaged = steps_of(short(&whole), &|_| ());
         assert!(matches!(damaged, Err(AreaError::Resume(_))));
-    }
-
-    /// A line one pixel wide through 256 × 256 of them, and half a cell.
-    #[test]
-    fn a_thin_line_counts_as_much_as_an_area() {
-        let mut mask = vec![0.0; SIDE_PX * SIDE_PX];
-        mask[100 * SIDE_PX..101 * SIDE_PX].fill(1.0);
-        for row in 16..20 {
-            mask[row * SIDE_PX..][..8].fill(0.05);
-        }
-        let found = cells(&mask, [SIDE_PX; 2]);
-        for (cell, found) in found.into_iter().enumerate() {
-            let expected = match (cell / FINEST, cell % FINEST) {
-                (12, _) => 1.0,
-                (2, 0) => 0.2,
-                _ => 0.0,
-            };
-            assert!((found - expected).abs() < 1e-5, "cell {cell}: {found}");
-        }
     }
 
     #[test]

@@ -51,7 +51,7 @@ def examples(maps, data, brightest, marked, out):
         rows.append((kind, [image, coloured(scores, brightest), Image.fromarray(over), truth]))
     scaled = lambda image: [max(1, round(side * LONGEST_PX / max(image.size))) for side in image.size]
     heights = [scaled(images[0])[1] + GAP_PX for _, images in rows]
-    sheet = Image.new("RGB", (TITLE_PX + 4 * (LONGEST_PX + GAP_PX), sum(heights) + GAP_PX), "white")
+    sheet = Image.new("RGB", (TITLE_PX + 4 * (LONGEST_PX + GAP_PX), sum(heights) + GAP_PX), "gainsboro")
     top = GAP_PX
     for (kind, images), height in zip(rows, heights):
         ImageDraw.Draw(sheet).text((4, top + height // 2 - 8), kind, fill="black")

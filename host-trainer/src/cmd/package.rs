@@ -160,8 +160,8 @@ pub(crate) struct Package {
     #[arg(long, conflicts_with = "normalise")]
     variation: bool,
     /// Beside --variation, learn to find areas and defects by seeing the whole frame: a small network learns them from good images
-    /// (the images trained on; at least 40) into which areas and defects of twelve kinds are drawn. Some 50 minutes on two
-    /// cores, less on a GPU; ten to twenty milliseconds a frame on the camera. Refused where it finds no more.
+    /// (the images trained on; at least 40) into which areas and defects of twelve kinds are drawn. Some 25 minutes on two
+    /// cores of a Xeon with AMX, 45 in 32 bits; fifteen milliseconds a frame there. Refused where it finds no more.
     ///
     /// What is learned is kept in the run's folder each minute or so: after a power cut or Ctrl-C the same command goes on from there,
     /// and learned to the end it is taken at once (for another name, share or threshold).

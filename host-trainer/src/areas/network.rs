@@ -11,8 +11,8 @@ use tch::{Device, Kind, TchError, Tensor};
 use crate::onnx::{AreaStep, PlainConvolution};
 use crate::train::floats;
 
-/// Channels at 128 cells a side: thin lines of any direction and place want a finer look than a cell's 4×4 pixels at once. Few, for that
-/// is where most of the time goes.
+/// Channels at 128 cells a side: thin lines of any direction and place want a finer look than a cell's 4×4 pixels at once. Few, for there
+/// are many cells.
 const FINE: i64 = 16;
 /// Channels at 64, 32, 16, 8 and 4 cells a side.
 const WIDTHS: [i64; 5] = [32, 48, 64, 64, 64];

@@ -155,10 +155,9 @@ pub fn export_areas(steps: &[AreaStep], planes: i64) -> Vec<u8> {
         match step {
             AreaStep::Split(convolution) | AreaStep::Convolve(convolution) => {
                 let sums = format!("{out}.sums");
-                match step {
-                    AreaStep::Split(_) => split(&mut graph, convolution, &current, &sums),
-                    _ => convolve(&mut graph, convolution, &current, &sums),
-                }
+                let splits = matches!(step, AreaStep::Split(_));
+                let add = if splits { split } else { convolve };
+                add(&mut graph, convolution, &current, &sums);
                 graph.node.push(node("Relu", &[&sums], &out, Vec::new()));
                 current = out;
             }

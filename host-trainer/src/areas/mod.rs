@@ -1,6 +1,6 @@
 //! Learns an area network ([`proto::manifest::AreaNetwork`]) for a variation model: good frames into which areas and defects are drawn
-//! ([`defect`]), looked at in many ways ([`view`], [`examples`]); a small network ([`network`]) that says of each cell whether it was changed. A fifth
-//! of the frames is kept back, to see what it brings and what good cells give. **Ours**.
+//! ([`defect`]), looked at in many ways ([`view`], [`examples`]); a small network ([`network`]) that says of each cell whether it was
+//! changed. A fifth of the frames is kept back, to see what it brings and what good cells give. **Ours**.
 
 mod defect;
 mod examples;

@@ -230,8 +230,7 @@ impl AreaNet {
         };
         let mut made: Vec<Tensor> = Vec::new();
         let mut x = input.shallow_clone();
-        for (stage, layers) in self.stages.iter().zip(self.layers.chunks_exact(2)) {
-            let [first, second] = layers else { continue };
+        for (stage, [first, second]) in self.stages.iter().zip(self.layers.as_chunks().0) {
             x = match stage.before {
                 Before::Split => x,
                 Before::HalveBesideInput => Tensor::f_cat(&[&halved(&x)?, &input], 1)?,
@@ -269,23 +268,26 @@ impl AreaNet {
     /// What is to be run, with normalisation as part of the convolutions.
     pub fn steps(&self) -> Result<Vec<AreaStep>, TchError> {
         let mut steps = Vec::new();
-        for (stage, layers) in self.stages.iter().zip(self.layers.chunks_exact(2)) {
-            let [first, second] = layers else { continue };
+        for (stage, [first, second]) in self.stages.iter().zip(self.layers.as_chunks().0) {
             let split = matches!(stage.before, Before::Split);
             let (first, second) = (first.folded(split)?, second.folded(false)?);
             match stage.before {
-                Before::Split => steps.push(AreaStep::Split(first)),
+                Before::Split => (),
                 Before::HalveBesideInput => {
                     steps.extend([AreaStep::Halve, AreaStep::BesideInput]);
-                    steps.push(AreaStep::Convolve(first));
                 }
-                Before::Halve => steps.extend([AreaStep::Halve, AreaStep::Convolve(first)]),
+                Before::Halve => steps.push(AreaStep::Halve),
                 Before::EnlargeBeside(number) => {
                     steps.push(AreaStep::EnlargeBeside(self.stages[number].name.to_owned()));
-                    steps.push(AreaStep::Convolve(first));
                 }
             }
+            let step = if split {
+                AreaStep::Split
+            } else {
+                AreaStep::Convolve
+            };
             steps.extend([
+                step(first),
                 AreaStep::Convolve(second),
                 AreaStep::Name(stage.name.to_owned()),
             ]);
@@ -330,6 +332,7 @@ mod tests {
         let [low, high] = [f32::min, f32::max].map(|f| expected.iter().copied().reduce(f).unwrap());
         assert!(high - low > 0.1, "{low} to {high}");
     }
+
     /// Half as many bits: the same logits but for what 8 bits of a number's 24 leave, over 19 convolutions.
     #[test]
     fn sixteen_bits_are_close() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proto::manifest::{ColourMode, Manifest, PostProcessing, Roi, Scoring};
 
 use crate::infer::{AreaEngine, Engine, InferError, Tuning};
-use crate::inspect::areas::{self, area_deviations};
+use crate::inspect::areas;
 use crate::inspect::frame::Frame;
 use crate::inspect::map::ScoreMap;
 use crate::inspect::normal_map::Normaliser;
@@ -264,12 +264,15 @@ impl Inspector {
                         .unwrap_or_else(|| areas::texture(&seen, colour));
                     let (mean, scale) = (&network.mean, &network.scale);
                     let input = areas::input(mean, scale, &seen, &texture, colour);
-                    Some(area_deviations(network, &engine.logits(&input)?))
+                    Some((network, engine.logits(&input)?))
                 }
                 _ => None,
             };
+            let areas = areas
+                .as_ref()
+                .map(|(network, logits)| (*network, logits.as_slice()));
             let size = [map.width_px, map.height_px];
-            map = deviations(model, &found, areas.as_deref(), size);
+            map = deviations(model, &found, areas, size);
         }
         // Last, so that nothing is smeared back over the ROI's edge.
         if let Some(inside) = self.roi_flags(map.width_px, map.height_px)? {

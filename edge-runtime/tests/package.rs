@@ -55,15 +55,19 @@ fn normal_map(columns: u16, mean: Vec<f32>, spread: Vec<f32>) -> NormalMap {
 }
 
 /// Format 2 ended before the normal map, format 3 before the variation model, which in format 4 was of other features, format 5 before the
-/// area network, which in format 6 saw less of a frame.
+/// area network, which in format 6 saw less of a frame and in format 7 took nothing of a cell's surroundings.
 #[test]
 fn packages_of_the_formats_before_are_read() {
-    for (format, missing) in [(2, 3), (3, 2), (4, 1), (5, 1), (6, 0)] {
+    for (format, missing) in [(2, 3), (3, 2), (4, 1), (5, 1), (6, 0), (7, 0)] {
         let mut manifest = manifest();
         manifest.format = format;
         let verified = verify(before(&manifest, missing)).unwrap();
         assert_eq!(verified.manifest(), &manifest);
     }
+    let mut manifest = manifest();
+    manifest.format = 7;
+    let error = verify(before(&manifest, 1)).unwrap_err().to_string();
+    assert!(error.contains("ends too early"), "{error}");
 }
 
 /// A package of a format before, whose manifest lacks so many of the last fields, which are `None`.
@@ -202,6 +206,7 @@ fn an_area_network_adds_to_how_far_a_place_is_from_good() {
         share: 0.5,
         golden_logits: logits(&golden),
         golden_tolerance: 1e-3,
+        surround: 0.0,
         mean: mean.clone(),
         scale: scale.clone(),
     };
@@ -212,11 +217,12 @@ fn an_area_network_adds_to_how_far_a_place_is_from_good() {
     let own_looks = looks(&plain, &own);
     let planes = to_planes(&plain.prepare(&own).unwrap(), 3);
     // Two standard deviations for half a logit above the mean, halved.
-    let areas: Vec<f32> = logits(&areas::shrunk(&planes, true))
-        .iter()
-        .map(|logit| 0.5 * (logit + 0.5) / 0.25)
-        .collect();
-    let expected = deviations(&model, &own_looks, Some(&areas), [65; 2]).data;
+    let seen = logits(&areas::shrunk(&planes, true));
+    let added = areas::area_deviations(&network, &seen);
+    for (added, logit) in added.iter().zip(&seen) {
+        assert!((added - 0.5 * (logit + 0.5) / 0.25).abs() < 1e-5 * added.abs().max(1.0));
+    }
+    let expected = deviations(&model, &own_looks, Some((&network, &seen)), [65; 2]).data;
     let found = inspector(&manifest).inspect(&own).unwrap().map.data;
     let off = found
         .iter()
@@ -250,10 +256,17 @@ fn an_area_network_adds_to_how_far_a_place_is_from_good() {
     refused(|n| n.logit_spread = 0.0, "a spread from 1e-6");
     refused(|n| n.share = f32::NAN, "a share of 0 to 10");
     refused(|n| n.mean[0] = f32::INFINITY, "at most 1e6");
-    // Networks of format 6 saw other values.
-    manifest.areas = Some(network);
-    manifest.format = 6;
+    refused(|n| n.surround = 1.5, "of its surroundings 0 to 1");
+    // Networks of format 7 end before what is taken of surroundings.
+    manifest.areas = Some(network.clone());
+    manifest.format = 7;
+    let verified = verify(before(&manifest, 4)).unwrap();
+    assert_eq!(verified.manifest(), &manifest);
     let error = verify(package(&manifest)).unwrap_err().to_string();
+    assert!(error.contains("4 bytes too many"), "{error}");
+    // Networks of format 6 saw other values.
+    manifest.format = 6;
+    let error = verify(before(&manifest, 4)).unwrap_err().to_string();
     assert!(error.contains("package the run again"), "{error}");
 }
 
@@ -388,7 +401,7 @@ fn a_manifest_that_contradicts_itself_is_refused_though_signed() {
         let error = verify(package(&manifest)).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     };
-    refused(|m| m.format = 9, "format 2 to 7, found 9");
+    refused(|m| m.format = 9, "format 2 to 8, found 9");
     refused(|m| m.format = 2, "3 bytes too many");
     refused(|m| m.format = 3, "2 bytes too many");
     refused(|m| m.format = 5, "1 bytes too many");

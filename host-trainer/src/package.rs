@@ -24,7 +24,7 @@ use proto::manifest::{
 use sha2::{Digest, Sha256};
 use tch::Device;
 
-use crate::areas::{AreaError, AreaProgress, CHECKPOINT_EVERY, Gain, Lesson};
+use crate::areas::{AreaError, AreaProgress, CHECKPOINT_EVERY, Gain, Lesson, Usage};
 use crate::calibrate::{Calibration, CalibrationError, calibrate, highest};
 use crate::dataset::{DatasetError, Skipped, chain, cut_tile, digest_of_files, file_digest};
 use crate::noise::{Algorithm, Corruption, Tile};
@@ -55,6 +55,8 @@ pub enum AreasFrom {
         steps: usize,
         /// There.
         device: Device,
+        /// Of what is drawn, and how learning begins; the run's unless given.
+        seed: Option<u64>,
     },
     /// Another package of the same images has it: another width of the network, say.
     Package(Box<Verified>),
@@ -235,13 +237,13 @@ impl Draft {
     }
 
     /// Beside a variation model, learns to find areas and defects by seeing whole frames, from the same images; or takes what another
-    /// package of the same images has learned. `share`: see [`crate::areas::SHARE`].
+    /// package of the same images has learned.
     pub fn learn_areas(
         &mut self,
         folder: &Path,
         key: &SigningKey,
         from: &AreasFrom,
-        share: f32,
+        usage: Usage,
         on_progress: &mut dyn FnMut(AreaProgress),
     ) -> Result<Gain, PackagingError> {
         let Some(model) = &self.manifest.variation else {
@@ -257,9 +259,13 @@ impl Draft {
         let channels = if colour { 3 } else { 1 };
         let input = run.input;
         let inspector = self.inspector(key)?;
-        let (steps, device) = match from {
-            AreasFrom::Learning { steps, device } => (*steps, *device),
-            AreasFrom::Package(_) => (0, Device::Cpu),
+        let (steps, device, seed) = match from {
+            AreasFrom::Learning {
+                steps,
+                device,
+                seed,
+            } => (*steps, *device, *seed),
+            AreasFrom::Package(_) => (0, Device::Cpu, None),
         };
         let lesson = Lesson {
             model,
@@ -271,9 +277,9 @@ impl Draft {
                 Ok(inspector.scores(&planes)?)
             },
             golden: &area_golden(&tile.pixels, &network, colour),
-            share,
+            usage,
             steps,
-            seed: run.seed,
+            seed: seed.unwrap_or(run.seed),
             device,
             checkpoint: &run_folder::area_checkpoint(folder),
             checkpoint_every: CHECKPOINT_EVERY,

@@ -8,9 +8,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-/// Version of this structure. A reader takes 2, 3 and 5 as well, 4 without a variation model and 6 without an area network, and refuses
+/// Version of this structure. A reader takes 2, 3, 5 and 7 as well, 4 without a variation model and 6 without an area network, and refuses
 /// any other.
-pub const MANIFEST_FORMAT: u16 = 7;
+pub const MANIFEST_FORMAT: u16 = 8;
 
 /// Side of the tiles that the method works on, in pixels (paper, IV-A).
 pub const TILE_PX: u32 = 65;
@@ -116,6 +116,9 @@ pub struct AreaNetwork {
     pub golden_logits: Vec<f32>,
     /// Largest deviation accepted, absolute, in logits.
     pub golden_tolerance: f32,
+    /// How much of what a cell's surroundings are off is taken from what it is off itself: 0..=1. Since format 8; one of format 7 ends
+    /// before it and takes nothing.
+    pub surround: f32,
 }
 
 /// What good frames score at each place of a part that always lies alike: cells of equal size over the whole map, row by

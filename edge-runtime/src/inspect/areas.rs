@@ -26,6 +26,10 @@ const LOGARITHM_SCALE: f32 = 0.35;
 const LEAST_CONTRAST: f32 = 0.01;
 /// Most that an area network's deviations are multiplied by.
 pub const LARGEST_SHARE: f32 = 10.0;
+/// Standard deviation, in cells of the finest grid, of the Gaussian that weighs a cell's surroundings.
+const SURROUND_CELLS: f32 = 3.0;
+/// Cells that it reaches.
+const MARGIN: usize = 9;
 /// No value of a network is larger.
 const LARGEST: f32 = 1e6;
 
@@ -160,6 +164,33 @@ pub fn area_deviations(network: &AreaNetwork, logits: &[f32]) -> Vec<f32> {
         .collect()
 }
 
+/// Takes from how far each of [`FINEST`] × [`FINEST`] cells is off what its surroundings are off, as much of it as the network wants: good
+/// parts have large stains too, which differ little from place to place.
+pub(super) fn less_surroundings(network: &AreaNetwork, off: &mut [f32]) {
+    if network.surround == 0.0 {
+        return;
+    }
+    // Beyond the border lies what is before it, mirrored.
+    let inside = |at: usize| match at {
+        before if before < MARGIN => MARGIN - 1 - before,
+        at if at < MARGIN + FINEST => at - MARGIN,
+        beyond => 2 * FINEST + MARGIN - 1 - beyond,
+    };
+    let side = FINEST + 2 * MARGIN;
+    let cells = (0..side).flat_map(|y| (0..side).map(move |x| inside(y) * FINEST + inside(x)));
+    let mut around = ScoreMap {
+        width_px: side,
+        height_px: side,
+        data: cells.map(|cell| off[cell]).collect(),
+    };
+    around.smooth(SURROUND_CELLS);
+    let rows = around.data.chunks_exact(side).skip(MARGIN);
+    let rows = rows.map(|row| &row[MARGIN..MARGIN + FINEST]);
+    for (off, around) in off.iter_mut().zip(rows.flatten()) {
+        *off -= network.surround * around;
+    }
+}
+
 /// Says what is wrong with a network for frames in colour or grey, if anything is.
 pub fn check(network: &AreaNetwork, colour: bool) -> Result<(), String> {
     let cells = FINEST * FINEST;
@@ -184,10 +215,11 @@ pub fn check(network: &AreaNetwork, colour: bool) -> Result<(), String> {
         .into_iter()
         .all(|divisor| (1.0 / LARGEST..=LARGEST).contains(divisor));
     let share = (0.0..=LARGEST_SHARE).contains(&network.share);
+    let surround = (0.0..=1.0).contains(&network.surround);
     let tolerance = (0.0..=LARGEST).contains(&network.golden_tolerance);
-    if !(finite && divisors && share && tolerance) {
+    if !(finite && divisors && share && surround && tolerance) {
         return Err(format!(
-            "expected an area network with values of at most 1e6, scales and a spread from 1e-6 and a share of 0 to {LARGEST_SHARE}, found others"
+            "expected an area network with values of at most 1e6, scales and a spread from 1e-6, a share of 0 to {LARGEST_SHARE} and of its surroundings 0 to 1, found others"
         ));
     }
     Ok(())
@@ -255,6 +287,47 @@ mod tests {
             let scores = ScoreMap::zeros(256, 264);
             let found = texture_seen(&other, &look(&other, colour, &scores));
             assert_eq!(found, None);
+        }
+    }
+
+    /// By scipy.ndimage.gaussian_filter(off, 3, mode="reflect", truncate=3), half of it taken off.
+    #[test]
+    fn what_is_around_a_cell_is_taken_from_it() {
+        let mut network = AreaNetwork {
+            onnx: Vec::new(),
+            mean: Vec::new(),
+            scale: Vec::new(),
+            logit_mean: 0.0,
+            logit_spread: 1.0,
+            share: 1.0,
+            golden_logits: Vec::new(),
+            golden_tolerance: 0.0,
+            surround: 0.0,
+        };
+        let off = |at: usize| (at as f32 * 0.7).sin() * 3.0 + if at == 500 { 5.0 } else { 0.0 };
+        let off: Vec<f32> = (0..FINEST * FINEST).map(off).collect();
+        let mut found = off.clone();
+        less_surroundings(&network, &mut found);
+        assert_eq!(found, off);
+        network.surround = 0.5;
+        less_surroundings(&network, &mut found);
+        let expected = [
+            (0, -0.07384),
+            (31, 0.75937),
+            (32, -1.25854),
+            (500, 2.07894),
+            (501, -2.79033),
+            (532, 2.93594),
+            (700, -0.26526),
+            (992, -0.22452),
+            (1023, -0.46089),
+        ];
+        for (at, expected) in expected {
+            assert!(
+                (found[at] - expected).abs() < 1e-4,
+                "cell {at}: {}",
+                found[at]
+            );
         }
     }
 

@@ -55,7 +55,7 @@ impl ScoreMap {
     }
 
     /// Gaussian, cut off at three sigma, the border repeated.
-    fn smooth(&mut self, sigma_px: f32) {
+    pub(super) fn smooth(&mut self, sigma_px: f32) {
         let radius = (3.0 * sigma_px).ceil() as usize;
         let weight = |tap: usize| {
             let distance = tap as f32 - radius as f32;

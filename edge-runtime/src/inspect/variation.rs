@@ -5,8 +5,9 @@
 //! **Ours**: per place as PaDiM has it (Defard et al. 2021), modes as eigenfaces have them (Turk and Pentland 1991), of features
 //! that need no other network. `host-trainer` fits it; here it is applied.
 
-use proto::manifest::{VariationGrid, VariationModel};
+use proto::manifest::{AreaNetwork, VariationGrid, VariationModel};
 
+use super::areas::{area_deviations, less_surroundings};
 use super::cells::enlarge;
 use super::map::ScoreMap;
 use super::preprocess::Planes;
@@ -96,13 +97,13 @@ pub(super) fn bounded(off: f32) -> f32 {
     }
 }
 
-/// How far a frame is from good at every pixel, by its scores and its looks, and by what an area network adds to that
-/// ([`super::areas`]) where there is one: standard deviations above what good frames are off there, bent so that none is negative (a
+/// How far a frame is from good at every pixel, by its scores and its looks, and by an area network's logits ([`super::areas`]) where there
+/// is one: standard deviations above what good frames are off there, bent so that none is negative (a
 /// good place has about 0.7).
 pub fn deviations(
     model: &VariationModel,
     found: &[CellFeatures; GRIDS.len()],
-    areas: Option<&[f32]>,
+    areas: Option<(&AreaNetwork, &[f32])>,
     [width_px, height_px]: [usize; 2],
 ) -> ScoreMap {
     let mut sum = vec![0.0f32; FINEST * FINEST];
@@ -120,8 +121,11 @@ pub fn deviations(
     }
     let share = 1.0 / model.grids.len().max(1) as f32;
     sum.iter_mut().for_each(|sum| *sum *= share);
-    for (sum, more) in sum.iter_mut().zip(areas.unwrap_or_default()) {
-        *sum += more;
+    if let Some((network, logits)) = areas {
+        for (sum, more) in sum.iter_mut().zip(area_deviations(network, logits)) {
+            *sum += more;
+        }
+        less_surroundings(network, &mut sum);
     }
     // Above 3 as good as the deviation itself; below 0, where good places are, never negative and still in their order.
     sum.iter_mut().for_each(|sum| *sum = softplus(*sum));

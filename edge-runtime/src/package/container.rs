@@ -225,6 +225,9 @@ impl Loaded {
     }
 }
 
+/// Bytes that an area network of format 7 lacks: [`AreaNetwork::surround`](proto::manifest::AreaNetwork::surround), a float.
+const LACKING: usize = 4;
+
 /// The format comes first in the manifest, so that a manifest of another format is named as such instead of failing
 /// to decode.
 fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
@@ -237,6 +240,8 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
         2 => Cow::Owned([bytes, &[0, 0, 0]].concat()),
         3 => Cow::Owned([bytes, &[0, 0]].concat()),
         5 => Cow::Owned([bytes, &[0]].concat()),
+        // Its area network lacks the last field, which may be zero.
+        7 => Cow::Owned([bytes, &[0; LACKING]].concat()),
         // It ends with the variation model; only without one is it what it was.
         4 if bytes.last() == Some(&0) => Cow::Owned([bytes, &[0]].concat()),
         // And this one with the area network.
@@ -244,14 +249,14 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
         found @ (4 | 6) => return Err(PackageError::OldFeatures { expected, found }),
         found => return Err(PackageError::Format { expected, found }),
     };
-    let (manifest, rest) = postcard::take_from_bytes(&bytes).map_err(failed)?;
-    if !rest.is_empty() {
-        return Err(PackageError::Manifest(format!(
-            "{} bytes too many",
-            rest.len()
-        )));
+    let (manifest, rest): (Manifest, _) = postcard::take_from_bytes(&bytes).map_err(failed)?;
+    // Where one of format 7 has no area network, it lacked nothing.
+    let added = format == 7 && manifest.areas.is_none();
+    match rest.len().checked_sub(if added { LACKING } else { 0 }) {
+        Some(0) => Ok(manifest),
+        Some(more) => Err(PackageError::Manifest(format!("{more} bytes too many"))),
+        None => Err(PackageError::Manifest("it ends too early".to_owned())),
     }
-    Ok(manifest)
 }
 
 /// A package whose signature holds and whose parts belong together.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edge_runtime::infer::{AreaEngine, InferError};
-use edge_runtime::inspect::areas::{CELLS, area_deviations, input, planes_of, shrunk, texture};
+use edge_runtime::inspect::areas::{CELLS, input, planes_of, shrunk, texture};
 use edge_runtime::inspect::map::ScoreMap;
 use edge_runtime::inspect::preprocess::Planes;
 use edge_runtime::inspect::variation::{FINEST, deviations, look};
@@ -132,6 +132,24 @@ pub struct Gain {
 /// Reads and prepares the good frame of a number.
 pub type ReadFrame = dyn Fn(usize) -> Result<Planes, Cause> + Send + Sync;
 
+/// What is made of what an area network says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Usage {
+    /// As [`AreaNetwork::share`].
+    pub share: f32,
+    /// As [`AreaNetwork::surround`].
+    pub surround: f32,
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        Self {
+            share: SHARE,
+            surround: 0.0,
+        }
+    }
+}
+
 /// What an area network is learned from.
 pub struct Lesson<'a> {
     /// The variation model that it will stand beside.
@@ -146,8 +164,8 @@ pub struct Lesson<'a> {
     pub scored: &'a dyn Fn(&Planes) -> Result<ScoreMap, Cause>,
     /// The frame of the parity gate ([`edge_runtime::package::area_golden`]).
     pub golden: &'a Planes,
-    /// What its deviations are multiplied by, see [`SHARE`].
-    pub share: f32,
+    /// What is made of what it says.
+    pub usage: Usage,
     /// Steps of learning, see [`STEPS`].
     pub steps: usize,
     /// Of what is drawn, and how learning begins.
@@ -178,9 +196,10 @@ impl Lesson<'_> {
             scale: good.scale.clone(),
             logit_mean: 0.0,
             logit_spread: 1.0,
-            share: self.share,
+            share: self.usage.share,
             golden_logits: Vec::new(),
             golden_tolerance: TOLERANCE,
+            surround: self.usage.surround,
         };
         let mut logits = Vec::new();
         for index in self.learned()..self.count {
@@ -191,14 +210,15 @@ impl Lesson<'_> {
         self.judged(network, on_progress)
     }
 
-    /// A network that was learned before, of the same frames: with this share, golden logits of this package, and what it brings here.
+    /// A network that was learned before, of the same frames: used as this lesson says, with golden logits of this package, and what it
+    /// brings here.
     pub fn judged(
         &self,
         mut network: AreaNetwork,
         on_progress: &mut dyn FnMut(AreaProgress),
     ) -> Result<(AreaNetwork, Gain), AreaError> {
         let engine = AreaEngine::new(&network.onnx, planes_of(self.colour))?;
-        network.share = self.share;
+        (network.share, network.surround) = (self.usage.share, self.usage.surround);
         network.golden_logits = self.logits(&engine, &network, self.golden)?;
         let gain = self.gain(&network, &engine, on_progress)?;
         let Gain { with, without } = gain;
@@ -372,10 +392,13 @@ impl Lesson<'_> {
                 let Drawn { planes, mask } = good.drawn(&[kind], &other, &mut rng);
                 let scores = (self.scored)(&planes).map_err(AreaError::Image)?;
                 let found = look(&planes, self.colour, &scores);
-                let areas = area_deviations(network, &self.logits(engine, network, &planes)?);
+                let logits = self.logits(engine, network, &planes)?;
                 let changed = cells(&mask, [planes.width_px, planes.height_px]);
                 let mask: Vec<bool> = changed.iter().map(|changed| *changed >= 0.5).collect();
-                for (metrics, areas) in metrics.iter_mut().zip([Some(areas.as_slice()), None]) {
+                for (metrics, areas) in metrics
+                    .iter_mut()
+                    .zip([Some((network, logits.as_slice())), None])
+                {
                     let map = deviations(self.model, &found, areas, [FINEST; 2]);
                     metrics.add(&map.data, &mask, FINEST, None)?;
                 }
@@ -486,7 +509,7 @@ mod tests {
             read: Arc::new(|number| Ok(part(number))),
             scored: &|planes| Ok(nothing(planes)),
             golden,
-            share: SHARE,
+            usage: Usage::default(),
             steps: 150,
             seed: 1,
             device: Device::Cpu,

@@ -10,7 +10,7 @@ use edge_runtime::inspect::roi;
 use edge_runtime::io::atomic::write_atomic;
 use edge_runtime::io::image_file::read_roi_mask;
 use edge_runtime::package::{self, Trust, Verified, key_id, read_signing_key, write_key_pair};
-use host_trainer::areas::{AreaProgress, Phase, SHARE, STEPS};
+use host_trainer::areas::{AreaProgress, Phase, STEPS, Usage};
 use host_trainer::calibrate::{Calibration, parts_needed, percent, promised};
 use host_trainer::dataset::{Groups, calibration_files};
 use host_trainer::device::DeviceChoice;
@@ -171,6 +171,9 @@ pub(crate) struct Package {
     #[arg(long, requires = "areas", default_value_t = STEPS as u32, value_name = "N",
         value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     area_steps: u32,
+    /// Seed of what --areas draws and of the weights that it begins with; the run's unless given.
+    #[arg(long, requires = "areas", value_name = "N")]
+    area_seed: Option<u64>,
     /// Instead of learning, take what --areas learned for this package, made of the same images: for another width, or --int8.
     #[arg(
         long,
@@ -181,8 +184,13 @@ pub(crate) struct Package {
     areas_from: Option<PathBuf>,
     /// How much of what --areas found counts beside the variation model, 0 to 10: the more, the better large areas are found, and the
     /// worse small defects that good parts nearly have too.
-    #[arg(long, default_value_t = SHARE, value_name = "FACTOR", value_parser = share)]
+    #[arg(long, default_value_t = Usage::default().share, value_name = "FACTOR", value_parser = share)]
     area_share: f32,
+    /// How much of what a place's surroundings are off is taken from what it is off itself, 0 to 1: for small defects (cracks, holes) on parts
+    /// whose good ones have large stains. With 0.5 the cracks of magnetic tiles are found better, worn areas and broken corners
+    /// worse.
+    #[arg(long, default_value_t = Usage::default().surround, value_name = "FACTOR", value_parser = surround)]
+    area_surround: f32,
     /// Where --areas learns: cpu, cuda:N or auto.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -284,6 +292,7 @@ impl Package {
         Ok(Some(AreasFrom::Learning {
             steps: self.area_steps as usize,
             device: self.device.open()?,
+            seed: self.area_seed,
         }))
     }
 
@@ -304,7 +313,11 @@ impl Package {
                 current = None;
             }
         };
-        let gain = draft.learn_areas(&self.run, key, from, self.area_share, &mut on_progress)?;
+        let usage = Usage {
+            share: self.area_share,
+            surround: self.area_surround,
+        };
+        let gain = draft.learn_areas(&self.run, key, from, usage, &mut on_progress)?;
         println!(
             "areas: pixel AUROC on areas and defects drawn into good images kept back {:.3}, for {:.3} without",
             gain.with, gain.without
@@ -324,9 +337,17 @@ impl Package {
 }
 
 fn share(text: &str) -> Result<f32, String> {
-    let share = text.parse::<f32>().ok();
-    let share = share.filter(|share| (0.0..=LARGEST_SHARE).contains(share));
-    share.ok_or_else(|| format!("expected a number from 0 to {LARGEST_SHARE}, found `{text}`"))
+    up_to(LARGEST_SHARE, text)
+}
+
+fn surround(text: &str) -> Result<f32, String> {
+    up_to(1.0, text)
+}
+
+fn up_to(most: f32, text: &str) -> Result<f32, String> {
+    let value = text.parse::<f32>().ok();
+    let value = value.filter(|value| (0.0..=most).contains(value));
+    value.ok_or_else(|| format!("expected a number from 0 to {most}, found `{text}`"))
 }
 
 /// Corners in fractions of the frame.
@@ -580,10 +601,12 @@ pub(crate) fn facts(
                 (None, Some(model)) => format!(
                     "standard deviations from how {} good images look at the same place{}",
                     model.frames,
-                    if manifest.areas.is_some() {
-                        ", and an area network's"
-                    } else {
-                        ""
+                    match manifest.areas.as_ref().map(|areas| areas.surround) {
+                        Some(0.0) => ", and an area network's".to_owned(),
+                        Some(surround) => format!(
+                            ", and an area network's, less {surround} of what is around a place"
+                        ),
+                        None => String::new(),
                     }
                 ),
             },

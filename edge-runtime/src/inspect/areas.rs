@@ -304,7 +304,8 @@ mod tests {
             golden_tolerance: 0.0,
             surround: 0.0,
         };
-        let off = |at: usize| (at as f32 * 0.7).sin() * 3.0 + if at == 500 { 5.0 } else { 0.0 };
+        let wave = |at: usize| (at as f64 * 0.7).sin() as f32 * 3.0;
+        let off = |at: usize| wave(at) + if at == 500 { 5.0 } else { 0.0 };
         let off: Vec<f32> = (0..FINEST * FINEST).map(off).collect();
         let mut found = off.clone();
         less_surroundings(&network, &mut found);

@@ -230,6 +230,11 @@ fn an_area_network_adds_to_how_far_a_place_is_from_good() {
         .map(|(a, b)| (a - b).abs() / b.max(1.0));
     assert!(off.fold(0.0, f32::max) < 1e-5);
     assert_ne!(found, deviations(&model, &own_looks, None, [65; 2]).data);
+    // Less of what is around each place.
+    manifest.areas.as_mut().unwrap().surround = 0.5;
+    let less = inspector(&manifest).inspect(&own).unwrap().map.data;
+    assert!(less.iter().sum::<f32>() < 0.8 * found.iter().sum::<f32>());
+    manifest.areas = Some(network.clone());
     // Another machine that computes something else lets nothing through.
     let areas = manifest.areas.as_mut().unwrap();
     areas.golden_logits[7] += 0.1;

@@ -225,6 +225,21 @@ fn a_package_may_score_how_far_a_place_is_from_good() {
         json["pixel"].clone()
     });
     assert_eq!(maps[0], maps[1]);
+    // It can be used otherwise without being learned again.
+    let surround = ["0.3", "--area-surround", "0.5"];
+    ok(
+        "host-trainer",
+        root,
+        &[&again[..], &from, &surround].concat(),
+    );
+    let text = ok("host-trainer", root, &["inspect-package", "w.awr"]);
+    assert!(
+        text.contains("less 0.5 of what is around a place"),
+        "{text}"
+    );
+    let surround = ["0.3", "--area-surround", "1.5"];
+    let wrong = [&again[..], &from, &surround].concat();
+    fails("host-trainer", root, &wrong, &["from 0 to 1", "1.5"]);
     // None of it brings nothing, which is refused.
     let none = [&again[..], &from, &["0"]].concat();
     fails("host-trainer", root, &none, &["brings nothing here"]);

@@ -29,7 +29,7 @@ pub const LARGEST_SHARE: f32 = 10.0;
 /// Standard deviation, in cells of the finest grid, of the Gaussian that weighs a cell's surroundings.
 const SURROUND_CELLS: f32 = 3.0;
 /// Cells that it reaches.
-const MARGIN: usize = 9;
+const MARGIN: usize = (3.0 * SURROUND_CELLS) as usize;
 /// No value of a network is larger.
 const LARGEST: f32 = 1e6;
 
@@ -164,10 +164,10 @@ pub fn area_deviations(network: &AreaNetwork, logits: &[f32]) -> Vec<f32> {
         .collect()
 }
 
-/// Takes from how far each of [`FINEST`] × [`FINEST`] cells is off what its surroundings are off, as much of it as the network wants: good
+/// Takes from how far each of [`FINEST`] × [`FINEST`] cells is off a share of what its surroundings are off ([`AreaNetwork::surround`]): good
 /// parts have large stains too, which differ little from place to place.
-pub(super) fn less_surroundings(network: &AreaNetwork, off: &mut [f32]) {
-    if network.surround == 0.0 {
+pub(super) fn less_surroundings(surround: f32, off: &mut [f32]) {
+    if surround == 0.0 {
         return;
     }
     // Beyond the border lies what is before it, mirrored.
@@ -187,7 +187,7 @@ pub(super) fn less_surroundings(network: &AreaNetwork, off: &mut [f32]) {
     let rows = around.data.chunks_exact(side).skip(MARGIN);
     let rows = rows.map(|row| &row[MARGIN..MARGIN + FINEST]);
     for (off, around) in off.iter_mut().zip(rows.flatten()) {
-        *off -= network.surround * around;
+        *off -= surround * around;
     }
 }
 
@@ -293,25 +293,13 @@ mod tests {
     /// By scipy.ndimage.gaussian_filter(off, 3, mode="reflect", truncate=3), half of it taken off.
     #[test]
     fn what_is_around_a_cell_is_taken_from_it() {
-        let mut network = AreaNetwork {
-            onnx: Vec::new(),
-            mean: Vec::new(),
-            scale: Vec::new(),
-            logit_mean: 0.0,
-            logit_spread: 1.0,
-            share: 1.0,
-            golden_logits: Vec::new(),
-            golden_tolerance: 0.0,
-            surround: 0.0,
-        };
         let wave = |at: usize| (at as f64 * 0.7).sin() as f32 * 3.0;
         let off = |at: usize| wave(at) + if at == 500 { 5.0 } else { 0.0 };
         let off: Vec<f32> = (0..FINEST * FINEST).map(off).collect();
         let mut found = off.clone();
-        less_surroundings(&network, &mut found);
+        less_surroundings(0.0, &mut found);
         assert_eq!(found, off);
-        network.surround = 0.5;
-        less_surroundings(&network, &mut found);
+        less_surroundings(0.5, &mut found);
         let expected = [
             (0, -0.07384),
             (31, 0.75937),

@@ -125,7 +125,7 @@ pub fn deviations(
         for (sum, more) in sum.iter_mut().zip(area_deviations(network, logits)) {
             *sum += more;
         }
-        less_surroundings(network, &mut sum);
+        less_surroundings(network.surround, &mut sum);
     }
     // Above 3 as good as the deviation itself; below 0, where good places are, never negative and still in their order.
     sum.iter_mut().for_each(|sum| *sum = softplus(*sum));

@@ -48,7 +48,7 @@ const CHECKED_KINDS: usize = 4;
 const LEAST_FRAMES: usize = 40;
 /// What the network's deviations are multiplied by before they are added to the variation model's, unless the user has it otherwise: found
 /// best on synthetic defects in good frames (`models/studies`).
-pub const SHARE: f32 = 2.0;
+const SHARE: f32 = 2.0;
 /// A spread of logits is at least that.
 const LEAST_SPREAD: f32 = 0.1;
 /// Golden logits may be off by that: other instruction sets add up in another order.

@@ -1,5 +1,5 @@
-//! Lets binaries and tests find libtorch without LD_LIBRARY_PATH: `cargo xtask setup` leaves the real
-//! library folder in `$LIBTORCH/rpath`, an ordinary libtorch has it at `$LIBTORCH/lib`.
+//! Lets binaries and tests find libtorch without LD_LIBRARY_PATH. `cargo xtask setup` writes the
+//! path of the library folder to `$LIBTORCH/rpath`; an ordinary libtorch has it at `$LIBTORCH/lib`.
 
 use std::path::PathBuf;
 

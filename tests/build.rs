@@ -1,5 +1,6 @@
-//! Lets binaries and tests find libtorch without LD_LIBRARY_PATH: `cargo xtask setup` leaves the real
-//! library folder in `$LIBTORCH/rpath`, an ordinary libtorch has it at `$LIBTORCH/lib`.
+//! Links tests so that they find libtorch without LD_LIBRARY_PATH. `cargo xtask setup` writes the
+//! folder of the real libraries to `$LIBTORCH/rpath`; an ordinary libtorch has them in
+//! `$LIBTORCH/lib`.
 
 use std::path::PathBuf;
 

@@ -1,10 +1,11 @@
-//! The kernel's monotonic clock, which V4L2 and GPIO time stamps are on too, and wall-clock time for people.
+//! The kernel's monotonic clock, which V4L2 and GPIO time stamps use too, and wall-clock time for
+//! people.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// CLOCK_MONOTONIC.
+/// The present time of CLOCK_MONOTONIC.
 pub fn monotonic() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);
     Duration::new(
@@ -13,7 +14,7 @@ pub fn monotonic() -> Duration {
     )
 }
 
-/// Milliseconds since 1970-01-01 UTC.
+/// Milliseconds since 1970-01-01 UTC; 0 if the clock is before that.
 pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)

@@ -1,33 +1,34 @@
-//! Metrics and health over HTTP: `GET /metrics`, `GET /health`.
+//! Serves metrics and health over HTTP: `GET /metrics` and `GET /health`.
 //!
-//! Own code and one thread: the small server libraries keep a thread for every slow client, and the metrics port must
-//! never cost the line anything. One request is answered at a time, within a second.
+//! One thread answers one request at a time, each within a second. Small server libraries keep a
+//! thread for every slow client, and clients of the metrics port must never take processor time or
+//! memory from the line.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use proto::message::Mode;
 
+use crate::line::readiness::Readiness;
 use crate::metrics::Metrics;
 
-/// A client has so long for its request, and for taking the answer.
+/// Time that a client has to send its request, and again to accept the answer.
 const CLIENT_TIME: Duration = Duration::from_secs(1);
-/// Longest request head read.
+/// Longest request head that is read.
 const MAX_REQUEST_BYTES: usize = 4_096;
 
 /// Answers requests until `stop` is set.
-pub fn serve(listener: &TcpListener, metrics: &Arc<Metrics>, stop: &AtomicBool) {
-    // Waits in steps, to see `stop`.
+pub fn serve(listener: &TcpListener, metrics: &Metrics, readiness: &Readiness, stop: &AtomicBool) {
+    // Polls instead of blocking, so that `stop` is noticed.
     if listener.set_nonblocking(true).is_err() {
         return;
     }
     while !stop.load(Ordering::Relaxed) {
         match listener.accept() {
             Ok((stream, peer)) => {
-                if let Err(error) = answer(stream, metrics) {
+                if let Err(error) = answer(stream, metrics, readiness) {
                     tracing::debug!(%peer, %error, "metrics client");
                 }
             }
@@ -36,28 +37,29 @@ pub fn serve(listener: &TcpListener, metrics: &Arc<Metrics>, stop: &AtomicBool) 
     }
 }
 
-/// Listens, with an error that names the address.
+/// Listens on an address; an error names the address.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
     })
 }
 
-fn answer(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
+/// Reads one request and answers it.
+fn answer(mut stream: TcpStream, metrics: &Metrics, readiness: &Readiness) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(CLIENT_TIME))?;
     let started = Instant::now();
     let mut request = Vec::new();
-    let mut piece = [0; 1_024];
+    let mut buffer = [0; 1_024];
     while !request.windows(4).any(|four| four == b"\r\n\r\n") {
         let left = CLIENT_TIME.saturating_sub(started.elapsed());
         if left.is_zero() || request.len() > MAX_REQUEST_BYTES {
             return Err(io::ErrorKind::TimedOut.into());
         }
         stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut piece)? {
+        match stream.read(&mut buffer)? {
             0 => return Ok(()),
-            count => request.extend_from_slice(&piece[..count]),
+            count => request.extend_from_slice(&buffer[..count]),
         }
     }
     let line = request.split(|&byte| byte == b'\r').next().unwrap_or(&[]);
@@ -69,7 +71,7 @@ fn answer(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
             ("200 OK", kind, metrics.encode())
         }
         (Some(b"GET"), Some(b"/health")) => {
-            let ready = metrics.capturing() && metrics.journal_ok() && metrics.gate_ok();
+            let ready = readiness.capturing() && readiness.journal_ok() && readiness.gate_ok();
             let status = if ready {
                 "200 OK"
             } else {
@@ -77,9 +79,9 @@ fn answer(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
             };
             let body = format!(
                 "{{\"ready\":{ready},\"capturing\":{},\"journal\":{},\"gate\":{}}}\n",
-                metrics.capturing(),
-                metrics.journal_ok(),
-                metrics.gate_ok()
+                readiness.capturing(),
+                readiness.journal_ok(),
+                readiness.gate_ok()
             );
             (status, "application/json", body)
         }
@@ -104,16 +106,19 @@ fn answer(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
     fn a_stalled_client_does_not_keep_the_next_one_waiting_for_long() {
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        let metrics = Arc::new(Metrics::new("top"));
+        let readiness = Arc::new(Readiness::new());
+        let metrics = Metrics::new("top", Arc::clone(&readiness));
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| serve(&listener, &metrics, &stop));
+            scope.spawn(|| serve(&listener, &metrics, &readiness, &stop));
             let _stalled = TcpStream::connect(address).unwrap();
             let ask = |path: &str| {
                 let mut stream = TcpStream::connect(address).unwrap();
@@ -124,7 +129,7 @@ mod tests {
             };
             assert!(ask("/metrics").contains("awr_frames_total 0"));
             assert!(ask("/health").starts_with("HTTP/1.1 503"));
-            metrics.set_capturing(true);
+            readiness.set_capturing(true);
             assert!(ask("/health").starts_with("HTTP/1.1 200"));
             assert!(ask("/x").starts_with("HTTP/1.1 404"));
             stop.store(true, Ordering::Relaxed);

@@ -2,21 +2,23 @@
 
 #![forbid(unsafe_code)]
 
+mod camera;
 mod cmd;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Exit code when a defect was found; a failure is 2.
+/// Exit code if a defect was found.
 const EXIT_NG: u8 = 1;
-/// Exit code when something could not be done, so that no verdict stands for it.
+/// Exit code if something failed, so that there is no verdict.
 const EXIT_FAILURE: u8 = 2;
 
-/// The camera's program: captures frames, scores surfaces with a model package, drives the reject gate and reports.
+/// The camera's program: captures frames, scores them with a model package, drives the reject gate
+/// and reports.
 ///
-/// Model packages are made by `host-trainer package`. Results go to standard output, everything else to standard
-/// error. Exit codes: 0 nothing found, 1 a defect was found, 2 something failed.
+/// `host-trainer package` makes model packages. Results go to standard output, everything else to
+/// standard error. Exit codes: 0 no defect was found, 1 a defect was found, 2 something failed.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -35,11 +37,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Score(score) => score.run().map(|outcome| match outcome {
-            cmd::score::Outcome::AllOk => ExitCode::SUCCESS,
-            cmd::score::Outcome::SomeNg => ExitCode::from(EXIT_NG),
-            cmd::score::Outcome::SomeFailed => ExitCode::from(EXIT_FAILURE),
+    let result = match Cli::parse().command {
+        Command::Score(score) => score.run().map(|summary| match summary {
+            cmd::score::Summary::AllOk => ExitCode::SUCCESS,
+            cmd::score::Summary::SomeNg => ExitCode::from(EXIT_NG),
+            cmd::score::Summary::SomeFailed => ExitCode::from(EXIT_FAILURE),
         }),
         Command::Run(run) => run.run().map(|()| ExitCode::SUCCESS),
         Command::Record(record) => record.run().map(|()| ExitCode::SUCCESS),
@@ -47,8 +49,20 @@ fn main() -> ExitCode {
         Command::Pair(pair) => pair.run().map(|()| ExitCode::SUCCESS),
         Command::Stations(stations) => stations.run().map(|()| ExitCode::SUCCESS),
     };
-    done.unwrap_or_else(|error| {
+    result.unwrap_or_else(|error| {
         cmd::report(&error);
         ExitCode::from(EXIT_FAILURE)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn reference_is_current() {
+        reference::check_command(Cli::command());
+    }
 }

@@ -1,7 +1,8 @@
-//! What the camera counts, for Prometheus and for health reports. Every drop has its place and is counted there.
+//! Counters and gauges of the camera, for Prometheus and for health reports. Everything that is lost
+//! is counted by the place where it was lost.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram as Latencies;
@@ -16,15 +17,15 @@ use prometheus_client::registry::{Registry, Unit};
 use proto::message::{Health, Mode};
 use proto::report::Outcome;
 
-/// One label.
+use crate::line::readiness::Readiness;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Place {
-    /// Where, or what.
+struct PlaceLabel {
     place: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Result {
+struct ResultLabel {
     result: &'static str,
 }
 
@@ -44,27 +45,27 @@ struct DriftLabel {
     kind: &'static str,
 }
 
-/// A stage whose time is measured.
+/// A stage whose duration is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// From the driver's buffer to the slot.
+    /// Waiting for scoring, in the slot.
     Queue,
-    /// Raw pixels to a frame.
+    /// Converting raw pixels to a frame.
     Convert,
-    /// Frame to verdict.
+    /// Scoring a frame.
     Score,
     /// From the slot to the verdict, without scoring: conversion, decision, gate.
     Around,
-    /// Verdict to journal, pictures included.
+    /// From the verdict to the journal, pictures included.
     Report,
     /// From capture to verdict.
     Total,
-    /// From the moment that a reject pulse was due to the output having been set.
+    /// From the moment when a reject pulse was due to the output being set.
     Gate,
 }
 
 impl Stage {
-    /// All, in order.
+    /// All stages, in order.
     pub const ALL: [Self; 7] = [
         Self::Queue,
         Self::Convert,
@@ -75,7 +76,7 @@ impl Stage {
         Self::Gate,
     ];
 
-    /// Name as metrics have it.
+    /// The label of the stage in the metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Queue => "queue",
@@ -89,32 +90,33 @@ impl Stage {
     }
 }
 
-/// Where something is lost.
+/// A place where frames, parts, reports or bytes are lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Drop {
-    /// The driver's counter jumped.
+pub enum Loss {
+    /// Frames: the driver's counter jumped.
     Driver,
-    /// The driver marked the frame as damaged, or it could not be converted.
+    /// Frames that the driver marked as damaged, or that could not be converted.
     Damaged,
-    /// Displaced in the latest-frame slot.
+    /// Frames replaced in the slot by a newer one before they were scored.
     Slot,
-    /// No part waited for it.
+    /// Frames for which no part waited.
     Unassigned,
-    /// A report that was not journalled.
+    /// Reports that were not journalled.
     Journal,
-    /// A record that the journal's size limit displaced before any station acknowledged it.
-    Displaced,
-    /// A record that the disk did not give back.
+    /// Records that the journal's size limit evicted before any station acknowledged them.
+    Evicted,
+    /// Records that could not be read back from the disk.
     Unreadable,
-    /// An image that was to be stored and was not.
+    /// Images that should have been stored and were not.
     Images,
-    /// Bytes from a station that were no frame, or a frame that was no message.
+    /// Bytes from a station that were not a frame, and frames that were not a message.
     Link,
-    /// More parts in flight than can be followed.
+    /// Parts that could not be followed because too many were in flight.
     Parts,
 }
 
-impl Drop {
+impl Loss {
+    /// The label of the place in the metrics.
     fn name(self) -> &'static str {
         match self {
             Self::Driver => "driver",
@@ -122,7 +124,7 @@ impl Drop {
             Self::Slot => "slot",
             Self::Unassigned => "unassigned",
             Self::Journal => "journal",
-            Self::Displaced => "displaced",
+            Self::Evicted => "displaced",
             Self::Unreadable => "unreadable",
             Self::Images => "images",
             Self::Link => "link",
@@ -134,11 +136,11 @@ impl Drop {
 /// A bounded queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queue {
-    /// Settled parts and events, before the report thread.
+    /// Settled parts and events on their way to the report thread.
     Reports,
-    /// Pictures, before the image store.
+    /// Pictures on their way to the image store.
     Pictures,
-    /// Records, before the journal's disk.
+    /// Records that are not on disk yet.
     Journal,
 }
 
@@ -146,17 +148,17 @@ pub enum Queue {
 const BUCKETS_S: [f64; 12] = [
     0.000_25, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 4.0,
 ];
-/// Longest latency told apart, in microseconds.
+/// Longest latency recorded, in microseconds; longer ones count as this.
 const LONGEST_US: u64 = 60_000_000;
 
-/// All counters. Cheap to update from any thread.
+/// All counters and gauges. Updating them is cheap and possible from any thread.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
     started: Instant,
     frames: Counter,
-    drops: Family<Place, Counter>,
-    parts: Family<Result, Counter>,
+    drops: Family<PlaceLabel, Counter>,
+    parts: Family<ResultLabel, Counter>,
     reopened: Counter,
     gate_ok: Gauge,
     stages: Family<StageLabel, Histogram>,
@@ -164,13 +166,12 @@ pub struct Metrics {
     model: Family<ModelLabel, Gauge>,
     stations: Gauge,
     pending: Gauge,
-    waiting: Family<Place, Gauge>,
+    waiting: Family<PlaceLabel, Gauge>,
     memory: Gauge,
     temperature: Gauge<f64, AtomicU64>,
     capturing: Gauge,
     missed_pulses: Counter,
-    is_capturing: AtomicBool,
-    journal_ok: AtomicBool,
+    readiness: Arc<Readiness>,
     counts: [AtomicU64; 3],
     frames_lost: AtomicU64,
     unreadable_to: AtomicU64,
@@ -178,11 +179,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything; the camera's name is told as a label of an info metric.
-    pub fn new(camera: &str) -> Self {
+    /// Registers all metrics. The camera's name becomes a label of an info metric; `readiness` is
+    /// only observed.
+    pub fn new(camera: &str, readiness: Arc<Readiness>) -> Self {
         let mut registry = Registry::with_prefix("awr");
-        let drops = Family::<Place, Counter>::default();
-        let parts = Family::<Result, Counter>::default();
+        let drops = Family::<PlaceLabel, Counter>::default();
+        let parts = Family::<ResultLabel, Counter>::default();
         let stages =
             Family::<StageLabel, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS_S));
         let drifted = Family::<DriftLabel, Gauge>::default();
@@ -198,8 +200,7 @@ impl Metrics {
             temperature: Gauge::default(),
             capturing: Gauge::default(),
             missed_pulses: Counter::default(),
-            is_capturing: AtomicBool::new(false),
-            journal_ok: AtomicBool::new(true),
+            readiness,
             counts: Default::default(),
             frames_lost: AtomicU64::new(0),
             unreadable_to: AtomicU64::new(0),
@@ -282,20 +283,21 @@ impl Metrics {
             "Reject pulses that began after they should have ended",
             metrics.missed_pulses.clone(),
         );
-        metrics.set_gate_ok(true);
         *lock(&metrics.registry) = registry;
         metrics
     }
 
-    /// Prometheus text format.
+    /// All metrics in the OpenMetrics text format.
     pub fn encode(&self) -> String {
+        self.capturing.set(i64::from(self.readiness.capturing()));
+        self.gate_ok.set(i64::from(self.readiness.gate_ok()));
         let mut text = String::new();
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = encode(&mut text, &lock(&self.registry));
         text
     }
 
-    /// Another model inspects.
+    /// Sets the active model.
     pub fn set_model(&self, model: &str, model_id: &[u8]) {
         self.model.clear();
         let label = ModelLabel {
@@ -305,38 +307,38 @@ impl Metrics {
         self.model.get_or_create(&label).set(1);
     }
 
-    /// A frame came.
+    /// Counts a captured frame.
     pub fn frame(&self) {
         self.frames.inc();
     }
 
-    /// So much was lost.
-    pub fn dropped(&self, place: Drop, count: u64) {
-        let label = Place {
+    /// Counts losses at a place.
+    pub fn dropped(&self, place: Loss, count: u64) {
+        let label = PlaceLabel {
             place: place.name(),
         };
         self.drops.get_or_create(&label).inc_by(count);
-        if matches!(place, Drop::Driver | Drop::Damaged | Drop::Slot) {
+        if matches!(place, Loss::Driver | Loss::Damaged | Loss::Slot) {
             self.frames_lost.fetch_add(count, Ordering::Relaxed);
         }
     }
 
-    /// Records `from..to` are on a part of the disk that cannot be read. Every station that comes by meets them; they
-    /// are counted once.
+    /// Counts the records `from..to` as unreadable. Every station that reaches them reports them
+    /// again; they are counted once.
     pub fn unreadable(&self, from: u64, to: u64) {
         let before = self.unreadable_to.fetch_max(to, Ordering::Relaxed);
-        self.dropped(Drop::Unreadable, to.saturating_sub(from.max(before)));
+        self.dropped(Loss::Unreadable, to.saturating_sub(from.max(before)));
     }
 
-    /// How much was lost at a place.
-    pub fn drops(&self, place: Drop) -> u64 {
-        let label = Place {
+    /// Number of losses at a place.
+    pub fn drops(&self, place: Loss) -> u64 {
+        let label = PlaceLabel {
             place: place.name(),
         };
         self.drops.get_or_create(&label).get()
     }
 
-    /// A part is settled.
+    /// Counts a settled part.
     pub fn part(&self, outcome: Outcome) {
         let (index, result) = match outcome {
             Outcome::Ok => (0, "ok"),
@@ -344,25 +346,15 @@ impl Metrics {
             Outcome::Fault(_) => (2, "fault"),
         };
         self.counts[index].fetch_add(1, Ordering::Relaxed);
-        self.parts.get_or_create(&Result { result }).inc();
+        self.parts.get_or_create(&ResultLabel { result }).inc();
     }
 
-    /// The camera was opened anew.
+    /// Counts a reopening of the camera.
     pub fn reopened(&self) {
         self.reopened.inc();
     }
 
-    /// Whether trigger, encoder and outputs work and every part is followed.
-    pub fn set_gate_ok(&self, ok: bool) {
-        self.gate_ok.set(i64::from(ok));
-    }
-
-    /// Whether trigger, encoder and outputs work and every part is followed.
-    pub fn gate_ok(&self) -> bool {
-        self.gate_ok.get() != 0
-    }
-
-    /// A stage took so long.
+    /// Records the duration of a stage.
     pub fn took(&self, stage: Stage, time: Duration) {
         let label = StageLabel {
             stage: stage.name(),
@@ -380,29 +372,29 @@ impl Metrics {
         wanted.map(|percentile| latencies[stage as usize].value_at_percentile(percentile) as u32)
     }
 
-    /// Forgets the latencies so far, for [`Self::percentiles_us`].
-    pub fn forget_latencies(&self) {
+    /// Clears the latencies that [`Self::percentiles_us`] evaluates.
+    pub fn reset_latencies(&self) {
         lock(&self.latencies).iter_mut().for_each(Latencies::reset);
     }
 
-    /// A drift began or ended.
-    pub fn drift(&self, kind: &'static str, out: bool) {
+    /// Sets whether a kind of drift is present.
+    pub fn drift(&self, kind: &'static str, drifted: bool) {
         self.drifted
             .get_or_create(&DriftLabel { kind })
-            .set(i64::from(out));
+            .set(i64::from(drifted));
     }
 
-    /// Stations connected.
+    /// The gauge of connected stations.
     pub fn stations(&self) -> &Gauge {
         &self.stations
     }
 
-    /// Parts that await their verdict.
+    /// Sets the number of parts that await their verdict.
     pub fn pending(&self, count: usize) {
         self.pending.set(count as i64);
     }
 
-    /// So many wait in this queue.
+    /// Sets the length of a queue.
     pub fn waiting(&self, queue: Queue, count: usize) {
         let place = match queue {
             Queue::Reports => "reports",
@@ -410,37 +402,16 @@ impl Metrics {
             Queue::Journal => "journal",
         };
         self.waiting
-            .get_or_create(&Place { place })
+            .get_or_create(&PlaceLabel { place })
             .set(count as i64);
     }
 
-    /// A reject pulse began too late.
+    /// Counts reject pulses that began after they should have ended.
     pub fn missed_pulses(&self, count: u64) {
         self.missed_pulses.inc_by(count);
     }
 
-    /// Whether frames come.
-    pub fn set_capturing(&self, capturing: bool) {
-        self.is_capturing.store(capturing, Ordering::Relaxed);
-        self.capturing.set(i64::from(capturing));
-    }
-
-    /// Whether frames come.
-    pub fn capturing(&self) -> bool {
-        self.is_capturing.load(Ordering::Relaxed)
-    }
-
-    /// Whether reports are kept.
-    pub fn set_journal_ok(&self, ok: bool) {
-        self.journal_ok.store(ok, Ordering::Relaxed);
-    }
-
-    /// Whether reports are kept.
-    pub fn journal_ok(&self) -> bool {
-        self.journal_ok.load(Ordering::Relaxed)
-    }
-
-    /// The state, for a health report; also refreshes memory and temperature.
+    /// The state for a health report. Also updates memory and temperature.
     pub fn health(&self, mode: Mode) -> Health {
         let memory = memory_bytes();
         let temperature = temperature_c();
@@ -450,11 +421,11 @@ impl Metrics {
         let [ok, ng, fault] = &self.counts;
         Health {
             uptime_s: self.started.elapsed().as_secs(),
-            capturing: self.capturing(),
+            capturing: self.readiness.capturing(),
             frames: self.frames.get(),
             frames_lost: self.frames_lost.load(Ordering::Relaxed),
             parts: [ok, ng, fault].map(|count| count.load(Ordering::Relaxed)),
-            records_lost: [Drop::Journal, Drop::Displaced, Drop::Unreadable]
+            records_lost: [Loss::Journal, Loss::Evicted, Loss::Unreadable]
                 .map(|place| self.drops(place))
                 .iter()
                 .sum(),
@@ -467,7 +438,7 @@ impl Metrics {
 }
 
 fn latencies() -> Latencies<u32> {
-    // Two digits over a minute: 12 KB. The bounds are constants that the library accepts.
+    // Two significant digits up to a minute take 12 KB. The library accepts these constant bounds.
     Latencies::new_with_bounds(1, LONGEST_US, 2).unwrap_or_else(|_| unreachable!())
 }
 
@@ -475,8 +446,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Resident memory of this process (`VmRSS` of `/proc/self/status`, which does not depend on the size of pages; 0 where
-/// there is none).
+/// Resident memory of this process; 0 if it is unknown. It is `VmRSS` of `/proc/self/status`, which
+/// does not depend on the page size.
 pub fn memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     resident_bytes(&text).unwrap_or(0)
@@ -490,7 +461,7 @@ fn resident_bytes(status: &str) -> Option<u64> {
     Some(kib * 1_024)
 }
 
-/// The first thermal zone, in degrees Celsius.
+/// Temperature of the first thermal zone in degrees Celsius.
 fn temperature_c() -> Option<f32> {
     let text = std::fs::read_to_string("/sys/class/thermal/thermal_zone0/temp").ok()?;
     Some(text.trim().parse::<f32>().ok()? / 1_000.0)
@@ -501,12 +472,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_counted_is_told() {
-        let metrics = Metrics::new("top");
+    fn everything_counted_is_encoded_and_in_the_health_report() {
+        let metrics = Metrics::new("top", Arc::default());
         metrics.set_model("leather 0", &[1]);
         metrics.set_model("leather 1", &[0, 255]);
         metrics.frame();
-        metrics.dropped(Drop::Slot, 2);
+        metrics.dropped(Loss::Slot, 2);
         metrics.part(Outcome::Ng);
         metrics.took(Stage::Score, Duration::from_millis(3));
         metrics.waiting(Queue::Journal, 7);
@@ -534,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_told_in_bytes_whatever_the_size_of_pages() {
+    fn memory_is_in_bytes_whatever_the_page_size() {
         let status = "Name:\tx\nVmHWM:\t 20 kB\nVmRSS:\t    1234 kB\nThreads:\t1\n";
         assert_eq!(resident_bytes(status), Some(1_234 * 1_024));
         assert_eq!(resident_bytes("Name:\tx\n"), None);

@@ -1,16 +1,17 @@
-//! `edge-runtime run` with a state folder that refuses everything.
+//! `edge-runtime run` with a state folder in which nothing can be written.
 
+#[path = "../../scoring/tests/common/mod.rs"]
 mod common;
 
 use std::fs;
 use std::process::Command;
 
 use common::{key, manifest, package};
-use edge_runtime::package::write_key_pair;
 use image::{GrayImage, Luma};
+use scoring::package::write_key_pair;
 
 #[test]
-fn inspection_goes_on_whatever_the_disk_refuses() {
+fn inspection_continues_when_nothing_can_be_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     fs::write(path("m.awr"), package(&manifest())).unwrap();
@@ -24,7 +25,7 @@ fn inspection_goes_on_whatever_the_disk_refuses() {
         [model]\npackage = \"m.awr\"\ntrust = [\"k.key.pub\"]\n\
         [capture]\nkind = \"replay\"\npath = \"frames\"\n";
     fs::write(path("camera.toml"), config).unwrap();
-    // Each is of the wrong kind, which nobody, not even root, can write to.
+    // Files in place of folders and folders in place of files: not even root can write there.
     fs::create_dir(path("state")).unwrap();
     for file in ["journal", "images"] {
         fs::write(path("state").join(file), b"").unwrap();
@@ -42,13 +43,13 @@ fn inspection_goes_on_whatever_the_disk_refuses() {
     let output = run();
     let log = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{log}");
-    for told in [
+    for message in [
         "journal cannot be opened",
-        "number of starts",
+        "boot counter",
         "endpoints",
         "image store",
         "inspecting",
     ] {
-        assert!(log.contains(told), "{told} is not in\n{log}");
+        assert!(log.contains(message), "{message} is not in\n{log}");
     }
 }

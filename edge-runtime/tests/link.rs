@@ -1,10 +1,11 @@
-//! Stations over TCP, the good and the bad, and what becomes of records on their way.
+//! Sessions with stations over TCP, well-behaved and not, and what they receive of the journal.
 
 #![expect(
     clippy::unwrap_used,
     reason = "a test that cannot be set up has failed"
 )]
 
+#[path = "../../scoring/tests/common/mod.rs"]
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
@@ -17,27 +18,24 @@ use std::time::{Duration, Instant};
 
 use common::{key, manifest, package};
 use edge_runtime::config::Report;
-use edge_runtime::control::{Control, GoldenFrames, Last};
 use edge_runtime::image_store::Sampler;
-use edge_runtime::infer::Tuning;
-use edge_runtime::inspect::frame::{Channels, Frame, Pixels};
-use edge_runtime::inspect::map::ScoreMap;
-use edge_runtime::inspect::verdict::Verdict;
-use edge_runtime::inspector::{Inspection, Inspector};
-use edge_runtime::journal::boots::Boots;
+use edge_runtime::journal::boot_counter::BootCounter;
 use edge_runtime::journal::positions::Positions;
 use edge_runtime::journal::{Journal, JournalReader, Limits};
-use edge_runtime::link::door::{ACCESS_FILE, Door};
+use edge_runtime::line::parts::{Parts, Settings};
+use edge_runtime::line::shared::LineShared;
+use edge_runtime::link::access_control::{ACCESS_FILE, AccessControl};
 use edge_runtime::link::{LinkContext, server};
-use edge_runtime::metrics::{Drop, Metrics};
-use edge_runtime::package::store::Store;
-use edge_runtime::package::{Loaded, Trust};
-use edge_runtime::parts::{Parts, Settings};
-use edge_runtime::pipeline::LineShared;
-use edge_runtime::reporting::{
-    Drifts, Images, Inbox, PartResult, Reporter, Reporting, Signal, channel,
-};
-use edge_runtime::update::{Demands, Updater};
+use edge_runtime::metrics::{Loss, Metrics};
+use edge_runtime::model::active::{Control, GoldenFrames, LastPart};
+use edge_runtime::model::requirements::Requirements;
+use edge_runtime::model::store::Store;
+use edge_runtime::model::update::Updater;
+use edge_runtime::report::drift::DriftMonitor;
+use edge_runtime::report::durable::DurableSignal;
+use edge_runtime::report::pictures::ImageSink;
+use edge_runtime::report::queue::{Inbox, PartResult, Reporter, channel};
+use edge_runtime::report::thread::ReportThread;
 use proto::accumulator::{Accumulator, Fed};
 use proto::frame::{MAX_STUFFED_BYTES, encode};
 use proto::manifest::Roi;
@@ -47,6 +45,12 @@ use proto::message::{
 use proto::recovery::{Request, Response};
 use proto::report::{Body, Event, GateAction, Outcome, Record};
 use proto::version::{MAGIC, SCHEMA_HASH, VERSION};
+use scoring::infer::Tuning;
+use scoring::inspect::frame::{Channels, Frame, Pixels};
+use scoring::inspect::map::ScoreMap;
+use scoring::inspect::verdict::Verdict;
+use scoring::inspector::{Inspection, Inspector};
+use scoring::package::{Loaded, Trust};
 use secure::access::{Access, Entry};
 use secure::handshake::Intent;
 use secure::identity::Identity;
@@ -60,12 +64,12 @@ const SMALL: Limits = Limits {
     max_pending_bytes: 100_000,
 };
 
-/// A camera without capture: what links and reports need of it.
+/// The parts of a camera that links and reports need, without capture.
 struct Rig {
     folder: tempfile::TempDir,
     control: Arc<Control>,
     metrics: Arc<Metrics>,
-    signal: Arc<Signal>,
+    signal: Arc<DurableSignal>,
     positions: Arc<Mutex<Positions>>,
     reporter: Reporter,
     inbox: Option<Inbox>,
@@ -77,7 +81,7 @@ impl Rig {
         let package = Loaded::new(package(&manifest())).unwrap();
         let inspector = Inspector::new(&package.verify(&trust).unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let metrics = Arc::new(Metrics::new("under test"));
+        let metrics = Arc::new(Metrics::new("under test", Arc::default()));
         let (reporter, inbox) = channel(false, Arc::clone(&metrics));
         let parts = Parts::new(Settings {
             deadline: None,
@@ -118,8 +122,8 @@ impl Rig {
         let access = Access::at(&state.join(ACCESS_FILE));
         access.admit(entry()).unwrap();
         let camera = Identity::generate().unwrap();
-        let door = Door::new(state, camera, self.reporter.clone());
-        let demands = Demands {
+        let access_control = AccessControl::new(state, camera, self.reporter.clone());
+        let requirements = Requirements {
             trust: Trust::Only(vec![key().verifying_key()]),
             roi: None,
             threshold: None,
@@ -127,7 +131,7 @@ impl Rig {
             tuning: Tuning::default(),
         };
         let (store, _) = Store::open(&state.join("slots"));
-        let updater = Updater::begin(store, demands, None).unwrap().updater;
+        let updater = Updater::start(store, requirements, None).unwrap().updater;
         let context = Arc::new(LinkContext {
             journal,
             positions: Arc::clone(&self.positions),
@@ -137,7 +141,7 @@ impl Rig {
             stop: Arc::clone(&stop),
             camera: "under test".to_owned(),
             boot: 1,
-            door: Arc::new(door),
+            access_control: Arc::new(access_control),
             updater: Arc::new(updater),
             reporter: self.reporter.clone(),
             state: state.to_owned(),
@@ -153,27 +157,28 @@ impl Rig {
         }
     }
 
-    /// The report thread.
-    fn report(&mut self, journal: Journal, images: Option<Images>) -> JoinHandle<()> {
-        let reporting = Reporting {
+    /// Starts the report thread.
+    fn report(&mut self, journal: Journal, images: Option<ImageSink>) -> JoinHandle<()> {
+        let report_thread = ReportThread {
             inbox: self.inbox.take().unwrap(),
             journal,
             positions: Arc::clone(&self.positions),
             signal: Arc::clone(&self.signal),
             sync_every: Duration::from_millis(20),
             images,
-            drift: Drifts::new(0),
+            drift: DriftMonitor::new(0),
             report: Report::default(),
-            boots: Boots::open(&self.folder.path().join("boot")),
+            boot_counter: BootCounter::open(&self.folder.path().join("boot")),
             control: Arc::clone(&self.control),
+            readiness: Arc::default(),
             metrics: Arc::clone(&self.metrics),
         };
-        std::thread::spawn(move || reporting.run(&|| ()))
+        std::thread::spawn(move || report_thread.run(&|| ()))
     }
 
-    /// The last frame and its map, for snapshots and masks.
+    /// Sets the last frame and its map, which snapshots and masks use.
     fn show(&self, frame: Frame, map: ScoreMap) {
-        self.control.set_last(Arc::new(Last {
+        self.control.set_last_part(Arc::new(LastPart {
             part: 1,
             inspection: inspection(&frame, map),
             frame,
@@ -188,7 +193,7 @@ struct Server {
 }
 
 impl Server {
-    /// Stops it; how long that took.
+    /// Stops the server and returns how long that took.
     fn stop(self) -> Duration {
         let started = Instant::now();
         self.stop.store(true, Ordering::Relaxed);
@@ -197,7 +202,7 @@ impl Server {
     }
 }
 
-/// The station that has access.
+/// The identity of the station that has access.
 fn identity() -> Identity {
     Identity::from_secret([7; 32]).unwrap()
 }
@@ -289,12 +294,12 @@ impl Station {
         }
     }
 
-    /// The next payload, which must be an answer of the recovery exchange.
+    /// The next payload, which must be a response of the recovery exchange.
     fn recovery(&mut self) -> Response {
         Response::decode(&self.payload().unwrap()).unwrap()
     }
 
-    /// The first message that is wanted; others are passed over.
+    /// The first message that is wanted; others are skipped.
     fn find<T>(&mut self, mut wanted: impl FnMut(FromCamera) -> Option<T>) -> T {
         loop {
             let message = self.next().expect("the link is open");
@@ -313,7 +318,7 @@ impl Station {
 }
 
 fn frame(side_px: u32) -> Frame {
-    // Noise, which no compression makes smaller.
+    // Noise, which cannot be compressed.
     let mut state = 1u32;
     let mut byte = || {
         state ^= state << 13;
@@ -369,7 +374,7 @@ fn records(reader: &JournalReader) -> Vec<Record> {
 }
 
 #[test]
-fn noise_keeps_no_link_open_and_does_not_hold_up_the_end() {
+fn noise_neither_keeps_a_link_open_nor_delays_the_end() {
     let rig = Rig::new(Roi::Whole);
     let server = rig.serve(rig.journal().reader());
     let done = AtomicBool::new(false);
@@ -419,7 +424,7 @@ fn noise_keeps_no_link_open_and_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn what_the_disk_does_not_give_back_is_told_and_passed_over() {
+fn unreadable_records_are_reported_and_skipped() {
     let rig = Rig::new(Roi::Whole);
     let mut journal = rig.journal();
     append(&mut journal, 60);
@@ -430,7 +435,7 @@ fn what_the_disk_does_not_give_back_is_told_and_passed_over() {
         .collect();
     segments.sort();
     assert!(segments.len() > 3);
-    // A folder opens and does not read, as a bad sector does.
+    // A folder can be opened but not read, like a file with a bad sector.
     std::fs::remove_file(&segments[1]).unwrap();
     std::fs::create_dir(&segments[1]).unwrap();
     let number = |path: &Path| -> u64 {
@@ -458,17 +463,17 @@ fn what_the_disk_does_not_give_back_is_told_and_passed_over() {
         let expected: Vec<u64> = (1..from).chain(to..61).collect();
         assert_eq!(found, expected);
     }
-    assert_eq!(rig.metrics.drops(Drop::Unreadable), to - from, "once");
+    assert_eq!(rig.metrics.drops(Loss::Unreadable), to - from, "once");
     server.stop();
 }
 
 #[test]
-fn a_large_snapshot_comes_whole_and_records_do_not_wait_for_it() {
+fn a_large_snapshot_arrives_complete_and_does_not_delay_records() {
     let rig = Rig::new(Roi::Whole);
     let mut journal = rig.journal();
     let server = rig.serve(journal.reader());
     let mut station = Station::greet(&server, "slow");
-    // More than 512 chunks of the longest kind.
+    // More than 512 chunks of the largest size.
     rig.show(frame(6_000), ScoreMap::zeros(10, 10));
     station.ask(1, Command::Snapshot);
     station.ask(2, Command::Snapshot);
@@ -507,7 +512,7 @@ fn a_large_snapshot_comes_whole_and_records_do_not_wait_for_it() {
     }
     assert!(refused, "one at a time");
     assert_eq!(recorded, 3);
-    // One more, which nobody reads: the end does not wait for it either.
+    // Nobody reads this one, and it does not delay the end either.
     station.ask(3, Command::Snapshot);
     station.reply(3);
     std::thread::sleep(Duration::from_millis(1_500));
@@ -516,7 +521,7 @@ fn a_large_snapshot_comes_whole_and_records_do_not_wait_for_it() {
 }
 
 #[test]
-fn a_station_is_who_its_key_says_whatever_it_calls_itself() {
+fn a_station_is_identified_by_its_key_whatever_name_it_sends() {
     let rig = Rig::new(Roi::Whole);
     let mut journal = rig.journal();
     append(&mut journal, 5);
@@ -540,7 +545,8 @@ fn a_station_is_who_its_key_says_whatever_it_calls_itself() {
     server.stop();
 }
 
-/// A station of any version can save the camera: it needs no hello, and what it says besides is passed over.
+/// A station of any version can recover the camera: it needs no hello, and its other messages are
+/// ignored.
 #[test]
 fn a_station_from_the_future_is_answered_in_the_recovery_exchange() {
     let rig = Rig::new(Roi::Whole);
@@ -572,7 +578,7 @@ fn a_station_from_the_future_is_answered_in_the_recovery_exchange() {
 
 #[test]
 fn an_answer_that_no_station_could_read_is_refused() {
-    // From the configuration: no message may have so many runs.
+    // Comes from the configuration: no message may have this many runs.
     let rig = Rig::new(Roi::Bitmap {
         width: 200,
         height: 100,
@@ -597,12 +603,12 @@ fn a_mask_is_checked_at_the_size_of_the_map() {
         let (answer, _) = rig.control.execute("a", Command::SetMask { roi, reason });
         answer
     };
-    // Between the centres of the map's pixels, though not of a finer one's.
+    // Covers no pixel centre of this map, though it would cover some of a finer one.
     let small = vec![[0.01, 0.01], [0.05, 0.01], [0.05, 0.05], [0.01, 0.05]];
     let answer = set(Roi::Polygons(vec![small]));
     assert!(matches!(answer, Answer::Refused { .. }), "{answer:?}");
     assert_eq!(rig.control.inspector().unwrap().manifest().roi, Roi::Whole);
-    // 256 MiB, were it unpacked.
+    // It would take 256 MiB if it were unpacked.
     let huge = Roi::Bitmap {
         width: 16_384,
         height: 16_384,
@@ -614,36 +620,37 @@ fn a_mask_is_checked_at_the_size_of_the_map() {
 }
 
 #[test]
-fn lost_reports_are_told_while_others_go_on() {
+fn lost_reports_are_reported_while_others_continue() {
     let mut rig = Rig::new(Roi::Whole);
     let journal = Journal::open(&rig.folder.path().join("journal"), Limits::new(1 << 20));
     let journal = journal.unwrap().0;
     let reader = journal.reader();
-    // More than the queue takes before anybody looks. All of one number, so that none is waited for.
+    // More than the queue holds before the report thread starts. All have the same number, so that
+    // the thread waits for no other part.
     for _ in 0..100 {
         rig.reporter.part(part(1, None));
     }
-    let lost = rig.metrics.drops(Drop::Journal);
+    let lost = rig.metrics.drops(Loss::Journal);
     assert!(lost > 0);
     let thread = rig.report(journal, None);
     for _ in 0..300 {
         rig.reporter.part(part(1, None));
         std::thread::sleep(Duration::from_millis(2));
     }
-    let told: u64 = records(&reader)
+    let reported: u64 = records(&reader)
         .iter()
         .map(|record| match &record.body {
             Body::Event(Event::RecordsLost { count, .. }) => *count,
             _ => 0,
         })
         .sum();
-    assert!(told >= lost, "without a pause in production");
+    assert!(reported >= lost, "without a pause in production");
     rig.reporter.close();
     thread.join().unwrap();
 }
 
 #[test]
-fn what_the_size_limit_displaces_is_counted_unless_a_station_has_it() {
+fn records_evicted_by_the_size_limit_are_counted_unless_a_station_has_them() {
     let mut rig = Rig::new(Roi::Whole);
     rig.positions.lock().unwrap().acknowledge("a", 20).unwrap();
     let journal = rig.journal();
@@ -657,16 +664,16 @@ fn what_the_size_limit_displaces_is_counted_unless_a_station_has_it() {
     thread.join().unwrap();
     let gone = reader.oldest().unwrap() - 21;
     assert!(gone > 50);
-    assert_eq!(rig.metrics.drops(Drop::Displaced), gone);
+    assert_eq!(rig.metrics.drops(Loss::Evicted), gone);
     let health = rig.metrics.health(Mode::Inspect);
-    assert_eq!(health.records_lost, gone + rig.metrics.drops(Drop::Journal));
+    assert_eq!(health.records_lost, gone + rig.metrics.drops(Loss::Journal));
 }
 
 #[test]
-fn pictures_that_nobody_wants_take_no_room() {
+fn pictures_that_are_not_to_be_stored_take_no_queue_space() {
     let mut rig = Rig::new(Roi::Whole);
     let (sender, pictures) = crossbeam_channel::bounded(1);
-    let images = Images {
+    let images = ImageSink {
         sampler: Sampler::new(0),
         sender,
     };
@@ -681,6 +688,6 @@ fn pictures_that_nobody_wants_take_no_room() {
     rig.reporter.part(part(21, Some((frame(16), inspection))));
     rig.reporter.close();
     thread.join().unwrap();
-    assert_eq!(rig.metrics.drops(Drop::Images), 0);
+    assert_eq!(rig.metrics.drops(Loss::Images), 0);
     assert_eq!(pictures.try_iter().count(), 1, "the NG one");
 }

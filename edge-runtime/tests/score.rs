@@ -5,6 +5,7 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+#[path = "../../scoring/tests/common/mod.rs"]
 mod common;
 
 use std::path::PathBuf;
@@ -12,30 +13,30 @@ use std::process::{Command, Output};
 
 use common::{key, manifest, package};
 use ed25519_dalek::SigningKey;
-use edge_runtime::package::{key_id, write_key_pair};
 use image::{GrayImage, Luma};
 use proto::manifest::Manifest;
+use scoring::package::{key_id, write_key_pair};
 
-/// A folder with a package and two frames, plain.png and spot.png.
-struct Bench {
+/// A folder with a package and two images, plain.png and spot.png.
+struct Fixture {
     folder: tempfile::TempDir,
 }
 
-impl Bench {
+impl Fixture {
     fn new(change: impl FnOnce(&mut Manifest)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut manifest = manifest();
         change(&mut manifest);
-        let bench = Self { folder };
-        std::fs::write(bench.path("model.awr"), package(&manifest)).unwrap();
+        let fixture = Self { folder };
+        std::fs::write(fixture.path("model.awr"), package(&manifest)).unwrap();
         let plain = GrayImage::from_pixel(97, 80, Luma([128]));
         let mut spot = plain.clone();
         for (x, y) in (40..52).flat_map(|x| (30..42).map(move |y| (x, y))) {
             spot.put_pixel(x, y, Luma([255]));
         }
-        plain.save(bench.path("plain.png")).unwrap();
-        spot.save(bench.path("spot.png")).unwrap();
-        bench
+        plain.save(fixture.path("plain.png")).unwrap();
+        spot.save(fixture.path("spot.png")).unwrap();
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -67,12 +68,12 @@ fn stderr(output: &Output) -> String {
 }
 
 #[test]
-fn the_exit_code_tells_ok_from_ng_from_failure() {
-    let bench = Bench::new(|_| ());
-    let [plain, spot] = bench.scores();
+fn the_exit_code_distinguishes_ok_ng_and_failure() {
+    let fixture = Fixture::new(|_| ());
+    let [plain, spot] = fixture.scores();
     assert!(plain < spot, "{plain} {spot}");
     let between = ((plain + spot) / 2.0).to_string();
-    let code = |arguments: &[&str]| bench.score(arguments).status.code();
+    let code = |arguments: &[&str]| fixture.score(arguments).status.code();
     assert_eq!(
         code(&["plain.png", "spot.png"]),
         Some(0),
@@ -92,9 +93,9 @@ fn the_exit_code_tells_ok_from_ng_from_failure() {
 
 #[test]
 fn a_broken_image_is_named_and_the_others_are_still_scored() {
-    let bench = Bench::new(|_| ());
-    std::fs::write(bench.path("broken.png"), b"\x89PNG\r\n\x1a\nxx").unwrap();
-    let output = bench.score(&["broken.png", "plain.png"]);
+    let fixture = Fixture::new(|_| ());
+    std::fs::write(fixture.path("broken.png"), b"\x89PNG\r\n\x1a\nxx").unwrap();
+    let output = fixture.score(&["broken.png", "plain.png"]);
     assert_eq!(output.status.code(), Some(2));
     let text = stderr(&output);
     assert!(
@@ -114,9 +115,9 @@ fn a_broken_image_is_named_and_the_others_are_still_scored() {
 }
 
 #[test]
-fn the_json_object_says_everything_once() {
-    let bench = Bench::new(|_| ());
-    let found = bench.json(&[
+fn the_json_object_has_every_field() {
+    let fixture = Fixture::new(|_| ());
+    let found = fixture.json(&[
         "--threshold",
         "0",
         "--out",
@@ -135,7 +136,7 @@ fn the_json_object_says_everything_once() {
     );
     assert_eq!(image["regions"][0]["peak"], image["score"]);
     for picture in ["heat_map", "overlay"] {
-        let path = bench.path(image[picture].as_str().unwrap());
+        let path = fixture.path(image[picture].as_str().unwrap());
         let picture = image::open(&path).unwrap();
         assert_eq!((picture.width(), picture.height()), (97, 80));
     }
@@ -145,21 +146,21 @@ fn the_json_object_says_everything_once() {
             .unwrap()
             .contains("missing.png")
     );
-    let left = std::fs::read_dir(bench.path("found")).unwrap().count();
-    assert_eq!(left, 2, "nothing but the pictures is left");
+    let left = std::fs::read_dir(fixture.path("found")).unwrap().count();
+    assert_eq!(left, 2, "no temporary files are left");
 }
 
 #[test]
 fn without_a_threshold_there_is_a_score_but_no_verdict() {
-    let bench = Bench::new(|manifest| manifest.threshold = None);
-    let output = bench.score(&["plain.png"]);
+    let fixture = Fixture::new(|manifest| manifest.threshold = None);
+    let output = fixture.score(&["plain.png"]);
     assert_eq!(
         output.status.code(),
         Some(2),
         "no verdict must not pass for OK"
     );
     assert!(stderr(&output).contains("no verdicts"));
-    let calibrated = Bench::new(|_| ());
+    let calibrated = Fixture::new(|_| ());
     let other_mode = calibrated.score(&["--scoring", "tiles", "plain.png"]);
     assert_eq!(
         other_mode.status.code(),
@@ -170,33 +171,33 @@ fn without_a_threshold_there_is_a_score_but_no_verdict() {
 
 #[test]
 fn only_the_signers_asked_for_are_trusted() {
-    let bench = Bench::new(|_| ());
+    let fixture = Fixture::new(|_| ());
     let pair = |name: &str, seed| {
-        write_key_pair(&bench.path(name), &SigningKey::from_bytes(&[seed; 32])).unwrap()
+        write_key_pair(&fixture.path(name), &SigningKey::from_bytes(&[seed; 32])).unwrap()
     };
     pair("right", 42);
     pair("wrong", 7);
-    let named = bench.score(&["plain.png"]);
+    let named = fixture.score(&["plain.png"]);
     assert!(
         stderr(&named).contains(&key_id(&key().verifying_key())),
         "the signer is named"
     );
-    let refused = bench.score(&["--trust", "wrong.pub", "plain.png"]);
+    let refused = fixture.score(&["--trust", "wrong.pub", "plain.png"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(refused.stdout.is_empty() && stderr(&refused).contains("--trust"));
-    let accepted = bench.score(&["--trust", "wrong.pub", "--trust", "right.pub", "plain.png"]);
+    let accepted = fixture.score(&["--trust", "wrong.pub", "--trust", "right.pub", "plain.png"]);
     assert_eq!(accepted.status.code(), Some(0));
 }
 
 #[test]
 fn a_mask_hides_the_defect() {
-    let bench = Bench::new(|_| ());
-    let [plain, spot] = bench.scores();
+    let fixture = Fixture::new(|_| ());
+    let [plain, spot] = fixture.scores();
     let between = ((plain + spot) / 2.0).to_string();
-    // The spot lies at the upper left; its halo of 14 px ends well before the last columns.
+    // The spot is at the upper left; its halo of 14 px ends well before the last columns.
     let mask = GrayImage::from_fn(97, 80, |x, _| Luma([if x >= 80 { 255 } else { 0 }]));
-    mask.save(bench.path("mask.png")).unwrap();
-    let hidden = bench.score(&[
+    mask.save(fixture.path("mask.png")).unwrap();
+    let hidden = fixture.score(&[
         "--threshold",
         &between,
         "--roi-mask",
@@ -208,9 +209,11 @@ fn a_mask_hides_the_defect() {
 
 #[test]
 fn a_mask_that_hides_everything_is_refused_at_once() {
-    let bench = Bench::new(|_| ());
-    GrayImage::new(97, 80).save(bench.path("mask.png")).unwrap();
-    let refused = bench.score(&["--roi-mask", "mask.png", "plain.png", "spot.png"]);
+    let fixture = Fixture::new(|_| ());
+    GrayImage::new(97, 80)
+        .save(fixture.path("mask.png"))
+        .unwrap();
+    let refused = fixture.score(&["--roi-mask", "mask.png", "plain.png", "spot.png"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(refused.stdout.is_empty(), "nothing is scored");
     let text = stderr(&refused);
@@ -221,33 +224,35 @@ fn a_mask_that_hides_everything_is_refused_at_once() {
 }
 
 #[test]
-fn its_own_pictures_never_become_images() {
-    let bench = Bench::new(|_| ());
-    std::fs::create_dir(bench.path("in")).unwrap();
-    std::fs::copy(bench.path("plain.png"), bench.path("in/plain.png")).unwrap();
-    let refused = bench.score(&["--out", "./in", "in"]);
+fn pictures_are_never_written_into_a_folder_of_images() {
+    let fixture = Fixture::new(|_| ());
+    std::fs::create_dir(fixture.path("in")).unwrap();
+    std::fs::copy(fixture.path("plain.png"), fixture.path("in/plain.png")).unwrap();
+    let refused = fixture.score(&["--out", "./in", "in"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(stderr(&refused).contains("--out"), "{}", stderr(&refused));
-    assert_eq!(std::fs::read_dir(bench.path("in")).unwrap().count(), 1);
+    assert_eq!(std::fs::read_dir(fixture.path("in")).unwrap().count(), 1);
 }
 
 #[test]
-fn a_pipe_given_as_image_fails_instead_of_waiting() {
-    let bench = Bench::new(|_| ());
-    let made = Command::new("mkfifo").arg(bench.path("pipe.png")).status();
+fn a_pipe_given_as_an_image_fails_instead_of_blocking() {
+    let fixture = Fixture::new(|_| ());
+    let made = Command::new("mkfifo")
+        .arg(fixture.path("pipe.png"))
+        .status();
     assert!(made.unwrap().success());
-    let output = bench.score(&["pipe.png"]);
+    let output = fixture.score(&["pipe.png"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("no regular file"));
+    assert!(stderr(&output).contains("not a regular file"));
 }
 
 #[test]
 fn a_frame_smaller_than_a_tile_is_a_failure_with_both_sizes() {
-    let bench = Bench::new(|_| ());
+    let fixture = Fixture::new(|_| ());
     GrayImage::new(64, 200)
-        .save(bench.path("small.png"))
+        .save(fixture.path("small.png"))
         .unwrap();
-    let output = bench.score(&["small.png"]);
+    let output = fixture.score(&["small.png"]);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(2));
     assert!(text.contains("65×65") && text.contains("64×200"), "{text}");

@@ -1,4 +1,6 @@
-//! Any bytes in any pieces: never a panic, and the next whole frame is read. The first byte is the size of the pieces.
+//! Fuzzes the frame accumulator and the decoders with arbitrary bytes. They must never panic, and
+//! the frame that follows must be read. The input's first byte is the size of the pieces that are
+//! fed to the accumulator.
 
 #![no_main]
 
@@ -34,16 +36,16 @@ fuzz_target!(|data: &[u8]| {
     decode(bytes);
 });
 
-/// What decodes must encode to something that decodes to the same.
+/// Decodes the bytes as every kind of message and checks that what decodes survives a round trip.
 fn decode(bytes: &[u8]) {
     if let Ok(message) = ToCamera::decode(bytes) {
-        same(&message);
+        check_round_trip(&message);
     }
     if let Ok(message) = FromCamera::decode(bytes) {
-        same(&message);
+        check_round_trip(&message);
     }
     if let Ok(record) = Record::decode(bytes) {
-        same(&record);
+        check_round_trip(&record);
     }
     if let Ok(request) = Request::decode(bytes) {
         assert_eq!(request.encode(), bytes);
@@ -53,8 +55,8 @@ fn decode(bytes: &[u8]) {
     }
 }
 
-fn same<M: Message>(message: &M) {
-    // By bytes: NaN is not equal to itself.
+fn check_round_trip<M: Message>(message: &M) {
+    // Bytes are compared, because NaN is not equal to itself.
     let bytes = message.encode();
     let again = M::decode(&bytes).expect("what was encoded can be decoded");
     assert_eq!(again.encode(), bytes);

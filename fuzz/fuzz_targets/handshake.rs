@@ -1,4 +1,5 @@
-//! Any bytes where a handshake, or an encrypted record, should be: never a panic, never a session, never a plain byte.
+//! Fuzzes a camera's side of the handshake, and the reader of encrypted records, with arbitrary
+//! bytes. They must never panic, make a session, or yield a plain byte.
 
 #![no_main]
 
@@ -12,16 +13,16 @@ use secure::handshake::{Channel, Intent, accept, connect};
 use secure::identity::Identity;
 use secure::stream::Reader;
 
-/// A peer that says what it was told to.
-struct Deaf<'a>(Cursor<&'a [u8]>);
+/// A peer that sends the given bytes and ignores what it receives.
+struct Replay<'a>(Cursor<&'a [u8]>);
 
-impl Read for Deaf<'_> {
+impl Read for Replay<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.0.read(out)
     }
 }
 
-impl Write for Deaf<'_> {
+impl Write for Replay<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(bytes.len())
     }
@@ -38,6 +39,7 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
 }
 
+/// The camera's side of a finished handshake, made once.
 fn channel() -> &'static Channel {
     static CHANNEL: OnceLock<Channel> = OnceLock::new();
     CHANNEL.get_or_init(|| {
@@ -54,7 +56,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((&kind, bytes)) = data.split_first() else {
         return;
     };
-    // Half of the inputs get past the preamble.
+    // A quarter of the inputs goes to the reader of records, half begin with a valid preamble.
     let start: &[u8] = match kind % 4 {
         0 => b"",
         1 => b"AWRS\x01\x00\x00\x00",
@@ -73,7 +75,7 @@ fuzz_target!(|data: &[u8]| {
         }
     };
     let wire = [start, bytes].concat();
-    let mut peer = Deaf(Cursor::new(&wire));
+    let mut peer = Replay(Cursor::new(&wire));
     let code = || Some([7; 32]);
     assert!(accept(&mut peer, &identity(1), code, soon()).is_err());
 });

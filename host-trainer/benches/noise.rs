@@ -1,5 +1,6 @@
-//! `cargo bench --profile dev -p host-trainer --bench noise`: tiles corrupted a second on one core, over the mixed
-//! bank and by algorithm. The mixed bank must do 5,000.
+//! Measures how many tiles per second one core corrupts, with the mixed bank and with each
+//! algorithm: `cargo bench --profile dev -p host-trainer --bench noise`. The mixed bank must reach
+//! 5,000 tiles per second.
 #![allow(
     missing_docs,
     reason = "criterion's macros make undocumented functions"

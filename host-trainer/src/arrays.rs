@@ -1,14 +1,14 @@
-//! Named arrays as a safetensors file.
+//! Encodes named arrays as a safetensors file.
 
 use std::collections::HashMap;
 
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, TensorView};
 
-/// Name, sizes, and the values' bytes in little-endian order.
+/// Name, shape, and the bytes of the values in little-endian order.
 pub type Array<B> = (String, Vec<usize>, B);
 
-/// The file's bytes.
+/// Returns the bytes of the file.
 pub fn encoded<B: AsRef<[u8]>>(
     arrays: &[Array<B>],
     values: Dtype,

@@ -1,85 +1,91 @@
-//! The threshold and what may be promised of it. Pure arithmetic on the scores of good parts never trained on.
+//! The threshold and its promise. Pure arithmetic on the scores of good parts that the model was
+//! not trained on.
 //!
-//! With n such parts and the threshold at an order statistic that k of them exceed, the false-reject rate of future
-//! parts follows Beta(k + 1, n - k) whatever the distribution of scores (Wilks 1941), so
-//! P(rate > p) = P(Binomial(n, p) ≤ k), which is Clopper and Pearson's exact bound (1934). What a lot of m parts shows of that
-//! rate is chance again: its rejects follow the beta-binomial distribution with the same parameters.
+//! With n such parts and the threshold at an order statistic that k of them exceed, the
+//! false-reject rate of future parts follows Beta(k + 1, n - k) whatever the distribution of scores
+//! (Wilks 1941), so P(rate > p) = P(Binomial(n, p) ≤ k), which is Clopper and Pearson's exact bound
+//! (1934). The rejects among the next m parts follow the beta-binomial distribution with the same
+//! parameters.
 
 use statrs::distribution::{Binomial, DiscreteCDF};
 use statrs::function::beta::ln_beta;
 
-/// Why no threshold with the promise wanted can be given.
+/// Why there is no threshold with the promise wanted.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CalibrationError {
     /// No parts.
     #[error("no good parts to calibrate on")]
     NoParts,
-    /// A score that is no number.
+    /// A score is NaN or infinite.
     #[error("expected finite scores, found {0}")]
     Score(f32),
-    /// A rate or confidence that means nothing.
+    /// The rate or the confidence is out of range.
     #[error(
         "expected a promise above 0 and below 10,000 rejects per 10,000 and a confidence between 0 and 1, found {rate} and {confidence}"
     )]
     Promise {
-        /// Rejects per 10,000.
+        /// Rejects per 10,000 asked for.
         rate: f64,
-        /// Confidence.
+        /// Confidence asked for.
         confidence: f64,
     },
     /// Too few parts for the promise.
     #[error(
         "{parts} good parts cannot support \"at most {rate} false rejects per 10,000 parts at {} % confidence\": at \
          least {needed} are needed; the best that {parts} support is {} per 10,000",
-        percent(*confidence), promised(*best)
+        format_confidence(*confidence), format_bound(*best)
     )]
     TooFew {
-        /// Parts there are.
+        /// Number of parts.
         parts: usize,
         /// Rejects per 10,000 asked for.
         rate: f64,
         /// Confidence asked for, 0..1.
         confidence: f64,
-        /// Parts needed.
+        /// Number of parts needed.
         needed: u64,
         /// The bound that the parts support, per 10,000.
         best: f64,
     },
 }
 
-/// A threshold and the bound it comes with.
+/// A threshold and its bound.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Calibration {
-    /// Reject iff the score is greater.
+    /// A part is rejected if its score is greater.
     pub threshold: f32,
-    /// Calibration parts that it rejects.
+    /// Number of calibration parts that exceed the threshold.
     pub rejected: usize,
-    /// Calibration parts that it may reject by its rank: more than it does where scores are tied.
+    /// Rank k: at most k calibration parts exceed the threshold (fewer with ties).
     pub allowed: usize,
     /// Upper bound on the false-reject rate, per 10,000 parts.
     pub bound_per_10_000: f64,
-    /// Its confidence.
+    /// Confidence of the bound, 0..1.
     pub confidence: f64,
 }
 
 impl Calibration {
-    /// The most of the next `lot` good parts that are rejected, at its confidence, by a threshold found on `parts` good parts: by its
-    /// rank, also where ties let fewer exceed it.
-    pub fn rejects_of_the_next(&self, lot: usize, parts: usize) -> usize {
+    /// Upper bound on the rejects among the next `lot` good parts, at the confidence of the
+    /// calibration, for a threshold found on `parts` good parts. The rank decides, even if fewer
+    /// parts exceed the threshold because of ties.
+    pub fn most_rejects_in_lot(&self, lot: usize, parts: usize) -> usize {
         rejects_in_a_lot(parts, self.allowed, lot, self.confidence)
     }
 }
 
-/// Good parts needed before any threshold can carry the promise: the least n with (1 - p)^n ≤ 1 - confidence.
+/// Number of good parts needed before any threshold can carry the promise: the least n with
+/// (1 - p)^n ≤ 1 - confidence.
 pub fn parts_needed(rate_per_10_000: f64, confidence: f64) -> u64 {
     let p = rate_per_10_000 / 10_000.0;
     ((1.0 - confidence).ln() / (1.0 - p).ln()).ceil() as u64
 }
 
-/// Exact upper bound on the false-reject rate, per 10,000, when `rejected` of `parts` good parts are rejected.
+/// Exact upper bound on the false-reject rate, per 10,000, when `rejected` of `parts` good parts
+/// are rejected.
 pub fn bound_per_10_000(parts: usize, rejected: usize, confidence: f64) -> f64 {
-    // The bound is where `supports` begins to hold. By bisection, because the inverse of statrs' Beta is short of it by
-    // 3e-6 at 100,000 parts; its upper end, because a promise must not be too small.
+    // The bound is the rate at which `supports` starts to hold. It is bisected, because the inverse
+    // of statrs' Beta is not exact enough; the upper end is returned, because a promise must not be
+    // too small.
     let (mut below, mut bound) = (0.0, 1.0);
     loop {
         let middle = f64::midpoint(below, bound);
@@ -94,16 +100,18 @@ pub fn bound_per_10_000(parts: usize, rejected: usize, confidence: f64) -> f64 {
     }
 }
 
-/// The most of the next `lot` good parts that are rejected at this confidence (0..1), when a threshold's rank allows `allowed` of
-/// `parts` good parts to be; all of them if it allows as many as there are. The rejects of exchangeable parts by an order statistic are
-/// beta-binomial: no prior is assumed.
+/// Quantile of the beta-binomial distribution: the most rejects among the next `lot` good parts at
+/// this confidence (0..1), when the threshold's rank allows `allowed` of `parts` good parts to
+/// exceed it. The whole lot if the rank allows all of them. No prior is assumed: for exchangeable
+/// parts and an order statistic this distribution is exact.
 fn rejects_in_a_lot(parts: usize, allowed: usize, lot: usize, confidence: f64) -> usize {
     if allowed >= parts {
         return lot;
     }
     let (a, b) = (allowed as f64 + 1.0, (parts - allowed) as f64);
     let size = lot as f64;
-    // None of them, then one more each time; as a logarithm, because in a large lot none may be less likely than a float can say.
+    // Sums the probabilities of 0, 1, 2… rejects. They are kept as logarithms, because in a large
+    // lot the first may underflow.
     let mut log_probability = ln_beta(a, b + size) - ln_beta(a, b);
     let mut sum = 0.0;
     for rejected in 0..lot {
@@ -118,26 +126,26 @@ fn rejects_in_a_lot(parts: usize, allowed: usize, lot: usize, confidence: f64) -
     lot
 }
 
-/// A bound for people, in tenths: rounded up, because a promise must not be too small.
-pub fn promised(bound_per_10_000: f64) -> String {
+/// Formats a bound in tenths, rounded up: a promise must not be too small.
+pub fn format_bound(bound_per_10_000: f64) -> String {
     format!("{:.1}", (10.0 * bound_per_10_000).ceil() / 10.0)
 }
 
-/// A confidence (0..1) for people, in per cent to hundredths: rounded down, for the same reason.
-pub fn percent(confidence: f64) -> String {
-    // A whole number of hundredths must not fall to the one below by its binary representation.
+/// Formats a confidence (0..1) in per cent, rounded down to hundredths for the same reason.
+pub fn format_confidence(confidence: f64) -> String {
+    // A whole number of hundredths must not be rounded down because of its binary representation.
     format!("{}", (10_000.0 * confidence + 1e-6).floor() / 100.0)
 }
 
-/// Whether `rejected` of `parts` would be as few, or fewer, with a probability of at most 1 - confidence if the true
-/// rate were `rate`.
+/// Whether a true rate of `rate` would give `rejected` or fewer of `parts` with a probability of at
+/// most 1 - confidence.
 fn supports(parts: usize, rejected: usize, rate: f64, confidence: f64) -> bool {
     Binomial::new(rate, parts as u64)
         .is_ok_and(|binomial| binomial.cdf(rejected as u64) <= 1.0 - confidence)
 }
 
-/// The lowest threshold that carries the promise: the most rejects in calibration whose bound still holds, so that the
-/// fewest defects are missed.
+/// The lowest threshold that carries the promise, so that the fewest defects are missed: as many
+/// calibration parts as the bound allows exceed it.
 pub fn calibrate(
     scores: &[f32],
     rate_per_10_000: f64,
@@ -165,14 +173,14 @@ pub fn calibrate(
             best: bound_per_10_000(parts, 0, confidence),
         });
     };
-    Ok(at(&sorted, allowed, confidence))
+    Ok(at_rank(&sorted, allowed, confidence))
 }
 
-/// The highest score of the good parts as threshold, with the bound that it happens to carry. For when there are too
-/// few parts for the promise wanted.
+/// The highest score of the good parts as threshold, with the bound that it happens to carry: for
+/// when no promise is wanted or there are too few parts for it.
 pub fn highest(scores: &[f32], confidence: f64) -> Result<Calibration, CalibrationError> {
     let sorted = descending(scores)?;
-    Ok(at(&sorted, 0, confidence))
+    Ok(at_rank(&sorted, 0, confidence))
 }
 
 fn descending(scores: &[f32]) -> Result<Vec<f32>, CalibrationError> {
@@ -187,9 +195,9 @@ fn descending(scores: &[f32]) -> Result<Vec<f32>, CalibrationError> {
     Ok(sorted)
 }
 
-/// The threshold that at most `allowed` parts exceed. With ties fewer parts exceed it, but the bound is that of
-/// `allowed`: a rank chosen after looking at the scores would promise too much.
-fn at(sorted: &[f32], allowed: usize, confidence: f64) -> Calibration {
+/// The threshold that at most `allowed` parts exceed. With ties fewer parts exceed it, but the
+/// bound is that of `allowed`: a rank chosen after looking at the scores would promise too much.
+fn at_rank(sorted: &[f32], allowed: usize, confidence: f64) -> Calibration {
     let threshold = sorted[allowed];
     Calibration {
         threshold,
@@ -223,7 +231,7 @@ mod tests {
             (100, 2, 50, 0.9, 3),
             (6, 0, 100, 0.95, 40),
             (3, 2, 10, 0.999, 10),
-            // Where none of a lot is less likely than a float can say.
+            // The probability of no reject underflows.
             (1_000, 900, 5_000, 0.95, 4_583),
             (50, 45, 100_000, 0.95, 95_978),
         ] {
@@ -289,8 +297,8 @@ mod tests {
 
     #[test]
     fn the_promise_holds_on_fresh_parts() {
-        // Uniform scores: the true false-reject rate at threshold t is 1 - t. Over many calibrations it may exceed the
-        // promise in at most 5 % of them, give or take chance.
+        // Uniform scores: the true false-reject rate at threshold t is 1 - t. Over many
+        // calibrations it may exceed the promise in at most 5 % of them, give or take chance.
         use rand::RngExt;
         let mut rng = crate::seed::generator(1, "test", 0);
         let broken = (0..2_000)
@@ -307,14 +315,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_rounded_in_the_promises_favour() {
+    fn promises_are_never_rounded_in_their_favour() {
         assert_eq!(
-            [99.36, 1.498, 100.0, 100.024].map(promised),
+            [99.36, 1.498, 100.0, 100.024].map(format_bound),
             ["99.4", "1.5", "100.0", "100.1"]
         );
         let confidences = [0.95, 0.29, 0.995, 0.999, 0.999_99];
         assert_eq!(
-            confidences.map(percent),
+            confidences.map(format_confidence),
             ["95", "29", "99.5", "99.9", "99.99"]
         );
     }
@@ -327,9 +335,9 @@ mod tests {
         assert_eq!((found.threshold, found.rejected), (1.0, 0));
         // 100 parts allow 4 above the threshold at 10 %; that none is does not lower the bound.
         assert_eq!(found.bound_per_10_000, bound_per_10_000(100, 4, 0.95));
-        // Nor does it lower how many of the next parts may be: the rank was chosen before the scores were seen.
+        // Nor does it lower the bound for a lot: the rank was chosen before the scores were seen.
         let lots = [4, 0].map(|allowed| rejects_in_a_lot(100, allowed, 100, 0.95));
-        assert_eq!(found.rejects_of_the_next(100, 100), lots[0]);
+        assert_eq!(found.most_rejects_in_lot(100, 100), lots[0]);
         assert!(lots[0] > lots[1]);
         assert!(calibrate(&[f32::NAN], 1_000.0, 0.95).is_err());
     }

@@ -1,28 +1,28 @@
-//! Which device to train on, chosen at run time: one binary serves machines with and without a GPU.
+//! Chooses the device to train on at run time: one binary serves machines with and without a GPU.
 
 use std::fmt;
 use std::str::FromStr;
 
 use tch::{Cuda, Device};
 
-/// What the user asked for: `cpu`, `cuda:N` or `auto`.
+/// A device as the user names it: `cpu`, `cuda:N` or `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// The processor.
     Cpu,
     /// The N-th NVIDIA GPU.
     Cuda(usize),
-    /// The first GPU if one can be used, else the processor.
+    /// The first GPU if it can be used, otherwise the processor.
     Auto,
 }
 
-/// Why a device cannot be had.
+/// Why a device cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// No such name.
+    /// The name is unknown.
     #[error("unknown device `{0}`: expected cpu, cuda:N (e.g. cuda:0) or auto")]
     Name(String),
-    /// libtorch came without its CUDA backend.
+    /// libtorch's CUDA backend cannot be loaded.
     #[error(
         "cuda:{index} asked for, but libtorch's CUDA backend cannot be loaded ({reason}); `cargo xtask setup --cuda` fetches it"
     )]
@@ -32,14 +32,14 @@ pub enum DeviceError {
         /// The loader's message.
         reason: String,
     },
-    /// The backend is there, but no GPU or no driver.
+    /// The backend is loaded, but finds no such GPU or no driver.
     #[error(
         "cuda:{index} asked for, but libtorch finds {found} usable NVIDIA GPUs here: check the driver with nvidia-smi, or use --device cpu"
     )]
     Missing {
         /// The GPU asked for.
         index: usize,
-        /// How many there are.
+        /// Number of usable GPUs.
         found: i64,
     },
 }
@@ -72,7 +72,7 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Makes the device ready, or says why it cannot be.
+    /// Loads the device's backend if it has one.
     pub fn open(self) -> Result<Device, DeviceError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
@@ -83,7 +83,8 @@ impl DeviceChoice {
 }
 
 fn cuda(index: usize) -> Result<Device, DeviceError> {
-    // Before any question to libtorch: it remembers for the whole process that there was no backend at the first one.
+    // Load the backend before the first query: libtorch caches for the whole process that there was
+    // none.
     let loaded = load_backend();
     let found = Cuda::device_count();
     match loaded {
@@ -93,8 +94,8 @@ fn cuda(index: usize) -> Result<Device, DeviceError> {
     }
 }
 
-/// The binary is linked against libtorch's CPU part alone, so that it starts without the CUDA libraries. Loading
-/// `libtorch_cuda.so` registers the CUDA backend with the part that is already there.
+/// Loads `libtorch_cuda.so`, which registers the CUDA backend. The binary is linked against
+/// libtorch's CPU part alone, so that it starts without the CUDA libraries.
 fn load_backend() -> Result<(), String> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     #[expect(
@@ -102,9 +103,9 @@ fn load_backend() -> Result<(), String> {
         reason = "loading a library runs its initialisers; this one is libtorch's own, found by the run path of \
                   this binary, and it must never be unloaded, so the handle is leaked"
     )]
-    // SAFETY: see the reason above; no symbol is looked up, so no signature can be wrong.
+    // SAFETY: see the reason above. No symbol is looked up, so no signature can be wrong.
     let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) };
-    // The error itself says "dlopen failed"; which file is missing is in its source.
+    // The error itself only says that dlopen failed; its source names the missing file.
     let reason = |error: libloading::Error| {
         std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
     };
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_understood() {
+    fn names_are_parsed() {
         for text in ["cpu", "auto", "cuda:3"] {
             assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
         }
@@ -126,8 +127,8 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_that_is_not_there_is_an_error_with_a_hint() {
-        // Nobody has a hundred GPUs; where there is none at all, the backend's absence is named instead.
+    fn a_missing_gpu_is_an_error_with_a_hint() {
+        // No machine has a hundred GPUs. Without the backend its absence is reported instead.
         let error = DeviceChoice::Cuda(99).open().unwrap_err();
         let names_a_library = |error: &DeviceError| !matches!(error, DeviceError::Backend { reason, .. } if !reason.contains(".so"));
         assert!(names_a_library(&error), "{error}");

@@ -1,14 +1,17 @@
 //! Trains a model per product from defect-free images, evaluates, calibrates and packages it.
 //!
 //! ```text
-//! images ─ dataset ─ noise ─ train ─ checkpoint ─ onnx ─ package ─ calibrate ─ evaluate ─ report
-//!                            network, perceptual             └─ scored by edge-runtime's library ─┘
+//! images ─ dataset ─ noise ─ train ─ onnx ─ package ─ calibrate ─ evaluate ─ report
+//!                            network,       variation,
+//!                            perceptual     segmentation
 //! ```
-//! Only `network`, `perceptual`, `pretrain`, `train` and `device` know libtorch. Scores that anybody sees come from the exported
-//! package through `edge-runtime`, the very code that the camera runs.
+//! Scores that anybody sees come from the exported package through the crate `scoring`, the very
+//! code that the camera runs.
+//!
+//! libtorch is used where something is trained or runs on a device: in `device`, `tensor`,
+//! `network`, `perceptual`, `pretrain`, `quantise`, `segmentation` and `train`. `package` only
+//! passes a device on. All other modules do without it.
 
-pub mod ahead;
-pub mod areas;
 pub mod arrays;
 pub mod calibrate;
 pub mod dataset;
@@ -20,14 +23,17 @@ pub mod noise;
 pub mod onnx;
 pub mod package;
 pub mod perceptual;
+pub mod prefetch;
 pub mod pretrain;
 pub mod quantise;
 pub mod run_folder;
 pub mod seed;
+pub mod segmentation;
 pub mod sheet;
 pub mod study;
 pub mod surface;
 pub mod synth;
+pub mod tensor;
 pub mod train;
 pub mod variation;
 pub mod weights;

@@ -1,4 +1,4 @@
-//! `host-trainer`: see `host-trainer --help`.
+//! The program `host-trainer`; see `host-trainer --help`.
 
 mod cmd;
 
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Trains a model for finding surface defects from defect-free images alone.
+/// Trains a model that finds surface defects, from defect-free images alone.
 ///
 /// The usual order: recommend, train, package, evaluate. Every command explains itself with --help.
 #[derive(Parser)]
@@ -21,16 +21,16 @@ enum Command {
     Recommend(cmd::recommend::Recommend),
     Train(Box<cmd::train::Train>),
     Package(Box<cmd::package::Package>),
-    Calibrate(cmd::package::Calibrate),
+    Calibrate(cmd::calibrate::Calibrate),
     Evaluate(cmd::evaluate::Evaluate),
     Reproduce(Box<cmd::reproduce::Reproduce>),
-    InspectPackage(cmd::package::InspectPackage),
-    Keygen(cmd::package::Keygen),
+    InspectPackage(cmd::inspect_package::InspectPackage),
+    Keygen(cmd::keygen::Keygen),
     Pretrain(cmd::pretrain::Pretrain),
-    Synth(cmd::data::Synth),
-    NoiseSheet(cmd::data::NoiseSheet),
-    ImportWeights(cmd::weights::ImportWeights),
-    FetchWeights(cmd::weights::FetchWeights),
+    Synth(cmd::synth::Synth),
+    NoiseSheet(cmd::noise_sheet::NoiseSheet),
+    ImportWeights(cmd::import_weights::ImportWeights),
+    FetchWeights(cmd::fetch_weights::FetchWeights),
 }
 
 fn main() -> ExitCode {
@@ -55,5 +55,17 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn reference_is_current() {
+        reference::check_command(Cli::command());
     }
 }

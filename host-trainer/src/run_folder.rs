@@ -1,5 +1,6 @@
-//! A training run on disk: `run.json` (what was asked for and which files were used), `checkpoint.safetensors`,
-//! `losses.csv`, `samples/NNNNNN.png`. `package` needs nothing else; with `--areas` it keeps `areas.safetensors` beside them.
+//! A training run on disk: `run.json` (settings and files used), `checkpoint.safetensors`,
+//! `losses.csv` and `samples/NNNNNN.png`. `package` needs nothing else; with `--segmentation` it
+//! adds `segmentation.safetensors`.
 
 use std::path::{Path, PathBuf};
 
@@ -8,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::{Architecture, OutputActivation};
 use crate::train::{LossKind, Schedule};
-use edge_runtime::io::atomic::{WriteError, write_atomic};
+use scoring::io::atomic::{WriteError, write_atomic};
 
 /// Why a run folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// It is not there or cannot be read.
+    /// It is missing or cannot be read.
     #[error("no training run at {} (run.json cannot be read)", folder.display())]
     Read {
         /// The folder.
@@ -21,7 +22,7 @@ pub enum RunError {
         /// Why not.
         source: std::io::Error,
     },
-    /// It is damaged or from another version.
+    /// It is damaged or of another version.
     #[error("{}: {reason}", path.display())]
     Content {
         /// The file.
@@ -37,7 +38,7 @@ pub enum RunError {
 /// Version of [`Run`].
 const SCHEMA: u32 = 1;
 
-/// Everything that decides a run's result, and what it was fed.
+/// Everything that decides a run's result: its settings and its images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// Version of this structure.
@@ -46,52 +47,53 @@ pub struct Run {
     pub mode: TrainingMode,
     /// What is minimised.
     pub loss: LossKind,
-    /// Weight of the mean |A| on uncorrupted pixels; 0 is the paper's.
+    /// Weight of the mean |A| on uncorrupted pixels; 0 in the paper.
     #[serde(default)]
     pub quiet: f64,
-    /// Each good tile was lit otherwise by up to 1 ± this; 0 is the paper's.
+    /// Brightness augmentation: each tile was scaled by a random factor of up to 1 ± this; 0 in the
+    /// paper.
     #[serde(default)]
     pub lighting: f32,
-    /// Decay of the running average of weights; 0 is the paper's.
+    /// Decay of the running average of weights; 0 in the paper.
     #[serde(default)]
     pub average: f64,
     /// How the learning rate changes.
     #[serde(default)]
     pub schedule: Schedule,
-    /// The run whose network was imitated, in words.
+    /// Description of the teacher network, if there was one.
     #[serde(default)]
     pub teacher: Option<String>,
-    /// SHA-256 of what that network was trained on, in hexadecimal.
+    /// SHA-256 of the teacher's training images, in hexadecimal.
     #[serde(default)]
     pub teacher_digests: Vec<String>,
-    /// What follows the network's output.
+    /// Output activation.
     pub activation: OutputActivation,
-    /// Where the perceptual loss has its features from, in words.
+    /// Description of the perceptual features.
     pub features: String,
-    /// Noise families, in words.
+    /// Description of the noise families.
     pub noise: String,
     /// Channels after the first convolution.
     pub width: i64,
     /// See [`Architecture::upsampled`].
     #[serde(default)]
     pub upsampled: bool,
-    /// Iterations in all.
+    /// Number of iterations.
     pub iterations: usize,
-    /// Tiles an iteration.
+    /// Tiles per iteration.
     pub batch: usize,
-    /// Tiles cropped.
+    /// Number of tiles to draw from.
     pub tiles: usize,
-    /// Seed.
+    /// Seed of weights, crops and noise.
     pub seed: u64,
-    /// What frames are turned into.
+    /// Size and colour that frames are prepared to.
     pub input: Input,
-    /// Files trained on.
+    /// Training images.
     pub train_files: Vec<PathBuf>,
-    /// SHA-256 of each, in hexadecimal.
+    /// SHA-256 of each training image, in hexadecimal.
     pub train_digests: Vec<String>,
-    /// Files held out for calibration.
+    /// Images held out for calibration.
     pub held_out: Vec<PathBuf>,
-    /// The part that each held-out file shows.
+    /// Name of the part that each held-out image shows.
     pub held_out_parts: Vec<String>,
 }
 
@@ -104,7 +106,7 @@ impl Run {
         }
     }
 
-    /// What is minimised, in words.
+    /// Description of the loss.
     pub fn loss_label(&self) -> String {
         let loss = match &self.teacher {
             Some(teacher) => format!("distance from {teacher}"),
@@ -122,11 +124,12 @@ impl Run {
         SCHEMA
     }
 
-    /// What tiles went through, in words.
+    /// Description of the noise and the brightness augmentation.
     pub fn noise_label(&self) -> String {
         if self.lighting > 0.0 {
-            let tenths = (self.lighting * 1_000.0).round() / 10.0;
-            format!("{}; lighting ±{tenths} %", self.noise)
+            // Rounded to tenths: 0.3 as an f32 times 100 is 30.000002.
+            let percent = (self.lighting * 1_000.0).round() / 10.0;
+            format!("{}; lighting ±{percent} %", self.noise)
         } else {
             self.noise.clone()
         }
@@ -153,7 +156,7 @@ impl Run {
         Ok(run)
     }
 
-    /// Writes it.
+    /// Writes the run's description.
     pub fn write(&self, folder: &Path) -> Result<(), RunError> {
         let path = description(folder);
         let text = serde_json::to_string_pretty(self).map_err(|error| RunError::Content {
@@ -168,22 +171,22 @@ fn description(folder: &Path) -> PathBuf {
     folder.join("run.json")
 }
 
-/// Where a run's checkpoint is.
+/// Path of a run's checkpoint.
 pub fn checkpoint(folder: &Path) -> PathBuf {
     folder.join("checkpoint.safetensors")
 }
 
-/// Where the checkpoint is of the area network that is learned from a run's images.
-pub fn area_checkpoint(folder: &Path) -> PathBuf {
-    folder.join("areas.safetensors")
+/// Path of the checkpoint of the segmentation network that is trained on a run's images.
+pub fn segmentation_checkpoint(folder: &Path) -> PathBuf {
+    folder.join("segmentation.safetensors")
 }
 
-/// Where a run's losses are: `iteration,loss`, one line an iteration.
+/// Path of a run's losses: `iteration,loss`, one line per iteration.
 pub fn losses(folder: &Path) -> PathBuf {
     folder.join("losses.csv")
 }
 
-/// Where a run's sample maps are.
+/// Path of the sample maps at an iteration.
 pub fn sample(folder: &Path, iteration: usize) -> PathBuf {
     folder.join("samples").join(format!("{iteration:06}.png"))
 }
@@ -195,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_of_light_are_said_as_they_were_given() {
+    fn lighting_is_printed_as_it_was_given() {
         let run = |lighting: f32| Run {
             schema: SCHEMA,
             mode: TrainingMode::Direct,
@@ -225,7 +228,7 @@ mod tests {
             held_out_parts: Vec::new(),
         };
         assert_eq!(run(0.0).noise_label(), "all");
-        // As f32 it is 0.300000012.
+        // Times 100 it is 30.000002 as an f32.
         assert_eq!(run(0.3).noise_label(), "all; lighting ±30 %");
         assert_eq!(run(0.125).noise_label(), "all; lighting ±12.5 %");
     }

@@ -1,5 +1,7 @@
-//! Random generators by purpose: what is drawn for one purpose never shifts what is drawn for another, and any
-//! step's numbers can be had without drawing those before it. That is what makes resuming exact.
+//! Random generators by purpose: what is drawn for one purpose never shifts what is drawn for
+//! another, and the numbers of any step can be drawn without those of the steps before it. This
+//! makes resuming exact. The name of a purpose is part of the seed, so renaming one changes
+//! results.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

@@ -1,4 +1,4 @@
-//! Contact sheets: what the noise does to tiles, and what the network does about it, to be looked at.
+//! Contact sheets for people: what the noise does to tiles, and how the network repairs them.
 
 use std::io::Cursor;
 
@@ -15,15 +15,15 @@ const GAP_PX: u32 = 3;
 /// Background.
 const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 
-/// A picture as PNG bytes.
+/// Encodes a picture as PNG.
 pub fn png(picture: &RgbImage) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Cursor::new(Vec::new());
     picture.write_to(&mut bytes, ImageFormat::Png)?;
     Ok(bytes.into_inner())
 }
 
-/// One row an algorithm, in the order of [`Algorithm::all`]; the first column of each row is the good tile, then
-/// `draws` corruptions of different tiles. Labels are printed by the command, since a font would be our only one.
+/// One row per algorithm, in the order of [`Algorithm::all`]: a good tile, then `draws` corruptions
+/// of different tiles. There are no labels in the picture; the command prints them.
 pub fn noise(tiles: &[Tile], draws: u32, seed: u64) -> RgbImage {
     let step = TILE_PX + GAP_PX;
     let rows = Algorithm::all().count() as u32;
@@ -42,7 +42,7 @@ pub fn noise(tiles: &[Tile], draws: u32, seed: u64) -> RgbImage {
     sheet
 }
 
-/// Tiles side by side, so many a row.
+/// Tiles side by side, `columns` in a row.
 pub fn tiles(tiles: &[Tile], columns: u32) -> RgbImage {
     let step = TILE_PX + GAP_PX;
     let rows = (tiles.len() as u32).div_ceil(columns);
@@ -54,7 +54,7 @@ pub fn tiles(tiles: &[Tile], columns: u32) -> RgbImage {
     sheet
 }
 
-/// One row a tile: good, corrupted, repaired, and the score with the brightest colour at 1.
+/// One row per tile: good, corrupted, repaired, and its scores (the brightest colour is 1).
 pub fn samples(samples: &Samples) -> RgbImage {
     let step = TILE_PX + GAP_PX;
     let area = (TILE_PX * TILE_PX) as usize;

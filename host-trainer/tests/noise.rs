@@ -1,4 +1,4 @@
-//! The noising filter bank keeps to the paper's ranges (IV-B).
+//! The noise bank draws from the paper's ranges (IV-B) and has the intended effects.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ fn effects(algorithm: Algorithm) -> impl Iterator<Item = Effect> {
     })
 }
 
-/// The draws must stay inside the range and come close to both of its ends.
+/// Values must stay inside the range and come close to both of its ends.
 fn assert_fills(values: impl Iterator<Item = f64>, low: f64, high: f64) {
     let (mut least, mut most) = (f64::MAX, f64::MIN);
     for value in values {
@@ -108,7 +108,7 @@ fn blur_kernels_are_odd_3_to_15_and_sigmas_1_to_100() {
 }
 
 #[test]
-fn gaussian_noise_and_shading_keep_to_their_ranges() {
+fn gaussian_noise_and_shading_stay_in_their_ranges() {
     let (mut rects, mut deviations) = (Vec::new(), Vec::new());
     for effect in effects(Algorithm::GaussianNoise) {
         let Effect::Noise {
@@ -149,7 +149,7 @@ fn rectangles_are_anywhere_in_any_colour() {
 }
 
 #[test]
-fn strokes_keep_to_their_ranges() {
+fn strokes_stay_in_their_ranges() {
     let (mut thickness, mut colours) = (Vec::new(), Vec::new());
     let mut places = [const { Vec::new() }; 4];
     for effect in effects(Algorithm::Line) {
@@ -173,7 +173,7 @@ fn strokes_keep_to_their_ranges() {
     }
     assert_fills(thickness.into_iter(), 1.0, 6.0);
     assert_fills(colours.into_iter(), -1.0, 1.0);
-    // Centre, axes, rotation, both ends of the arc, thickness: each by itself.
+    // Centre, rotation, both ends of the arc, axes and thickness, each on its own.
     let mut drawn = [const { Vec::new() }; 8];
     let mut colours = Vec::new();
     for effect in effects(Algorithm::EllipseArc) {
@@ -208,7 +208,7 @@ fn strokes_keep_to_their_ranges() {
 }
 
 #[test]
-fn morphology_uses_odd_disks_to_7_once_or_twice() {
+fn morphology_uses_odd_disks_up_to_7_px_once_or_twice() {
     for (algorithm, wanted) in [(Algorithm::Erosion, false), (Algorithm::Dilation, true)] {
         let mut seen = HashMap::new();
         let mut rects = Vec::new();
@@ -234,7 +234,7 @@ fn morphology_uses_odd_disks_to_7_once_or_twice() {
 }
 
 #[test]
-fn what_is_drawn_is_what_was_asked_for() {
+fn effects_follow_their_parameters() {
     let whole = Rect {
         x: 0,
         y: 0,
@@ -256,13 +256,14 @@ fn what_is_drawn_is_what_was_asked_for() {
         };
         let after = apply(Algorithm::Line, line);
         let rows = (0..SIDE).filter(|y| after[y * SIDE + 30] == -0.75).count();
-        // A stroke of odd width about a pixel's edge covers half a pixel on both sides.
+        // A stroke of odd width along the edge between two pixels covers half a pixel on both
+        // sides.
         assert!(
             rows as u32 == thickness_px || rows as u32 == thickness_px + 1,
-            "{rows} rows for {thickness_px}"
+            "{rows} rows, expected {thickness_px}"
         );
         let others = after.iter().filter(|&&v| v != 0.25 && v != -0.75).count();
-        assert_eq!(others, 0, "no half tones");
+        assert_eq!(others, 0, "no intermediate values");
         let arc = Effect::EllipseArc {
             centre: [32.5, 32.5],
             axes_px: [20, 10],
@@ -273,7 +274,7 @@ fn what_is_drawn_is_what_was_asked_for() {
         };
         let after = apply(Algorithm::EllipseArc, arc);
         let drawn = |x: usize, y: usize| after[y * SIDE + x] == 1.0;
-        // Turned by 90°: 20 px down, 10 px across.
+        // Rotated by 90°, the axes are 20 px vertically and 10 px horizontally.
         assert!(drawn(32, 52) && drawn(42, 32) && !drawn(52, 32) && !drawn(32, 32));
     }
     let speckle = |salt, pepper| Effect::Speckle {
@@ -283,20 +284,20 @@ fn what_is_drawn_is_what_was_asked_for() {
         probability: 0.3,
         seed: 1,
     };
-    let share = |values: &[f32], of: f32| {
-        values.iter().filter(|&&v| v == of).count() as f64 / values.len() as f64
+    let fraction = |values: &[f32], value: f32| {
+        values.iter().filter(|&&v| v == value).count() as f64 / values.len() as f64
     };
     // Five standard deviations of a binomial with n = 4,225 are below 0.04.
     let near = |found: f64, expected: f64| assert!((found - expected).abs() < 0.04, "{found}");
     let salt = apply(Algorithm::Salt, speckle(true, false));
-    near(share(&salt, 1.0), 0.3);
-    near(share(&salt, 0.25), 0.7);
+    near(fraction(&salt, 1.0), 0.3);
+    near(fraction(&salt, 0.25), 0.7);
     let pepper = apply(Algorithm::Pepper, speckle(false, true));
-    near(share(&pepper, -1.0), 0.3);
-    near(share(&pepper, 0.25), 0.7);
+    near(fraction(&pepper, -1.0), 0.3);
+    near(fraction(&pepper, 0.25), 0.7);
     let both = apply(Algorithm::SaltAndPepper, speckle(true, true));
-    near(share(&both, 1.0), 0.15);
-    near(share(&both, -1.0), 0.15);
+    near(fraction(&both, 1.0), 0.15);
+    near(fraction(&both, -1.0), 0.15);
     let shaded = apply(
         Algorithm::Shading,
         Effect::Shading {
@@ -339,7 +340,7 @@ fn twelve_algorithms_are_equally_likely() {
 }
 
 #[test]
-fn families_hold_what_the_ablation_says() {
+fn families_have_the_algorithms_of_the_ablation() {
     let names = |families: &[Family]| -> Vec<&str> {
         NoiseBank::of_families(families)
             .algorithms()
@@ -368,7 +369,7 @@ fn families_hold_what_the_ablation_says() {
         names(&[Family::Structured]),
         ["none", "patch", "tone", "warp"]
     );
-    // What a run writes down, and --resume compares.
+    // The description that a run records and --resume compares.
     let described = |families: &[Family]| NoiseBank::of_families(families).describe();
     assert_eq!(described(&Family::PAPER), "all twelve algorithms");
     let all = [&Family::PAPER[..], &[Family::Structured]].concat();

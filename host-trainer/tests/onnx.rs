@@ -1,23 +1,24 @@
-//! The exported graph, run by the camera's engine, gives what libtorch gives; and a whole-frame pass equals stitched
-//! tile cores.
+//! The camera's engine computes from the exported graph what libtorch computes, and a pass over the
+//! whole frame equals stitched tile cores.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "helpers of tests: what goes wrong in them fails the test"
+    reason = "test helpers: a failure in them fails the test"
 )]
 
 use std::process::Command;
 
-use edge_runtime::infer::{Engine, Tuning};
-use edge_runtime::inspect::preprocess::Planes;
-use edge_runtime::inspect::score::{Shift, sum_of_magnitudes};
-use host_trainer::network::{Architecture, CHANNELS, Network, OutputActivation, as_run};
-use host_trainer::onnx::{LayerWeights, export};
-use host_trainer::quantise::Step;
+use host_trainer::network::{
+    Architecture, CHANNELS, LayerWeights, Network, OutputActivation, inference_layers,
+};
+use host_trainer::onnx::{Quantisation, export};
 use host_trainer::seed::generator;
-use host_trainer::train::floats;
+use host_trainer::tensor::floats;
 use proto::manifest::TrainingMode;
 use rand::RngExt;
+use scoring::infer::{Engine, Tuning};
+use scoring::inspect::preprocess::Planes;
+use scoring::inspect::score::{Shift, sum_of_magnitudes};
 use tch::{Device, Tensor};
 
 const WIDTH: i64 = 8;
@@ -28,7 +29,7 @@ fn network() -> (Network, Vec<LayerWeights>) {
 
 fn built(architecture: &Architecture) -> (Network, Vec<LayerWeights>) {
     let network = Network::initialise(CHANNELS, architecture, 11, Device::Cpu).unwrap();
-    // PyTorch's initialisation gives tiny outputs; larger weights make a stricter comparison.
+    // PyTorch's initialisation gives tiny outputs; larger weights make the comparison stricter.
     tch::no_grad(|| {
         for (_, mut parameter) in network.parameters() {
             let _ = parameter.g_mul_scalar_(3.0);
@@ -67,10 +68,13 @@ fn assert_close(found: &[f32], expected: &[f32]) {
     let largest = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
     assert!(
         largest > 0.1,
-        "an output of nearly nothing would prove nothing: {largest}"
+        "expected an output far from 0, found at most {largest}"
     );
     for (found, expected) in found.iter().zip(expected) {
-        assert!((found - expected).abs() < 5e-5, "{found} for {expected}");
+        assert!(
+            (found - expected).abs() < 5e-5,
+            "{found}, expected {expected}"
+        );
     }
 }
 
@@ -94,15 +98,16 @@ fn the_direct_graph_gives_the_networks_shift_at_any_size() {
     }
 }
 
-/// Its transposed convolutions are none of the camera's own operators, so that tract's run: whole and in strips.
+/// The transposed convolutions of 5 × 5 run in the engine's own layers too, on the whole frame and
+/// in strips.
 #[test]
-fn an_upsampled_networks_graph_gives_its_shift_too() {
+fn the_graph_of_an_upsampled_network_gives_its_shift() {
     let architecture = Architecture {
         upsampled: true,
         ..Architecture::paper(WIDTH)
     };
     let (network, layers) = built(&architecture);
-    let layers = as_run(layers, true).unwrap();
+    let layers = inference_layers(layers, true).unwrap();
     let direct = TrainingMode::Direct;
     let onnx = export(&layers, direct, OutputActivation::RefRelu, &[], None);
     let input = planes(97, 257);
@@ -119,7 +124,7 @@ fn an_upsampled_networks_graph_gives_its_shift_too() {
 }
 
 #[test]
-fn a_baselines_graph_gives_the_distance_from_its_image() {
+fn the_graph_of_a_baseline_gives_its_image_minus_the_input() {
     let (network, layers) = network();
     let input = planes(65, 65);
     for activation in [
@@ -145,43 +150,44 @@ fn a_baselines_graph_gives_the_distance_from_its_image() {
     }
 }
 
-/// How the network's values between its layers are quantised on an image, each by its own range.
-fn steps(network: &Network, input: &Planes) -> Vec<Step> {
-    let mut steps = Vec::new();
-    let mut step = |output: &Tensor| {
+/// Quantisations of the layers' outputs, from their ranges on one image.
+fn quantisations(network: &Network, input: &Planes) -> Vec<Quantisation> {
+    let mut quantisations = Vec::new();
+    let mut add = |output: &Tensor| {
         let values = floats(output).unwrap();
         let low = values.iter().copied().fold(0.0, f32::min);
         let high = values.iter().copied().fold(0.0, f32::max);
         let scale = (high - low) / 255.0;
-        steps.push(Step {
+        quantisations.push(Quantisation {
             scale,
             zero_point: (-128.0 - low / scale).round() as i8,
         });
     };
     let _ = tch::no_grad(|| {
-        network.forward_through(&tensor(input), &mut |layer, output| {
+        network.forward_observed(&tensor(input), &mut |layer, output| {
             if layer < 5 {
-                step(output);
+                add(output);
             }
         })
     })
     .unwrap();
-    steps
+    quantisations
 }
 
-/// In 8 bits, by the layers of the engine's own and by tract's, which compute the graph in f32 between the same levels.
+/// Compares the engine's own layers, which multiply in 8 bits, with tract's, which compute the
+/// graph in f32 between the same levels.
 #[test]
-fn a_quantised_graph_gives_nearly_the_same_and_runs_in_integers() {
+fn a_quantised_graph_gives_nearly_the_same_with_integers() {
     let (network, layers) = network();
     for (width, height) in [(65, 65), (97, 73)] {
         let input = planes(width, height);
-        let steps = steps(&network, &input);
+        let quantisations = quantisations(&network, &input);
         let onnx = export(
             &layers,
             TrainingMode::Direct,
             OutputActivation::RefRelu,
             &[],
-            Some(&steps),
+            Some(&quantisations),
         );
         let plain = export(
             &layers,
@@ -190,7 +196,10 @@ fn a_quantised_graph_gives_nearly_the_same_and_runs_in_integers() {
             &[],
             None,
         );
-        assert!(onnx.len() < plain.len() / 2, "weights take a byte each");
+        assert!(
+            onnx.len() < plain.len() / 2,
+            "weights should take one byte each"
+        );
         let stock = Tuning {
             stock: true,
             ..Tuning::default()
@@ -206,22 +215,24 @@ fn a_quantised_graph_gives_nearly_the_same_and_runs_in_integers() {
             let off = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
             off.fold(0.0f32, f32::max) / peak
         };
-        let lost = worst(&ours, &expected);
+        let loss = worst(&ours, &expected);
         assert!(
-            (0.001..0.08).contains(&lost),
-            "8 bits show, a little: {lost}"
+            (0.001..0.08).contains(&loss),
+            "expected a small loss by 8 bits, found {loss}"
         );
-        // Sums of integers are exact, tract's of f32 are not: a value between two levels may fall to either side.
-        let apart = worst(&ours, &tracts);
-        assert!(apart < 0.02, "{apart}");
-        assert!(apart < lost / 2.0, "{apart} of {lost}");
+        // Sums of integers are exact and tract's sums of f32 are not, so that a value near the
+        // middle between two levels may be rounded to either.
+        let difference = worst(&ours, &tracts);
+        assert!(difference < 0.02, "{difference}");
+        assert!(difference < loss / 2.0, "{difference} of {loss}");
     }
 }
 
-/// What another processor's rounding may do: a value between two levels falls to the other side. The parity gate's tolerance
-/// for 8 bits, 2 % of the peak, must leave room for that, and the one for f32, 0.1 %, must not be enough.
+/// Another processor may round a value near the middle between two levels the other way. The parity
+/// gate's tolerance for 8 bits, 2 % of the peak, must be large enough for that; the one for f32,
+/// 0.1 %, is not.
 #[test]
-fn shifts_of_a_millionth_move_a_quantised_score_by_less_than_the_gate_allows() {
+fn input_changes_of_a_millionth_change_a_quantised_score_less_than_the_parity_gate_allows() {
     let (network, layers) = network();
     let mut worst = 0.0f32;
     for seed in 0..8 {
@@ -231,7 +242,7 @@ fn shifts_of_a_millionth_move_a_quantised_score_by_less_than_the_gate_allows() {
             TrainingMode::Direct,
             OutputActivation::RefRelu,
             &[],
-            Some(&steps(&network, &input)),
+            Some(&quantisations(&network, &input)),
         );
         let engine = engine(&onnx);
         let mut shifted = input.clone();
@@ -249,9 +260,9 @@ fn shifts_of_a_millionth_move_a_quantised_score_by_less_than_the_gate_allows() {
     assert!((1e-3..1e-2).contains(&worst), "{worst}");
 }
 
-/// Tiles with origins at multiples of 8 see what the frame sees, 8 px inside their border (14 px receptive field, of
-/// which the innermost six are reached through values that the padding does not touch). At stride 48 their cores
-/// cover the frame.
+/// Tiles with origins at multiples of 8 give the frame's values from 8 px inside their border: a
+/// pixel depends on cells at 1/8 scale up to 7 px away, and those depend on pixels up to 7 px away,
+/// all of which are inside the tile. At stride 48 the cores cover the frame.
 #[test]
 fn one_pass_over_the_frame_equals_stitched_tile_cores() {
     let (_, layers) = network();
@@ -269,7 +280,7 @@ fn one_pass_over_the_frame_equals_stitched_tile_cores() {
         for tile_x in [0, 48, 96] {
             let tile = frame.crop(tile_x, tile_y, 65, 65);
             let scores = sum_of_magnitudes(&engine.shift(&tile).unwrap());
-            // At the frame's own edges the tile's padding is the frame's.
+            // At the frame's edges tile and frame have the same padding.
             let core = |origin: usize, last: usize| {
                 (if origin == 0 { 0 } else { 8 })..(if origin == last { 65 } else { 57 })
             };
@@ -284,7 +295,7 @@ fn one_pass_over_the_frame_equals_stitched_tile_cores() {
     }
     assert!(
         compared >= frame.width_px * frame.height_px,
-        "the cores cover the frame"
+        "the cores should cover the frame"
     );
 }
 
@@ -294,7 +305,7 @@ fn onnx_checker_and_onnxruntime_accept_the_graph() {
         .args(["-c", "import onnx, onnxruntime, numpy"])
         .output();
     if !ready.is_ok_and(|output| output.status.success()) {
-        eprintln!("not run: python3 has no onnx, onnxruntime and numpy here");
+        eprintln!("skipped: python3 lacks onnx, onnxruntime or numpy");
         return;
     }
     let (network, layers) = network();

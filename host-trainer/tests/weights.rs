@@ -1,8 +1,8 @@
-//! Importing weights that real PyTorch saved; tests/fixtures/weights/make.py made them.
+//! Imports weights that PyTorch saved, see tests/fixtures/weights/make.py.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "helpers of tests: what goes wrong in them fails the test"
+    reason = "test helpers: a failure in them fails the test"
 )]
 
 use std::fs;
@@ -19,7 +19,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 #[test]
-fn both_containers_give_pytorchs_values() {
+fn both_formats_give_pytorchs_values() {
     let expected = fs::read_to_string(fixture("expected.json")).unwrap();
     let expected: serde_json::Value = serde_json::from_str(&expected).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -82,7 +82,7 @@ fn cut_off_files_are_errors() {
     }
 }
 
-/// zip.pth with its entries passed through `change`, and how each is to be compressed.
+/// zip.pth with its entries changed by `change` and compressed as given.
 fn rezipped(
     change: impl Fn(&str, Vec<u8>) -> Vec<u8>,
     compression: zip::CompressionMethod,
@@ -112,7 +112,7 @@ fn refusal(bytes: &[u8]) -> String {
 
 #[test]
 fn compressed_storages_are_refused() {
-    // The same archive, rewritten without compression, is fine: it is compression that is refused.
+    // The same archive rewritten without compression is accepted, so compression is the reason.
     let folder = tempfile::tempdir().unwrap();
     let stored = folder.path().join("stored.pth");
     let same = |_: &str, content| content;
@@ -141,12 +141,12 @@ fn big_endian_files_are_refused() {
         .position(|window| window == key)
         .unwrap();
     let flag = at + legacy[at..].iter().position(|&byte| byte == 0x88).unwrap();
-    legacy[flag] = 0x89; // NEWTRUE becomes NEWFALSE
+    legacy[flag] = 0x89; // NEWFALSE instead of NEWTRUE
     let error = refusal(&legacy);
     assert!(error.contains("little-endian"), "{error}");
 }
 
-/// PyTorch reads 2, 3, 4, 5 from this file (see make.py); ignoring the view would give 0, 1, 2, 3.
+/// PyTorch reads 2, 3, 4, 5 from this file (see make.py); without the view it would be 0, 1, 2, 3.
 #[test]
 fn views_of_old_files_are_refused_rather_than_misread() {
     let error = refusal(&fs::read(fixture("view.pth")).unwrap());

@@ -1,43 +1,44 @@
 //! From bytes, in pieces of any size, to payloads. Allocates nothing: the buffer is the caller's.
 //!
-//! "Not enough bytes yet" is no error. Whatever is damaged, too long or cut off is reported once, and reading goes on
-//! behind the next zero byte.
+//! Too few bytes are not an error. A frame that is damaged, too long or cut off is reported once,
+//! and reading continues after the next zero byte.
 
 use crate::frame::CRC_BYTES;
 
-/// Why bytes were thrown away.
+/// Why bytes were discarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discard {
-    /// More bytes without a zero than the buffer takes.
+    /// More bytes without a zero than the buffer holds.
     TooLong,
-    /// The stuffing is wrong.
+    /// The bytes are not COBS.
     Stuffing,
-    /// The checksum is wrong, or there is none.
+    /// The checksum is wrong or missing.
     Checksum,
 }
 
-/// What feeding bytes led to. `rest` is what was not looked at yet: feed it next.
+/// Result of feeding bytes. `rest` holds the bytes that were not consumed: feed them next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fed<'a, 'b> {
-    /// All bytes are taken in and no frame is complete.
+    /// All bytes were consumed and no frame is complete.
     NeedMore,
-    /// A payload whose checksum holds.
+    /// A payload with a valid checksum.
     Frame {
         /// The payload.
         payload: &'a [u8],
-        /// Bytes behind the frame.
+        /// Bytes after the frame.
         rest: &'b [u8],
     },
-    /// A frame was thrown away.
+    /// A frame was discarded.
     Discarded {
-        /// Why.
+        /// The reason.
         reason: Discard,
-        /// Bytes behind it.
+        /// Bytes after the frame.
         rest: &'b [u8],
     },
 }
 
-/// Collects one frame at a time in `buffer`; [`crate::frame::MAX_STUFFED_BYTES`] hold any, fewer limit the peer.
+/// Collects one frame at a time in `buffer`. A buffer of [`crate::frame::MAX_STUFFED_BYTES`] holds
+/// any frame; with a smaller one, longer frames are discarded.
 #[derive(Debug)]
 pub struct Accumulator<B> {
     buffer: B,
@@ -46,7 +47,7 @@ pub struct Accumulator<B> {
 }
 
 impl<B: AsMut<[u8]>> Accumulator<B> {
-    /// Starts empty.
+    /// Creates an empty accumulator.
     pub fn new(buffer: B) -> Self {
         Self {
             buffer,
@@ -60,7 +61,7 @@ impl<B: AsMut<[u8]>> Accumulator<B> {
         self.used > 0 || self.overflowed
     }
 
-    /// Takes bytes in, up to the end of a frame.
+    /// Consumes bytes up to the end of a frame.
     pub fn feed<'a, 'b>(&'a mut self, mut bytes: &'b [u8]) -> Fed<'a, 'b> {
         loop {
             let end = bytes.iter().position(|&byte| byte == 0);
@@ -103,7 +104,7 @@ impl<B: AsMut<[u8]>> Accumulator<B> {
     }
 }
 
-/// Unstuffs in place and checks the checksum; the length of the payload.
+/// Decodes COBS in place and verifies the checksum. Returns the length of the payload.
 fn unstuff(stuffed: &mut [u8]) -> Result<usize, Discard> {
     let length = cobs::decode_in_place(stuffed).map_err(|_| Discard::Stuffing)?;
     let plain = stuffed.get(..length).ok_or(Discard::Stuffing)?;
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
     use crate::frame::{MAX_STUFFED_BYTES, encode};
 
-    /// Feeds pieces; what came out, in order.
+    /// Feeds pieces and returns the payloads and discards, in order.
     fn feed_all(pieces: &[&[u8]], room: usize) -> Vec<Result<Vec<u8>, Discard>> {
         let mut accumulator = Accumulator::new(vec![0; room]);
         let mut found = Vec::new();
@@ -150,9 +151,9 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_what_the_standards_say() {
-        // CRC-32 of "123456789" is 0xCBF43926 (the check value of IEEE 802.3's CRC); COBS of a run without zeros is
-        // its length + 1 and the run.
+    fn a_frame_follows_the_standards() {
+        // CRC-32 of "123456789" is 0xCBF43926 (the check value of IEEE 802.3's CRC). COBS encodes
+        // a run without zeros as its length + 1, followed by the run.
         let wire = encode(b"123456789").unwrap();
         let mut expected = vec![0, 14];
         expected.extend_from_slice(b"123456789");
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn every_length_around_the_block_size_comes_back() {
+    fn every_length_around_the_block_size_survives_a_round_trip() {
         for length in (0..=16).chain(240..=270).chain(495..=520) {
             for byte in [0, 1] {
                 let payload = vec![byte; length];
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn too_long_is_said_once_and_the_next_frame_is_read() {
+    fn a_frame_that_is_too_long_is_reported_once_and_the_next_one_is_read() {
         let noise = vec![0xff; 1_000_000];
         let good = encode(b"good").unwrap();
         let found = feed_all(&[&noise, &good], 64);

@@ -1,29 +1,32 @@
-//! Framing: a payload between zero bytes, stuffed with COBS (Cheshire and Baker 1999) and closed by a CRC-32.
+//! Framing: a payload between zero bytes, with a CRC-32 appended and stuffed with COBS (Cheshire
+//! and Baker 1999).
 //!
 //! ```text
 //! 0x00  COBS( payload ‖ CRC-32 of payload, little-endian )  0x00
 //! ```
-//! The leading zero ends whatever noise came before on a serial line; empty frames are ignored, so two zeros between
-//! frames do no harm. CRC-32 is the one of IEEE 802.3 (polynomial 0x04C11DB7, reflected).
+//! The leading zero ends any noise that came before on a serial line. Empty frames are ignored, so
+//! two zeros between frames do no harm. The CRC-32 is that of IEEE 802.3 (polynomial 0x04C11DB7,
+//! reflected).
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::limits::MAX_PAYLOAD_BYTES;
 
-/// Bytes of the checksum.
+/// Size of the checksum in bytes.
 pub(crate) const CRC_BYTES: usize = 4;
 
-/// Bytes that an accumulator needs to take any frame: the stuffed payload and checksum, without the zeros.
-pub const MAX_STUFFED_BYTES: usize = room(MAX_PAYLOAD_BYTES + CRC_BYTES);
+/// Size in bytes of an accumulator's buffer that holds any frame: the stuffed payload and checksum,
+/// without the zeros.
+pub const MAX_STUFFED_BYTES: usize = max_stuffed_bytes(MAX_PAYLOAD_BYTES + CRC_BYTES);
 
-/// Room for stuffed bytes. The library's figure lacks the empty last block that its encoder writes behind a last
-/// block of exactly 254 bytes.
-const fn room(plain_bytes: usize) -> usize {
+/// Largest size of stuffed bytes. `cobs::max_encoding_length` does not count the empty last block
+/// that the encoder writes after a last block of exactly 254 bytes.
+const fn max_stuffed_bytes(plain_bytes: usize) -> usize {
     cobs::max_encoding_length(plain_bytes) + 1
 }
 
-/// A payload is longer than any receiver takes.
+/// A payload is longer than any receiver accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLong {
     /// Its length in bytes.
@@ -42,7 +45,7 @@ impl core::fmt::Display for TooLong {
 
 impl core::error::Error for TooLong {}
 
-/// A payload as it goes over the wire, zeros included.
+/// Encodes a payload for the wire, zeros included.
 pub fn encode(payload: &[u8]) -> Result<Vec<u8>, TooLong> {
     if payload.len() > MAX_PAYLOAD_BYTES {
         return Err(TooLong {
@@ -52,7 +55,7 @@ pub fn encode(payload: &[u8]) -> Result<Vec<u8>, TooLong> {
     let mut plain = Vec::with_capacity(payload.len() + CRC_BYTES);
     plain.extend_from_slice(payload);
     plain.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
-    let mut wire = vec![0; 1 + room(plain.len()) + 1];
+    let mut wire = vec![0; 1 + max_stuffed_bytes(plain.len()) + 1];
     let stuffed = cobs::encode(&plain, &mut wire[1..]);
     wire.truncate(1 + stuffed);
     wire.push(0);

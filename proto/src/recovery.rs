@@ -1,45 +1,50 @@
-//! The recovery exchange: enough to find out what a camera is, to give it a package and to roll back. **Frozen**: its
-//! bytes never change, so that a station of any version can save a camera of any version.
+//! The recovery exchange: enough to identify a camera, to give it a package and to roll back.
+//! **Frozen**: its bytes never change, so that a station of any version can rescue a camera of any
+//! version.
 //!
-//! Fixed layout, integers little-endian, inside the same frames as every message:
+//! The layout is fixed. Integers are little-endian. Payloads travel in the same frames as every
+//! message:
 //!
 //! ```text
 //! 0xA5  0x01  operation  body
 //! ```
-//! 0xA5 begins no ordinary message: as the first byte of a postcard enum it would announce a variant above 127.
+//! No ordinary message begins with 0xA5: as the first byte of a postcard enum it would announce a
+//! variant above 127. Each variant's documentation begins with its operation number.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::limits::{MAX_CHUNK_BYTES, MAX_TEXT_BYTES};
+use crate::text::cut_text;
 
 /// First byte of every recovery payload.
 pub const MARK: u8 = 0xa5;
-/// Second byte.
+/// Second byte: the version of the layout.
 pub const FORMAT: u8 = 1;
 
 /// What a station asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// 0: who are you?
+    /// 0: ask for the camera's identity.
     Identify,
-    /// 1: what is in the slots?
+    /// 1: ask what is in the slots.
     Slots,
-    /// 2: `total_bytes` u64, `sha256` 32 bytes: begin, or go on with, a flash into the inactive slot.
+    /// 2: begin or resume a flash into the inactive slot. Body: `total_bytes` u64, `sha256` 32
+    /// bytes.
     FlashBegin {
         /// Length of the package.
         total_bytes: u64,
         /// Its SHA-256.
         sha256: [u8; 32],
     },
-    /// 3: `offset_bytes` u64, bytes to the end of the payload.
+    /// 3: a piece of the package. Body: `offset_bytes` u64, then bytes to the end of the payload.
     FlashChunk {
-        /// Where the bytes belong.
+        /// Offset of the bytes in the package.
         offset_bytes: u64,
         /// The bytes, at most [`MAX_CHUNK_BYTES`].
         bytes: Vec<u8>,
     },
-    /// 4: verify what was flashed and put it on trial.
+    /// 4: verify the flashed package and put it on trial.
     FlashEnd,
     /// 5: keep the package on trial.
     Confirm,
@@ -50,34 +55,35 @@ pub enum Request {
 /// What a camera answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Response {
-    /// 0: `boot` u32, then name and program version, each as u16 length and UTF-8.
+    /// 0: the camera's identity. Body: `boot` u32, then name and program version, each as u16
+    /// length and UTF-8.
     Identity {
-        /// How often the program was started.
+        /// Boot counter: how many times the program has been started.
         boot: u32,
         /// Name of the camera.
         camera: String,
         /// Version of its program.
         program: String,
     },
-    /// 1: per slot, one after the other: state u8, `sha256` 32 bytes.
-    Slots([Slot; 2]),
-    /// 2: `offset_bytes` u64: send from here.
+    /// 1: the slots. Body, for each slot: state u8, `sha256` 32 bytes.
+    Slots([SlotStatus; 2]),
+    /// 2: continue from this offset. Body: `offset_bytes` u64.
     Continue {
-        /// Offset.
+        /// Offset in the package.
         offset_bytes: u64,
     },
     /// 3: done.
     Done,
-    /// 4: u16 length and UTF-8.
+    /// 4: not done. Body: the reason as u16 length and UTF-8.
     Refused {
-        /// Why, in words.
+        /// The reason, as text.
         reason: String,
     },
 }
 
-/// One of the two places that a package can be in.
+/// What one of the two package slots holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slot {
+pub struct SlotStatus {
     /// Its state.
     pub state: SlotState,
     /// SHA-256 of the package; zero where there is none.
@@ -87,7 +93,7 @@ pub struct Slot {
 /// State of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlotState {
-    /// 0: nothing whole in it.
+    /// 0: no complete package.
     Empty,
     /// 1: a verified package.
     Ready,
@@ -97,20 +103,21 @@ pub enum SlotState {
     Trial,
 }
 
-/// A payload is no recovery message: wrong mark, unknown operation, wrong length or text that is no UTF-8.
+/// A payload is not a recovery message: wrong mark, unknown operation, wrong length, or text that
+/// is not UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotRecovery;
+pub struct InvalidRecovery;
 
-impl core::fmt::Display for NotRecovery {
+impl core::fmt::Display for InvalidRecovery {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("no recovery message of the frozen layout")
+        f.write_str("not a recovery message of the frozen layout")
     }
 }
 
-impl core::error::Error for NotRecovery {}
+impl core::error::Error for InvalidRecovery {}
 
 impl Request {
-    /// As a payload.
+    /// Encodes the request as a payload.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::from([MARK, FORMAT]);
         match self {
@@ -139,8 +146,8 @@ impl Request {
         out
     }
 
-    /// From a payload.
-    pub fn decode(payload: &[u8]) -> Result<Self, NotRecovery> {
+    /// Decodes a payload.
+    pub fn decode(payload: &[u8]) -> Result<Self, InvalidRecovery> {
         let (operation, mut body) = open(payload)?;
         let request = match operation {
             0 => Self::Identify,
@@ -153,7 +160,7 @@ impl Request {
                 let offset_bytes = u64::from_le_bytes(take(&mut body)?);
                 let bytes = core::mem::take(&mut body);
                 if bytes.len() > MAX_CHUNK_BYTES {
-                    return Err(NotRecovery);
+                    return Err(InvalidRecovery);
                 }
                 Self::FlashChunk {
                     offset_bytes,
@@ -163,14 +170,14 @@ impl Request {
             4 => Self::FlashEnd,
             5 => Self::Confirm,
             6 => Self::RollBack,
-            _ => return Err(NotRecovery),
+            _ => return Err(InvalidRecovery),
         };
         end(body, request)
     }
 }
 
 impl Response {
-    /// As a payload; texts longer than [`MAX_TEXT_BYTES`] are cut.
+    /// Encodes the response as a payload. Texts longer than [`MAX_TEXT_BYTES`] are cut.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::from([MARK, FORMAT]);
         match self {
@@ -209,8 +216,8 @@ impl Response {
         out
     }
 
-    /// From a payload.
-    pub fn decode(payload: &[u8]) -> Result<Self, NotRecovery> {
+    /// Decodes a payload.
+    pub fn decode(payload: &[u8]) -> Result<Self, InvalidRecovery> {
         let (operation, mut body) = open(payload)?;
         let response = match operation {
             0 => Self::Identity {
@@ -226,57 +233,57 @@ impl Response {
             4 => Self::Refused {
                 reason: take_text(&mut body)?,
             },
-            _ => return Err(NotRecovery),
+            _ => return Err(InvalidRecovery),
         };
         end(body, response)
     }
 }
 
-fn open(payload: &[u8]) -> Result<(u8, &[u8]), NotRecovery> {
+fn open(payload: &[u8]) -> Result<(u8, &[u8]), InvalidRecovery> {
     match payload {
         [MARK, FORMAT, operation, body @ ..] => Ok((*operation, body)),
-        _ => Err(NotRecovery),
+        _ => Err(InvalidRecovery),
     }
 }
 
-fn end<T>(left: &[u8], value: T) -> Result<T, NotRecovery> {
-    left.is_empty().then_some(value).ok_or(NotRecovery)
+fn end<T>(left: &[u8], value: T) -> Result<T, InvalidRecovery> {
+    left.is_empty().then_some(value).ok_or(InvalidRecovery)
 }
 
-fn take<const N: usize>(body: &mut &[u8]) -> Result<[u8; N], NotRecovery> {
-    let (value, rest) = body.split_first_chunk::<N>().ok_or(NotRecovery)?;
+fn take<const N: usize>(body: &mut &[u8]) -> Result<[u8; N], InvalidRecovery> {
+    let (value, rest) = body.split_first_chunk::<N>().ok_or(InvalidRecovery)?;
     *body = rest;
     Ok(*value)
 }
 
-fn take_slot(body: &mut &[u8]) -> Result<Slot, NotRecovery> {
+fn take_slot(body: &mut &[u8]) -> Result<SlotStatus, InvalidRecovery> {
     let [state] = take(body)?;
-    Ok(Slot {
+    Ok(SlotStatus {
         state: match state {
             0 => SlotState::Empty,
             1 => SlotState::Ready,
             2 => SlotState::Active,
             3 => SlotState::Trial,
-            _ => return Err(NotRecovery),
+            _ => return Err(InvalidRecovery),
         },
         sha256: take(body)?,
     })
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
-    let text = crate::message::cut_text(text);
+    let text = cut_text(text);
     out.extend_from_slice(&(text.len() as u16).to_le_bytes());
     out.extend_from_slice(text.as_bytes());
 }
 
-fn take_text(body: &mut &[u8]) -> Result<String, NotRecovery> {
+fn take_text(body: &mut &[u8]) -> Result<String, InvalidRecovery> {
     let length = usize::from(u16::from_le_bytes(take(body)?));
     if length > MAX_TEXT_BYTES || length > body.len() {
-        return Err(NotRecovery);
+        return Err(InvalidRecovery);
     }
     let (text, rest) = body.split_at(length);
     *body = rest;
     core::str::from_utf8(text)
         .map(String::from)
-        .map_err(|_| NotRecovery)
+        .map_err(|_| InvalidRecovery)
 }

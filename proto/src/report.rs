@@ -1,31 +1,37 @@
-//! What a camera keeps on disk and delivers until acknowledged: parts and events.
+//! Records: the parts and events that a camera keeps on disk and delivers until they are
+//! acknowledged.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-/// One journalled fact.
+use crate::codec::{DecodeError, Message, check_length, check_text, check_texts};
+use crate::limits::{MAX_HEAT_MAP_BYTES, MAX_REGIONS, MAX_THUMBNAIL_BYTES};
+use crate::role::Role;
+
+/// One entry of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Milliseconds since 1970-01-01 UTC by the camera's clock, which may be wrong or step.
     pub unix_ms: u64,
-    /// How often the camera program had been started, this time included: tells two parts of the same number apart.
+    /// Boot counter: how many times the camera program has been started, this time included. It
+    /// tells apart two parts of the same number.
     pub boot: u32,
     /// What happened.
     pub body: Body,
 }
 
-/// What a record tells. Grows only at its end.
+/// What a record holds. Grows only at its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Body {
-    /// A part passed.
+    /// A part came by.
     Part(PartReport),
     /// Something else happened.
     Event(Event),
 }
 
-/// What became of a part.
+/// The result for one part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PartReport {
     /// Number of the part since the program started, from 1.
@@ -36,7 +42,7 @@ pub struct PartReport {
     pub model_id: [u8; 8],
     /// The outcome.
     pub outcome: Outcome,
-    /// What the gate was told.
+    /// What the gate was commanded to do.
     pub action: GateAction,
     /// Score of the frame, on the scale of the anomaly map.
     pub score: Option<f32>,
@@ -44,37 +50,38 @@ pub struct PartReport {
     pub threshold: Option<f32>,
     /// Microseconds from capture to verdict.
     pub latency_us: u32,
-    /// Regions above the threshold, largest peak first; at most [`crate::limits::MAX_REGIONS`].
-    pub regions: Vec<Region>,
-    /// How many there were.
+    /// Regions above the threshold, highest peak first; at most [`MAX_REGIONS`].
+    pub regions: Vec<RegionReport>,
+    /// Number of regions found, including those left out of `regions`.
     pub regions_found: u32,
-    /// The anomaly map, small.
+    /// The anomaly map, reduced.
     pub heat_map: Option<HeatMap>,
-    /// The frame, small, as JPEG.
+    /// The frame, reduced, as JPEG.
     pub thumbnail_jpeg: Option<Vec<u8>>,
 }
 
-/// What is known of a part. A fault is not a kind of reject, even where both move the gate. Grows only at its end.
+/// Outcome of an inspection. A fault is not a kind of reject, even where both move the gate. Grows
+/// only at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// No pixel above the threshold.
+    /// No pixel scores above the threshold.
     Ok,
-    /// At least one is.
+    /// At least one pixel scores above the threshold.
     Ng,
-    /// It could not be inspected.
+    /// The part could not be inspected.
     Fault(Fault),
 }
 
 /// Why a part could not be inspected. Grows only at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
-    /// No frame came for it.
+    /// No frame arrived for it.
     NoFrame,
     /// The driver marked its frame as damaged, or the frame could not be converted.
     DamagedFrame,
     /// The verdict came after the deadline.
     Late,
-    /// Its frame was displaced by a newer one before it could be scored.
+    /// A newer frame evicted its frame before it could be scored.
     Displaced,
     /// Scoring failed.
     Scoring,
@@ -82,20 +89,20 @@ pub enum Fault {
     NoModel,
 }
 
-/// What the gate was told. Grows only at its end.
+/// What the gate was commanded to do. Grows only at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GateAction {
     /// There is no gate.
     None,
     /// Let the part pass.
     Pass,
-    /// Push the part out.
+    /// Reject the part.
     Reject,
 }
 
-/// A defect region in pixels of the captured frame.
+/// A defect region of a part report, in pixels of the captured frame.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Region {
+pub struct RegionReport {
     /// Left edge.
     pub x_px: u32,
     /// Upper edge.
@@ -114,10 +121,10 @@ pub struct Region {
     pub centroid_px: [f32; 2],
 }
 
-/// An anomaly map in 8 bits: a pixel is `round(255 · min(score / full_scale, 1))`, as a grey PNG.
+/// An anomaly map in 8 bits, as a grey PNG: a pixel is `round(255 · min(score / full_scale, 1))`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HeatMap {
-    /// Score of 255.
+    /// The score that a pixel of 255 stands for.
     pub full_scale: f32,
     /// The PNG file.
     pub png: Vec<u8>,
@@ -135,52 +142,52 @@ pub enum Event {
         /// Name and version of the model.
         model: String,
     },
-    /// The program stops as it was asked to.
+    /// The program stops on request.
     Stopping,
-    /// The camera delivers no frames.
+    /// The capture device delivers no frames.
     CaptureLost {
-        /// Why, in words.
+        /// The reason, as text.
         reason: String,
     },
-    /// Frames come again.
+    /// Frames are arriving again.
     CaptureResumed {
         /// Milliseconds without frames.
         after_ms: u64,
         /// Attempts to open the device.
         attempts: u32,
     },
-    /// Journal records could not be kept (disk full, disk slow).
+    /// Journal records could not be stored, for example because the disk is full or too slow.
     RecordsLost {
-        /// How many since the last such event.
+        /// Records lost since the last such event.
         count: u64,
-        /// Why, in words.
+        /// The reason, as text.
         reason: String,
     },
-    /// A stage failed and was started anew.
+    /// A stage of the pipeline failed and was restarted.
     StageRestarted {
-        /// Which.
+        /// Name of the stage.
         stage: String,
-        /// Why, in words.
+        /// The reason, as text.
         reason: String,
     },
     /// The golden-sample check was run.
     GoldenCheck(GoldenResult),
-    /// Good parts look different from when the model was calibrated.
+    /// Good parts have changed since the model was calibrated.
     Drift {
-        /// What moved.
+        /// The quantity that drifted.
         kind: DriftKind,
-        /// How far, in the units of the kind.
+        /// Its present value, in the unit of the kind.
         found: f32,
-        /// What it was.
+        /// Its value at calibration.
         expected: f32,
     },
     /// A setting was changed over a link.
     SettingChanged {
-        /// Which.
+        /// Name of the setting.
         setting: String,
-        /// From.
+        /// Value before.
         before: String,
-        /// To.
+        /// Value after.
         after: String,
         /// The reason given.
         reason: String,
@@ -189,30 +196,30 @@ pub enum Event {
     },
     /// The reject gate could not be driven.
     GateFault {
-        /// Why, in words.
+        /// The reason, as text.
         reason: String,
     },
-    /// Another package inspects from now on. Since version 2, like all that follow.
+    /// Another package is active from now on. Since version 2, like all that follow.
     PackageActivated {
         /// First 8 bytes of its SHA-256.
         model_id: [u8; 8],
         /// Name and version of its model.
         model: String,
-        /// The golden tiles' largest deviation on this camera.
+        /// Largest deviation of the golden tiles on this camera.
         parity_off: f32,
         /// Whether it is on trial.
         trial: bool,
-        /// The station that asked for it; empty: the camera itself.
+        /// The station that asked for it; empty if the camera decided itself.
         station: String,
     },
-    /// A package was offered and is not used.
+    /// A package was refused.
     PackageRefused {
-        /// Why, in words.
+        /// The reason, as text.
         reason: String,
-        /// The station that offered it; empty: it was in a slot.
+        /// The station that sent it; empty if the package was already in a slot.
         station: String,
     },
-    /// The package on trial is kept.
+    /// The package on trial was confirmed.
     PackageConfirmed {
         /// First 8 bytes of its SHA-256.
         model_id: [u8; 8],
@@ -221,64 +228,116 @@ pub enum Event {
         /// The station that asked for it.
         station: String,
     },
-    /// The package before inspects again.
+    /// The previous package is active again.
     RolledBack {
         /// First 8 bytes of its SHA-256.
         model_id: [u8; 8],
         /// Name and version of its model.
         model: String,
-        /// Why, in words.
+        /// The reason, as text.
         reason: String,
-        /// The station that asked for it; empty: the camera itself.
+        /// The station that asked for it; empty if the camera decided itself.
         station: String,
     },
-    /// Somebody was not let in, or asked for what is not theirs to ask.
+    /// A peer was denied access, or a command that its role does not cover.
     LinkRefused {
-        /// Address or name.
+        /// Address or name of the peer.
         peer: String,
-        /// Why, in words.
+        /// The reason, as text.
         reason: String,
-        /// How often since the last such event.
+        /// Refusals since the last such event.
         count: u32,
     },
-    /// A station was let in.
+    /// A station was paired and has access.
     StationPaired {
         /// Its name.
         station: String,
-        /// What it may do.
-        role: crate::message::Role,
-        /// First 8 bytes of its key.
+        /// Its role.
+        role: Role,
+        /// First 8 bytes of its public key.
         key_id: [u8; 8],
     },
-    /// A station is kept out from now on.
+    /// A station's access was revoked.
     StationRevoked {
         /// Its name.
         station: String,
         /// The reason given.
         reason: String,
-        /// The station that asked for it; empty: the camera's own command line.
+        /// The station that asked for it; empty if it was the camera's own command line.
         by: String,
     },
 }
 
-/// What moved when a drift is reported. Grows only at its end.
+/// The quantity that drifted. Grows only at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DriftKind {
-    /// Mean brightness of frames (0..=1).
+    /// Mean brightness of frames, 0..=1.
     Brightness,
-    /// Contrast: standard deviation of brightness (0..=1).
+    /// Contrast: standard deviation of brightness within frames, 0..=1.
     Contrast,
     /// Sharpness: mean square of the Laplacian of brightness.
     Sharpness,
-    /// Scores of good parts, while the image statistics are as they were: the surface itself.
+    /// Scores of good parts, while the image statistics are unchanged: the surface itself.
     Surface,
 }
 
 /// Result of a golden-sample check.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GoldenResult {
-    /// Whether everything was as expected.
+    /// Whether every check passed.
     pub passed: bool,
-    /// What was checked and found, in words.
+    /// What was checked and found, as text.
     pub detail: String,
+}
+
+impl Message for Record {
+    const IS_PAYLOAD: bool = false;
+
+    fn check(&self) -> Result<(), DecodeError> {
+        match &self.body {
+            Body::Part(part) => {
+                check_length(part.regions.len(), MAX_REGIONS, "list of regions")?;
+                let map = part.heat_map.as_ref().map_or(0, |map| map.png.len());
+                check_length(map, MAX_HEAT_MAP_BYTES, "heat map")?;
+                let thumbnail = part.thumbnail_jpeg.as_ref().map_or(0, Vec::len);
+                check_length(thumbnail, MAX_THUMBNAIL_BYTES, "thumbnail")
+            }
+            Body::Event(event) => check_event(event),
+        }
+    }
+}
+
+fn check_event(event: &Event) -> Result<(), DecodeError> {
+    match event {
+        Event::Started { version, model, .. } => check_texts([version, model]),
+        Event::CaptureLost { reason }
+        | Event::RecordsLost { reason, .. }
+        | Event::GateFault { reason } => check_text(reason),
+        Event::StageRestarted { stage, reason } => check_texts([stage, reason]),
+        Event::GoldenCheck(result) => check_text(&result.detail),
+        Event::SettingChanged {
+            setting,
+            before,
+            after,
+            reason,
+            station,
+        } => check_texts([setting, before, after, reason, station]),
+        Event::PackageActivated { model, station, .. }
+        | Event::PackageConfirmed { model, station, .. } => check_texts([model, station]),
+        Event::PackageRefused { reason, station } => check_texts([reason, station]),
+        Event::RolledBack {
+            model,
+            reason,
+            station,
+            ..
+        } => check_texts([model, reason, station]),
+        Event::LinkRefused { peer, reason, .. } => check_texts([peer, reason]),
+        Event::StationPaired { station, .. } => check_text(station),
+        Event::StationRevoked {
+            station,
+            reason,
+            by,
+        } => check_texts([station, reason, by]),
+        Event::Stopping | Event::CaptureResumed { .. } | Event::Drift { .. } => Ok(()),
+    }
 }

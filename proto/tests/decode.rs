@@ -1,4 +1,4 @@
-//! Decoders against bytes that no honest peer sends.
+//! Decoders with input that no well-behaved peer sends.
 
 use proptest::prelude::*;
 use proto::manifest::Roi;
@@ -10,14 +10,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn any_bytes_decode_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn arbitrary_bytes_decode_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = ToCamera::decode(&bytes);
         let _ = FromCamera::decode(&bytes);
         let _ = Record::decode(&bytes);
     }
 
     #[test]
-    fn any_recovery_bytes_decode_to_what_encodes_to_them(
+    fn recovery_messages_survive_a_round_trip(
         body in prop::collection::vec(any::<u8>(), 0..80),
         operation in 0u8..8,
     ) {
@@ -31,7 +31,7 @@ proptest! {
     }
 
     #[test]
-    fn a_message_cut_short_is_no_message(cut in 0usize..20) {
+    fn a_truncated_message_is_refused(cut in 0usize..20) {
         let whole = ToCamera::Command {
             id: 1,
             command: Command::SetThreshold { value: 0.5, reason: "a good reason".into() },
@@ -45,7 +45,7 @@ proptest! {
 }
 
 #[test]
-fn a_variant_from_the_future_is_unknown_and_not_damage() {
+fn a_variant_of_a_newer_version_is_reported_as_unknown() {
     for byte in [5u8, 6, 100, 127] {
         assert_eq!(
             ToCamera::decode(&[byte, 1, 2, 3]),
@@ -95,8 +95,8 @@ fn lengths_beyond_their_limits_are_refused() {
 }
 
 #[test]
-fn a_million_announced_elements_are_not_allocated() {
-    // A record's `regions` announces 2^28 elements and holds none.
+fn an_announced_length_is_not_allocated_in_advance() {
+    // The record's `regions` announces 2^28 elements and holds none.
     let mut bytes = Record {
         unix_ms: 0,
         boot: 0,

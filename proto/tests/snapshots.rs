@@ -1,6 +1,6 @@
-//! The bytes of every message, pinned: `snapshots.txt` is only ever added to. A changed line means that cameras and
-//! stations in the field no longer understand each other. `UPDATE_SNAPSHOTS=1 cargo test -p proto` adds new lines; it
-//! refuses to change old ones.
+//! Pins the bytes of every message: lines are added to `snapshots.txt`, never changed. A changed
+//! line would mean that cameras and stations in the field no longer understand each other.
+//! `UPDATE_SNAPSHOTS=1 cargo test -p proto` adds new lines; it refuses to change old ones.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -8,13 +8,14 @@ use std::path::Path;
 
 use proto::manifest::Roi;
 use proto::message::*;
-use proto::recovery::{Request, Response, Slot, SlotState};
+use proto::recovery::{Request, Response, SlotState, SlotStatus};
 use proto::report::*;
 use proto::version::{MAGIC, SCHEMA_HASH};
 
-/// Name, bytes, and whether decoding gives the message back.
+/// Name and bytes of a message.
 type Sample = (String, Vec<u8>);
 
+/// Encodes a message and checks that decoding gives it back.
 fn message<M: Message + Debug + PartialEq>(name: &str, value: M) -> Sample {
     let bytes = value.encode();
     assert_eq!(M::decode(&bytes), Ok(value), "{name}");
@@ -137,7 +138,7 @@ fn part(outcome: Outcome, action: GateAction) -> Body {
         score: Some(1.5),
         threshold: Some(0.75),
         latency_us: 12_345,
-        regions: vec![Region {
+        regions: vec![RegionReport {
             x_px: 1,
             y_px: 2,
             width_px: 300,
@@ -470,7 +471,7 @@ fn recovery() -> Vec<Sample> {
         assert_eq!(Response::decode(&bytes), Ok(value), "{name}");
         (format!("recovery.response.{name}"), bytes)
     };
-    let slot = |state| Slot {
+    let slot = |state| SlotStatus {
         state,
         sha256: [0xab; 32],
     };
@@ -531,7 +532,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_bytes_of_every_message_are_as_committed() {
+fn the_bytes_of_every_message_equal_the_committed_ones() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots.txt");
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     let mut old: BTreeMap<&str, &str> = committed
@@ -550,14 +551,14 @@ fn the_bytes_of_every_message_are_as_committed() {
     if !missing.is_empty() {
         assert!(
             std::env::var_os("UPDATE_SNAPSHOTS").is_some(),
-            "not committed yet:\n{missing}"
+            "not committed yet (UPDATE_SNAPSHOTS=1 adds them):\n{missing}"
         );
         std::fs::write(&path, committed + &missing).unwrap();
     }
 }
 
 #[test]
-fn the_schema_hash_and_the_document_follow_the_snapshots() {
+fn the_schema_hash_and_the_protocol_page_match_the_snapshots() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let committed = std::fs::read_to_string(root.join("tests/snapshots.txt")).unwrap();
     let hash = committed
@@ -566,10 +567,10 @@ fn the_schema_hash_and_the_document_follow_the_snapshots() {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
     assert_eq!(SCHEMA_HASH, hash, "put {hash:#018x} into version.rs");
-    let document = std::fs::read_to_string(root.join("../docs/PROTOCOL.md")).unwrap();
+    let document = std::fs::read_to_string(root.join("../docs/src/protocol.md")).unwrap();
     let stated = format!("{hash:016x}");
     assert!(
         document.contains(&stated),
-        "docs/PROTOCOL.md describes another schema than {stated}: bring it up to date"
+        "docs/src/protocol.md names another schema than {stated}: bring it up to date"
     );
 }

@@ -1,5 +1,7 @@
-//! Whose keys a camera lets in, and what each may do: a text file with a line a station,
-//! `awr-station-v1 BASE16 ROLE NAME`, written whole or not at all, read anew for every handshake.
+//! A camera's access list: the keys that have access, and the role and name of each.
+//!
+//! The list is a text file with one line for each station, `awr-station-v1 BASE16 ROLE NAME`. It is
+//! written whole or not at all, and read again for every handshake.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,49 +10,51 @@ use std::sync::{Mutex, PoisonError};
 use proto::limits::MAX_NAME_BYTES;
 use proto::message::Role;
 
-use crate::{PublicKey, file, from_hex, hex};
+use crate::file;
+use crate::key::{PublicKey, from_hex, hex, key_id};
 
-const WORD: &str = "awr-station-v1";
-/// Most stations.
+/// First word of a line: its format.
+const FORMAT: &str = "awr-station-v1";
+/// Most stations in a list.
 const MAX_STATIONS: usize = 256;
 
-/// A station that is let in.
+/// A station that has access.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its key.
     pub key: PublicKey,
-    /// What it may do.
+    /// Its role.
     pub role: Role,
-    /// Its name: what it has acknowledged is kept under it.
+    /// Its name. The camera keeps the station's acknowledged position under it.
     pub name: String,
 }
 
-/// Why the access list cannot be used or changed.
+/// Why the access list could not be used or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// The system refuses.
+    /// The file cannot be read or written.
     #[error("cannot {action} access list {}", path.display())]
     Io {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// A line is none of the list's. Nobody is let in until it is mended: a list that is half understood could let in
-    /// somebody who was to be kept out.
-    #[error("{}, line {line}: expected `{WORD} KEY ROLE NAME`", path.display())]
+    /// A line cannot be parsed. Nobody has access until it is corrected: a list that is only partly
+    /// understood could give access to a station that should have none.
+    #[error("{}, line {line}: expected `{FORMAT} KEY ROLE NAME`", path.display())]
     Content {
         /// The file.
         path: PathBuf,
         /// Number of the line, from 1.
         line: usize,
     },
-    /// The name is no name.
+    /// The name is empty, too long, or holds control characters or spaces at its ends.
     #[error("expected a station's name of 1 to {MAX_NAME_BYTES} bytes without line breaks")]
     Name,
-    /// Another station has the name.
+    /// Another station already has the name.
     #[error("another station is called {0:?}: revoke it first, or choose another name")]
     Taken(String),
     /// The list is full.
@@ -58,8 +62,11 @@ pub enum AccessError {
     Full,
 }
 
-/// The list in its file. One program changes it at a time (pairing in the camera's program, revoking from its command
-/// line); a change is a rename.
+/// The access list in its file.
+///
+/// The lock protects against concurrent changes within one program only, so one program should
+/// change the list at a time: the camera's program when it pairs, or its command line when it
+/// revokes. A reader always sees a whole list, because a change is a rename.
 #[derive(Debug)]
 pub struct Access {
     path: PathBuf,
@@ -67,7 +74,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// In a file, which need not exist: nobody has access then.
+    /// Uses the list in a file. If the file does not exist, nobody has access.
     pub fn at(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -75,7 +82,7 @@ impl Access {
         }
     }
 
-    /// All who have access.
+    /// Reads all stations that have access.
     pub fn read(&self) -> Result<Vec<Entry>, AccessError> {
         let text = file::read(&self.path).map_err(self.failed("read"))?;
         let text = text.unwrap_or_default();
@@ -91,12 +98,12 @@ impl Access {
             .collect()
     }
 
-    /// The station with this key.
+    /// Finds the station with this key.
     pub fn find(&self, key: &PublicKey) -> Result<Option<Entry>, AccessError> {
         Ok(self.read()?.into_iter().find(|entry| entry.key == *key))
     }
 
-    /// Lets a station in, or gives one that is there another name and role.
+    /// Adds a station, or gives the station with this key another name and role.
     pub fn admit(&self, entry: Entry) -> Result<(), AccessError> {
         let bytes = entry.name.len();
         if !(1..=MAX_NAME_BYTES).contains(&bytes)
@@ -118,11 +125,10 @@ impl Access {
         self.write(&entries)
     }
 
-    /// Keeps stations out from now on, by name or key id; which those were.
+    /// Removes stations by name or key id and returns those removed.
     pub fn revoke(&self, name_or_id: &str) -> Result<Vec<Entry>, AccessError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let meant =
-            |entry: &Entry| entry.name == name_or_id || crate::key_id(&entry.key) == name_or_id;
+        let meant = |entry: &Entry| entry.name == name_or_id || key_id(&entry.key) == name_or_id;
         let (revoked, kept): (Vec<_>, Vec<_>) = self.read()?.into_iter().partition(meant);
         if !revoked.is_empty() {
             self.write(&kept)?;
@@ -133,7 +139,14 @@ impl Access {
     fn write(&self, entries: &[Entry]) -> Result<(), AccessError> {
         let lines: Vec<String> = entries
             .iter()
-            .map(|entry| format!("{WORD} {} {} {}\n", hex(&entry.key), entry.role, entry.name))
+            .map(|entry| {
+                format!(
+                    "{FORMAT} {} {} {}\n",
+                    hex(&entry.key),
+                    entry.role,
+                    entry.name
+                )
+            })
             .collect();
         file::write(&self.path, lines.concat().as_bytes(), 0o600).map_err(self.failed("write"))
     }
@@ -150,7 +163,7 @@ impl Access {
 
 fn parse(line: &str) -> Option<Entry> {
     let mut words = line.splitn(4, ' ');
-    if words.next()? != WORD {
+    if words.next()? != FORMAT {
         return None;
     }
     let key = from_hex(words.next()?)?;
@@ -174,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn stations_come_and_go() -> Result<(), Box<dyn std::error::Error>> {
+    fn stations_can_be_added_renamed_and_revoked() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("stations");
         let access = Access::at(&path);
@@ -185,7 +198,7 @@ mod tests {
             access.admit(entry(3, "office")),
             Err(AccessError::Taken(_))
         ));
-        // The same station again: another name.
+        // The same station under another name.
         access.admit(entry(2, "Büro"))?;
         let found = access.find(&[2; 32])?.map(|entry| entry.name);
         assert_eq!(found.as_deref(), Some("Büro"));
@@ -203,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_half_understood_lets_nobody_in() -> Result<(), Box<dyn std::error::Error>> {
+    fn a_list_with_an_invalid_line_gives_nobody_access() -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("stations");
         let access = Access::at(&path);
@@ -221,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_include_those_below() {
+    fn each_role_includes_those_below() {
         assert!(Role::Engineer > Role::Operate && Role::Operate > Role::Watch);
         for role in Role::ALL {
             assert_eq!(role.name().parse(), Ok(role));

@@ -1,4 +1,5 @@
-//! Files that must never be half written, some of them secret. The camera's program writes its own this way too.
+//! Files that must never be half written, some of them secret. Other crates write their files in
+//! this way too.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -6,10 +7,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Writes under another name in the same folder, which is made if need be, syncs, renames. `mode`: who may read it, less
-/// the umask. An error leaves what was there before.
+/// Writes a file atomically: writes to a temporary file in the same folder, syncs, and renames. The
+/// folder is created if it does not exist. `mode` holds the permission bits before the umask. After
+/// an error the previous file is unchanged.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    // Several threads may write at once.
+    // Several threads may write at the same time, so each temporary file has its own number.
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -20,7 +22,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let partial = folder.join(format!(".partial-{}-{count}", std::process::id()));
     let written = write_synced(&partial, bytes, mode)
         .and_then(|()| fs::rename(&partial, path))
-        // The rename itself must reach the disk too.
+        // The rename must reach the disk too.
         .and_then(|()| File::open(folder)?.sync_all());
     if written.is_err() {
         fs::remove_file(&partial).ok();
@@ -31,7 +33,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
-        // A program that was killed may have had this number, and left its file.
+        // A killed program may have left a file of the same name.
         .create(true)
         .truncate(true)
         .mode(mode)
@@ -40,7 +42,7 @@ fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The text; `None` where there is no such file.
+/// Reads a text file; `None` if it does not exist.
 pub(crate) fn read(path: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),

@@ -1,72 +1,74 @@
-//! From a TCP connection to two parties that know each other's keys.
+//! From a byte stream to two parties that know each other's keys.
 //!
-//! The station begins with eight bytes, which are the handshake's prologue too, so that nobody can change them on the
-//! way; then come the three messages of Noise XX (session) or XXpsk3 (pairing), each behind its length (u16,
-//! big-endian), as all messages after them ([`crate::stream`]):
+//! The station begins with a preamble of eight bytes. They are the handshake's prologue too, so a
+//! change on the way is detected. Then follow the three messages of Noise XX (session) or XXpsk3
+//! (pairing), each after its length (u16, big-endian), like all records after them
+//! ([`crate::stream`]):
 //!
 //! ```text
 //! "AWRS"  version 1  intent (0 session, 1 pairing)  0 0
 //! → e      ← e, ee, s, es      → s, se (, psk); the payload is the station's name when it pairs
 //! ```
-//! A camera proves its key before it learns the station's; a station that expects another key says nothing more.
+//! A camera proves its key before it learns the station's. A station that expects another key ends
+//! the handshake there and does not reveal its own.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
-use snow::{Builder, HandshakeState, StatelessTransportState};
+use snow::{Builder, HandshakeState};
 
-use crate::PublicKey;
 use crate::identity::Identity;
+use crate::key::{PublicKey, key_id};
+pub use crate::noise::Channel;
+use crate::noise::{MAX_RECORD_BYTES, PAIRING_PATTERN, SESSION_PATTERN};
 use crate::pairing::Code;
-use crate::stream::MAX_RECORD_BYTES;
 
-const SESSION: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2s";
-const PAIRING: &str = "Noise_XXpsk3_25519_ChaChaPoly_BLAKE2s";
-/// What a link begins with.
+/// First bytes of an encrypted link.
 pub const MAGIC: [u8; 4] = *b"AWRS";
 /// Version of this layer.
 pub const VERSION: u8 = 1;
+/// Length of what a station sends before the handshake.
 const PREAMBLE_BYTES: usize = 8;
 /// Longest message of a handshake: keys, tags, and a name.
 const MAX_HANDSHAKE_BYTES: usize = 512;
-/// Longest payload of the last one.
+/// Longest payload of a handshake's last message.
 const MAX_PAYLOAD_BYTES: usize = 128;
 
-/// Why there is no session.
+/// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// The connection fails.
+    /// The connection failed.
     #[error("the connection failed during the handshake")]
     Io(#[source] io::Error),
-    /// The peer was silent for too long.
+    /// The deadline passed before the handshake was finished.
     #[error("the peer did not finish the handshake in time")]
     TimedOut,
-    /// The peer speaks something else.
+    /// The peer does not speak this protocol.
     #[error("expected an encrypted link, found the bytes {0:02x?}")]
     NotSecure([u8; PREAMBLE_BYTES]),
     /// The peer speaks another version of this layer.
     #[error("expected version {VERSION} of the encrypted link, found {0}")]
     Version(u8),
-    /// A length that no message has.
+    /// A message or a payload is longer than any may be.
     #[error("expected a handshake message of at most {MAX_HANDSHAKE_BYTES} bytes, found {0}")]
     Length(usize),
-    /// Keys, codes or bytes do not fit: a wrong code, a replay, a change on the way.
+    /// Keys, codes or bytes do not match: a wrong code, a replay, or a change on the way.
     #[error("the handshake failed: wrong code, replayed or altered")]
     Crypto(#[source] snow::Error),
-    /// The camera has another key than the one that was pinned.
+    /// The camera's key differs from the pinned one.
     #[error(
         "the camera's key is {}, and {} is pinned: another device, or somebody in between",
-        crate::key_id(found),
-        crate::key_id(expected)
+        key_id(found),
+        key_id(expected)
     )]
     WrongKey {
         /// The pinned key.
         expected: PublicKey,
-        /// The peer's.
+        /// The camera's key.
         found: PublicKey,
     },
-    /// Somebody wants to pair, and no code was given out.
+    /// A station asks to pair, and no pairing code is in force.
     #[error("no pairing code is in force")]
     NoCode,
 }
@@ -77,69 +79,46 @@ impl From<snow::Error> for HandshakeError {
     }
 }
 
-/// Keys of a session that was agreed on.
-pub(crate) type Keys = Arc<StatelessTransportState>;
-
-/// A finished handshake.
-#[derive(Debug, Clone)]
-pub struct Channel {
-    pub(crate) keys: Keys,
-    /// The peer's key.
-    pub remote: PublicKey,
-}
-
 /// What a station wants.
 #[derive(Debug, Clone)]
 pub enum Intent {
-    /// Talk to a camera that knows it.
+    /// A session with a camera that has the station in its access list.
     Session,
-    /// Be let in, under this name.
+    /// Pairing: a place in the access list.
     Pair {
-        /// The camera's code.
+        /// The code that the camera issued.
         code: Code,
-        /// The station's name.
+        /// The station's name in the access list.
         name: String,
     },
 }
 
-/// What a camera learned in a handshake.
+/// What a camera learns from a handshake.
 #[derive(Debug)]
 pub struct Accepted {
     /// The session.
     pub channel: Channel,
-    /// The name under which the station wants to be let in, if it paired: it knew the code.
+    /// The name that the station asks for, if it paired: it has proved that it knows the code.
     pub pairs_as: Option<String>,
 }
 
 fn builder<'a>(
-    pattern: &str,
-    secret: &'a [u8; 32],
+    pairs: bool,
+    identity: &'a Identity,
     prologue: &'a [u8],
 ) -> Result<Builder<'a>, snow::Error> {
+    let pattern = if pairs {
+        PAIRING_PATTERN
+    } else {
+        SESSION_PATTERN
+    };
     Builder::new(pattern.parse()?)
-        .local_private_key(secret)?
+        .local_private_key(identity.secret())?
         .prologue(prologue)
 }
 
-/// A new key pair: secret, public.
-pub(crate) fn generate() -> Result<([u8; 32], PublicKey), snow::Error> {
-    let pair = Builder::new(SESSION.parse()?).generate_keypair()?;
-    let half = |bytes: Vec<u8>| bytes.try_into().map_err(|_| snow::Error::Input);
-    Ok((half(pair.private)?, half(pair.public)?))
-}
-
-/// The public half of a secret one.
-pub(crate) fn public_of(secret: &[u8; 32]) -> Result<PublicKey, snow::Error> {
-    use snow::resolvers::{CryptoResolver, DefaultResolver};
-    let curve = snow::params::DHChoice::Curve25519;
-    let mut dh = DefaultResolver
-        .resolve_dh(&curve)
-        .ok_or(snow::Error::Input)?;
-    dh.set(secret);
-    dh.pubkey().try_into().map_err(|_| snow::Error::Input)
-}
-
-/// A station's side. `pinned`: the camera's key, if it is known. The stream may time out; `deadline` counts.
+/// Performs a station's side of the handshake. `pinned` is the camera's key, if it is known. Reads
+/// of the stream may time out; `deadline` is what ends the handshake.
 pub fn connect<S: Read + Write>(
     stream: &mut S,
     identity: &Identity,
@@ -150,8 +129,7 @@ pub fn connect<S: Read + Write>(
     let [a, b, c, d] = MAGIC;
     let pairs = matches!(intent, Intent::Pair { .. });
     let preamble = [a, b, c, d, VERSION, u8::from(pairs), 0, 0];
-    let pattern = if pairs { PAIRING } else { SESSION };
-    let mut builder = builder(pattern, identity.secret(), &preamble)?;
+    let mut builder = builder(pairs, identity, &preamble)?;
     let (key, name);
     if let Intent::Pair { code, name: own } = intent {
         key = code.key();
@@ -162,19 +140,20 @@ pub fn connect<S: Read + Write>(
     }
     let mut noise = builder.build_initiator()?;
     let mut wire = preamble.to_vec();
-    wire.extend(message(&mut noise, &[])?);
+    wire.extend(write_message(&mut noise, &[])?);
     stream.write_all(&wire).map_err(HandshakeError::Io)?;
-    receive(stream, &mut noise, deadline)?;
-    let found = remote(&noise)?;
+    read_message(stream, &mut noise, deadline)?;
+    let found = remote_key(&noise)?;
     if let Some(expected) = pinned.copied().filter(|expected| *expected != found) {
         return Err(HandshakeError::WrongKey { expected, found });
     }
-    let last = message(&mut noise, name)?;
+    let last = write_message(&mut noise, name)?;
     stream.write_all(&last).map_err(HandshakeError::Io)?;
     finish(noise)
 }
 
-/// A camera's side. `code` is asked for the key of the pairing code in force when somebody wants to pair.
+/// Performs a camera's side of the handshake. `code` is called when a station asks to pair and
+/// returns the key of the pairing code in force.
 pub fn accept<S: Read + Write>(
     stream: &mut S,
     identity: &Identity,
@@ -191,18 +170,17 @@ pub fn accept<S: Read + Write>(
         return Err(HandshakeError::Version(version));
     }
     let pairs = intent == 1;
-    let pattern = if pairs { PAIRING } else { SESSION };
-    let mut builder = builder(pattern, identity.secret(), &preamble)?;
+    let mut builder = builder(pairs, identity, &preamble)?;
     let key;
     if pairs {
         key = code().ok_or(HandshakeError::NoCode)?;
         builder = builder.psk(3, &key)?;
     }
     let mut noise = builder.build_responder()?;
-    receive(stream, &mut noise, deadline)?;
-    let answer = message(&mut noise, &[])?;
+    read_message(stream, &mut noise, deadline)?;
+    let answer = write_message(&mut noise, &[])?;
     stream.write_all(&answer).map_err(HandshakeError::Io)?;
-    let payload = receive(stream, &mut noise, deadline)?;
+    let payload = read_message(stream, &mut noise, deadline)?;
     let pairs_as = pairs.then(|| String::from_utf8_lossy(&payload).into_owned());
     Ok(Accepted {
         channel: finish(noise)?,
@@ -210,7 +188,7 @@ pub fn accept<S: Read + Write>(
     })
 }
 
-fn remote(noise: &HandshakeState) -> Result<PublicKey, HandshakeError> {
+fn remote_key(noise: &HandshakeState) -> Result<PublicKey, HandshakeError> {
     let key = noise
         .get_remote_static()
         .and_then(|key| key.try_into().ok());
@@ -218,13 +196,13 @@ fn remote(noise: &HandshakeState) -> Result<PublicKey, HandshakeError> {
 }
 
 fn finish(noise: HandshakeState) -> Result<Channel, HandshakeError> {
-    let remote = remote(&noise)?;
+    let remote = remote_key(&noise)?;
     let keys = Arc::new(noise.into_stateless_transport_mode()?);
     Ok(Channel { keys, remote })
 }
 
-/// The next message of the handshake, behind its length.
-fn message(noise: &mut HandshakeState, payload: &[u8]) -> Result<Vec<u8>, HandshakeError> {
+/// Returns the handshake's next message, after its length.
+fn write_message(noise: &mut HandshakeState, payload: &[u8]) -> Result<Vec<u8>, HandshakeError> {
     let mut wire = vec![0; 2 + MAX_HANDSHAKE_BYTES];
     let length = noise.write_message(payload, &mut wire[2..])?;
     wire.truncate(2 + length);
@@ -232,7 +210,8 @@ fn message(noise: &mut HandshakeState, payload: &[u8]) -> Result<Vec<u8>, Handsh
     Ok(wire)
 }
 
-fn receive<S: Read>(
+/// Receives the handshake's next message and returns its payload.
+fn read_message<S: Read>(
     stream: &mut S,
     noise: &mut HandshakeState,
     deadline: Instant,
@@ -253,7 +232,7 @@ fn receive<S: Read>(
     Ok(payload[..length].to_vec())
 }
 
-/// However slowly the bytes drip in: the deadline is for all of them.
+/// Fills `wanted`. The deadline covers all of it, however slowly bytes arrive.
 fn read_exact<S: Read>(
     stream: &mut S,
     mut wanted: &mut [u8],

@@ -1,29 +1,33 @@
-//! A party's own key pair, kept in a file that its owner alone can read: `awr-link-key-v1 BASE16`.
+//! A party's own key pair, kept in a file that only its owner can read. The file holds one line,
+//! `awr-link-key-v1 BASE16`.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{PublicKey, file, from_hex, hex};
+use crate::file;
+use crate::key::{PublicKey, from_hex, hex, key_id};
+use crate::noise::{generate_key_pair, public_key_of};
 
-const WORD: &str = "awr-link-key-v1";
+/// First word of the file: its format.
+const FORMAT: &str = "awr-link-key-v1";
 
-/// Why a link key cannot be used.
+/// Why a link key could not be loaded or created.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The system refuses.
+    /// The file cannot be read or written.
     #[error("cannot {action} link key {}", path.display())]
     Io {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// Something else is in the file.
-    #[error("{}: expected one line `{WORD}` and 64 hexadecimal digits", .0.display())]
+    /// The file holds something else.
+    #[error("{}: expected one line `{FORMAT}` and 64 hexadecimal digits", .0.display())]
     Content(PathBuf),
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     #[error("no random numbers for a link key")]
     Random(#[source] snow::Error),
 }
@@ -37,27 +41,24 @@ pub struct Identity {
 
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Identity({})", crate::key_id(&self.public))
+        write!(f, "Identity({})", key_id(&self.public))
     }
 }
 
 impl Identity {
-    /// A new one.
+    /// Generates a new key pair.
     pub fn generate() -> Result<Self, IdentityError> {
-        let pair = crate::handshake::generate().map_err(IdentityError::Random)?;
-        Ok(Self {
-            secret: pair.0,
-            public: pair.1,
-        })
-    }
-
-    /// From its secret half: for tests, whose keys must be known beforehand.
-    pub fn from_secret(secret: [u8; 32]) -> Result<Self, IdentityError> {
-        let public = crate::handshake::public_of(&secret).map_err(IdentityError::Random)?;
+        let (secret, public) = generate_key_pair().map_err(IdentityError::Random)?;
         Ok(Self { secret, public })
     }
 
-    /// Reads the key of a file, or makes one and keeps it there.
+    /// Derives the key pair from its secret half.
+    pub fn from_secret(secret: [u8; 32]) -> Result<Self, IdentityError> {
+        let public = public_key_of(&secret).map_err(IdentityError::Random)?;
+        Ok(Self { secret, public })
+    }
+
+    /// Reads the key from a file, or generates one and stores it there if the file does not exist.
     pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
         let failed = |action| {
             move |source| IdentityError::Io {
@@ -68,7 +69,7 @@ impl Identity {
         };
         match file::read(path).map_err(failed("read"))? {
             Some(text) => {
-                let digits = text.trim_end().strip_prefix(WORD).map(str::trim);
+                let digits = text.trim_end().strip_prefix(FORMAT).map(str::trim);
                 let secret = digits
                     .and_then(from_hex)
                     .ok_or_else(|| IdentityError::Content(path.to_owned()))?;
@@ -76,14 +77,14 @@ impl Identity {
             }
             None => {
                 let identity = Self::generate()?;
-                let text = format!("{WORD} {}\n", hex(&identity.secret));
+                let text = format!("{FORMAT} {}\n", hex(&identity.secret));
                 file::write(path, text.as_bytes(), 0o600).map_err(failed("write"))?;
                 Ok(identity)
             }
         }
     }
 
-    /// The half that others may know.
+    /// Returns the public half.
     pub fn public(&self) -> &PublicKey {
         &self.public
     }
@@ -100,7 +101,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_made_once_and_is_its_owners_alone() -> Result<(), Box<dyn std::error::Error>> {
+    fn a_key_is_generated_once_and_only_its_owner_can_read_it()
+    -> Result<(), Box<dyn std::error::Error>> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("keys/link.key");
         let made = Identity::load_or_create(&path)?;
@@ -117,8 +119,8 @@ mod tests {
     }
 
     #[test]
-    fn the_public_half_is_x25519s() -> Result<(), Box<dyn std::error::Error>> {
-        // From the pseudocode of RFC 7748, section 5, in Python.
+    fn the_public_half_is_that_of_x25519() -> Result<(), Box<dyn std::error::Error>> {
+        // Computed in Python from the pseudocode of RFC 7748, section 5.
         let secret = std::array::from_fn(|index| index as u8 + 1);
         let public = "07a37cbc142093c8b755dc1b10e86cb426374ad16aa853ed0bdfc0b2b86d1c7c";
         assert_eq!(hex(Identity::from_secret(secret)?.public()), public);

@@ -1,13 +1,27 @@
-//! Who may talk to whom, and how nobody else listens: the layer between a TCP stream and the frames of `proto`.
+//! Encrypted links between cameras and stations: keys, pairing, roles, Noise sessions, and the byte
+//! streams that they run on.
 //!
 //! ```text
 //! TCP stream → handshake (Noise XX; XXpsk3 to pair) → peer's key → access list → role
-//!                                                   ↘ stream::{Reader, Writer}: plain bytes again
+//!                                                   ↘ stream::{Reader, Writer}: plain bytes
 //! ```
-//! In: byte streams, key files. Out: byte streams, whose they are, and the role. Knows nothing of the messages that go
-//! through.
-//! Noise is the framework of <https://noiseprotocol.org/noise.html> (revision 34), by the `snow` library:
-//! Curve25519, ChaCha20-Poly1305, BLAKE2s.
+//! In: byte streams and key files. Out: byte streams, the key of whoever is at the other end, and
+//! its role. The crate knows nothing of the messages that pass through it, except the names of the
+//! roles.
+//!
+//! | Module | Subject |
+//! |---|---|
+//! | [`identity`] | a party's own key pair and its file |
+//! | [`pairing`] | one-time codes, and the ticket that a camera keeps of one |
+//! | [`access`] | a camera's access list: keys, roles and names |
+//! | [`handshake`] | from a byte stream to a Noise session |
+//! | [`stream`] | plain bytes over a session |
+//! | [`tcp`] | a station's encrypted connection over TCP |
+//! | [`serial`] | a serial port as a byte stream, which is not encrypted |
+//! | [`file`] | files that are written whole or not at all |
+//!
+//! Noise is specified at <https://noiseprotocol.org/noise.html> (revision 34). The `snow` library
+//! implements it, here with Curve25519, ChaCha20-Poly1305 and BLAKE2s.
 
 #![forbid(unsafe_code)]
 
@@ -15,41 +29,11 @@ pub mod access;
 pub mod file;
 pub mod handshake;
 pub mod identity;
+mod key;
+mod noise;
 pub mod pairing;
+pub mod serial;
 pub mod stream;
 pub mod tcp;
 
-/// A party's static public key (Curve25519).
-pub type PublicKey = [u8; 32];
-
-/// A key's name for people: its first 8 bytes in hexadecimal.
-pub fn key_id(key: &PublicKey) -> String {
-    hex(&short_id(key))
-}
-
-/// The same as messages have it.
-pub fn short_id(key: &PublicKey) -> [u8; 8] {
-    std::array::from_fn(|index| key[index])
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The way back, for 32 bytes.
-pub fn from_hex(digits: &str) -> Option<[u8; 32]> {
-    let digits = digits.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        // from_str_radix takes a sign.
-        if !pair.iter().all(u8::is_ascii_hexdigit) {
-            return None;
-        }
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
-}
+pub use key::{PublicKey, from_hex, hex, key_id, short_id};

@@ -1,8 +1,10 @@
-//! One-time codes. Whoever knows the code shown by the camera may enter a key into its access list, once.
+//! One-time pairing codes. A station that knows the code shown by the camera may enter its key into
+//! the camera's access list, once.
 //!
-//! A code has 60 random bits, because whoever sits between the two can try codes against a recorded handshake as fast as
-//! a computer can: the few digits that are usual elsewhere would be found in a second. It becomes the pre-shared key of
-//! Noise XXpsk3, so that a handshake without it fails on both sides and neither learns anything of the other.
+//! A code has 60 random bits, because an attacker between the two can try codes against a recorded
+//! handshake offline: a code of a few digits would be found at once. The code becomes the
+//! pre-shared key of Noise XXpsk3: a camera refuses a handshake without it, and a station that
+//! finishes one cannot exchange records with a camera that does not know it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,23 +13,26 @@ use std::time::Duration;
 use proto::message::Role;
 use sha2::{Digest, Sha256};
 
-use crate::{file, from_hex, hex};
+use crate::file;
+use crate::key::{from_hex, hex};
 
-/// Crockford's base 32: no letter is taken for a digit.
+/// Crockford's base 32, which omits the letters that look like digits.
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// Number of digits in a code.
 const LENGTH: usize = 12;
-/// Wrong codes until the right one is worthless too.
+/// Number of pairing attempts that a code allows.
 const TRIES: u32 = 5;
-const WORD: &str = "awr-pairing-v1";
+/// First word of the ticket's file: its format.
+const FORMAT: &str = "awr-pairing-v1";
 
-/// A code as people write it: three groups of four.
+/// A pairing code, written as three groups of four.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Code([u8; LENGTH]);
 
-/// It is no code.
+/// A text that is not a pairing code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected a pairing code of {LENGTH} letters and digits like K7QF-2M9X-TBHE")]
-pub struct NotACode;
+pub struct InvalidCode;
 
 impl std::fmt::Debug for Code {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -47,10 +52,10 @@ impl std::fmt::Display for Code {
 }
 
 impl std::str::FromStr for Code {
-    type Err = NotACode;
+    type Err = InvalidCode;
 
-    /// Takes lower case, spaces and dashes, and what is easily taken for a digit.
-    fn from_str(text: &str) -> Result<Self, NotACode> {
+    /// Accepts lower case, spaces and dashes, and the letters O, I and L as digits.
+    fn from_str(text: &str) -> Result<Self, InvalidCode> {
         let digits = text
             .bytes()
             .filter(|byte| !matches!(byte, b'-' | b' '))
@@ -60,23 +65,23 @@ impl std::str::FromStr for Code {
                 other => other,
             });
         let digits: Vec<u8> = digits.collect();
-        let code: [u8; LENGTH] = digits.try_into().map_err(|_| NotACode)?;
+        let code: [u8; LENGTH] = digits.try_into().map_err(|_| InvalidCode)?;
         if code.iter().all(|digit| DIGITS.contains(digit)) {
             Ok(Self(code))
         } else {
-            Err(NotACode)
+            Err(InvalidCode)
         }
     }
 }
 
 impl Code {
-    /// From 12 random bytes.
+    /// Makes a code of 12 random bytes.
     pub fn from_random(bytes: [u8; LENGTH]) -> Self {
-        // 256 is a multiple of 32: every digit is as likely as the others.
+        // 256 is a multiple of 32, so every digit is equally likely.
         Self(bytes.map(|byte| DIGITS[usize::from(byte % 32)]))
     }
 
-    /// The pre-shared key that it stands for.
+    /// Returns the pre-shared key derived from the code.
     pub fn key(&self) -> [u8; 32] {
         Sha256::new()
             .chain_update(b"awr pairing v1 ")
@@ -86,33 +91,34 @@ impl Code {
     }
 }
 
-/// What a camera remembers of a code that was given out.
+/// What a camera stores of a code that it issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
-    /// Of the code.
+    /// The pre-shared key derived from the code.
     pub key: [u8; 32],
-    /// What the paired station may do.
+    /// The role of the station that pairs.
     pub role: Role,
-    /// From then on it is worthless, in seconds since 1970.
+    /// Time from which the ticket is invalid, in seconds since 1970-01-01 UTC.
     pub expires_unix_s: u64,
     tries_left: u32,
 }
 
-/// The file that holds a camera's ticket, written by whoever gives a code out and read by the camera's program.
+/// The file that holds a camera's ticket. The program that issues a code writes it, and the camera's
+/// program reads it.
 #[derive(Debug, Clone)]
 pub struct Tickets {
     path: PathBuf,
 }
 
 impl Tickets {
-    /// In a file.
+    /// Uses the ticket in a file.
     pub fn at(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
         }
     }
 
-    /// Gives a code out; one that was given out before is worthless now.
+    /// Issues a code. A code issued before becomes invalid.
     pub fn issue(
         &self,
         code: &Code,
@@ -130,7 +136,7 @@ impl Tickets {
 
     fn write(&self, ticket: &Ticket) -> io::Result<()> {
         let text = format!(
-            "{WORD} {} {} {} {}\n",
+            "{FORMAT} {} {} {} {}\n",
             hex(&ticket.key),
             ticket.role,
             ticket.expires_unix_s,
@@ -139,7 +145,8 @@ impl Tickets {
         file::write(&self.path, text.as_bytes(), 0o600)
     }
 
-    /// The ticket in force, with one try fewer on disk: whoever fails has used it up, also if the power goes.
+    /// Returns the ticket in force and counts one try on disk first, so that a failed attempt counts
+    /// even if the power fails.
     pub fn take_try(&self, now_unix_s: u64) -> io::Result<Option<Ticket>> {
         let Some(ticket) = file::read(&self.path)?.as_deref().and_then(parse) else {
             return Ok(None);
@@ -155,7 +162,7 @@ impl Tickets {
         Ok(Some(ticket))
     }
 
-    /// It was used.
+    /// Removes the ticket after its code was used.
     pub fn clear(&self) -> io::Result<()> {
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -166,7 +173,7 @@ impl Tickets {
 
 fn parse(text: &str) -> Option<Ticket> {
     let mut words = text.split_whitespace();
-    if words.next()? != WORD {
+    if words.next()? != FORMAT {
         return None;
     }
     Some(Ticket {
@@ -182,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_is_read_however_it_is_typed() {
+    fn a_code_is_accepted_in_any_usual_spelling() {
         let code = Code::from_random(std::array::from_fn(|index| index as u8 * 21));
         let shown = code.to_string();
         assert_eq!(shown.len(), LENGTH + 2);
@@ -194,12 +201,12 @@ mod tests {
             Ok("0110-1234-5678".to_owned())
         );
         for wrong in ["", "1234-5678-90A", "1234-5678-90AB-C", "1234-5678-90U!"] {
-            assert_eq!(wrong.parse::<Code>(), Err(NotACode), "{wrong}");
+            assert_eq!(wrong.parse::<Code>(), Err(InvalidCode), "{wrong}");
         }
     }
 
     #[test]
-    fn a_ticket_is_good_for_a_while_and_for_a_few_tries() -> io::Result<()> {
+    fn a_ticket_expires_and_allows_a_limited_number_of_tries() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let tickets = Tickets::at(&folder.path().join("pairing"));
         let code = Code::from_random([7; LENGTH]);
@@ -213,7 +220,11 @@ mod tests {
         assert_eq!(tickets.take_try(1_001)?, None, "used up");
         tickets.issue(&code, Role::Watch, 1_000, Duration::from_secs(600))?;
         assert_eq!(tickets.take_try(1_600)?, None, "too late");
-        assert_eq!(tickets.take_try(1_001)?, None, "and gone for good");
+        assert_eq!(
+            tickets.take_try(1_001)?,
+            None,
+            "an expired ticket is removed"
+        );
         tickets.issue(&code, Role::Watch, 1_000, Duration::from_secs(600))?;
         tickets.clear()?;
         assert_eq!(tickets.take_try(1_001)?, None);

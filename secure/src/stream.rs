@@ -1,24 +1,23 @@
-//! Plain bytes over an encrypted link, in two halves that two threads can use.
+//! Plain bytes over an encrypted link, in two halves for two threads.
 //!
-//! A record is a length (u16, big-endian) and so many bytes of ciphertext with its tag. Records are numbered on both
-//! sides, so one that is left out, repeated or altered ends the link. A stream that times out in the middle of a record
-//! loses nothing.
+//! A record is a length (u16, big-endian) followed by that many bytes of ciphertext and tag. Both
+//! sides number the records, so a record that is missing, repeated or altered ends the link. When
+//! the stream below times out in the middle of a record, no byte is lost.
 
 use std::io::{self, ErrorKind, Read, Write};
 
-use crate::handshake::{Channel, Keys};
+use crate::noise::{Channel, MAX_RECORD_BYTES, SessionKeys};
 
-/// Longest record (Noise, section 3), and its tag.
-pub(crate) const MAX_RECORD_BYTES: usize = 65_535;
 const TAG_BYTES: usize = 16;
 const LENGTH_BYTES: usize = 2;
-/// Less than a record can hold: small enough that a slow line is not late with what matters.
+/// Most plain bytes in a record. A record could hold more, but a reader gets its bytes only when
+/// the whole record has arrived, which takes time on a slow link.
 const MAX_PLAIN_BYTES: usize = 32 << 10;
 
 /// The reading half.
 pub struct Reader<R> {
     inner: R,
-    keys: Keys,
+    keys: SessionKeys,
     number: u64,
     wire: Vec<u8>,
     filled: usize,
@@ -27,7 +26,7 @@ pub struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Behind a handshake.
+    /// Reads records from `inner` after a handshake.
     pub fn new(inner: R, channel: &Channel) -> Self {
         Self {
             inner,
@@ -40,7 +39,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// How many bytes the record needs that has begun.
+    /// Size of the record that has begun, or of its length field while that is incomplete.
     fn needed(&self) -> usize {
         match self.wire[..self.filled] {
             [high, low, ..] => LENGTH_BYTES + usize::from(u16::from_be_bytes([high, low])),
@@ -48,21 +47,21 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Takes a whole record apart, if there is one.
-    fn open(&mut self) -> io::Result<bool> {
+    /// Decrypts the record that has begun. Returns false if it is not complete.
+    fn open_record(&mut self) -> io::Result<bool> {
         let needed = self.needed();
         if self.filled < needed || needed == LENGTH_BYTES {
             return Ok(false);
         }
         if needed < LENGTH_BYTES + TAG_BYTES {
-            return Err(broken("a record shorter than its tag"));
+            return Err(invalid("a record shorter than its tag"));
         }
         self.plain.resize(needed, 0);
         let record = &self.wire[LENGTH_BYTES..needed];
         let opened = self
             .keys
             .read_message(self.number, record, &mut self.plain)
-            .map_err(|_| broken("a record that was altered, repeated or left out"))?;
+            .map_err(|_| invalid("a record that was altered, repeated or left out"))?;
         self.plain.truncate(opened);
         (self.given, self.number) = (0, self.number + 1);
         self.wire.copy_within(needed..self.filled, 0);
@@ -71,25 +70,25 @@ impl<R: Read> Reader<R> {
     }
 }
 
-fn broken(what: &str) -> io::Error {
+fn invalid(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
 }
 
 impl<R: Read> Read for Reader<R> {
-    /// At most one read of the stream below; an incomplete record is `WouldBlock`.
+    /// Reads the stream below at most once. An incomplete record gives [`ErrorKind::WouldBlock`].
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if out.is_empty() {
             return Ok(0);
         }
-        if self.given == self.plain.len() && !self.open()? {
+        if self.given == self.plain.len() && !self.open_record()? {
             if self.filled >= LENGTH_BYTES && self.needed() == LENGTH_BYTES {
-                return Err(broken("an empty record"));
+                return Err(invalid("an empty record"));
             }
             match self.inner.read(&mut self.wire[self.filled..])? {
                 0 => return Ok(0),
                 count => self.filled += count,
             }
-            self.open()?;
+            self.open_record()?;
         }
         let left = &self.plain[self.given..];
         if left.is_empty() {
@@ -102,17 +101,18 @@ impl<R: Read> Read for Reader<R> {
     }
 }
 
-/// The writing half. What was taken is sent by the next calls, [`Write::flush`] at the latest.
+/// The writing half. Bytes that were accepted but not yet sent are sent by the next calls, at the
+/// latest by [`Write::flush`].
 pub struct Writer<W> {
     inner: W,
-    keys: Keys,
+    keys: SessionKeys,
     number: u64,
     wire: Vec<u8>,
     sent: usize,
 }
 
 impl<W: Write> Writer<W> {
-    /// Behind a handshake.
+    /// Writes records to `inner` after a handshake.
     pub fn new(inner: W, channel: &Channel) -> Self {
         Self {
             inner,
@@ -123,6 +123,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
+    /// Sends what is left of the current record.
     fn push(&mut self) -> io::Result<()> {
         while self.sent < self.wire.len() {
             match self.inner.write(&self.wire[self.sent..])? {
@@ -148,9 +149,9 @@ impl<W: Write> Write for Writer<W> {
             .map_err(|error| io::Error::other(error.to_string()))?;
         self.wire[..LENGTH_BYTES].copy_from_slice(&(length as u16).to_be_bytes());
         (self.sent, self.number) = (0, self.number + 1);
-        // The bytes are taken, sent or not.
+        // The bytes are accepted, even if they could not be sent yet.
         match self.push() {
-            Err(error) if !is_patience(&error) => Err(error),
+            Err(error) if !is_retryable(&error) => Err(error),
             _ => Ok(taken.len()),
         }
     }
@@ -161,7 +162,7 @@ impl<W: Write> Write for Writer<W> {
     }
 }
 
-fn is_patience(error: &io::Error) -> bool {
+fn is_retryable(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted

@@ -1,46 +1,48 @@
-//! A station's way to a camera over TCP: connection, handshake, two halves.
+//! A station's encrypted connection to a camera over TCP: connects, performs the handshake, and
+//! returns a reading and a writing half.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::PublicKey;
 use crate::handshake::{HandshakeError, Intent, connect};
 use crate::identity::Identity;
+use crate::key::PublicKey;
 use crate::stream::{Reader, Writer};
 
-/// The reading half looks up so often: nothing has come then ([`io::ErrorKind::WouldBlock`] or `TimedOut`).
+/// Longest time that a read waits for bytes. It then fails with [`io::ErrorKind::WouldBlock`] or
+/// `TimedOut`.
 pub const READ_TIMEOUT: Duration = Duration::from_millis(50);
-/// A camera takes what it is sent within so long.
+/// Longest time that a write waits for the camera to accept bytes.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why there is no link.
+/// Why a link could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// Nobody listens there.
+    /// The TCP connection failed.
     #[error("cannot connect to {address}")]
     Connect {
-        /// Where.
+        /// Address of the camera.
         address: SocketAddr,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// The two do not agree.
+    /// The handshake failed.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
 }
 
 /// An encrypted link.
 pub struct Link {
-    /// What the camera says.
+    /// The bytes from the camera.
     pub reader: Reader<TcpStream>,
-    /// What it is told.
+    /// The bytes to the camera.
     pub writer: Writer<TcpStream>,
     /// The camera's key.
     pub remote: PublicKey,
 }
 
-/// Connects within `timeout`, handshake included. `pinned`: the camera's key, if it is known.
+/// Connects within `timeout`, handshake included. `pinned` is the camera's key, if it is known.
 pub fn open(
     address: SocketAddr,
     identity: &Identity,

@@ -1,4 +1,4 @@
-//! Handshakes and streams over real sockets and over anything else that may come.
+//! Handshakes and streams over real sockets, and with altered, replayed and arbitrary bytes.
 
 #![expect(
     clippy::unwrap_used,
@@ -31,10 +31,10 @@ fn pair(seed: u8) -> Intent {
     }
 }
 
-/// How a handshake ended for the camera.
+/// The thread of a camera that accepts a link: the result, and its end of the socket.
 type Accepts = JoinHandle<(Result<Accepted, HandshakeError>, UnixStream)>;
 
-/// A camera that accepts one link; its code is of seed 1.
+/// Starts a camera that accepts one link. Its pairing code is that of seed 1.
 fn camera(identity: &Identity) -> (UnixStream, Accepts) {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     theirs
@@ -68,7 +68,7 @@ fn linked(intent: &Intent) -> Pair {
 }
 
 #[test]
-fn both_learn_each_others_key_and_understand_each_other() {
+fn both_sides_learn_each_others_key_and_exchange_bytes() {
     for intent in [Intent::Session, pair(1)] {
         let Pair { station, camera } = linked(&intent);
         let name = matches!(intent, Intent::Pair { .. }).then(|| "line 3".to_owned());
@@ -96,7 +96,7 @@ fn both_learn_each_others_key_and_understand_each_other() {
 }
 
 #[test]
-fn a_wrong_code_a_wrong_key_and_another_intent_lead_nowhere() {
+fn a_wrong_code_and_a_wrong_key_are_refused() {
     let (own, other) = (Identity::generate().unwrap(), Identity::generate().unwrap());
     let (mut stream, accepts) = camera(&other);
     connect(&mut stream, &own, None, &pair(2), soon()).unwrap();
@@ -104,7 +104,7 @@ fn a_wrong_code_a_wrong_key_and_another_intent_lead_nowhere() {
         accepts.join().unwrap().0,
         Err(HandshakeError::Crypto(_))
     ));
-    // The station says nothing of itself to a camera that it does not know.
+    // The station does not reveal its key to a camera that it does not know.
     let (mut stream, accepts) = camera(&other);
     let refused = connect(
         &mut stream,
@@ -121,7 +121,7 @@ fn a_wrong_code_a_wrong_key_and_another_intent_lead_nowhere() {
     ));
 }
 
-/// What goes from the station to the camera, and a camera that takes exactly these bytes.
+/// Performs a handshake and returns the bytes that the station sent to the camera.
 fn recorded(identity: &Identity, intent: &Intent) -> Vec<u8> {
     struct Tap(UnixStream, Vec<u8>);
     impl Read for Tap {
@@ -153,16 +153,16 @@ fn recorded(identity: &Identity, intent: &Intent) -> Vec<u8> {
     tap.1
 }
 
-/// A peer that says what it was told to and does not listen.
-struct Deaf(Cursor<Vec<u8>>);
+/// A peer that sends recorded bytes and ignores what it receives.
+struct Replay(Cursor<Vec<u8>>);
 
-impl Read for Deaf {
+impl Read for Replay {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.0.read(out)
     }
 }
 
-impl Write for Deaf {
+impl Write for Replay {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(bytes.len())
     }
@@ -171,8 +171,9 @@ impl Write for Deaf {
     }
 }
 
-fn offered(identity: &Identity, bytes: &[u8]) -> Result<Accepted, HandshakeError> {
-    let mut peer = Deaf(Cursor::new(bytes.to_vec()));
+/// Gives a camera the recorded bytes of a station.
+fn replay(identity: &Identity, bytes: &[u8]) -> Result<Accepted, HandshakeError> {
+    let mut peer = Replay(Cursor::new(bytes.to_vec()));
     accept(&mut peer, identity, || Some(code(1).key()), soon())
 }
 
@@ -182,7 +183,7 @@ fn a_replayed_handshake_is_refused() {
     for intent in [Intent::Session, pair(1)] {
         let bytes = recorded(&identity, &intent);
         assert!(matches!(
-            offered(&identity, &bytes),
+            replay(&identity, &bytes),
             Err(HandshakeError::Crypto(_))
         ));
     }
@@ -198,26 +199,26 @@ fn other_versions_plain_links_and_changed_intents_are_refused() {
         bytes
     };
     for (at, version) in [(4, 0), (4, 2), (4, 255)] {
-        let refused = offered(&identity, &changed(at, version));
+        let refused = replay(&identity, &changed(at, version));
         assert!(matches!(refused, Err(HandshakeError::Version(found)) if found == version));
     }
     assert!(matches!(
-        offered(&identity, &changed(5, 2)),
+        replay(&identity, &changed(5, 2)),
         Err(HandshakeError::Version(1))
     ));
     assert!(matches!(
-        offered(&identity, &changed(0, 0)),
+        replay(&identity, &changed(0, 0)),
         Err(HandshakeError::NotSecure(_))
     ));
     assert!(matches!(
-        offered(&identity, &changed(8, 0xff)),
+        replay(&identity, &changed(8, 0xff)),
         Err(HandshakeError::Length(_))
     ));
 }
 
-/// Between the two, a byte of the station's first message is changed: prologue included.
+/// Changes a byte of the preamble or of the station's first message on the way.
 #[test]
-fn what_is_changed_on_the_way_is_noticed() {
+fn a_change_on_the_way_is_detected() {
     let (own, other) = (Identity::generate().unwrap(), Identity::generate().unwrap());
     for at in [6, 7, 10, 30] {
         let (mut toward_camera, accepts) = camera(&other);
@@ -246,7 +247,7 @@ fn what_is_changed_on_the_way_is_noticed() {
 }
 
 #[test]
-fn a_silent_peer_is_not_waited_for() {
+fn a_handshake_with_a_silent_peer_times_out() {
     let identity = Identity::generate().unwrap();
     let (mut ours, mut theirs) = UnixStream::pair().unwrap();
     theirs
@@ -258,7 +259,7 @@ fn a_silent_peer_is_not_waited_for() {
     assert!(matches!(refused, Err(HandshakeError::TimedOut)));
 }
 
-/// Everything that one side wrote, in records.
+/// Encrypts pieces and returns their records, one for each.
 fn records(channel: &Channel, pieces: &[&[u8]]) -> Vec<u8> {
     let mut wire = Vec::new();
     let mut writer = Writer::new(&mut wire, channel);
@@ -284,45 +285,50 @@ fn read_all(wire: &[u8], channel: &Channel) -> (Vec<u8>, Option<ErrorKind>) {
 }
 
 #[test]
-fn records_altered_repeated_swapped_or_left_out_end_the_link() {
+fn records_altered_repeated_reflected_or_left_out_end_the_link() {
     let Pair { station, camera } = linked(&Intent::Session);
     let (sender, receiver) = (&station.0, &camera.0.channel);
     let wire = records(sender, &[b"one", b"two", b"three"]);
     assert_eq!(read_all(&wire, receiver), (b"onetwothree".to_vec(), None));
     let first = 2 + 3 + 16;
     let second = first + 2 + 3 + 16;
-    let broken = Some(ErrorKind::InvalidData);
+    let invalid = Some(ErrorKind::InvalidData);
     let repeated = [&wire[..first], &wire].concat();
-    assert_eq!(read_all(&repeated, receiver), (b"one".to_vec(), broken));
+    assert_eq!(read_all(&repeated, receiver), (b"one".to_vec(), invalid));
     let left_out = [&wire[..first], &wire[second..]].concat();
-    assert_eq!(read_all(&left_out, receiver), (b"one".to_vec(), broken));
-    // What one side sent, nobody can send back to it.
-    assert_eq!(read_all(&wire, sender).1, broken);
+    assert_eq!(read_all(&left_out, receiver), (b"one".to_vec(), invalid));
+    // Records cannot be reflected to their sender.
+    assert_eq!(read_all(&wire, sender).1, invalid);
     for at in 0..wire.len() {
         let mut altered = wire.clone();
         altered[at] ^= 0x10;
         let (found, error) = read_all(&altered, receiver);
-        // A longer length waits for bytes that do not come.
-        assert!(error == broken || found.len() < 11, "byte {at}");
+        // With a greater length, the reader waits for bytes that never arrive.
+        assert!(error == invalid || found.len() < 11, "byte {at}");
         assert!(b"onetwothree".starts_with(&found), "byte {at}");
     }
-    assert_eq!(read_all(&[0, 0, 1], receiver).1, broken);
-    assert_eq!(read_all(&[0, 3, 1, 2, 3], receiver).1, broken);
+    assert_eq!(read_all(&[0, 0, 1], receiver).1, invalid);
+    assert_eq!(read_all(&[0, 3, 1, 2, 3], receiver).1, invalid);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
-    fn arbitrary_bytes_never_make_a_session(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), looks_right: bool) {
-        if looks_right && bytes.len() > 8 {
+    fn arbitrary_bytes_never_make_a_session(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..300),
+        valid_preamble: bool,
+    ) {
+        if valid_preamble && bytes.len() > 8 {
             bytes[..6].copy_from_slice(b"AWRS\x01\x00");
         }
         let identity = Identity::from_secret([7; 32]).unwrap();
-        prop_assert!(offered(&identity, &bytes).is_err());
+        prop_assert!(replay(&identity, &bytes).is_err());
     }
 
     #[test]
-    fn arbitrary_bytes_never_make_a_record(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn arbitrary_bytes_never_make_a_record(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
         let Pair { camera, .. } = linked(&Intent::Session);
         prop_assert!(read_all(&bytes, &camera.0.channel).0.is_empty());
     }

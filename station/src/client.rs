@@ -1,7 +1,7 @@
-//! A session with a camera, over TCP or a serial line: requests and their answers.
+//! A session with a camera, over TCP or a serial line.
 //!
-//! In: commands. Out: answers. Messages that this build does not know are passed over, so that a newer camera can be
-//! talked to, and saved.
+//! In: commands and requests. Out: their answers, and messages. Messages that this build does not
+//! know are ignored, so that it can still work with a newer camera, and recover it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -18,18 +18,19 @@ use proto::version::{MAGIC, MIN_VERSION, SCHEMA_HASH, VERSION};
 use secure::handshake::Intent;
 use secure::tcp::open;
 
-use crate::home::Home;
+use crate::key_store::KeyStore;
 
-/// From connecting to the camera's hello.
+/// Longest time from connecting to the camera's hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
-/// A camera answers within so long; putting a package to work on a small processor takes longest.
-pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
-/// On a serial line, what comes within so long may have been meant for somebody else.
-const STALE: Duration = Duration::from_secs(1);
-/// The camera closes a link that is silent for 30 s.
+/// Longest time for an answer. Activating a package takes longest, on a slow processor.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(120);
+/// Time after opening a serial line in which a goodbye may have been meant for an earlier session.
+const STALE_FOR: Duration = Duration::from_secs(1);
+/// Longest silence before the station says that it is alive. The camera closes a link that is
+/// silent for 30 s.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
-/// The camera understood and will not do it: to try again leads to the same.
+/// The camera has understood a request and refuses it. Another try would be refused too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused(pub(crate) String);
 
@@ -41,30 +42,34 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Where a camera is.
+/// How a camera is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// One of the paired, over TCP.
+pub(crate) enum Endpoint {
+    /// Over TCP, by the name under which it was paired.
     Paired(String),
-    /// At the other end of a cable.
+    /// Over a serial cable.
     Serial {
         /// The port.
         path: PathBuf,
-        /// Bits a second.
+        /// Bits per second.
         baud: u32,
     },
 }
 
-impl std::str::FromStr for Place {
+impl std::str::FromStr for Endpoint {
     type Err = anyhow::Error;
 
-    /// A paired camera's name, or `serial:/dev/ttyUSB0` (`@BAUD` unless it is 115200).
+    /// Parses a paired camera's name, or `serial:PATH` with `@BAUD` after it unless it is 115200.
     fn from_str(text: &str) -> Result<Self> {
         let Some(line) = text.strip_prefix("serial:") else {
             return Ok(Self::Paired(text.to_owned()));
         };
         let (path, baud) = match line.rsplit_once('@') {
-            Some((path, baud)) => (path, baud.parse().context("expected serial:PATH@BAUD")?),
+            Some((path, baud)) => (
+                path,
+                baud.parse()
+                    .with_context(|| format!("expected serial:PATH@BAUD, found `{text}`"))?,
+            ),
             None => (line, 115_200),
         };
         Ok(Self::Serial {
@@ -74,7 +79,7 @@ impl std::str::FromStr for Place {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Paired(name) => f.write_str(name),
@@ -83,35 +88,36 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// What came.
+/// Something that a camera has sent.
 #[derive(Debug)]
-pub(crate) enum Heard {
+pub(crate) enum Received {
     /// A message.
     Message(Box<FromCamera>),
     /// An answer of the recovery exchange.
     Recovery(Response),
 }
 
-/// The link.
+/// A link to a camera.
 pub(crate) struct Client {
     reader: Box<dyn Read + Send>,
     writer: Box<dyn Write + Send>,
     accumulator: Accumulator<Vec<u8>>,
     bytes: Vec<u8>,
     next_id: u32,
-    spoke: Instant,
-    /// Until then a goodbye is one that was said to somebody before: a serial line keeps what nobody has read.
+    last_sent: Instant,
+    /// A goodbye before this moment is ignored: a serial line keeps unread bytes, so it may have
+    /// been meant for an earlier session.
     stale_until: Instant,
 }
 
 impl Client {
-    /// Connects; nothing is said yet.
-    pub(crate) fn connect(home: &Home, place: &Place) -> Result<Self> {
-        match place {
-            Place::Paired(name) => {
-                let camera = home.camera(name)?;
+    /// Connects without saying hello.
+    pub(crate) fn connect(key_store: &KeyStore, endpoint: &Endpoint) -> Result<Self> {
+        match endpoint {
+            Endpoint::Paired(name) => {
+                let camera = key_store.camera(name)?;
                 let pinned = camera.key()?;
-                let identity = home.identity()?;
+                let identity = key_store.identity()?;
                 let address = camera.socket()?;
                 let link = open(
                     address,
@@ -123,19 +129,20 @@ impl Client {
                 .with_context(|| format!("camera {name}"))?;
                 Ok(Self::over(Box::new(link.reader), Box::new(link.writer)))
             }
-            Place::Serial { path, baud } => {
-                let port = edge_runtime::io::serial::open(path, *baud)?;
-                // What is left of an earlier session; what a converter holds back comes in spite of it.
+            Endpoint::Serial { path, baud } => {
+                let port = secure::serial::open(path, *baud)?;
+                // Discards what an earlier session has left. Bytes that are still in a USB
+                // converter come all the same.
                 port.discard_input_buffer()?;
                 let writer = port.try_clone()?;
                 let mut client = Self::over(Box::new(port), Box::new(writer));
-                client.stale_until += STALE;
+                client.stale_until += STALE_FOR;
                 Ok(client)
             }
         }
     }
 
-    /// Over any two halves; the reader must time out.
+    /// A client over any link; its reader must time out.
     pub(crate) fn over(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>) -> Self {
         Self {
             reader,
@@ -143,21 +150,25 @@ impl Client {
             accumulator: Accumulator::new(vec![0; MAX_STUFFED_BYTES]),
             bytes: Vec::new(),
             next_id: 0,
-            spoke: Instant::now(),
+            last_sent: Instant::now(),
             stale_until: Instant::now(),
         }
     }
 
-    /// Connects and says hello; where delivery of records begins is the caller's choice.
-    pub(crate) fn greet(home: &Home, place: &Place, start: Start) -> Result<(Self, CameraHello)> {
-        let mut client = Self::connect(home, place)?;
+    /// Connects and exchanges hellos; `start` says where delivery of records starts.
+    pub(crate) fn greet(
+        key_store: &KeyStore,
+        endpoint: &Endpoint,
+        start: Start,
+    ) -> Result<(Self, CameraHello)> {
+        let mut client = Self::connect(key_store, endpoint)?;
         let hello = client
             .hello(start)
-            .with_context(|| format!("camera {place}"))?;
+            .with_context(|| format!("camera {endpoint}"))?;
         Ok((client, hello))
     }
 
-    /// Says hello and waits for the camera's.
+    /// Says hello and waits for the camera's hello.
     pub(crate) fn hello(&mut self, start: Start) -> Result<CameraHello> {
         self.send(&ToCamera::Hello(StationHello {
             magic: MAGIC,
@@ -169,13 +180,13 @@ impl Client {
         }))?;
         let deadline = Instant::now() + HELLO_WITHIN;
         while Instant::now() < deadline {
-            match self.next()? {
-                Some(Heard::Message(message)) => match *message {
+            match self.receive()? {
+                Some(Received::Message(message)) => match *message {
                     FromCamera::Hello(hello) => return Ok(hello),
                     FromCamera::Goodbye { reason } => return Err(Refused(reason).into()),
                     _ => {}
                 },
-                Some(Heard::Recovery(_)) | None => {}
+                Some(Received::Recovery(_)) | None => {}
             }
         }
         bail!(
@@ -196,23 +207,23 @@ impl Client {
 
     fn send_payload(&mut self, payload: &[u8]) -> Result<()> {
         let wire = encode(payload).context("a message is too long")?;
-        self.spoke = Instant::now();
+        self.last_sent = Instant::now();
         self.writer
             .write_all(&wire)
             .and_then(|()| self.writer.flush())
             .context("the link to the camera is broken")
     }
 
-    /// Tells the camera that somebody is there, where it is time to.
+    /// Tells the camera that the station is alive, if nothing was sent for some time.
     pub(crate) fn keep_alive(&mut self) -> Result<()> {
-        if self.spoke.elapsed() > ALIVE_EVERY {
+        if self.last_sent.elapsed() > ALIVE_EVERY {
             self.send(&ToCamera::Alive)?;
         }
         Ok(())
     }
 
-    /// The next message, if one comes within the reader's time-out.
-    pub(crate) fn next(&mut self) -> Result<Option<Heard>> {
+    /// Receives the next message; `None` if none comes within the reader's time-out.
+    pub(crate) fn receive(&mut self) -> Result<Option<Received>> {
         self.keep_alive()?;
         let mut piece = [0; 16 << 10];
         loop {
@@ -223,19 +234,19 @@ impl Client {
                     self.bytes = rest.to_vec();
                     if payload.first() == Some(&MARK) {
                         if let Ok(response) = Response::decode(payload) {
-                            return Ok(Some(Heard::Recovery(response)));
+                            return Ok(Some(Received::Recovery(response)));
                         }
                     } else if let Ok(message) = FromCamera::decode(payload) {
                         let is_goodbye = matches!(message, FromCamera::Goodbye { .. });
                         if is_goodbye && Instant::now() < self.stale_until {
                             continue;
                         }
-                        return Ok(Some(Heard::Message(Box::new(message))));
+                        return Ok(Some(Received::Message(Box::new(message))));
                     }
-                    // From a newer camera.
+                    // A message that this build does not know, from a newer camera.
                     continue;
                 }
-                // A serial line begins in the middle of something.
+                // On a serial line, the first bytes may be the rest of a frame.
                 Fed::Discarded { rest, .. } => {
                     self.bytes = rest.to_vec();
                     continue;
@@ -254,25 +265,25 @@ impl Client {
         }
     }
 
-    /// Gives a command and waits for its answer; a refusal is an error.
+    /// Sends a command and waits for its answer; a refusal is an error.
     pub(crate) fn ask(&mut self, command: Command) -> Result<Answer> {
-        let id = self.command(command)?;
-        self.answer(id)
+        let id = self.send_command(command)?;
+        self.receive_answer(id)
     }
 
-    /// Gives a command; its number.
-    pub(crate) fn command(&mut self, command: Command) -> Result<u32> {
+    /// Sends a command and returns its id.
+    pub(crate) fn send_command(&mut self, command: Command) -> Result<u32> {
         self.next_id += 1;
         let id = self.next_id;
         self.send(&ToCamera::Command { id, command })?;
         Ok(id)
     }
 
-    /// The answer to a command.
-    pub(crate) fn answer(&mut self, id: u32) -> Result<Answer> {
-        let deadline = Instant::now() + ANSWERS_WITHIN;
+    /// Waits for the answer to a command; a refusal is an error.
+    pub(crate) fn receive_answer(&mut self, id: u32) -> Result<Answer> {
+        let deadline = Instant::now() + ANSWER_WITHIN;
         while Instant::now() < deadline {
-            let Some(Heard::Message(message)) = self.next()? else {
+            let Some(Received::Message(message)) = self.receive()? else {
                 continue;
             };
             match *message {
@@ -284,19 +295,22 @@ impl Client {
                 _ => {}
             }
         }
-        bail!("the camera does not answer")
+        bail!(
+            "the camera does not answer within {} s",
+            ANSWER_WITHIN.as_secs()
+        )
     }
 
-    /// The answer to a request of the recovery exchange; a refusal is an error.
-    pub(crate) fn response(&mut self) -> Result<Response> {
-        let deadline = Instant::now() + ANSWERS_WITHIN;
+    /// Waits for the answer to a request of the recovery exchange; a refusal is an error.
+    pub(crate) fn receive_response(&mut self) -> Result<Response> {
+        let deadline = Instant::now() + ANSWER_WITHIN;
         while Instant::now() < deadline {
-            match self.next()? {
-                Some(Heard::Recovery(Response::Refused { reason })) => {
+            match self.receive()? {
+                Some(Received::Recovery(Response::Refused { reason })) => {
                     return Err(Refused(reason).into());
                 }
-                Some(Heard::Recovery(response)) => return Ok(response),
-                Some(Heard::Message(message)) => {
+                Some(Received::Recovery(response)) => return Ok(response),
+                Some(Received::Message(message)) => {
                     if let FromCamera::Goodbye { reason } = *message {
                         bail!("the camera ended the link: {reason}");
                     }
@@ -304,26 +318,33 @@ impl Client {
                 None => {}
             }
         }
-        bail!("the camera does not answer")
+        bail!(
+            "the camera does not answer within {} s",
+            ANSWER_WITHIN.as_secs()
+        )
     }
 
-    /// Fetches a file, behind the bytes that are there already; `take` gets the pieces in order and the whole length.
+    /// Fetches a file from byte `offset` on. `take` gets its chunks in order, with the length of
+    /// the whole file.
     pub(crate) fn fetch(
         &mut self,
         command: Command,
         mut offset: u64,
         mut take: impl FnMut(&[u8], u64) -> Result<()>,
     ) -> Result<()> {
-        let id = self.command(command)?;
-        let Answer::File { bytes: total } = self.answer(id)? else {
-            bail!("the camera answers something else");
+        let id = self.send_command(command)?;
+        let Answer::File { bytes: total } = self.receive_answer(id)? else {
+            bail!("expected a file from the camera, found another answer");
         };
-        let mut heard = Instant::now();
+        let mut last_received = Instant::now();
         while offset < total {
-            if heard.elapsed() > ANSWERS_WITHIN {
-                bail!("the camera sends no more of the file");
+            if last_received.elapsed() > ANSWER_WITHIN {
+                bail!(
+                    "the camera has sent nothing of the file for {} s",
+                    ANSWER_WITHIN.as_secs()
+                );
             }
-            let Some(Heard::Message(message)) = self.next()? else {
+            let Some(Received::Message(message)) = self.receive()? else {
                 continue;
             };
             match *message {
@@ -333,9 +354,9 @@ impl Client {
                     bytes,
                 } if of == id => {
                     if offset_bytes != offset {
-                        bail!("a piece of the file is missing");
+                        bail!("expected byte {offset} of the file, found byte {offset_bytes}");
                     }
-                    heard = Instant::now();
+                    last_received = Instant::now();
                     offset += bytes.len() as u64;
                     take(&bytes, total)?;
                 }
@@ -351,7 +372,7 @@ impl Client {
     }
 }
 
-/// What cameras without keys (on a cable) know the station as, and what it suggests when pairing.
+/// The station's name: the default when pairing, and the only name on a serial cable.
 pub(crate) fn station_name() -> String {
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     match host.trim() {
@@ -360,7 +381,7 @@ pub(crate) fn station_name() -> String {
     }
 }
 
-/// Whether a path is a file that can be read, with a hint.
+/// Reads a file; the error names it.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -1,8 +1,9 @@
-//! Bringing a package to a camera: in pieces, several under way at once, over links that break.
+//! Transfers a package to a camera, in chunks of which several are on their way at once, over links
+//! that may break.
 //!
-//! In: a package's bytes and a way to connect. Out: progress, and what the camera made of it. The recovery exchange
-//! carries it, so a camera of any version can be flashed; pieces are compressed only where the camera is known to
-//! understand it.
+//! In: a package's bytes and a way to connect. Out: progress, and whether the camera has activated
+//! the package. It uses the recovery exchange, so that a camera of any version can be flashed;
+//! chunks are compressed only if the camera is known to understand that.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,121 +16,129 @@ use sha2::{Digest, Sha256};
 
 use crate::client::{Client, Refused};
 
-/// A piece over TCP: few answers for much.
-const TCP_PIECE_BYTES: usize = 64 << 10;
-/// A piece over a serial line: a second or so, for the bar to move and a break to cost little.
-const SERIAL_PIECE_BYTES: usize = 8 << 10;
-/// Pieces under way without an answer.
-const UNDER_WAY: usize = 4;
-/// Fast enough compression not to slow a network down.
-const COMPRESSION: u8 = 1;
-/// A broken link is tried again after so long,
+/// Size of a chunk over TCP: large, so that there are few answers.
+const TCP_CHUNK_BYTES: usize = 64 << 10;
+/// Size of a chunk over a serial line: about a second, so that the progress bar moves and a broken
+/// link costs little.
+const SERIAL_CHUNK_BYTES: usize = 8 << 10;
+/// Chunks that may be on their way without an answer.
+const MAX_UNANSWERED: usize = 4;
+/// Level of compression, low enough not to slow a network down.
+const COMPRESSION_LEVEL: u8 = 1;
+/// Pause before another try after a broken link.
 const PAUSE: Duration = Duration::from_secs(1);
-/// for so long without a byte of progress.
+/// Time without any progress after which broken links are an error.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 
-/// How it goes.
+/// The state of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// So many bytes are there.
-    At(u64),
-    /// The link broke, and is tried again.
-    Again,
-    /// Everything is there; the camera verifies and tries it.
-    Trying,
+    /// The camera has received this number of bytes.
+    Transferred(u64),
+    /// The link broke; another try follows.
+    Reconnecting,
+    /// The camera has received everything; it verifies and activates the package.
+    Activating,
 }
 
-/// How to send.
+/// What a transfer depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct How {
-    /// Over a slow line.
+pub(crate) struct TransferOptions {
+    /// The link is a slow serial line.
     pub(crate) is_serial: bool,
-    /// The camera understands compressed pieces.
-    pub(crate) deflates: bool,
+    /// The camera understands compressed chunks.
+    pub(crate) can_inflate: bool,
 }
 
-/// Sends a package until the camera has it and inspects with it. `connect` is called again when the link breaks.
+/// Transfers a package until the camera has activated it. `connect` is called again when the link
+/// breaks; `report` is called with the progress.
 pub(crate) fn flash(
     package: &[u8],
-    how: How,
+    options: TransferOptions,
     mut connect: impl FnMut() -> Result<Client>,
-    mut tell: impl FnMut(Progress),
+    mut report: impl FnMut(Progress),
 ) -> Result<()> {
     let sha256: [u8; 32] = Sha256::digest(package).into();
     let mut reached = 0;
-    let mut moved = Instant::now();
+    let mut last_progress = Instant::now();
     loop {
         let tried = connect().and_then(|mut client| {
-            send(&mut client, package, sha256, how, &mut |offset| {
+            send(&mut client, package, sha256, options, &mut |offset| {
                 if offset > reached {
                     reached = offset;
-                    moved = Instant::now();
+                    last_progress = Instant::now();
                 }
-                tell(Progress::At(offset));
+                report(Progress::Transferred(offset));
             })?;
-            tell(Progress::Trying);
+            report(Progress::Activating);
             client.request(&Request::FlashEnd)?;
-            client.response()
+            client.receive_response()
         });
         match tried {
             Ok(Response::Done) => return Ok(()),
-            Ok(other) => bail!("the camera answers {other:?}"),
-            Err(error) if error.is::<Refused>() || moved.elapsed() > GIVE_UP_AFTER => {
+            Ok(other) => bail!("unexpected answer from the camera: {other:?}"),
+            Err(error) if error.is::<Refused>() || last_progress.elapsed() > GIVE_UP_AFTER => {
                 return Err(error);
             }
-            // Also when the last answer was lost: the camera says then that it has everything.
+            // Includes a lost last answer: at the next try, the camera says that it has everything.
             Err(_) => {
-                tell(Progress::Again);
+                report(Progress::Reconnecting);
                 std::thread::sleep(PAUSE);
             }
         }
     }
 }
 
+/// Sends a package from where the camera wants to continue, up to its end.
 fn send(
     client: &mut Client,
     package: &[u8],
     sha256: [u8; 32],
-    how: How,
-    sent: &mut dyn FnMut(u64),
+    options: TransferOptions,
+    received: &mut dyn FnMut(u64),
 ) -> Result<()> {
     let total_bytes = package.len() as u64;
     client.request(&Request::FlashBegin {
         total_bytes,
         sha256,
     })?;
-    let mut next = continues(client.response()?)?;
-    let mut taken = next;
-    sent(taken);
-    let piece_bytes = if how.is_serial {
-        SERIAL_PIECE_BYTES
+    let mut next = continues(client.receive_response()?)?;
+    let mut offset = next;
+    received(offset);
+    let chunk_bytes = if options.is_serial {
+        SERIAL_CHUNK_BYTES
     } else {
-        TCP_PIECE_BYTES
+        TCP_CHUNK_BYTES
     };
-    let mut under_way = VecDeque::new();
-    while taken < total_bytes {
-        if next < total_bytes && under_way.len() < UNDER_WAY {
+    // Where each unanswered chunk ends.
+    let mut unanswered = VecDeque::new();
+    while offset < total_bytes {
+        if next < total_bytes && unanswered.len() < MAX_UNANSWERED {
             let start = usize::try_from(next)?;
-            let end = package.len().min(start + piece_bytes);
-            send_piece(client, next, &package[start..end], how)?;
+            let end = package.len().min(start + chunk_bytes);
+            send_chunk(client, next, &package[start..end], options)?;
             next = end as u64;
-            under_way.push_back(next);
+            unanswered.push_back(next);
             continue;
         }
-        let offset = continues(client.response()?)?;
-        if under_way.pop_front() != Some(offset) {
-            bail!("the camera is at byte {offset}, which is not where it was sent to");
+        offset = continues(client.receive_response()?)?;
+        if unanswered.pop_front() != Some(offset) {
+            bail!("the camera continues at byte {offset}, which is not where the last chunk ended");
         }
-        taken = offset;
-        sent(taken);
+        received(offset);
     }
     Ok(())
 }
 
-/// Compressed where it pays.
-fn send_piece(client: &mut Client, offset_bytes: u64, bytes: &[u8], how: How) -> Result<()> {
-    if how.deflates {
-        let deflated = compress_to_vec(bytes, COMPRESSION);
+/// Sends a chunk, compressed if that makes it smaller.
+fn send_chunk(
+    client: &mut Client,
+    offset_bytes: u64,
+    bytes: &[u8],
+    options: TransferOptions,
+) -> Result<()> {
+    if options.can_inflate {
+        let deflated = compress_to_vec(bytes, COMPRESSION_LEVEL);
         if deflated.len() < bytes.len() * 19 / 20 {
             return client.send(&ToCamera::FlashDeflated {
                 offset_bytes,
@@ -144,9 +153,10 @@ fn send_piece(client: &mut Client, offset_bytes: u64, bytes: &[u8], how: How) ->
     })
 }
 
+/// Returns the byte at which the camera wants the transfer to continue.
 fn continues(response: Response) -> Result<u64> {
     match response {
         Response::Continue { offset_bytes } => Ok(offset_bytes),
-        other => bail!("the camera answers {other:?}"),
+        other => bail!("unexpected answer from the camera: {other:?}"),
     }
 }

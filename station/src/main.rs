@@ -1,30 +1,34 @@
 //! `station`: see `station --help`.
 //!
-//! `home` knows the station's key and cameras, `client` is a session, `flash` brings packages, `scene` is what is known of
-//! watched cameras and `screen` draws it; `cmd` is what people type.
+//! `key_store` has the station's key and the paired cameras, `client` is a session with a camera,
+//! and `flash` transfers packages. `scene` is the state of the watched cameras, `screen` draws it
+//! and `text` puts records into words. `cmd` has the commands.
 
 #![forbid(unsafe_code)]
 
 mod client;
 mod cmd;
 mod flash;
-mod home;
+mod key_store;
 mod scene;
 mod screen;
-mod words;
+mod text;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The line-side program: pair with cameras, see how they are, flash model packages, roll back, fetch frames.
+/// The station at the line: pairs with cameras, shows their state, flashes model packages and rolls
+/// them back, changes settings, fetches frames.
 ///
-/// CAMERA is the name that a camera was paired under, or `serial:/dev/ttyUSB0` (`@BAUD` unless it is 115200) for one at
-/// the other end of a cable. Results go to standard output, everything else to standard error. Exit codes: 0 done, 2 not.
+/// CAMERA is the name under which a camera was paired, or `serial:/dev/ttyUSB0` for a camera at the
+/// other end of a serial cable (`serial:/dev/ttyUSB0@9600` for another rate than 115200 baud).
+/// Results go to standard output, everything else to standard error. The exit code is 0 on success
+/// and 2 on failure.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
-    /// Print JSON, for machines.
+    /// Print JSON instead of text, for other programs.
     #[arg(long, global = true)]
     json: bool,
 
@@ -86,5 +90,17 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn reference_is_current() {
+        reference::check_command(Cli::command());
     }
 }

@@ -1,4 +1,5 @@
-//! Draws a [`Scene`] in a terminal: cameras above, the last NG part of the selected one beside what happened.
+//! Draws a [`Scene`] in a terminal: a table of cameras; below it, the last NG part of the selected
+//! camera beside the last events.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use ratatui::widgets::{Block, Cell, Paragraph, Row, Table, TableState, Widget};
 
 use crate::scene::{LastNg, Scene, Watched};
 
-/// What a terminal can show.
+/// The colours of a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Palette {
     /// Any colour.
@@ -23,7 +24,7 @@ pub(crate) enum Palette {
 }
 
 impl Palette {
-    /// As terminals say it (the convention of `COLORTERM`).
+    /// The palette of this terminal, by the convention of `COLORTERM`.
     pub(crate) fn of_terminal() -> Self {
         match std::env::var("COLORTERM").as_deref() {
             Ok("truecolor" | "24bit") => Self::Full,
@@ -45,7 +46,7 @@ impl Palette {
     }
 }
 
-/// The whole screen.
+/// Draws the whole screen.
 pub(crate) fn draw(frame: &mut Frame<'_>, scene: &Scene, palette: Palette, now: Instant) {
     let rows = scene.cameras.len() as u16 + 3;
     let area = frame.area();
@@ -90,8 +91,8 @@ fn draw_cameras(frame: &mut Frame<'_>, area: Rect, scene: &Scene, now: Instant) 
 
 fn row(camera: &Watched, now: Instant) -> Row<'_> {
     let [ok, ng, fault] = camera.counts;
-    let share = camera.ng_share();
-    let state = match &camera.lost {
+    let ng_fraction = camera.ng_fraction();
+    let state = match &camera.link_error {
         Some(reason) => Cell::from(reason.as_str()).style(Color::Yellow),
         None => Cell::from(camera.model.as_str()),
     };
@@ -109,7 +110,9 @@ fn row(camera: &Watched, now: Instant) -> Row<'_> {
         Cell::from(ok.to_string()),
         marked(ng, Color::Red),
         marked(fault, Color::Magenta),
-        Cell::from(share.map_or_else(String::new, |share| format!("{:.2}", share * 100.0))),
+        Cell::from(
+            ng_fraction.map_or_else(String::new, |fraction| format!("{:.2}", fraction * 100.0)),
+        ),
         Cell::from(format!("{:.1}", f64::from(camera.latency_us) / 1e3)),
         state,
     ])
@@ -136,7 +139,7 @@ fn draw_last_ng(frame: &mut Frame<'_>, area: Rect, scene: &Scene, palette: Palet
 fn draw_pictures(buffer: &mut Buffer, area: Rect, ng: &LastNg, palette: Palette) {
     let pictures: Vec<&RgbImage> = [&ng.frame, &ng.map].into_iter().flatten().collect();
     if pictures.is_empty() {
-        let text = "its report has no pictures (report.heat_map in the camera's configuration)";
+        let text = "its report has no pictures: see report.heat_map in the camera's configuration";
         Paragraph::new(text)
             .style(Modifier::DIM)
             .render(area, buffer);
@@ -149,14 +152,14 @@ fn draw_pictures(buffer: &mut Buffer, area: Rect, ng: &LastNg, palette: Palette)
     }
 }
 
-/// A picture in coarse blocks: a cell is two, one above the other.
+/// Draws a picture in coarse pixels, two in each cell, one above the other.
 fn blocks(picture: &RgbImage, area: Rect, palette: Palette, buffer: &mut Buffer) {
     let (columns, rows) = (u32::from(area.width), u32::from(area.height) * 2);
     let (width, height) = picture.dimensions();
     if columns == 0 || rows == 0 || width == 0 || height == 0 {
         return;
     }
-    // As large as fits, in proportion.
+    // As large as fits, with the picture's aspect ratio.
     let by_width = (columns, (columns * height).div_ceil(width).max(1));
     let by_height = ((rows * width).div_ceil(height).max(1), rows);
     let (columns, rows) = if by_width.1 <= rows {
@@ -196,6 +199,7 @@ fn draw_lines(frame: &mut Frame<'_>, area: Rect, scene: &Scene, now: Instant) {
     frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), inside);
 }
 
+/// The time since a moment, in words.
 fn age(now: Instant, at: Instant) -> String {
     let passed: Duration = now.saturating_duration_since(at);
     match passed.as_secs() {
@@ -212,7 +216,7 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::scene::News;
+    use crate::scene::Update;
     use crate::scene::tests::part;
 
     fn screen(scene: &Scene, width: u16, height: u16) -> (Buffer, String) {
@@ -227,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn cameras_the_last_ng_with_its_map_and_events_are_on_the_screen() {
+    fn the_screen_shows_cameras_the_last_ng_part_with_its_map_and_events() {
         let names = ["left", "right"].map(str::to_owned);
         let mut scene = Scene::new(names.into_iter(), false);
         let now = Instant::now();
         let model = "leather 2".to_owned();
-        scene.tell(1, News::Connected { model }, now);
-        scene.tell(1, part(41, Outcome::Ok), now);
-        scene.tell(1, part(42, Outcome::Ng), now);
+        scene.apply(1, Update::Connected { model }, now);
+        scene.apply(1, part(41, Outcome::Ok), now);
+        scene.apply(1, part(42, Outcome::Ng), now);
         let (_, text) = screen(&scene, 100, 30);
         for words in [
             "left",
@@ -248,7 +252,7 @@ mod tests {
         }
         assert!(!text.contains('▀'));
         scene.select(5);
-        scene.look();
+        scene.unpack_shown_pictures();
         let (buffer, text) = screen(&scene, 100, 30);
         assert!(
             text.contains("part 42 NG 0.7500 > 0.5000, 1 region, 0 s ago"),
@@ -268,21 +272,21 @@ mod tests {
     }
 
     #[test]
-    fn any_size_of_terminal_and_any_number_of_cameras_can_be_drawn() {
+    fn any_number_of_cameras_can_be_drawn_at_any_size() {
         let mut scene = Scene::new((0..50).map(|index| format!("camera {index}")), false);
-        scene.tell(0, part(1, Outcome::Ng), Instant::now());
-        scene.look();
+        scene.apply(0, part(1, Outcome::Ng), Instant::now());
+        scene.unpack_shown_pictures();
         for (width, height) in [(1, 1), (3, 2), (20, 5), (80, 24), (300, 100)] {
             screen(&scene, width, height);
         }
         scene.select(isize::MAX);
-        // The selected one is scrolled to.
+        // The table scrolls to the selected camera.
         assert!(screen(&scene, 80, 24).1.contains("camera 49"));
         screen(&Scene::new(std::iter::empty(), false), 80, 24);
     }
 
     #[test]
-    fn the_cube_has_the_nearest_colours() {
+    fn the_cube_has_the_nearest_colour() {
         let cube = |rgb| Palette::Cube.colour(Rgb(rgb));
         assert_eq!(cube([0, 0, 0]), Color::Indexed(16));
         assert_eq!(cube([255, 255, 255]), Color::Indexed(231));

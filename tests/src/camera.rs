@@ -1,4 +1,5 @@
-//! A running `edge-runtime run` under test, and a small station to talk to it. What goes wrong fails the test.
+//! A running `edge-runtime run` under test, and a small station that talks to it. A failure here
+//! fails the calling test.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,21 +26,22 @@ use sha2::{Digest, Sha256};
 
 use crate::program;
 
-/// Anything a test waits for comes within so long.
+/// Longest time that a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The program, killed when dropped.
+/// The camera's program, killed when dropped.
 pub struct Camera {
     child: Child,
-    /// Where stations connect.
+    /// The address for stations.
     pub tcp: SocketAddr,
-    /// Where metrics are.
+    /// The address of the metrics.
     pub http: SocketAddr,
     log: PathBuf,
     state: PathBuf,
 }
 
-/// `camera.toml` in `folder` for a replay of `frames` with the package `m.awr`, and whatever `more` says.
+/// Writes `camera.toml` in `folder` for a replay of `frames` with the package `m.awr`. `capture`
+/// continues its section [capture], and `more` its section [link].
 pub fn configure(folder: &Path, capture: &str, more: &str) {
     let text = format!(
         "name = \"camera under test\"\nstate = \"state\"\n\
@@ -52,7 +54,7 @@ pub fn configure(folder: &Path, capture: &str, more: &str) {
 }
 
 impl Camera {
-    /// Starts it with `folder`'s camera.toml and waits until it listens.
+    /// Starts it with the camera.toml of `folder`, and waits until it listens.
     pub fn start(folder: &Path, arguments: &[&str]) -> Self {
         let endpoints = folder.join("state/endpoints.json");
         std::fs::remove_file(&endpoints).ok();
@@ -94,23 +96,23 @@ impl Camera {
         camera
     }
 
-    /// What it has logged.
+    /// Its log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Process number.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// SIGKILL: no clean-up whatever.
+    /// Ends it with SIGKILL, without any clean-up.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it can be waited for");
     }
 
-    /// SIGTERM, and how it ended.
+    /// Ends it with SIGTERM, and returns its exit status.
     pub fn terminate(mut self) -> ExitStatus {
         let pid = self.child.id().to_string();
         let killed = Command::new("kill").args(["-TERM", &pid]).status();
@@ -118,7 +120,7 @@ impl Camera {
         self.wait()
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     pub fn wait(&mut self) -> ExitStatus {
         let started = Instant::now();
         loop {
@@ -130,7 +132,7 @@ impl Camera {
         }
     }
 
-    /// Body of a GET request to the metrics port.
+    /// The response to a GET request at the metrics port, with its headers.
     pub fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.http).expect("metrics are served");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").expect("it listens");
@@ -139,7 +141,7 @@ impl Camera {
         text
     }
 
-    /// A counter of the metrics.
+    /// A value of the metrics; 0 while the series is absent.
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics");
         let line = text.lines().find(|line| {
@@ -158,23 +160,23 @@ impl Drop for Camera {
     }
 }
 
-/// A station on any byte stream; the reader must time out.
+/// A station over any byte stream, whose reader must time out.
 pub struct Station {
     reader: Box<dyn Read>,
     writer: Box<dyn Write>,
     accumulator: Accumulator<Vec<u8>>,
     bytes: Vec<u8>,
-    /// What the camera said first.
+    /// The camera's hello.
     pub hello: CameraHello,
-    /// Every record received, by number; one that came twice must have been the same.
+    /// Every received record by its sequence number. One that is delivered again must be the same.
     pub records: BTreeMap<u64, Record>,
-    /// The number of the last record received.
+    /// The sequence number of the last received record.
     pub last: u64,
-    /// Records that came a second time.
+    /// Number of records that were delivered again.
     pub repeated: usize,
 }
 
-/// The key of a station under test: its name, filled up.
+/// The key of a station under test: its name, padded to the length of a key.
 pub fn identity(name: &str) -> Identity {
     let mut secret = [7; 32];
     let length = name.len().min(32);
@@ -182,7 +184,7 @@ pub fn identity(name: &str) -> Identity {
     Identity::from_secret(secret).expect("it is a key")
 }
 
-/// Lets a station in, as pairing does.
+/// Gives a station access, as pairing does.
 pub fn admit(state: &Path, name: &str, role: Role) {
     let access = Access::at(&state.join("stations"));
     let entry = Entry {
@@ -205,14 +207,14 @@ fn hello(name: &str, start: Start) -> ToCamera {
 }
 
 impl Station {
-    /// Over TCP, as a station of this name that was paired as an engineer's.
+    /// Connects over TCP, as a station of this name that is paired as an engineer.
     pub fn connect(camera: &Camera, name: &str, start: Start) -> Self {
         admit(&camera.state, name, Role::Engineer);
-        Self::call(camera, name, start)
+        Self::connect_as_is(camera, name, start)
     }
 
-    /// Over TCP, with the access that it has.
-    pub fn call(camera: &Camera, name: &str, start: Start) -> Self {
+    /// Connects over TCP, as a station of this name with the role that it has.
+    pub fn connect_as_is(camera: &Camera, name: &str, start: Start) -> Self {
         let link = open(
             camera.tcp,
             &identity(name),
@@ -224,7 +226,7 @@ impl Station {
         Self::over(Box::new(link.reader), Box::new(link.writer), name, start)
     }
 
-    /// Over anything; says hello and waits for the camera's.
+    /// Connects over a byte stream: says hello and waits for the camera's hello.
     pub fn over(reader: Box<dyn Read>, writer: Box<dyn Write>, name: &str, start: Start) -> Self {
         let mut station = Self {
             reader,
@@ -261,7 +263,7 @@ impl Station {
         }
     }
 
-    /// Goes on with what another session of this station had received.
+    /// Adds the records that an earlier session of this station has received.
     pub fn resume(mut self, earlier: Self) -> Self {
         for (sequence, record) in std::mem::take(&mut self.records) {
             assert_eq!(earlier.records.get(&sequence).unwrap_or(&record), &record);
@@ -271,31 +273,33 @@ impl Station {
         self
     }
 
-    /// Sends a message; a broken link is no failure of the test.
+    /// Sends a message. A broken link does not fail the test.
     pub fn send(&mut self, message: &ToCamera) {
         let wire = encode(&message.encode()).expect("it is short");
         self.send_bytes(&wire);
     }
 
-    /// Sends bytes that are no message.
+    /// Sends bytes as they are.
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         let sent = self.writer.write_all(bytes);
         sent.and_then(|()| self.writer.flush()).ok();
     }
 
-    /// Everything up to here has arrived.
+    /// Acknowledges all records up to `sequence`.
     pub fn acknowledge(&mut self, sequence: u64) {
         self.send(&ToCamera::Acknowledge { sequence });
     }
 
-    /// The next message, if one comes within the reader's time-out. Records are kept too, and checked.
+    /// Receives the next message; `None` if none comes within the reader's time-out. Records are
+    /// checked and added to `records`.
     pub fn receive(&mut self) -> Option<FromCamera> {
         let payload = self.payload()?;
-        let message = FromCamera::decode(&payload).expect("the camera speaks properly");
+        let message = FromCamera::decode(&payload).expect("it is a message");
         self.keep(&message);
         Some(message)
     }
 
+    /// The payload of the next frame.
     fn payload(&mut self) -> Option<Vec<u8>> {
         let mut piece = [0; 65_536];
         loop {
@@ -308,7 +312,7 @@ impl Station {
                     return Some(payload);
                 }
                 Fed::Discarded { reason, rest } => {
-                    // A session may begin in the middle of another one's frame.
+                    // A session may start in the middle of a frame of an earlier one.
                     assert_eq!(self.hello.version, 0, "{reason:?}");
                     self.bytes = rest.to_vec();
                     continue;
@@ -321,7 +325,7 @@ impl Station {
         }
     }
 
-    /// A request of the recovery exchange, and its answer.
+    /// Sends a request of the recovery exchange, and returns its answer.
     pub fn recover(&mut self, request: &Request) -> Response {
         self.send_bytes(&encode(&request.encode()).expect("it is short"));
         let started = Instant::now();
@@ -331,13 +335,13 @@ impl Station {
             };
             match Response::decode(&payload) {
                 Ok(response) => return response,
-                Err(_) => self.keep(&FromCamera::decode(&payload).expect("it speaks properly")),
+                Err(_) => self.keep(&FromCamera::decode(&payload).expect("it is a message")),
             }
         }
         panic!("no answer to {request:?}")
     }
 
-    /// Sends a package and has it tried.
+    /// Transfers a package and lets the camera activate it; returns the last answer.
     pub fn flash(&mut self, package: &[u8]) -> Response {
         let begin = Request::FlashBegin {
             total_bytes: package.len() as u64,
@@ -360,6 +364,7 @@ impl Station {
         }
     }
 
+    /// Checks a record and adds it.
     fn keep(&mut self, message: &FromCamera) {
         let FromCamera::Record { sequence, record } = message else {
             return;
@@ -372,21 +377,21 @@ impl Station {
         }
     }
 
-    /// Receives until `enough` says so.
+    /// Receives until `enough` returns true.
     pub fn receive_until(&mut self, mut enough: impl FnMut(&Self) -> bool) {
         let started = Instant::now();
         while !enough(self) {
             self.receive();
             assert!(
                 started.elapsed() < PATIENCE,
-                "waited in vain; {} records, the last is {}",
+                "waited for {PATIENCE:?} in vain; {} records, the last is {}",
                 self.records.len(),
                 self.last
             );
         }
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a command, and waits for its answer.
     pub fn ask(&mut self, id: u32, command: Ask) -> Answer {
         self.send(&ToCamera::Command { id, command });
         let started = Instant::now();
@@ -397,7 +402,7 @@ impl Station {
                 return answer;
             }
         }
-        panic!("no answer")
+        panic!("no answer to command {id}")
     }
 
     /// The parts among the records, in order of delivery.
@@ -410,7 +415,7 @@ impl Station {
             })
     }
 
-    /// Panics unless the numbers received are consecutive from the first record of all.
+    /// Panics unless the received sequence numbers are consecutive from 1.
     pub fn assert_complete(&self) {
         for (expected, &sequence) in (1..).zip(self.records.keys()) {
             assert_eq!(sequence, expected, "a record is missing");

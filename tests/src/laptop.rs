@@ -1,4 +1,5 @@
-//! The `station` program as on an engineer's laptop, and what it is used on.
+//! The `station` program as on an engineer's laptop, and the packages and camera that it is used
+//! with.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -6,7 +7,7 @@ use std::process::{Command, Output};
 use crate::camera::{Camera, configure};
 use crate::{ok, program, tiny_package};
 
-/// `station` with a home of its own.
+/// Runs `station` with its own key store, in the folder `home` of `root`.
 pub fn station(root: &Path, arguments: &[&str]) -> Output {
     Command::new(program("station"))
         .args(arguments)
@@ -16,23 +17,24 @@ pub fn station(root: &Path, arguments: &[&str]) -> Output {
         .expect("a test can be set up")
 }
 
-/// What `station` prints; it must succeed.
-pub fn done(root: &Path, arguments: &[&str]) -> String {
+/// Runs `station`, which must succeed, and returns its standard output.
+pub fn station_ok(root: &Path, arguments: &[&str]) -> String {
     let output = station(root, arguments);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "station {arguments:?}: {errors}");
     String::from_utf8(output.stdout).expect("a test can be set up")
 }
 
-/// `station` must fail and say these words.
-pub fn refused(root: &Path, arguments: &[&str], words: &str) {
+/// Runs `station`, which must fail with exit code 2 and print `words` on standard error.
+pub fn station_fails(root: &Path, arguments: &[&str], words: &str) {
     let output = station(root, arguments);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "station {arguments:?}");
     assert!(errors.contains(words), "`{words}` is not in `{errors}`");
 }
 
-/// A data set, two packages of one run (`m.awr`, `n.awr`), frames.
+/// Makes a data set, two packages of one run (`m.awr`, `n.awr`), and the folder `frames` with the
+/// good test images.
 pub fn prepare(root: &Path) {
     tiny_package(root);
     package(root, "n.awr", "k.key", "2");
@@ -66,15 +68,15 @@ pub fn package(root: &Path, out: &str, key: &str, version: &str) {
     ok("host-trainer", root, &arguments);
 }
 
-/// A camera that inspects them 50 times as fast as they are recorded, over and over.
+/// Starts a camera that inspects the frames at 50 times their speed, over and over.
 pub fn start(root: &Path) -> Camera {
     configure(root, "speed = 50.0\nrepeat = true", "");
     Camera::start(root, &[])
 }
 
-/// Pairs the laptop with the camera, as `cam`.
+/// Pairs the laptop with the camera, which it then knows as `cam`.
 pub fn pair(root: &Path, camera: &Camera, role: &str) {
-    let shown = ok(
+    let code = ok(
         "edge-runtime",
         root,
         &["pair", "--config", "camera.toml", "--role", role],
@@ -84,13 +86,13 @@ pub fn pair(root: &Path, camera: &Camera, role: &str) {
         "pair",
         &address,
         "--code",
-        shown.trim(),
+        code.trim(),
         "--name",
         "cam",
         "--station",
         role,
     ];
-    done(root, &pair);
-    // It was good for one station.
-    refused(root, &pair, "the connection failed");
+    station_ok(root, &pair);
+    // The code is valid for one station.
+    station_fails(root, &pair, "the connection failed");
 }

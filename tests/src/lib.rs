@@ -1,4 +1,4 @@
-//! Running the built programs, for the tests in `tests/`. What goes wrong here fails the test that called it.
+//! Runs the built programs for the tests in `tests/`. A failure here fails the calling test.
 
 #![forbid(unsafe_code)]
 
@@ -8,13 +8,13 @@ pub mod laptop;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A built program beside this test (`cargo xtask test` builds them all first).
+/// The path of a built program. `cargo xtask test` builds all of them before the tests.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let path = test
         .ancestors()
         .nth(2)
-        .expect("a test lies in target/PROFILE/deps")
+        .expect("a test is in target/PROFILE/deps")
         .join(name);
     assert!(
         path.is_file(),
@@ -33,7 +33,7 @@ pub fn run(name: &str, folder: &Path, arguments: &[&str]) -> Output {
         .expect("the program starts")
 }
 
-/// Runs a program that must succeed; returns its standard output.
+/// Runs a program that must succeed, and returns its standard output.
 pub fn ok(name: &str, folder: &Path, arguments: &[&str]) -> String {
     let output = run(name, folder, arguments);
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -41,7 +41,8 @@ pub fn ok(name: &str, folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("programs print UTF-8")
 }
 
-/// Runs a program that must fail with exit code 2 and say all of `words` on one line of standard error.
+/// Runs a program that must fail with exit code 2. The line of standard error that starts with
+/// `error:` must contain all of `words`.
 pub fn fails(name: &str, folder: &Path, arguments: &[&str], words: &[&str]) {
     let output = run(name, folder, arguments);
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -62,8 +63,8 @@ pub fn fails(name: &str, folder: &Path, arguments: &[&str], words: &[&str]) {
     }
 }
 
-/// A small data set in `folder`/data: frames of 80×80 px, so many to train on and so many good ones to test, one of each
-/// kind of defect.
+/// Makes a small data set in the folder `data` of `folder`: frames of 80×80 px, `train` to train
+/// on, `test_good` good ones to test, and one with each kind of defect.
 pub fn synth(folder: &Path, train: usize, test_good: usize) {
     let (train, test_good) = (train.to_string(), test_good.to_string());
     ok(
@@ -84,7 +85,8 @@ pub fn synth(folder: &Path, train: usize, test_good: usize) {
     );
 }
 
-/// A tiny trained run in `folder`: data in `data`, run in `run`, keys in `k.key`, package `m.awr`.
+/// Trains and packages a tiny model in `folder`: data in `data`, run in `run`, key `k.key`, package
+/// `m.awr`.
 pub fn tiny_package(folder: &Path) {
     synth(folder, 4, 2);
     ok(
@@ -102,7 +104,7 @@ pub fn tiny_package(folder: &Path) {
     );
 }
 
-/// Settings of a run that takes seconds.
+/// Options of a training that takes seconds.
 pub const TINY: &[&str] = &[
     "--data",
     "data",

@@ -1,14 +1,13 @@
-//! What users get wrong: a clear line, exit code 2, and nothing half-written.
+//! Bad input gives a clear error and exit code 2, and leaves no half-written files.
 
 use std::fs;
-
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use integration_tests::{TINY, fails, ok, program, run, synth, tiny_package};
 
 #[test]
-fn data_that_cannot_be_used() {
+fn unusable_data_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     fs::create_dir(root.join("empty")).unwrap();
@@ -27,7 +26,7 @@ fn data_that_cannot_be_used() {
             ],
             words,
         );
-        assert!(!root.join("run").exists(), "nothing is written");
+        assert!(!root.join("run").exists(), "no run is written");
     };
     train("nowhere", &["no folder at nowhere"]);
     train("empty", &["no images in empty"]);
@@ -36,7 +35,7 @@ fn data_that_cannot_be_used() {
 }
 
 #[test]
-fn a_broken_image_among_good_ones_is_named_and_skipped() {
+fn a_broken_image_is_named_and_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     synth(root, 3, 1);
@@ -60,7 +59,7 @@ fn a_broken_image_among_good_ones_is_named_and_skipped() {
 }
 
 #[test]
-fn weights_and_devices_that_are_not_there() {
+fn missing_or_broken_weights_and_devices_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     synth(root, 2, 1);
@@ -91,7 +90,7 @@ fn weights_and_devices_that_are_not_there() {
 }
 
 #[test]
-fn packages_that_must_be_refused() {
+fn damaged_unsigned_or_untrusted_packages_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     tiny_package(root);
@@ -148,7 +147,7 @@ fn packages_that_must_be_refused() {
 }
 
 #[test]
-fn masks_calibration_and_promises() {
+fn unusable_calibration_images_and_masks_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     tiny_package(root);
@@ -208,7 +207,8 @@ fn a_full_disk_or_a_kill_leaves_the_old_package_or_the_new_one() {
         "package", "--run", "run", "--key", "k.key", "--name", "tiny", "--out", "m.awr", "--onnx",
         "m.onnx",
     ];
-    // A limit on the size of files stands for a disk that fills up in the middle of the package: 8 KiB.
+    // A limit of 8 KiB on the size of files takes the place of a disk that fills up within the
+    // package.
     let limited = Command::new("sh")
         .args(["-c", "ulimit -f 16; trap '' XFSZ; exec \"$0\" \"$@\""])
         .arg(program("host-trainer"))
@@ -252,11 +252,11 @@ fn a_full_disk_or_a_kill_leaves_the_old_package_or_the_new_one() {
 }
 
 #[test]
-fn images_that_cannot_be_used_never_stop_the_others() {
+fn unusable_images_never_stop_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     synth(root, 8, 3);
-    // With its default seed training takes 0, 2, 4 and 6, and holds out the others.
+    // With the default seed, training uses the images 0, 2, 4 and 6, and holds out the others.
     for number in [1, 2, 5] {
         fs::write(root.join(format!("data/train/good/{number:03}.png")), b"x").unwrap();
     }
@@ -265,7 +265,7 @@ fn images_that_cannot_be_used_never_stop_the_others() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("skipped 3 of 8 images"), "{errors}");
     ok("host-trainer", root, &["keygen", "--out", "k.key"]);
-    // From another folder than training was run from.
+    // Package from another folder than the one in which training ran.
     fs::create_dir(root.join("elsewhere")).unwrap();
     ok(
         "host-trainer",
@@ -326,7 +326,7 @@ fn images_that_cannot_be_used_never_stop_the_others() {
 }
 
 #[test]
-fn a_model_is_not_praised_for_images_that_it_was_trained_on() {
+fn images_that_a_model_was_trained_on_are_reported_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     tiny_package(root);

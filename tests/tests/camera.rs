@@ -1,5 +1,5 @@
-//! The camera program on recorded frames: what it reports is what `host-trainer evaluate` finds, and whatever happens
-//! to links, power and peers, nothing is lost and nothing invented.
+//! The camera's program on recorded frames. It reports what `host-trainer evaluate` finds, and
+//! loses and invents nothing, whatever happens to links, program and peers.
 
 #![expect(
     clippy::unwrap_used,
@@ -19,9 +19,9 @@ use integration_tests::camera::{Camera, PATIENCE, Station, configure};
 use integration_tests::{fails, ok, tiny_package};
 use proto::message::{Answer, Command, FromCamera, Mode, Start, ToCamera};
 use proto::report::{Body, Event, Outcome, PartReport, Record};
-use terminal::{Patient, terminal};
+use terminal::{TimeoutReader, terminal};
 
-/// A package, and the test images as one folder `frames` in the order of evaluation.
+/// Makes a package, and the folder `frames` with all test images in the order of the evaluation.
 fn prepare(root: &Path) {
     tiny_package(root);
     std::fs::create_dir(root.join("frames")).unwrap();
@@ -39,6 +39,7 @@ fn prepare(root: &Path) {
     }
 }
 
+/// The files of a folder in order.
 fn folder(path: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(path)
         .unwrap()
@@ -48,6 +49,7 @@ fn folder(path: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// Width and values of a map.
 fn tiff(path: &Path) -> (u32, Vec<f32>) {
     let mut decoder = tiff::decoder::Decoder::new(File::open(path).unwrap()).unwrap();
     let (width, _) = decoder.dimensions().unwrap();
@@ -88,7 +90,7 @@ fn tcp_and_serial_report_what_evaluation_finds() {
     );
     let camera = Camera::start(root, &[]);
     let mut tcp = Station::connect(&camera, "tcp", Start::Acknowledged);
-    let reader = Patient(ours.try_clone().unwrap());
+    let reader = TimeoutReader(ours.try_clone().unwrap());
     let mut serial = Station::over(
         Box::new(reader),
         Box::new(ours),
@@ -98,11 +100,11 @@ fn tcp_and_serial_report_what_evaluation_finds() {
     for station in [&mut tcp, &mut serial] {
         station.receive_until(|station| station.parts().count() == frames.len());
     }
-    let common = |station: &Station| -> Vec<(u64, Record)> {
-        let records = station.records.iter();
-        records.map(|(n, record)| (*n, record.clone())).collect()
+    let records = |station: &Station| -> Vec<(u64, Record)> {
+        let all = station.records.iter();
+        all.map(|(n, record)| (*n, record.clone())).collect()
     };
-    assert_eq!(common(&tcp), common(&serial));
+    assert_eq!(records(&tcp), records(&serial));
 
     let mut ng = 0;
     for (expected, part) in frames.iter().zip(tcp.parts()) {
@@ -130,7 +132,8 @@ fn tcp_and_serial_report_what_evaluation_finds() {
             let centroid = &expected["centroid_px"];
             assert_eq!(region.centroid_px, [0, 1].map(|n| number(&centroid[n])));
         }
-        // The map on the wire is evaluation's map in 8 bits, by the formula in proto's documentation.
+        // The reported map is that of the evaluation in 8 bits, by the formula in the documentation
+        // of `HeatMap`.
         let (_, map) = tiff(&root.join("maps").join(expected["map"].as_str().unwrap()));
         let heat = part.heat_map.as_ref().unwrap();
         let found = image::load_from_memory(&heat.png).unwrap().to_luma8();
@@ -141,9 +144,9 @@ fn tcp_and_serial_report_what_evaluation_finds() {
         assert_eq!(found.as_raw(), &quantised, "{name}");
         ng += usize::from(outcome == Outcome::Ng);
     }
-    assert!(ng > 0, "the test needs a defect that is found");
+    assert!(ng > 0, "the test needs an NG frame");
 
-    // The stored maps are exact. They are written beside the reports, so they may take a moment longer.
+    // The stored maps are exact. They are written independently of the reports, possibly later.
     let started = Instant::now();
     let stored = loop {
         let stored: Vec<PathBuf> = folder(&root.join("state/images"))
@@ -166,8 +169,8 @@ fn tcp_and_serial_report_what_evaluation_finds() {
     assert!(camera.terminate().success());
 }
 
-/// Removes what differs from run to run.
-fn timeless(part: &PartReport) -> PartReport {
+/// Clears what differs from run to run.
+fn without_latency(part: &PartReport) -> PartReport {
     PartReport {
         latency_us: 0,
         ..part.clone()
@@ -175,7 +178,7 @@ fn timeless(part: &PartReport) -> PartReport {
 }
 
 #[test]
-fn a_replay_gives_the_same_verdicts_bit_for_bit_with_any_number_of_threads() {
+fn scores_and_verdicts_do_not_depend_on_the_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
@@ -191,7 +194,7 @@ fn a_replay_gives_the_same_verdicts_bit_for_bit_with_any_number_of_threads() {
         let frames = std::fs::read_dir(root.join("frames")).unwrap().count();
         let mut station = Station::connect(&camera, "s", Start::Acknowledged);
         station.receive_until(|station| station.parts().count() == frames);
-        let parts: Vec<PartReport> = station.parts().map(timeless).collect();
+        let parts: Vec<PartReport> = station.parts().map(without_latency).collect();
         assert!(parts.iter().map(|part| part.part).eq(1..=frames as u64));
         runs.push(parts);
     }
@@ -200,7 +203,7 @@ fn a_replay_gives_the_same_verdicts_bit_for_bit_with_any_number_of_threads() {
 }
 
 #[test]
-fn a_thousand_parts_without_a_link_arrive_once_and_in_order_wherever_it_is_cut() {
+fn all_records_are_delivered_in_order_after_cut_links_and_a_thousand_parts_without_one() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
@@ -212,31 +215,31 @@ fn a_thousand_parts_without_a_link_arrive_once_and_in_order_wherever_it_is_cut()
     let camera = Camera::start(root, &[]);
     let mut station = Station::connect(&camera, "line 3", Start::Acknowledged);
     for cut in [1usize, 2, 3, 10, 57, 100] {
-        // Acknowledge a part of what was received, and cut in the middle of what comes.
+        // Acknowledge some of the received records, and cut the link during delivery.
         let wanted = station.records.len() + cut;
         station.receive_until(|station| station.records.len() >= wanted);
         let acknowledged = station.last - (cut as u64) / 2;
         station.acknowledge(acknowledged);
-        let gone = station;
+        let earlier = station;
         let parts = camera.metric("awr_parts_total{result=\"ok\"}")
             + camera.metric("awr_parts_total{result=\"ng\"}");
-        let away = if cut == 100 { 1_000.0 } else { 50.0 };
+        let parts_without_link = if cut == 100 { 1_000.0 } else { 50.0 };
         let started = Instant::now();
         while camera.metric("awr_parts_total{result=\"ok\"}")
             + camera.metric("awr_parts_total{result=\"ng\"}")
-            < parts + away
+            < parts + parts_without_link
         {
             assert!(started.elapsed() < PATIENCE, "{}", camera.log());
             std::thread::sleep(Duration::from_millis(10));
         }
-        let repeated = gone.repeated;
-        station = Station::connect(&camera, "line 3", Start::Acknowledged).resume(gone);
-        let wanted = station.records.len() + away as usize;
+        let repeated = earlier.repeated;
+        station = Station::connect(&camera, "line 3", Start::Acknowledged).resume(earlier);
+        let wanted = station.records.len() + parts_without_link as usize;
         station.receive_until(|station| station.records.len() >= wanted);
         station.assert_complete();
         assert!(
             station.repeated <= repeated + cut,
-            "only what was not acknowledged comes again"
+            "only records without acknowledgement are delivered again"
         );
     }
     let parts: Vec<u64> = station.parts().map(|part| part.part).collect();
@@ -247,7 +250,7 @@ fn a_thousand_parts_without_a_link_arrive_once_and_in_order_wherever_it_is_cut()
 }
 
 #[test]
-fn killed_at_any_moment_it_loses_no_record_that_was_seen_and_invents_none() {
+fn a_kill_at_any_moment_loses_no_delivered_record_and_invents_none() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
@@ -276,7 +279,7 @@ fn killed_at_any_moment_it_loses_no_record_that_was_seen_and_invents_none() {
             let before = seen.insert(*sequence, record.clone());
             assert!(
                 before.is_none_or(|before| before == *record),
-                "{sequence} is another record after a restart"
+                "record {sequence} has changed after a restart"
             );
         }
     }
@@ -288,7 +291,7 @@ fn killed_at_any_moment_it_loses_no_record_that_was_seen_and_invents_none() {
     for (sequence, record) in &seen {
         assert_eq!(all.records.get(sequence), Some(record), "{sequence}");
     }
-    // Within one start, parts are numbered without a gap: none is missing among what was journalled.
+    // Parts are numbered without a gap within a boot, so no journalled part is missing.
     let mut parts: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
     for record in all.records.values() {
         if let Body::Part(part) = &record.body {
@@ -298,7 +301,7 @@ fn killed_at_any_moment_it_loses_no_record_that_was_seen_and_invents_none() {
     for (boot, parts) in parts {
         assert!(
             parts.iter().copied().eq(1..=parts.len() as u64),
-            "start {boot}: {parts:?}"
+            "boot {boot}: {parts:?}"
         );
     }
 }
@@ -334,7 +337,7 @@ fn settings_are_read_changed_and_journalled() {
                 Body::Event(_) => true,
             })
     });
-    let told = station.records.values().any(|record| {
+    let is_reported = station.records.values().any(|record| {
         record.body
             == Body::Event(Event::SettingChanged {
                 setting: "threshold".to_owned(),
@@ -344,7 +347,7 @@ fn settings_are_read_changed_and_journalled() {
                 station: "bench".to_owned(),
             })
     });
-    assert!(told);
+    assert!(is_reported);
     let observe = Command::SetMode {
         mode: Mode::Observe,
         reason: reason(),
@@ -375,7 +378,7 @@ fn settings_are_read_changed_and_journalled() {
 }
 
 #[test]
-fn hostile_peers_cost_nothing_but_their_own_link() {
+fn hostile_peers_break_only_their_own_link() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
@@ -386,7 +389,7 @@ fn hostile_peers_cost_nothing_but_their_own_link() {
         &format!("serial = {{ path = \"{}\" }}", theirs.display()),
     );
     let camera = Camera::start(root, &[]);
-    // Noise on the serial line, then a station.
+    // Random bytes on the serial line, then a station.
     let mut state = 1u32;
     let noise: Vec<u8> = (0..65_536)
         .map(|_| {
@@ -395,10 +398,11 @@ fn hostile_peers_cost_nothing_but_their_own_link() {
         })
         .collect();
     ours.write_all(&noise).unwrap();
-    let reader = Patient(ours.try_clone().unwrap());
+    let reader = TimeoutReader(ours.try_clone().unwrap());
     let mut serial = Station::over(Box::new(reader), Box::new(ours), "serial", Start::Now);
     serial.receive_until(|station| station.parts().count() > 3);
-    // Half a frame and silence; a million bytes without an end; nothing at all; a reader that never reads.
+    // Half a frame and silence; a million bytes without an end of frame; silence; a station that
+    // never reads.
     let mut half = TcpStream::connect(camera.tcp).unwrap();
     half.write_all(&[0, 40, 1, 2, 3]).unwrap();
     let mut long = TcpStream::connect(camera.tcp).unwrap();
@@ -434,7 +438,7 @@ fn a_recording_replays_to_the_same_verdicts() {
         let camera = Camera::start(root, &[]);
         let mut station = Station::connect(&camera, "s", Start::Acknowledged);
         station.receive_until(|station| station.parts().count() == frames);
-        station.parts().map(timeless).collect()
+        station.parts().map(without_latency).collect()
     };
     let from_folder = verdicts(root);
     std::fs::rename(root.join("frames"), root.join("images")).unwrap();
@@ -443,7 +447,7 @@ fn a_recording_replays_to_the_same_verdicts() {
 }
 
 #[test]
-fn what_cannot_start_says_why() {
+fn a_failed_start_names_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
@@ -484,7 +488,7 @@ fn what_cannot_start_says_why() {
     let busy = text.replace("tcp = \"127.0.0.1:0\"", &format!("tcp = \"{address}\""));
     std::fs::write(root.join("camera.toml"), busy).unwrap();
     refuse(&["cannot listen", &address.to_string()]);
-    // With a package in a slot it would start all the same.
+    // Without the state folder, because the program would start with a package in a slot.
     std::fs::remove_dir_all(root.join("state")).ok();
     std::fs::write(root.join("camera.toml"), text.replace("m.awr", "none.awr")).unwrap();
     refuse(&["none.awr"]);

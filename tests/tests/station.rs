@@ -1,4 +1,5 @@
-//! `station` and `edge-runtime` together, as an engineer uses them: pair, flash, confirm, roll back, settings, roles.
+//! `station` and `edge-runtime` together, as an engineer uses them: pair, flash, confirm, roll
+//! back, settings, roles.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,17 +17,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use integration_tests::camera::{Camera, Station, admit, configure};
-use integration_tests::laptop::{done, package, pair, prepare, refused, start, station};
+use integration_tests::laptop::{
+    package, pair, prepare, start, station, station_fails, station_ok,
+};
 use integration_tests::{fails, ok, program, tiny_package};
 use proto::accumulator::{Accumulator, Fed};
 use proto::frame::{MAX_STUFFED_BYTES, encode};
 use proto::message::{Answer, Command as Ask, FileKind, Mode, Role, Start};
-use proto::recovery::{Request, Response, Slot, SlotState};
+use proto::recovery::{Request, Response, SlotState, SlotStatus};
 use proto::report::{Body, Event};
 use secure::handshake::accept;
 use secure::identity::Identity;
 use secure::stream::{Reader, Writer};
-use terminal::{Patient, terminal};
+use terminal::{TimeoutReader, terminal};
 
 #[test]
 fn a_package_is_flashed_confirmed_and_rolled_back() {
@@ -35,23 +38,23 @@ fn a_package_is_flashed_confirmed_and_rolled_back() {
     prepare(root);
     let camera = start(root);
     pair(root, &camera, "engineer");
-    assert!(done(root, &["list"]).contains("cam"));
-    assert!(done(root, &["status"]).contains("tiny 1"));
+    assert!(station_ok(root, &["list"]).contains("cam"));
+    assert!(station_ok(root, &["status"]).contains("tiny 1"));
     let watching = Station::connect(&camera, "watching", Start::Acknowledged);
-    let flashed = done(root, &["flash", "n.awr", "cam"]);
+    let flashed = station_ok(root, &["flash", "n.awr", "cam"]);
     assert!(
         flashed.contains("trial") && flashed.contains("tiny 2"),
         "{flashed}"
     );
-    assert!(done(root, &["status", "cam"]).contains("tiny 2"));
-    // Nothing is sent twice, and it stays on trial.
-    done(root, &["flash", "n.awr", "cam"]);
-    done(root, &["rollback", "cam"]);
-    assert!(done(root, &["status", "cam"]).contains("tiny 1"));
-    done(root, &["flash", "n.awr", "cam"]);
-    done(root, &["confirm", "cam"]);
-    refused(root, &["confirm", "cam"], "no package is on trial");
-    // No part was dropped by any of it.
+    assert!(station_ok(root, &["status", "cam"]).contains("tiny 2"));
+    // Flashed again, it is not sent again and stays on trial.
+    station_ok(root, &["flash", "n.awr", "cam"]);
+    station_ok(root, &["rollback", "cam"]);
+    assert!(station_ok(root, &["status", "cam"]).contains("tiny 1"));
+    station_ok(root, &["flash", "n.awr", "cam"]);
+    station_ok(root, &["confirm", "cam"]);
+    station_fails(root, &["confirm", "cam"], "no package is on trial");
+    // No part was lost meanwhile.
     let mut watching = watching;
     watching.receive_until(|station| {
         let mut events = station
@@ -72,12 +75,12 @@ fn a_package_is_flashed_confirmed_and_rolled_back() {
         watching.parts().map(|part| part.model_id).collect();
     assert_eq!(models.len(), 2);
     drop(watching);
-    // What was confirmed is there after a kill, although camera.toml still names the other one.
+    // The confirmed package is active after a kill, although camera.toml names the other one.
     camera.kill();
     let camera = Camera::start(root, &[]);
-    done(root, &["forget", "cam"]);
+    station_ok(root, &["forget", "cam"]);
     pair(root, &camera, "engineer");
-    let slots = done(root, &["--json", "slots", "cam"]);
+    let slots = station_ok(root, &["--json", "slots", "cam"]);
     let slots: serde_json::Value = serde_json::from_str(&slots).unwrap();
     assert_eq!(
         (&slots["slots"][1]["state"], &slots["slots"][1]["model"]),
@@ -87,16 +90,16 @@ fn a_package_is_flashed_confirmed_and_rolled_back() {
 }
 
 #[test]
-fn a_trial_ends_with_the_program_and_a_kill_in_a_flash_costs_nothing() {
+fn a_trial_ends_with_the_program_and_a_kill_during_a_flash_does_no_harm() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
     let mut camera = start(root);
     pair(root, &camera, "engineer");
-    done(root, &["flash", "n.awr", "cam"]);
+    station_ok(root, &["flash", "n.awr", "cam"]);
     camera.kill();
-    // Its port is another one after each start.
-    let address = |camera: &Camera| {
+    // The camera has another port after each start.
+    let update_address = |camera: &Camera| {
         let path = root.join("home/cameras.toml");
         let text = std::fs::read_to_string(&path).unwrap();
         let lines = text.lines().map(|line| match line.starts_with("address") {
@@ -106,12 +109,12 @@ fn a_trial_ends_with_the_program_and_a_kill_in_a_flash_costs_nothing() {
         std::fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
     };
     camera = Camera::start(root, &[]);
-    address(&camera);
+    update_address(&camera);
     assert!(
-        done(root, &["status", "cam"]).contains("tiny 1"),
-        "it was on trial"
+        station_ok(root, &["status", "cam"]).contains("tiny 1"),
+        "the trial ends with the program"
     );
-    // Either side is killed at a random moment of a flash.
+    // Station or camera is killed at a random moment of a flash.
     let moments = std::collections::hash_map::RandomState::new();
     for round in 0..50u64 {
         let mut flashing = Command::new(program("station"))
@@ -135,23 +138,26 @@ fn a_trial_ends_with_the_program_and_a_kill_in_a_flash_costs_nothing() {
             camera.kill();
             flashing.kill().ok();
             camera = Camera::start(root, &[]);
-            address(&camera);
+            update_address(&camera);
         }
         flashing.wait().unwrap();
-        let status = done(root, &["status", "cam"]);
+        let status = station_ok(root, &["status", "cam"]);
         assert!(
             status.contains("tiny 1") || status.contains("tiny 2"),
             "{status}"
         );
         let before = camera.metric("awr_frames_total");
         std::thread::sleep(Duration::from_millis(100));
-        assert!(camera.metric("awr_frames_total") > before, "it inspects");
+        assert!(
+            camera.metric("awr_frames_total") > before,
+            "the camera must inspect"
+        );
     }
     assert!(camera.terminate().success());
 }
 
 #[test]
-fn what_must_not_be_flashed_is_refused() {
+fn an_untrusted_or_damaged_package_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
@@ -159,7 +165,7 @@ fn what_must_not_be_flashed_is_refused() {
     pair(root, &camera, "engineer");
     ok("host-trainer", root, &["keygen", "--out", "other.key"]);
     package(root, "other.awr", "other.key", "3");
-    refused(
+    station_fails(
         root,
         &["flash", "other.awr", "cam"],
         "not among the trusted keys",
@@ -167,9 +173,9 @@ fn what_must_not_be_flashed_is_refused() {
     let mut bytes = std::fs::read(root.join("n.awr")).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    std::fs::write(root.join("bent.awr"), bytes).unwrap();
-    refused(root, &["flash", "bent.awr", "cam"], "signature");
-    assert!(done(root, &["status", "cam"]).contains("tiny 1"));
+    std::fs::write(root.join("altered.awr"), bytes).unwrap();
+    station_fails(root, &["flash", "altered.awr", "cam"], "signature");
+    assert!(station_ok(root, &["status", "cam"]).contains("tiny 1"));
     let mut watching = Station::connect(&camera, "watching", Start::Acknowledged);
     watching.receive_until(|station| {
         station.records.values().any(|record| {
@@ -178,8 +184,8 @@ fn what_must_not_be_flashed_is_refused() {
     });
 }
 
-/// A camera that says nothing that today's station understands, but for the recovery exchange: it takes what it is
-/// flashed and tells what is in its slots.
+/// A camera whose messages this station does not know, except for the recovery exchange. It accepts
+/// a package, reports its slots, and returns the package at the end.
 fn future_camera(listener: &TcpListener, identity: &Identity, enough: &AtomicBool) -> Vec<u8> {
     let mut package = Vec::new();
     listener.set_nonblocking(true).unwrap();
@@ -227,9 +233,9 @@ fn future_camera(listener: &TcpListener, identity: &Identity, enough: &AtomicBoo
                         payload.to_vec()
                     }
                 };
-                // Variants that nobody knows yet, before every answer too.
+                // Messages of unknown types, before every answer.
                 let mut answers = vec![vec![0x7f, 1, 2, 3], vec![0x40]];
-                let slot = |state| Slot {
+                let slot = |state| SlotStatus {
                     state,
                     sha256: [3; 32],
                 };
@@ -309,12 +315,13 @@ fn two_packages_are_compared_on_the_same_frames() {
             "--out",
             "changed",
         ];
-        serde_json::from_str(&done(root, &words)).unwrap()
+        serde_json::from_str(&station_ok(root, &words)).unwrap()
     };
     let same = compare("m.awr", "n.awr");
     assert_eq!(same["counts"]["frames"], 2);
     assert_eq!(same["changes"].as_array().unwrap().len(), 0);
-    // Each calibrated on one of the two frames: the one with the lower score decides against the other frame.
+    // Each package is calibrated on one of the two frames, so the one with the lower threshold
+    // finds the other frame NG.
     let names = ["000.png", "001.png"];
     for name in names {
         let only = root.join(format!("only-{name}"));
@@ -346,6 +353,7 @@ fn two_packages_are_compared_on_the_same_frames() {
     assert_eq!(picture.unwrap().width(), 160);
 }
 
+/// Cuts a cable when dropped.
 struct Cutter<'a>(&'a AtomicBool);
 
 impl Drop for Cutter<'_> {
@@ -354,16 +362,16 @@ impl Drop for Cutter<'_> {
     }
 }
 
-/// A cable: what comes out of one terminal goes into the other, until `cut`.
+/// A cable: forwards bytes between two terminals until `cut`.
 fn cable(one: &File, other: &File, cut: &AtomicBool) {
     let carry = |from: &File, to: &File| {
-        let mut from = Patient(from.try_clone().unwrap());
+        let mut from = TimeoutReader(from.try_clone().unwrap());
         let mut to = to.try_clone().unwrap();
         let mut piece = [0; 4_096];
         while !cut.load(Ordering::Relaxed) {
             match from.read(&mut piece) {
                 Ok(count) => to.write_all(&piece[..count]).unwrap(),
-                // Nobody has opened the other end: no busy waiting.
+                // No program has opened the other end; do not wait busily.
                 Err(_) => std::thread::sleep(Duration::from_millis(2)),
             }
         }
@@ -375,7 +383,7 @@ fn cable(one: &File, other: &File, cut: &AtomicBool) {
 }
 
 #[test]
-fn over_a_serial_line_no_key_is_needed_and_its_role_counts() {
+fn a_serial_line_needs_no_key_and_has_its_own_role() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
@@ -393,36 +401,36 @@ fn over_a_serial_line_no_key_is_needed_and_its_role_counts() {
     };
     std::thread::scope(|scope| {
         scope.spawn(|| cable(&camera_side, &station_side, &cut));
-        // Also when an assertion fails: the scope waits for the cable.
+        // The scope waits for the cable, also when an assertion fails.
         let _cutter = Cutter(&cut);
         let camera = start("baud = 115200");
-        let flashed = done(root, &["flash", "n.awr", &place]);
+        let flashed = station_ok(root, &["flash", "n.awr", &place]);
         assert!(flashed.contains("trial"), "{flashed}");
-        done(root, &["confirm", &place]);
-        let slots = done(root, &["slots", &place]);
+        station_ok(root, &["confirm", &place]);
+        let slots = station_ok(root, &["slots", &place]);
         assert!(slots.contains("active  tiny 2"), "{slots}");
-        // The way in for a network station.
-        let code = done(root, &["invite", &place, "--role", "watch"]);
+        // The serial line gives out a code for a station on the network.
+        let code = station_ok(root, &["invite", &place, "--role", "watch"]);
         let address = camera.tcp.to_string();
-        done(
+        station_ok(
             root,
             &["pair", &address, "--code", code.trim(), "--name", "cam"],
         );
-        refused(root, &["rollback", "cam"], "needs the role engineer");
+        station_fails(root, &["rollback", "cam"], "needs the role engineer");
         assert!(camera.terminate().success());
         let camera = start("role = \"watch\"");
-        refused(root, &["rollback", &place], "needs the role engineer");
+        station_fails(root, &["rollback", &place], "needs the role engineer");
         assert!(camera.terminate().success());
         let camera = start("recovery = false");
-        refused(root, &["rollback", &place], "link.serial.recovery");
-        done(root, &["golden", &place]);
+        station_fails(root, &["rollback", &place], "link.serial.recovery");
+        station_ok(root, &["golden", &place]);
         assert!(camera.terminate().success());
     });
 }
 
-/// Every command of every role, on a camera that knows three stations and not a fourth.
+/// Tries every command with every role, and without access.
 #[test]
-fn each_role_may_do_what_is_its_own_and_nothing_else() {
+fn each_role_allows_its_own_commands_and_no_others() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
@@ -482,7 +490,7 @@ fn each_role_may_do_what_is_its_own_and_nothing_else() {
     };
     for role in Role::ALL {
         admit(&root.join("state"), role.name(), role);
-        let mut station = Station::call(&camera, role.name(), Start::Now);
+        let mut station = Station::connect_as_is(&camera, role.name(), Start::Now);
         for (index, (needed, command)) in (0u32..).zip(commands()) {
             let answer = station.ask(index, command.clone());
             let forbidden =
@@ -490,7 +498,7 @@ fn each_role_may_do_what_is_its_own_and_nothing_else() {
             assert_eq!(forbidden, role < needed, "{role} {command:?}: {answer:?}");
         }
     }
-    // Packages too.
+    // The same for commands about packages.
     let run = |role: &str, arguments: &[&str]| {
         std::fs::remove_dir_all(root.join("home")).ok();
         pair(root, &camera, role);
@@ -520,8 +528,8 @@ fn each_role_may_do_what_is_its_own_and_nothing_else() {
             );
         }
     }
-    // Whom the camera does not know, it tells so and nothing else.
-    refused(root, &["status", "cam"], "do not answer");
+    // A station without access is refused and learns nothing else.
+    station_fails(root, &["status", "cam"], "do not answer");
     fails(
         "station",
         root,

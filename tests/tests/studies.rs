@@ -1,4 +1,4 @@
-//! `recommend` and `reproduce`: what they say can be run, and a study goes on where it was stopped.
+//! `recommend` prints a command that runs, and `reproduce` resumes a study.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use integration_tests::{fails, ok, program, run, synth};
 
 #[test]
-fn what_recommend_says_can_be_trained() {
+fn the_command_of_recommend_can_be_run() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     synth(root, 4, 1);
@@ -55,17 +55,17 @@ const STUDY: &[&str] = &[
     "cpu",
 ];
 
-/// Names of the runs in the table.
-fn done(root: &Path) -> Vec<String> {
+/// Names of the runs in the table of results.
+fn finished_runs(root: &Path) -> Vec<String> {
     let table = std::fs::read_to_string(root.join("study/results.csv")).unwrap_or_default();
     let rows = table.lines().skip(1);
     rows.filter_map(|row| row.split(',').next().map(str::to_owned))
         .collect()
 }
 
-/// Images of 40 px can be enlarged to 256, but not be scored as they are.
+/// Images of 40 px can be scaled to 256 px, but are too small to be scored at their native size.
 #[test]
-fn a_run_that_fails_costs_itself_only() {
+fn a_failed_run_does_not_stop_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     for (name, mask) in [
@@ -96,11 +96,11 @@ fn a_run_that_fails_costs_itself_only() {
         errors.contains("error: 1 runs failed: small-native-size-0"),
         "{errors}"
     );
-    assert_eq!(done(root), ["small-paper-0"]);
+    assert_eq!(finished_runs(root), ["small-paper-0"]);
 }
 
 #[test]
-fn a_study_goes_on_after_a_kill_and_shares_its_runs() {
+fn a_study_is_resumed_after_a_kill_and_shared_by_processes() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     synth(root, 3, 2);
@@ -116,31 +116,34 @@ fn a_study_goes_on_after_a_kill_and_shares_its_runs() {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
     };
-    // paper, tanh, no activation, native size.
+    // The runs: the paper's settings, tanh, no activation, native size.
     let listed = ok("host-trainer", root, &[STUDY, &["--list"]].concat());
     assert_eq!(listed.lines().count(), 4, "{listed}");
     assert!(listed.lines().all(|line| line.contains("--only data-")));
     let mut first = start();
     let since = Instant::now();
-    while done(root).is_empty() {
-        assert!(since.elapsed() < Duration::from_secs(60), "no run is done");
+    while finished_runs(root).is_empty() {
+        assert!(
+            since.elapsed() < Duration::from_secs(60),
+            "no run has finished"
+        );
         thread::sleep(Duration::from_millis(5));
     }
     first.kill().unwrap();
     first.wait().unwrap();
-    // What the killed one had begun may still run: nobody else begins that run meanwhile.
+    // A run of the killed process may go on. No other process starts that run meanwhile.
     let mut both = [start(), start()];
     for process in &mut both {
         assert!(process.wait().unwrap().success());
     }
-    // A run that such a leftover was at is done by the same command later.
+    // If it was not finished, the same command finishes it later.
     ok("host-trainer", root, STUDY);
-    let runs = done(root);
+    let runs = finished_runs(root);
     let different: HashSet<&String> = runs.iter().collect();
     assert_eq!((runs.len(), different.len()), (4, 4), "{runs:?}");
     let listed = ok("host-trainer", root, &[STUDY, &["--list"]].concat());
     assert_eq!(listed, "");
-    // Rows of another study do not get among them.
+    // Runs of another study are not added to the table.
     let other = STUDY
         .iter()
         .map(|&word| if word == "4" { "8" } else { word });

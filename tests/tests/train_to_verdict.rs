@@ -1,7 +1,7 @@
 //! From a folder of images to verdicts, with the programs that users run.
 
 use host_trainer::network::{Architecture, layer_shapes};
-use host_trainer::train::Saved;
+use host_trainer::train::Checkpoint;
 use integration_tests::{TINY, fails, ok, run, synth, tiny_package};
 
 #[test]
@@ -53,9 +53,10 @@ fn a_model_is_trained_packaged_evaluated_and_used() {
     let fetched = ["src=\"http", "href=\"http", "url(http", "<script"];
     assert!(
         fetched.iter().all(|from| !page.contains(from)),
-        "the page needs nothing from elsewhere"
+        "the page must load nothing from the network"
     );
-    // In another scoring mode the package's threshold does not apply, and the report must not promise that it does.
+    // The package's threshold does not apply in another scoring mode, so the report must not state
+    // its promise.
     ok(
         "host-trainer",
         root,
@@ -74,7 +75,7 @@ fn a_model_is_trained_packaged_evaluated_and_used() {
     let tiles = std::fs::read_to_string(root.join("tiles/report.html")).unwrap();
     assert!(page.contains("false rejects per 10,000"));
     assert!(!tiles.contains("false rejects per 10,000") && tiles.contains("none in force"));
-    // The camera's program gives the score that the evaluation used, and its exit code tells OK from NG.
+    // The camera's program scores the same images; its exit code is 0 for OK and 1 for NG.
     let image = "data/test/good/000.png";
     let scored = |extra: &[&str]| {
         run(
@@ -96,7 +97,7 @@ fn a_model_is_trained_packaged_evaluated_and_used() {
 }
 
 #[test]
-fn a_package_may_score_relative_to_what_good_images_score() {
+fn a_package_can_score_relative_to_good_images() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     tiny_package(root);
@@ -112,7 +113,7 @@ fn a_package_may_score_relative_to_what_good_images_score() {
         text.contains("above what 2 good images score at the same place"),
         "{text}"
     );
-    // Calibrated in the same unit: the threshold is no sum of |A|.
+    // The threshold is in the same unit as the normalised scores, so it is above 1.
     let json = ok(
         "host-trainer",
         root,
@@ -122,9 +123,10 @@ fn a_package_may_score_relative_to_what_good_images_score() {
     assert!(json["threshold"].as_f64().unwrap() > 1.0, "{json}");
 }
 
-/// A variation model of 72 good images in colour and more goes through the package to the verdict; of fewer there is none.
+/// A variation model needs at least 72 good images in colour. With them, it is packaged and used
+/// for the verdict.
 #[test]
-fn a_package_may_score_how_far_a_place_is_from_good() {
+fn a_package_can_score_by_variation_model_and_segmentation_network() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     tiny_package(root);
@@ -146,7 +148,7 @@ fn a_package_may_score_how_far_a_place_is_from_good() {
     let one = std::fs::read(good.join("000.png")).unwrap();
     let one = image::load_from_memory(&one).unwrap().to_rgb8();
     for index in 0..80u32 {
-        // The same part each time, a little elsewhere, lit otherwise and with the sensor's noise.
+        // The same part with another position, brightness and sensor noise.
         let mut part = one.clone();
         let (width, height) = one.dimensions();
         for (x, y, pixel) in part.enumerate_pixels_mut() {
@@ -193,28 +195,34 @@ fn a_package_may_score_how_far_a_place_is_from_good() {
         &["evaluate", "--package", "v.awr", "--data", "data", "--json"],
     );
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    // In standard deviations: good parts are a few of them off, not hundreds.
+    // The scores are in standard deviations, of which good parts reach a few.
     let threshold = json["threshold"].as_f64().unwrap();
     assert!((0.5..30.0).contains(&threshold), "{json}");
 
-    // With an area network beside it, and as a camera sees it.
-    let areas = ["--areas", "--area-steps", "100", "--area-share", "0.3"];
-    let text = ok("host-trainer", root, &[&all[..], &areas].concat());
-    assert!(text.contains("areas: pixel AUROC"), "{text}");
+    // With a segmentation network, and checked as by a camera.
+    let segmentation = [
+        "--segmentation",
+        "--segmentation-steps",
+        "100",
+        "--segmentation-weight",
+        "0.3",
+    ];
+    let text = ok("host-trainer", root, &[&all[..], &segmentation].concat());
+    assert!(text.contains("segmentation: pixel AUROC"), "{text}");
     let text = ok("host-trainer", root, &["inspect-package", "v.awr"]);
-    assert!(text.contains("and an area network's"), "{text}");
+    assert!(text.contains("and a segmentation network's"), "{text}");
     ok("station", root, &["check", "v.awr", "--trust", "k.key.pub"]);
-    // Another package of the same images takes it as it is; one of other images must not.
+    // Another package of the same run can take over the network unchanged.
     let mut again = all.clone();
     let out = again.iter().position(|word| *word == "v.awr").unwrap();
     again[out] = "w.awr";
-    let from = ["--areas-from", "v.awr", "--area-share"];
+    let from = ["--segmentation-from", "v.awr", "--segmentation-weight"];
     let text = ok(
         "host-trainer",
         root,
         &[&again[..], &from, &["0.3"]].concat(),
     );
-    assert!(text.contains("areas: pixel AUROC"), "{text}");
+    assert!(text.contains("segmentation: pixel AUROC"), "{text}");
     let maps = ["v.awr", "w.awr"].map(|package| {
         let text = ok(
             "host-trainer",
@@ -225,22 +233,19 @@ fn a_package_may_score_how_far_a_place_is_from_good() {
         json["pixel"].clone()
     });
     assert_eq!(maps[0], maps[1]);
-    // It can be used otherwise without being learned again.
-    let surround = ["0.3", "--area-surround", "0.5"];
+    // It can do so with other settings, without training.
+    let contrast = ["0.3", "--local-contrast", "0.5"];
     ok(
         "host-trainer",
         root,
-        &[&again[..], &from, &surround].concat(),
+        &[&again[..], &from, &contrast].concat(),
     );
     let text = ok("host-trainer", root, &["inspect-package", "w.awr"]);
-    assert!(
-        text.contains("less 0.5 of what is around a place"),
-        "{text}"
-    );
-    let surround = ["0.3", "--area-surround", "1.5"];
-    let wrong = [&again[..], &from, &surround].concat();
+    assert!(text.contains("local contrast 0.5"), "{text}");
+    let contrast = ["0.3", "--local-contrast", "1.5"];
+    let wrong = [&again[..], &from, &contrast].concat();
     fails("host-trainer", root, &wrong, &["from 0 to 1", "1.5"]);
-    // None of it brings nothing, which is refused.
+    // A weight of 0 is refused, because the network then has no effect.
     let none = [&again[..], &from, &["0"]].concat();
     fails("host-trainer", root, &none, &["brings nothing here"]);
     let smaller = train.map(|word| match word {
@@ -254,16 +259,16 @@ fn a_package_may_score_how_far_a_place_is_from_good() {
     fails(
         "host-trainer",
         root,
-        &[&other[..], &["--areas-from", "v.awr"]].concat(),
+        &[&other[..], &["--segmentation-from", "v.awr"]].concat(),
         &["another input size"],
     );
     let alone = all.iter().filter(|word| **word != "--variation").copied();
-    let alone: Vec<&str> = alone.chain(["--areas"]).collect();
+    let alone: Vec<&str> = alone.chain(["--segmentation"]).collect();
     fails("host-trainer", root, &alone, &["required arguments"]);
 }
 
-/// In 8 bits: smaller, the same to the eye, through the same gate, and refused where it would cost quality is the library's
-/// business (`quantise.rs`).
+/// An 8-bit package is smaller and passes the same parity gate. Tests in `host-trainer` cover that
+/// it is refused if it costs quality.
 #[test]
 fn a_package_in_8_bits_gives_nearly_the_same_scores() {
     let folder = tempfile::tempdir().unwrap();
@@ -306,7 +311,7 @@ fn a_package_in_8_bits_gives_nearly_the_same_scores() {
     for (plain, int8) in plain.iter().zip(&int8) {
         assert!(
             plain != int8 && (int8 / plain - 1.0).abs() < 0.05,
-            "{int8} for {plain}"
+            "{int8} instead of {plain}"
         );
     }
 }
@@ -333,7 +338,7 @@ fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
     train("parts", "3", &[]);
     train("parts", "7", &["--resume", "--workers", "2"]);
     let weights = |run: &str| -> Vec<Vec<f32>> {
-        let saved = Saved::open(&root.join(run).join("checkpoint.safetensors")).unwrap();
+        let saved = Checkpoint::open(&root.join(run).join("checkpoint.safetensors")).unwrap();
         assert_eq!(saved.progress.iterations, 7);
         layer_shapes(3, 4)
             .iter()
@@ -379,11 +384,12 @@ fn averages_are_resumed_and_packaged() {
     train("whole", "6", &["--average", "0.9"]);
     train("parts", "4", &["--average", "0.9"]);
     train("parts", "6", &["--average", "0.9", "--resume"]);
-    let saved = |run: &str| Saved::open(&root.join(run).join("checkpoint.safetensors")).unwrap();
+    let saved =
+        |run: &str| Checkpoint::open(&root.join(run).join("checkpoint.safetensors")).unwrap();
     let size = layer_shapes(3, 4)[0].weight_size();
     let average = |run: &str| saved(run).values("conv1.weight.average", &size).unwrap();
     assert_eq!(average("whole"), average("parts"));
-    // What is trained is the same; what is packaged is not.
+    // Averaging does not change the trained weights, only the packaged ones.
     let weights = |run: &str| saved(run).values("conv1.weight", &size).unwrap();
     assert_eq!(weights("plain"), weights("whole"));
     let packaged = |run: &str| {
@@ -394,7 +400,8 @@ fn averages_are_resumed_and_packaged() {
     assert_eq!(packaged("plain"), weights("plain"));
     assert_eq!(packaged("whole"), average("whole"));
     assert_ne!(average("whole"), weights("whole"));
-    // A schedule's rate depends on how many iterations there will be.
+    // The learning rate of a schedule depends on the number of iterations, so it cannot be resumed
+    // with another.
     train("falling", "4", &["--schedule", "cosine"]);
     let longer = ["train", "--run", "falling", "--iterations", "6", "--resume"];
     let longer = [&longer, TINY, &["--schedule", "cosine"]].concat();
@@ -402,7 +409,7 @@ fn averages_are_resumed_and_packaged() {
 }
 
 #[test]
-fn a_narrow_network_learns_from_a_wider_one() {
+fn a_narrow_network_is_trained_with_a_wide_one_as_teacher() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     synth(root, 4, 1);
@@ -461,7 +468,7 @@ fn a_narrow_network_learns_from_a_wider_one() {
         text.contains("distance from a network of width 8"),
         "{text}"
     );
-    // Maps of frames of another size are of something else.
+    // The teacher's maps are for frames of its own size only.
     let other = [
         "train",
         "--run",
@@ -502,7 +509,7 @@ fn every_mode_trains_and_packages() {
     ];
     for (index, extra) in cases.into_iter().enumerate() {
         let name = format!("run{index}");
-        // The last of two --loss wins only if the first is left out.
+        // --loss may be given only once.
         let settings: Vec<&str> = if extra.contains(&"--loss") {
             TINY.iter()
                 .copied()

@@ -1,4 +1,5 @@
-//! Packages on their way to a camera: broken off anywhere, altered, wrong for it, damaged where they lie. And who comes in.
+//! Packages on their way to a camera: interrupted anywhere, altered, unsuitable, or damaged in its
+//! slots. Also access control and discovery.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,15 +12,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use edge_runtime::package::{Loaded, Trust, encode, read_signing_key};
 use integration_tests::camera::{Camera, PATIENCE, Station, admit, configure};
-use integration_tests::laptop::{done, pair, prepare, refused, start};
+use integration_tests::laptop::{pair, prepare, start, station_fails, station_ok};
 use integration_tests::{TINY, ok};
 use proto::frame;
 use proto::limits::MAX_CHUNK_BYTES;
 use proto::message::{Role, Start};
 use proto::recovery::{Request, Response, SlotState};
 use proto::report::{Body, Event};
+use scoring::package::{Loaded, Trust, encode, read_signing_key};
 use sha2::{Digest, Sha256};
 
 /// The events that a station has received.
@@ -33,20 +34,21 @@ fn events(station: &Station) -> impl Iterator<Item = &Event> {
         })
 }
 
-/// Positions and lengths that look random and are the same in every run.
-fn scattered(index: u64, below: usize) -> usize {
+/// A pseudo-random number below `below`, the same in every run.
+fn pseudo_random(index: u64, below: usize) -> usize {
     let mixed = (index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed ^ (mixed >> 29)) % below as u64) as usize
 }
 
-/// Trains and packages another model of the same data: `words` besides [`TINY`], of which `not` is left out.
-fn another(root: &Path, name: &str, not: [&str; 2], words: &[&str]) {
+/// Trains and packages another model on the same data, with `options` in addition to [`TINY`], from
+/// which the option `omitted` is left out.
+fn train_another(root: &Path, name: &str, omitted: [&str; 2], options: &[&str]) {
     let (run, out) = (format!("run-{name}"), format!("{name}.awr"));
-    let place = TINY.windows(2).position(|pair| pair == not).unwrap();
+    let at = TINY.windows(2).position(|pair| pair == omitted).unwrap();
     let mut train = vec!["train", "--run", &run, "--iterations", "2"];
-    train.extend_from_slice(&TINY[..place]);
-    train.extend_from_slice(&TINY[place + 2..]);
-    train.extend_from_slice(words);
+    train.extend_from_slice(&TINY[..at]);
+    train.extend_from_slice(&TINY[at + 2..]);
+    train.extend_from_slice(options);
     ok("host-trainer", root, &train);
     let package = [
         "package", "--run", &run, "--key", "k.key", "--name", name, "--out", &out,
@@ -54,7 +56,8 @@ fn another(root: &Path, name: &str, not: [&str; 2], words: &[&str]) {
     ok("host-trainer", root, &package);
 }
 
-/// Passes on what goes between a station and a camera, and cuts each connection that brings much at some byte.
+/// Forwards between a station and a camera, and cuts each connection after a pseudo-random number
+/// of bytes from the station.
 fn cutting_proxy(camera: SocketAddr, cuts: &'static AtomicUsize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -65,7 +68,7 @@ fn cutting_proxy(camera: SocketAddr, cuts: &'static AtomicUsize) -> SocketAddr {
             let (mut back, mut to) = (camera.try_clone().unwrap(), station.try_clone().unwrap());
             std::thread::spawn(move || std::io::copy(&mut back, &mut to));
             std::thread::spawn(move || {
-                let limit = 20_000 + scattered(index, 150_000);
+                let limit = 20_000 + pseudo_random(index, 150_000);
                 let mut passed = 0;
                 let mut piece = [0; 1_024];
                 while let Ok(count @ 1..) = station.read(&mut piece) {
@@ -88,17 +91,17 @@ fn cutting_proxy(camera: SocketAddr, cuts: &'static AtomicUsize) -> SocketAddr {
 }
 
 #[test]
-fn a_flash_goes_on_from_every_boundary_and_from_any_byte() {
+fn a_flash_is_resumed_at_every_chunk_and_after_a_cut_at_any_byte() {
     static CUTS: AtomicUsize = AtomicUsize::new(0);
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
-    another(root, "wide", ["--width", "4"], &["--width", "32"]);
+    train_another(root, "wide", ["--width", "4"], &["--width", "32"]);
     let wide = std::fs::read(root.join("wide.awr")).unwrap();
     let boundaries: Vec<usize> = (0..wide.len()).step_by(MAX_CHUNK_BYTES).collect();
     assert!(boundaries.len() > 9, "{} pieces", boundaries.len());
     let camera = start(root);
-    // Broken off before each piece, and at some byte within it.
+    // Cut before each chunk, and within it.
     let begin = Request::FlashBegin {
         total_bytes: wide.len() as u64,
         sha256: Sha256::digest(&wide).into(),
@@ -109,7 +112,7 @@ fn a_flash_goes_on_from_every_boundary_and_from_any_byte() {
             bytes: wide[offset..wide.len().min(offset + MAX_CHUNK_BYTES)].to_vec(),
         };
         let wire = frame::encode(&chunk.encode()).unwrap();
-        for cut in [wire.len() - 1, scattered(offset as u64, wire.len()), 0] {
+        for cut in [wire.len() - 1, pseudo_random(offset as u64, wire.len()), 0] {
             let mut station = Station::connect(&camera, "flashing", Start::Now);
             let at = Response::Continue {
                 offset_bytes: offset as u64,
@@ -125,15 +128,15 @@ fn a_flash_goes_on_from_every_boundary_and_from_any_byte() {
     let mut station = Station::connect(&camera, "flashing", Start::Now);
     station.recover(&begin);
     assert_eq!(station.recover(&Request::FlashEnd), Response::Done);
-    // The station's program, over a link that breaks.
+    // The same by the program `station`, over a link that breaks.
     pair(root, &camera, "engineer");
-    done(root, &["rollback", "cam"]);
-    done(root, &["flash", "n.awr", "cam"]);
-    let known = root.join("home/cameras.toml");
+    station_ok(root, &["rollback", "cam"]);
+    station_ok(root, &["flash", "n.awr", "cam"]);
+    let cameras = root.join("home/cameras.toml");
     let proxy = cutting_proxy(camera.tcp, &CUTS).to_string();
-    let direct = std::fs::read_to_string(&known).unwrap();
-    std::fs::write(&known, direct.replace(&camera.tcp.to_string(), &proxy)).unwrap();
-    let flashed = done(root, &["flash", "wide.awr", "cam"]);
+    let direct = std::fs::read_to_string(&cameras).unwrap();
+    std::fs::write(&cameras, direct.replace(&camera.tcp.to_string(), &proxy)).unwrap();
+    let flashed = station_ok(root, &["flash", "wide.awr", "cam"]);
     assert!(flashed.contains("trial   wide"), "{flashed}");
     assert!(CUTS.load(Ordering::Relaxed) >= 4, "{CUTS:?} cuts");
     assert!(camera.terminate().success());
@@ -149,9 +152,9 @@ fn a_package_with_any_bit_flipped_is_refused() {
     let mut station = Station::connect(&camera, "flashing", Start::Now);
     let before = station.recover(&Request::Slots);
     for index in 0..1_000 {
-        let mut bent = good.clone();
-        bent[scattered(index, good.len())] ^= 1 << (index % 8);
-        let answer = station.flash(&bent);
+        let mut altered = good.clone();
+        altered[pseudo_random(index, good.len())] ^= 1 << (index % 8);
+        let answer = station.flash(&altered);
         assert!(
             matches!(answer, Response::Refused { .. }),
             "{index}: {answer:?}"
@@ -163,7 +166,7 @@ fn a_package_with_any_bit_flipped_is_refused() {
 }
 
 #[test]
-fn the_parity_gate_refuses_what_is_signed_and_says_by_how_much() {
+fn the_parity_gate_refuses_a_signed_package_and_reports_the_difference() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
@@ -172,13 +175,13 @@ fn the_parity_gate_refuses_what_is_signed_and_says_by_how_much() {
     let mut manifest = good.manifest().clone();
     manifest.golden[0].block_means[100] += 0.25;
     let key = read_signing_key(&root.join("k.key")).unwrap();
-    let bent = encode(&manifest, good.onnx(), &key).unwrap();
-    std::fs::write(root.join("bent.awr"), bent).unwrap();
+    let altered = encode(&manifest, good.onnx(), &key).unwrap();
+    std::fs::write(root.join("altered.awr"), altered).unwrap();
     let camera = start(root);
     pair(root, &camera, "engineer");
     let mut watching = Station::connect(&camera, "watching", Start::Now);
-    refused(root, &["flash", "bent.awr", "cam"], "golden tile 0");
-    refused(root, &["flash", "bent.awr", "cam"], "off by 0.2");
+    station_fails(root, &["flash", "altered.awr", "cam"], "golden tile 0");
+    station_fails(root, &["flash", "altered.awr", "cam"], "off by 0.2");
     watching.receive_until(|station| {
         let mut refusals = events(station).filter_map(|event| match event {
             Event::PackageRefused { reason, .. } => Some(reason),
@@ -186,16 +189,16 @@ fn the_parity_gate_refuses_what_is_signed_and_says_by_how_much() {
         });
         refusals.any(|reason| reason.contains("off by 0.2"))
     });
-    assert!(done(root, &["status", "cam"]).contains("tiny 1"));
+    assert!(station_ok(root, &["status", "cam"]).contains("tiny 1"));
 }
 
 #[test]
-fn a_package_for_other_images_needs_leave_and_is_given_up_when_it_cannot_score() {
+fn a_package_for_other_images_needs_permission_and_is_rolled_back_if_it_cannot_score() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
-    another(root, "native", ["--size", "80"], &["--size", "native"]);
-    // Good for the one that scales, too small for a tile as they are; they come after 30 that are large enough.
+    train_another(root, "native", ["--size", "80"], &["--size", "native"]);
+    // The last 30 are too small for a tile unless they are scaled, as the first package does.
     for index in 0..60 {
         let path = root.join(format!("frames/large-{index:02}.png"));
         if index < 30 {
@@ -208,7 +211,7 @@ fn a_package_for_other_images_needs_leave_and_is_given_up_when_it_cannot_score()
     configure(root, capture, "");
     let camera = Camera::start(root, &[]);
     pair(root, &camera, "engineer");
-    refused(
+    station_fails(
         root,
         &["flash", "native.awr", "cam"],
         "model.any_input = true",
@@ -220,7 +223,7 @@ fn a_package_for_other_images_needs_leave_and_is_given_up_when_it_cannot_score()
     let camera = Camera::start(root, &[]);
     let mut station = Station::connect(&camera, "flashing", Start::Now);
     let native = std::fs::read(root.join("native.awr")).unwrap();
-    // The last frame must be one that it can score, or the flash is refused at once.
+    // The flash is refused at once if the last frame is one that the package cannot score.
     let started = Instant::now();
     loop {
         match station.flash(&native) {
@@ -237,14 +240,14 @@ fn a_package_for_other_images_needs_leave_and_is_given_up_when_it_cannot_score()
                 if model == "tiny 1" && reason.contains("could not be scored") && station.is_empty())
         })
     });
-    // It inspects again.
+    // The camera inspects again.
     let before = station.parts().count();
     station.receive_until(|station| station.parts().count() > before + 3);
     assert!(station.parts().last().unwrap().score.is_some());
 }
 
 #[test]
-fn a_damaged_slot_makes_way_for_the_other_and_both_for_the_configured_package() {
+fn a_damaged_slot_is_replaced_by_the_other_one_and_both_by_the_configured_package() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
@@ -280,7 +283,7 @@ fn a_damaged_slot_makes_way_for_the_other_and_both_for_the_configured_package() 
         )
     });
     assert!(camera.terminate().success());
-    // Whatever is left in the slots is damaged, and the file that says which counts.
+    // Damage everything in the slots, and the file that says which one is active.
     files().iter().for_each(|path| damage(path));
     std::fs::write(root.join("state/slots/slots.json"), "{").unwrap();
     let camera = Camera::start(root, &[]);
@@ -296,7 +299,7 @@ fn a_damaged_slot_makes_way_for_the_other_and_both_for_the_configured_package() 
 }
 
 #[test]
-fn a_revoked_station_loses_its_session_and_whoever_fails_often_is_not_heard() {
+fn a_revoked_station_loses_its_session_and_repeated_failures_block_an_address() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     prepare(root);
@@ -305,58 +308,61 @@ fn a_revoked_station_loses_its_session_and_whoever_fails_often_is_not_heard() {
     watching.receive_until(|station| station.parts().count() > 2);
     let revoke = ["stations", "revoke", "--config", "camera.toml", "watching"];
     ok("edge-runtime", root, &revoke);
-    // What is under way still comes; then nothing does.
+    // Messages on their way still arrive, then nothing more does.
     let started = Instant::now();
-    let mut heard = Instant::now();
-    while heard.elapsed() < Duration::from_secs(1) {
+    let mut last_received = Instant::now();
+    while last_received.elapsed() < Duration::from_secs(1) {
         if watching.receive().is_some() {
-            heard = Instant::now();
+            last_received = Instant::now();
         }
         assert!(
             started.elapsed() < Duration::from_secs(15),
-            "it is still served"
+            "the revoked station still receives messages"
         );
     }
-    // Ten attempts with a key that the camera does not know.
+    // An address may fail ten times with an unknown key before it is blocked.
     let identity = integration_tests::camera::identity("nobody");
-    let knock = |identity| {
+    let try_connect = |identity| {
         let intent = secure::handshake::Intent::Session;
         let link = secure::tcp::open(camera.tcp, identity, None, &intent, Duration::from_secs(2));
         link.is_ok()
     };
     let started = Instant::now();
-    let heard = (0..30).filter(|_| knock(&identity)).count();
-    // One more every five seconds, on a machine that is busy.
+    let accepted = (0..30).filter(|_| try_connect(&identity)).count();
+    // Another attempt is allowed every five seconds, which pass on a busy machine.
     let most = 12 + started.elapsed().as_secs() as usize / 5;
-    assert!((8..=most).contains(&heard), "{heard} of 30 were heard");
-    // That holds for the address: one that is on the list waits too, and then is served.
+    assert!(
+        (8..=most).contains(&accepted),
+        "{accepted} of 30 were accepted"
+    );
+    // The address is blocked, so a station with access from there must wait too.
     let friend = integration_tests::camera::identity("friend");
     admit(&root.join("state"), "friend", Role::Watch);
-    // Whatever was gained meanwhile is used up by the stranger.
-    while knock(&identity) {}
-    assert!(!knock(&friend));
+    // The unknown key uses up the attempts that became allowed meanwhile.
+    while try_connect(&identity) {}
+    assert!(!try_connect(&friend));
     let started = Instant::now();
-    while !knock(&friend) {
+    while !try_connect(&friend) {
         assert!(started.elapsed() < PATIENCE);
         std::thread::sleep(Duration::from_millis(500));
     }
-    let mut station = Station::call(&camera, "friend", Start::Acknowledged);
+    let mut station = Station::connect_as_is(&camera, "friend", Start::Acknowledged);
     station.receive_until(|station| {
         events(station).any(|event| matches!(event, Event::LinkRefused { .. }))
     });
 }
 
-/// Where this machine has a network at all.
+/// Needs a network; it is skipped on a machine without one.
 #[test]
 fn a_camera_that_announces_itself_is_discovered() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    // Nothing is sent: the system tells which address it would send from.
+    // Nothing is sent: the system only chooses the address that it would send from.
     let routed = probe.connect("224.0.0.251:5353").is_ok();
     let own = probe.local_addr().unwrap().ip();
     if !routed || own.is_loopback() || own.is_unspecified() {
-        eprintln!("skipped: this machine has no network but its own");
+        eprintln!("skipped: this machine has no network but loopback");
         return;
     }
     prepare(root);
@@ -368,7 +374,7 @@ fn a_camera_that_announces_itself_is_discovered() {
     );
     std::fs::write(root.join("camera.toml"), text).unwrap();
     let camera = Camera::start(root, &[]);
-    let found = done(root, &["--json", "discover", "--seconds", "5"]);
+    let found = station_ok(root, &["--json", "discover", "--seconds", "5"]);
     let found: serde_json::Value = serde_json::from_str(&found).unwrap();
     assert_eq!(found["schema"], 1);
     let cameras = found["cameras"].as_array().unwrap();
@@ -377,7 +383,7 @@ fn a_camera_that_announces_itself_is_discovered() {
         let addresses = found["addresses"].as_array().unwrap();
         addresses.iter().any(|address| address == ours.as_str())
     });
-    let ours = ours.unwrap_or_else(|| panic!("it is not among {found}"));
+    let ours = ours.unwrap_or_else(|| panic!("the camera is not among {found}"));
     assert_eq!(ours["name"], "camera under test");
     assert!(camera.terminate().success());
 }

@@ -1,10 +1,14 @@
-"""Engines side by side on the same graphs and frames, taking turns in one run: `cargo xtask bench-inference`.
+"""Compares engines on the same graphs and frames, for `cargo xtask bench-inference`.
 
-Usage: bench_inference.py ENGINE_SPEED SECONDS JSON WIDTH=ONNX...  (WIDTH-upsampled: transposed layers of 5×5; …-int8: quantised)
+Usage: bench_inference.py ENGINE_SPEED SECONDS JSON NAME=ONNX...
 
-Each engine gets the same frame in turn until SECONDS have passed for a row (at least five turns); medians are compared.
-ENGINE_SPEED is the example of edge-runtime that reads `COUNT HEIGHT WIDTH` and answers with milliseconds. What ours does in that
-time is more than the others: it ends with the sum of magnitudes of each pixel.
+NAME is the network's width; `-upsampled` after it means transposed layers of 5×5, `-int8` a
+quantised network. The engines take turns on the same frame until SECONDS have passed, at least five
+times. A row of the table has their medians.
+
+ENGINE_SPEED is the example of the crate `scoring` that reads `COUNT HEIGHT WIDTH` and answers with
+milliseconds. Our engine does more than the others in that time: it also sums the magnitudes of each
+pixel's channels.
 """
 import json
 import os
@@ -22,7 +26,11 @@ LAYERS = [(3, 1, 2), (1, 2, 4), (2, 4, 8), (4, 2, 8), (2, 1, 4), (1, 3, 2)]
 
 
 def flops(width, upsampled, side_y, side_x):
-    """Multiply-adds twice: each of nine taps for each pixel of the smaller image (paper, IV-C), of 25 where a layer upsamples."""
+    """Floating-point operations of one frame, two for each multiply-add.
+
+    A layer has nine taps for each pixel of the smaller of its input and output (paper, IV-C), and
+    25 where it upsamples.
+    """
     total = 0
     channels = lambda factor, index: 3 if index in ((0, 0), (5, 1)) else factor * width
     for index, (inputs, outputs, step) in enumerate(LAYERS):
@@ -38,7 +46,10 @@ def frame(height, width, count=1):
 
 
 def gemm_rate(threads):
-    """The best GFLOP/s of numpy's matrix product, in a process of its own: its threads are fixed when it is loaded."""
+    """The best GFLOP/s of numpy's matrix product.
+
+    It runs in a process of its own, because numpy fixes its number of threads when it is loaded.
+    """
     code = """
 import numpy, time
 a = numpy.random.rand(1024, 1024).astype("f"); b = numpy.random.rand(1024, 2048).astype("f")
@@ -48,14 +59,17 @@ for _ in range(30):
 print(2 * 1024 * 1024 * 2048 / best / 1e9)
 """
     fixed = {"OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-    found = subprocess.run([sys.executable, "-c", code], env={**os.environ, **fixed}, capture_output=True, check=True)
-    return float(found.stdout)
+    environment = {**os.environ, **fixed}
+    command = [sys.executable, "-c", code]
+    output = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+    return float(output)
 
 
 class Ours:
     def __init__(self, program, onnx, width, threads, kind):
         command = [program, onnx, str(width), str(threads), kind]
-        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
         self.loaded_ms = float(self.child.stdout.readline())
 
     def run(self, height, width, count):
@@ -72,7 +86,8 @@ class Onnxruntime:
     def __init__(self, onnx, threads):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        self.session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        providers = ["CPUExecutionProvider"]
+        self.session = onnxruntime.InferenceSession(onnx, options, providers=providers)
         self.name = self.session.get_inputs()[0].name
 
     def run(self, height, width, count):
@@ -87,10 +102,10 @@ class Onnxruntime:
 
 class Openvino:
     def __init__(self, onnx, threads):
-        self.onnx, self.threads, self.made = onnx, threads, {}
+        self.onnx, self.threads, self.requests = onnx, threads, {}
 
     def run(self, height, width, count):
-        if (height, width, count) not in self.made:
+        if (height, width, count) not in self.requests:
             core = openvino.Core()
             model = core.read_model(self.onnx)
             model.reshape([count, 3, height, width])
@@ -99,10 +114,11 @@ class Openvino:
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_PRECISION_HINT": "f32",
             }
-            self.made = {(height, width, count): core.compile_model(model, "CPU", settings).create_infer_request()}
+            compiled = core.compile_model(model, "CPU", settings)
+            self.requests = {(height, width, count): compiled.create_infer_request()}
         values = frame(height, width, count)
         start = time.perf_counter()
-        self.made[height, width, count].infer({0: values})
+        self.requests[height, width, count].infer({0: values})
         return (time.perf_counter() - start) * 1e3
 
     def stop(self):
@@ -114,22 +130,28 @@ def main():
     graphs = dict(graph.split("=", 1) for graph in graphs)
     rates = {threads: gemm_rate(threads) for threads in (1, 2)}
     rows = []
-    head = f"{'width':>17} {'frame':>12} {'threads':>7}" + "".join(
-        f"{name:>12}" for name in ("ours ms", "stock", "at once", "ORT", "OpenVINO", "GFLOP/s", "% of GEMM", "/ORT", "/OpenVINO")
-    )
-    print(f"numpy's best GEMM: {rates[1]:.0f} GFLOP/s on one thread, {rates[2]:.0f} on two\n\n{head}")
+    times = ("ours ms", "stock", "batch", "ORT", "OpenVINO")
+    columns = (*times, "GFLOP/s", "% of GEMM", "/ORT", "/OpenVINO")
+    head = f"{'width':>17} {'frame':>12} {'threads':>7}"
+    head += "".join(f"{name:>12}" for name in columns)
+    gemm = f"{rates[1]:.0f} GFLOP/s on one thread, {rates[2]:.0f} on two"
+    print(f"numpy's best GEMM: {gemm}\n\n{head}")
     for graph, onnx in graphs.items():
         width, *words = graph.split("-")
-        width, upsampled, precision = int(width), "upsampled" in words, "int8" if "int8" in words else ""
-        # 65×65: the paper's tiles, 49 for a frame of 256×256 at 50 % overlap.
+        width, upsampled = int(width), "upsampled" in words
+        precision = "int8" if "int8" in words else ""
+        # 65×65 is the paper's tile; a frame of 256×256 has 49 of them, overlapping by half.
         sizes = [(65, 65, 49), (257, 257, 1), (513, 513, 1), (1025, 1025, 1), (1081, 1921, 1)]
-        # 8 bits change little with the size.
+        # The gain from 8 bits depends little on the size, so the two largest are left out.
         for height, breadth, count in sizes[:3] if precision else sizes:
             for threads in (1, 2):
+                batch = {}
+                if count > 1:
+                    batch = {"batch": Ours(program, onnx, width, threads, "batch")}
                 engines = {
                     "ours": Ours(program, onnx, width, threads, "ours"),
                     "stock": Ours(program, onnx, width, threads, "stock"),
-                    **({"batch": Ours(program, onnx, width, threads, "batch")} if count > 1 else {}),
+                    **batch,
                     "ort": Onnxruntime(onnx, threads),
                     "openvino": Openvino(onnx, threads),
                 }
@@ -139,7 +161,8 @@ def main():
                 until = time.monotonic() + float(seconds)
                 while time.monotonic() < until or len(taken["ours"]) < 5:
                     for name, engine in engines.items():
-                        # The threads of the one before go on spinning for a while, where this one needs a core.
+                        # The threads of the engine before go on spinning for a moment, on a core
+                        # that this engine needs.
                         time.sleep(0.05)
                         taken[name].append(engine.run(height, breadth, count))
                 for engine in engines.values():
@@ -163,9 +186,10 @@ def main():
                     }
                 )
                 size = f"{count} x {height}²" if count > 1 else f"{breadth}x{height}"
+                order = ("ours", "stock", "batch", "ort", "openvino")
                 print(
                     f"{graph:>17} {size:>12} {threads:>7}"
-                    + "".join(f"{ms.get(engine, ms['stock']):>12.2f}" for engine in ("ours", "stock", "batch", "ort", "openvino"))
+                    + "".join(f"{ms.get(engine, ms['stock']):>12.2f}" for engine in order)
                     + f"{rate:>12.0f}{100 * rate / rates[threads]:>11.0f}%"
                     + f"{ms['ours'] / ms['ort']:>12.2f}{ms['ours'] / ms['openvino']:>12.2f}",
                     flush=True,

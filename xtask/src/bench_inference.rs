@@ -1,18 +1,21 @@
-//! `cargo xtask bench-inference`: this project's engine beside stock tract, ONNX Runtime and OpenVINO, on the same graphs and
-//! frames. The engines take turns in one run, so that a machine that slows down slows them all.
+//! `cargo xtask bench-inference`: compares this project's engine with stock tract, ONNX Runtime and
+//! OpenVINO on the same graphs and frames.
+//!
+//! The engines take turns within one run, so that a machine that slows down affects all of them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build, setup, target};
+use crate::setup;
+use crate::workspace::{build_all, target};
 
-/// What the comparison is with, fixed so that tables can be compared.
+/// The other engines, in fixed versions, so that tables of different runs can be compared.
 const PEERS: [&str; 3] = ["numpy==2.4.6", "onnxruntime==1.32.0", "openvino==2026.4.1"];
 const WIDTHS: [&str; 4] = ["128", "64", "32", "16"];
 
-/// Makes networks of the paper's shape with random weights, and measures.
+/// Makes networks with the paper's layers and random weights, and measures all engines.
 pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     let (mut seconds, mut widths, mut upsampled) = ("3", Vec::new(), false);
     let mut arguments = arguments.iter();
@@ -34,10 +37,10 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
         widths = WIDTHS.to_vec();
     }
     setup::run(root, None)?;
-    build(root)?;
+    build_all(root)?;
     let programs = target(root).join("debug");
     let folder = target(root).join("bench-inference");
-    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let peers = peers()?;
     let trainer = programs.join("host-trainer");
     let mut graphs = Vec::new();
@@ -61,13 +64,13 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
         .arg(seconds)
         .arg(&report)
         .args(graphs);
-    done(&mut bench)?;
-    eprintln!("also in {}", report.display());
+    succeed(&mut bench)?;
+    eprintln!("the figures as JSON: {}", report.display());
     Ok(())
 }
 
-/// A package that was trained for one step has random weights, and its graph is like every other's. `built`: its name, the width
-/// and what follows from how it is built.
+/// Exports a network after one step of training: its weights are nearly random, but its graph is
+/// that of any other. `built` is its name: the width, and `-upsampled` if it has such layers.
 fn network(trainer: &Path, folder: &Path, width: &str, built: &str) -> Result<PathBuf> {
     let onnx = folder.join(format!("{built}.onnx"));
     if onnx.is_file() {
@@ -75,7 +78,7 @@ fn network(trainer: &Path, folder: &Path, width: &str, built: &str) -> Result<Pa
     }
     let run = |words: &[&str]| {
         let mut command = Command::new(trainer);
-        done(command.args(words).current_dir(folder))
+        succeed(command.args(words).current_dir(folder))
     };
     if !folder.join("data").is_dir() {
         run(&[
@@ -129,7 +132,7 @@ fn network(trainer: &Path, folder: &Path, width: &str, built: &str) -> Result<Pa
     Ok(onnx)
 }
 
-/// The same in 8 bits.
+/// Exports the network `built` in 8 bits.
 fn quantised(trainer: &Path, folder: &Path, built: &str) -> Result<PathBuf> {
     let onnx = folder.join(format!("{built}-int8.onnx"));
     if !onnx.is_file() {
@@ -138,7 +141,7 @@ fn quantised(trainer: &Path, folder: &Path, built: &str) -> Result<PathBuf> {
     Ok(onnx)
 }
 
-/// A run's graph, `BUILT-SUFFIX.onnx`.
+/// Packages the run of `built` and exports its graph as `BUILT` and `suffix`, `.onnx`.
 fn package(
     trainer: &Path,
     folder: &Path,
@@ -146,22 +149,27 @@ fn package(
     suffix: &str,
     options: &[&str],
 ) -> Result<()> {
-    let (trained, made) = (format!("run-{built}"), format!("{built}{suffix}.onnx"));
+    let (run, onnx) = (format!("run-{built}"), format!("{built}{suffix}.onnx"));
     let package = format!("{built}{suffix}.awr");
     let mut command = Command::new(trainer);
-    command.args(["package", "--run", &trained, "--key", "bench.key"]);
-    command.args(["--name", "bench", "--out", &package, "--onnx", &made]);
-    done(command.args(options).current_dir(folder))
+    command.args(["package", "--run", &run, "--key", "bench.key"]);
+    command.args(["--name", "bench", "--out", &package, "--onnx", &onnx]);
+    succeed(command.args(options).current_dir(folder))
 }
 
-/// Where Python finds the peers, kept beside libtorch.
+/// Installs the other engines into the cache unless they are there; the folder is for PYTHONPATH.
 fn peers() -> Result<PathBuf> {
     let site = setup::cache()?.join(PEERS.join("-").replace("==", "-"));
-    setup::pip_install(&site, &PEERS.map(str::to_owned), "the peers, 150 MB")?;
+    setup::pip_install(
+        &site,
+        &PEERS.map(str::to_owned),
+        "numpy, ONNX Runtime and OpenVINO, 150 MB",
+    )?;
     Ok(site)
 }
 
-fn done(command: &mut Command) -> Result<()> {
+/// Runs a command that must succeed.
+fn succeed(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_owned();
     let status = command
         .status()

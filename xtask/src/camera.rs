@@ -1,29 +1,36 @@
-//! `cargo xtask camera`: the camera's program for 64-bit ARM Linux (Jetson, Raspberry Pi and their like), built on any Linux PC and
-//! packed for `tar -xz -C /`. Zig is linker and C compiler: it brings the headers and libraries of ARM Linux, of a glibc as old as
-//! wanted, so that no cross compiler and no ARM machine is needed.
+//! `cargo xtask camera`: builds the camera's program for 64-bit ARM Linux (Jetson, Raspberry Pi and
+//! similar) on any Linux PC, and packs it for `tar -xz -C /`.
+//!
+//! Zig is the linker and the C compiler. It brings the headers and libraries of ARM Linux for any
+//! version of glibc, so that neither a cross compiler nor an ARM machine is needed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{setup, target};
+use crate::setup;
+use crate::workspace::target;
 
-const CRATE: &str = "edge-runtime";
-/// Rust's name of what cameras are.
+const CAMERA: &str = "edge-runtime";
+/// The crates whose tests run by emulation. Those of `models` score the golden tiles of the
+/// released packages.
+const EMULATED_CRATES: [&str; 3] = [CAMERA, "scoring", "models"];
+/// Rust's name for the platform of cameras.
 const TRIPLE: &str = "aarch64-unknown-linux-gnu";
-/// Fixed, so that what is built today is built tomorrow.
+/// Fixed versions, so that builds are the same at any time.
 const ZIG: [&str; 2] = ["ziglang==0.17.1", "cargo-zigbuild==0.24.1"];
-/// Ubuntu 18.04's, which JetPack 4 is: programs run with any newer one.
+/// That of Ubuntu 18.04, on which JetPack 4 is based. The program runs with any newer glibc.
 const OLDEST_GLIBC: &str = "2.27";
-/// They emulate the processor for single programs.
+/// QEMU's programs that run a single ARM program. The first one that is found is used.
 const EMULATORS: [&str; 2] = ["qemu-aarch64-static", "qemu-aarch64"];
-/// A Jetson Nano's class, and all that an ARM processor can have.
+/// Processors to emulate: that of a Jetson Nano, and one with every extension that QEMU knows.
 const PROCESSORS: [&str; 2] = ["cortex-a57", "max"];
-/// Where Debian's package libc6-arm64-cross has the libraries that every ARM program loads.
+/// The folder of Debian's package libc6-arm64-cross, with the libraries that ARM programs load.
 const SYSROOT: &str = "/usr/aarch64-linux-gnu";
-/// Tests of the crate that run no program of it: an emulated one could not start another. `vm-test --arm` runs the program.
-const EMULATED: [&str; 7] = [
+/// Integration tests that start no other program, which an emulated one cannot do. `vm-test --arm`
+/// covers the camera's program itself.
+const EMULATED_TESTS: [&str; 7] = [
     "engine",
     "inspector",
     "line",
@@ -32,10 +39,8 @@ const EMULATED: [&str; 7] = [
     "pixel_format",
     "preprocess",
 ];
-/// The emulator has no serial ports with any baud rate.
-const SKIPPED: &str = "io::serial";
 
-/// Where things lie on the camera, and where they are in this repository.
+/// Files of this repository, and their paths on the camera.
 const INSTALLED: [(&str, &str); 2] = [
     ("docs/camera.toml", "etc/awr/camera.toml.example"),
     (
@@ -44,7 +49,7 @@ const INSTALLED: [(&str, &str); 2] = [
     ),
 ];
 
-/// Builds and packs it, or (`--test`) runs the camera crate's tests by emulation.
+/// Builds and packs the camera's program, or with `--test` runs tests by emulation.
 pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     let (mut glibc, mut test) = (OLDEST_GLIBC, false);
     let mut arguments = arguments.iter();
@@ -64,26 +69,27 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     if test {
         return zig.test();
     }
-    let options = ["--package", CRATE, "--bin", "edge-runtime", "--release"];
-    done(&mut zig.command("zigbuild", &options))?;
+    let options = ["--package", CAMERA, "--bin", CAMERA, "--release"];
+    run_cargo(&mut zig.command("zigbuild", &options))?;
     pack(root)
 }
 
-/// Builds a program of this workspace for ARM as `cargo build OPTIONS` does for the host, and says where it is.
+/// Builds a program of this workspace for ARM, as `cargo build OPTIONS` does for the host, and
+/// returns its path.
 pub(crate) fn build(root: &Path, name: &str, options: &[&str]) -> Result<PathBuf> {
     prepare(root)?;
     let zig = Zig::ensure(root, OLDEST_GLIBC)?;
-    done(zig.command("zigbuild", options).arg("--quiet"))?;
+    run_cargo(zig.command("zigbuild", options).arg("--quiet"))?;
     Ok(target(root).join(TRIPLE).join("debug").join(name))
 }
 
-/// What Zig does not bring.
+/// Provides what Zig does not bring.
 fn prepare(root: &Path) -> Result<()> {
     setup::libclang(root).context("setting up libclang")?;
     standard_library()
 }
 
-/// Rust's own library for ARM, fetched once by rustup.
+/// Fetches Rust's standard library for ARM with rustup, unless it is there.
 fn standard_library() -> Result<()> {
     let has = || {
         let mut rustc = Command::new("rustc");
@@ -101,17 +107,19 @@ fn standard_library() -> Result<()> {
         .status();
     if !added.is_ok_and(|status| status.success()) || !has() {
         bail!(
-            "this Rust has no standard library for {TRIPLE}: `rustup target add {TRIPLE}` brings it, or your distribution's package \
-             for cross-compiling"
+            "this Rust has no standard library for {TRIPLE}: install it with `rustup target add \
+             {TRIPLE}` or from your distribution's packages for cross-compiling"
         );
     }
     Ok(())
 }
 
-/// Zig and the command that has cargo use it.
+/// An installed Zig, and the cargo command that uses it.
 struct Zig<'a> {
     root: &'a Path,
+    /// Folder of the Python packages.
     site: PathBuf,
+    /// Oldest version that the program must run with.
     glibc: &'a str,
 }
 
@@ -122,7 +130,7 @@ impl<'a> Zig<'a> {
         Ok(Self { root, site, glibc })
     }
 
-    /// `cargo WORD` for ARM.
+    /// The cargo subcommand `word` for ARM.
     fn command(&self, word: &str, options: &[&str]) -> Command {
         let mut command = Command::new(self.site.join("bin").join("cargo-zigbuild"));
         command
@@ -146,28 +154,31 @@ impl<'a> Zig<'a> {
                 command.status().is_ok_and(|status| status.success())
             })
             .context(
-                "no qemu-aarch64 found: install it, e.g. `sudo apt install qemu-user-static`",
+                "qemu-aarch64 not found: install it, e.g. `sudo apt install qemu-user-static`",
             )?;
         if !Path::new(SYSROOT).is_dir() {
-            bail!("no libraries of ARM Linux in {SYSROOT}: `sudo apt install libc6-arm64-cross`");
+            bail!(
+                "{SYSROOT} not found, which has the libraries of ARM Linux: install them, e.g. \
+                 `sudo apt install libc6-arm64-cross`"
+            );
         }
         for processor in PROCESSORS {
-            eprintln!("tests on a {processor} by {emulator}");
-            // The models' tests are released packages' golden tiles.
-            let packages = ["--package", CRATE, "--package", "models", "--lib"];
-            let mut command = self.command("test", &packages);
-            let tests = EMULATED.iter().flat_map(|test| ["--test", test]);
-            command.args(tests).args(["--", "--skip", SKIPPED]).env(
+            eprintln!("running the tests on an emulated {processor} ({emulator})");
+            let mut command = self.command("test", &["--lib"]);
+            let crates = EMULATED_CRATES.iter().flat_map(|name| ["--package", name]);
+            let tests = EMULATED_TESTS.iter().flat_map(|name| ["--test", name]);
+            command.args(crates).args(tests).env(
                 "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER",
                 format!("{emulator} -L {SYSROOT} -cpu {processor}"),
             );
-            done(&mut command)?;
+            run_cargo(&mut command)?;
         }
         Ok(())
     }
 }
 
-fn done(command: &mut Command) -> Result<()> {
+/// Runs a command that must succeed.
+fn run_cargo(command: &mut Command) -> Result<()> {
     let status = command.status().context("running cargo with Zig")?;
     if !status.success() {
         bail!("cargo for {TRIPLE} failed: see its message above");
@@ -175,7 +186,8 @@ fn done(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// An archive with the program, the configuration to begin with and the systemd unit, where they belong.
+/// Packs the program, an example of its configuration and the systemd unit into an archive, at
+/// their paths on the camera.
 fn pack(root: &Path) -> Result<()> {
     let built = target(root)
         .join(TRIPLE)
@@ -190,13 +202,15 @@ fn pack(root: &Path) -> Result<()> {
     let files = [&[(built, "usr/local/bin/edge-runtime")], &others[..]].concat();
     for (from, to) in &files {
         let to = tree.join(to);
-        let parent = to.parent().context("a file lies in a folder")?;
-        std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+        let parent = to.parent().context("a file has a folder")?;
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("creating {}", parent.display()))?;
         std::fs::copy(from, &to).with_context(|| format!("copying {}", from.display()))?;
     }
     let archive = folder.join("edge-runtime-aarch64.tar.gz");
     let mut tar = Command::new("tar");
-    // Root's and readable to all, whoever builds it; files alone, so that the camera's own folders keep their modes.
+    // Whoever builds it, root owns the files and all users may read them. The archive has no
+    // entries for folders, so that those of the camera keep their permissions.
     tar.args(["--owner=0", "--group=0", "--mode=u=rwX,go=rX", "-czf"])
         .arg(&archive)
         .arg("-C")

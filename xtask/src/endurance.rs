@@ -1,5 +1,6 @@
-//! `cargo xtask endurance`: the camera's program on an endless replay, for as many frames or as long as is asked, with a
-//! station that takes every report. What it holds (memory, threads, files) must not grow.
+//! `cargo xtask endurance`: runs the camera's program on an endless replay, with a station that
+//! takes every report, for a number of frames or seconds. Its memory, threads and open files must
+//! not grow.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,19 +13,23 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::vm::ledger::Ledger;
 use crate::vm::station::{Station, access_list};
+use crate::vm::tool::{last_lines, wait_at_most};
+use crate::workspace::target;
 
-/// Caches, buffers and the stores on disk have filled after so long, or after so many frames of a short run.
+/// Time after which caches, buffers and the stores on disk have filled.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
+/// Fraction of the wanted frames after which a short run counts as settled.
 const SETTLED_FRACTION: f64 = 0.1;
-/// What memory may grow by from then on: issue 3's ±5 MB.
+/// Largest allowed growth of the memory after the run has settled.
 const MAX_GROWTH_MB: f64 = 5.0;
-/// Bounds given to the camera, small enough to be met many times over.
+/// Size of the camera's journal, small enough to be filled many times over.
 const JOURNAL_MB: u64 = 8;
+/// Size of the camera's image store, small enough to be filled many times over.
 const IMAGES_MB: u64 = 16;
 
 const STATION: &str = "endurance";
 
-/// What the command line said.
+/// The command line.
 struct Options {
     program: PathBuf,
     package: PathBuf,
@@ -37,9 +42,9 @@ struct Options {
     station: bool,
 }
 
-/// What the camera's process holds at one moment.
+/// What the camera's process uses at one moment.
 #[derive(Debug, Clone, Copy, Default)]
-struct Held {
+struct Usage {
     memory_mb: f64,
     threads: u64,
     open_files: u64,
@@ -50,7 +55,7 @@ struct Held {
 pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     let options = parse(root, arguments)?;
     let folder = std::env::temp_dir().join(format!("awr-endurance-{}", std::process::id()));
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let measured = measure(&options, &folder);
     if measured.is_err() {
         eprintln!("log: {}", folder.join("log").display());
@@ -68,66 +73,67 @@ fn measure(options: &Options, folder: &Path) -> Result<()> {
         true => Some(Station::tcp(camera.tcp, STATION, &ledger)?),
         false => None,
     };
-    let (mut settled, mut most) = (None, Held::default());
-    let mut looked = Instant::now();
+    let (mut settled, mut most) = (None, Usage::default());
+    let mut sampled = Instant::now();
     let mut minutes = 0;
     let (mut frames, mut reports) = (0, 0);
     while frames < options.frames || started.elapsed().as_secs_f64() < options.seconds {
         match &mut station {
             Some(station) => {
-                let begun = Instant::now();
-                while begun.elapsed() < Duration::from_millis(200) {
+                let began = Instant::now();
+                while began.elapsed() < Duration::from_millis(200) {
                     station.receive(&mut ledger)?;
                 }
                 let last = ledger.last();
                 if last > 0 {
                     station.acknowledge(&mut ledger, last)?;
                 }
-                reports += ledger.forget();
+                reports += ledger.clear();
             }
             None => std::thread::sleep(Duration::from_millis(100)),
         }
-        if looked.elapsed() < Duration::from_secs(1) {
+        if sampled.elapsed() < Duration::from_secs(1) {
             continue;
         }
-        looked = Instant::now();
+        sampled = Instant::now();
         frames = camera.frames()?;
-        let held = camera.held()?;
-        let begun = started.elapsed() > SETTLED_AFTER
+        let usage = camera.usage()?;
+        let is_settled = started.elapsed() > SETTLED_AFTER
             || (options.frames > 0
                 && frames as f64 > SETTLED_FRACTION * options.frames as f64
                 && started.elapsed().as_secs() > 5);
-        if begun && settled.is_none() {
-            settled = Some((frames, held));
-            most = held;
-            say("settled", frames, started.elapsed(), &held);
+        if is_settled && settled.is_none() {
+            settled = Some(usage);
+            most = usage;
+            say("settled", frames, started.elapsed(), &usage);
         }
-        most = most.maximum(&held);
+        most = most.maximum(&usage);
         let minute = started.elapsed().as_secs() / 60;
         if std::mem::replace(&mut minutes, minute) != minute {
-            say("", frames, started.elapsed(), &held);
+            say("", frames, started.elapsed(), &usage);
         }
     }
     let seconds = started.elapsed().as_secs_f64();
-    let last = camera.held()?;
+    let last = camera.usage()?;
     say("end", frames, started.elapsed(), &last);
     say("most", frames, started.elapsed(), &most);
     println!(
-        "{frames} frames in {seconds:.0} s, {:.1} frames/s; the station took {reports} reports, {:.2} MB/s",
+        "{frames} frames in {seconds:.0} s, {:.1} frames/s; the station took {reports} reports, \
+         {:.2} MB/s",
         frames as f64 / seconds,
         station.map_or(0, |station| station.received_bytes) as f64 / 1e6 / seconds
     );
-    let (_, first) = settled.context("too short to say anything about growth")?;
+    let first = settled.context("the run was too short to measure growth; run it for longer")?;
     let growth = most.memory_mb - first.memory_mb;
     println!(
-        "growth since it settled: {:+.1} MB (at most {growth:+.1}), {:+} threads, {:+} open files",
+        "growth since the run settled: {:+.1} MB (peak {growth:+.1}), {:+} threads, {:+} files",
         last.memory_mb - first.memory_mb,
         last.threads as i64 - first.threads as i64,
         last.open_files as i64 - first.open_files as i64
     );
     ensure!(
         growth <= MAX_GROWTH_MB,
-        "memory grew by {growth:.1} MB; at most {MAX_GROWTH_MB} are right"
+        "memory grew by {growth:.1} MB; at most {MAX_GROWTH_MB} MB are allowed"
     );
     ensure!(
         most.threads <= first.threads,
@@ -135,7 +141,7 @@ fn measure(options: &Options, folder: &Path) -> Result<()> {
         first.threads,
         most.threads
     );
-    // A segment of the journal, a picture and a metrics request may be open for a moment.
+    // A journal segment, a picture and a metrics request may be open for a moment.
     ensure!(
         most.open_files <= first.open_files + 4,
         "open files grew from {} to {}",
@@ -145,25 +151,27 @@ fn measure(options: &Options, folder: &Path) -> Result<()> {
     let bound = (JOURNAL_MB + IMAGES_MB + 2) as f64;
     ensure!(
         most.state_mb <= bound,
-        "{:.1} MB on disk, {bound} are right",
+        "{:.1} MB on disk; at most {bound} MB are allowed",
         most.state_mb
     );
     camera.stop()
 }
 
-fn say(what: &str, frames: u64, at: Duration, held: &Held) {
+/// Prints a line of the log.
+fn say(what: &str, frames: u64, at: Duration, usage: &Usage) {
     println!(
-        "{:>7} s {frames:>9} frames {:>6.1} MB {} threads {:>3} open files; on disk {:>5} files {:>5.1} MB {what}",
+        "{:>7} s {frames:>9} frames {:>6.1} MB {} threads {:>3} open files; on disk {:>5} files \
+         {:>5.1} MB {what}",
         at.as_secs(),
-        held.memory_mb,
-        held.threads,
-        held.open_files,
-        held.state_files,
-        held.state_mb
+        usage.memory_mb,
+        usage.threads,
+        usage.open_files,
+        usage.state_files,
+        usage.state_mb
     );
 }
 
-impl Held {
+impl Usage {
     fn maximum(&self, other: &Self) -> Self {
         Self {
             memory_mb: self.memory_mb.max(other.memory_mb),
@@ -233,7 +241,7 @@ impl Camera {
             if camera.child.try_wait()?.is_some() || started.elapsed() > Duration::from_secs(60) {
                 bail!(
                     "the camera did not start: {}",
-                    crate::vm::tool::last_words(&folder.join("log"), 2)
+                    last_lines(&folder.join("log"), 2)
                 );
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -258,7 +266,7 @@ impl Camera {
             .context("no awr_frames_total among the metrics")
     }
 
-    fn held(&self) -> Result<Held> {
+    fn usage(&self) -> Result<Usage> {
         let process = PathBuf::from(format!("/proc/{}", self.child.id()));
         let status = fs::read_to_string(process.join("status")).context("the camera has ended")?;
         let value = |key: &str| {
@@ -266,38 +274,38 @@ impl Camera {
             rest.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
                 .with_context(|| format!("no {key} in the process's status"))
         };
-        let mut held = Held {
+        let mut usage = Usage {
             memory_mb: value("VmRSS:")? as f64 / 1024.0,
             threads: value("Threads:")?,
             open_files: fs::read_dir(process.join("fd"))?.count() as u64,
-            ..Held::default()
+            ..Usage::default()
         };
-        add_files(&self.folder.join("state"), &mut held);
-        Ok(held)
+        add_files(&self.folder.join("state"), &mut usage);
+        Ok(usage)
     }
 
-    /// As a service manager stops it.
+    /// Stops it as a service manager does, with SIGTERM.
     fn stop(mut self) -> Result<()> {
         Command::new("kill")
             .arg(self.child.id().to_string())
             .status()
             .context("running kill")?;
-        match crate::vm::tool::wait_at_most(&mut self.child, Duration::from_secs(30))? {
+        match wait_at_most(&mut self.child, Duration::from_secs(30))? {
             Some(status) if status.success() => Ok(()),
             Some(status) => bail!("the camera ended with {status}"),
-            None => bail!("the camera does not stop"),
+            None => bail!("the camera did not stop within 30 s of SIGTERM"),
         }
     }
 }
 
-/// Files come and go meanwhile.
-fn add_files(folder: &Path, held: &mut Held) {
+/// Adds the files below `folder`. Files that disappear meanwhile do not count.
+fn add_files(folder: &Path, usage: &mut Usage) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => add_files(&entry.path(), held),
+            Ok(metadata) if metadata.is_dir() => add_files(&entry.path(), usage),
             Ok(metadata) => {
-                held.state_files += 1;
-                held.state_mb += metadata.len() as f64 / f64::from(1 << 20);
+                usage.state_files += 1;
+                usage.state_mb += metadata.len() as f64 / f64::from(1 << 20);
             }
             Err(_) => {}
         }
@@ -306,7 +314,7 @@ fn add_files(folder: &Path, held: &mut Held) {
 
 fn parse(root: &Path, arguments: &[&str]) -> Result<Options> {
     let mut options = Options {
-        program: crate::target(root).join("debug/edge-runtime"),
+        program: target(root).join("debug/edge-runtime"),
         package: PathBuf::new(),
         trust: PathBuf::new(),
         images: PathBuf::new(),
@@ -354,11 +362,11 @@ fn parse(root: &Path, arguments: &[&str]) -> Result<Options> {
         ("--images", &options.images),
         ("--program", &options.program),
     ] {
-        ensure!(path.exists(), "{name}: no {}", path.display());
+        ensure!(path.exists(), "{name}: {} does not exist", path.display());
     }
     ensure!(
         options.frames > 0 || options.seconds > 0.0,
-        "say how long: --frames N or --seconds N"
+        "the length of the run is missing: give --frames N or --seconds N"
     );
     Ok(options)
 }

@@ -1,46 +1,78 @@
-//! `cargo xtask COMMAND`: what a person or CI runs in this repository.
+//! `cargo xtask COMMAND`: what developers and CI run in this repository.
 
 mod bench_inference;
 mod camera;
+mod cards;
+mod docs;
 mod endurance;
 mod setup;
 mod vm;
+mod workspace;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// What the demo must reach on its synthetic data set.
+use self::workspace::{build_all, cargo, target};
+
+/// The image AUROC that the demo must reach on its synthetic data set.
 const DEMO_IMAGE_AUROC: f64 = 0.95;
 
 const HELP: &str = "\
 cargo xtask COMMAND
 
-  demo            train on a small synthetic data set, package, evaluate; ends with a report to open
-  test            everything the project tests, set-up included
-  setup [--cuda]  fetch libtorch and libclang (demo and test do it by themselves)
-                  --cuda: the full set for NVIDIA GPUs, 4.5 GB
-  camera          the camera's program for 64-bit ARM Linux (Jetson, Raspberry Pi), as an archive to unpack there; once 350 MB
-                  --glibc VERSION: the oldest that it is to run with (default 2.27, Ubuntu 18.04's),
-                  --test: instead, test the camera crate by emulation (qemu-aarch64)
-  vm-test         the camera's devices in a virtual machine: V4L2, GPIO, serial port, power cuts; once 250 MB
-                  --only NAME: one scenario (may be repeated), --list: their names, --keep: keep the logs,
-                  --shell: boot and run the lines of standard input in the guest,
-                  --program FILE: use this edge-runtime or host-trainer instead of building it,
-                  --material FOLDER: use its m.awr, n.awr, k.key.pub and data instead of training a tiny model,
-                  --if-possible: where something is missing, say so and end well,
-                  --quick: a third of the power cuts,
-                  --arm: the guest is a 64-bit ARM machine (needs gcc-aarch64-linux-gnu; --program is the host's)
-  endurance       the camera's program on an endless replay: memory, threads and files must not grow
-                  --package FILE --trust FILE --images FOLDER, --frames N and/or --seconds N,
-                  --rate N: frames a second (default: as many as possible), --all-pictures: a heat map and a thumbnail
-                  with every report, --no-station: nobody takes the reports, --program FILE: this edge-runtime
-  bench-inference scoring beside stock tract, ONNX Runtime and OpenVINO on the same graphs, one and two threads; once 150 MB
-                  --seconds N: for each row (default 3), --width N: only this width (may be repeated), --upsampled: networks
-                  of `train --upsampled`
-  help            this text
+  demo            train on a small synthetic data set, package and evaluate; ends with a report
+                  to open in a browser
+  test            set up what is needed and run all tests of the project
+  docs            check the links of all Markdown files, then build the book in target/book; the
+                  first run installs mdBook into your cache folder (2 to 3 minutes)
+                    --check-links    only check the links
+  cards           measure the released models again and write their cards, models/NAME/README.md;
+                  takes minutes
+                    --data FOLDER    folder of the data sets that models/*/card.toml name
+                    --only NAME      only this model (may be repeated)
+                    --check          compare the cards instead of writing them
+                    --program FILE   use this host-trainer instead of building it
+  setup           fetch libtorch and libclang into your cache folder; demo and test do it themselves
+                    --cuda           libtorch for NVIDIA GPUs, 4.5 GB on disk
+                    --cpu            libtorch for the CPU, 1.2 GB on disk (default)
+  camera          build the camera's program for 64-bit ARM Linux (Jetson, Raspberry Pi) and pack it
+                  into an archive to unpack there; the first run fetches 350 MB
+                    --glibc VERSION  oldest glibc it must run with (default 2.27, Ubuntu 18.04)
+                    --test           instead of building, run the tests of the camera and scoring
+                                     crates by emulation (qemu-aarch64)
+  vm-test         test the camera's program in a virtual machine with V4L2, GPIO and serial devices
+                  and power cuts; the first run fetches 250 MB
+                    --only NAME      run this scenario (may be repeated)
+                    --list           print the names of the scenarios
+                    --quick          make a third of the power cuts
+                    --keep           keep the logs
+                    --shell          boot a guest and run lines of standard input in it
+                    --program FILE   use this edge-runtime or host-trainer instead of building it
+                                     (may be repeated)
+                    --material FOLDER
+                                     use its m.awr, n.awr, k.key.pub and data instead of training a
+                                     tiny model
+                    --if-possible    succeed with a message where something is missing
+                    --arm            use a 64-bit ARM guest (needs gcc-aarch64-linux-gnu; --program
+                                     still names a program of the host)
+  endurance       run the camera's program on an endless replay; its memory, threads and open files
+                  must not grow
+                    --package FILE --trust FILE --images FOLDER
+                    --frames N, --seconds N
+                                     how long to run; at least one of them
+                    --rate N         frames per second (default: as many as possible)
+                    --all-pictures   send a heat map and a thumbnail with every report
+                    --no-station     let no station take the reports
+                    --program FILE   use this edge-runtime instead of the one in target/debug
+  bench-inference compare scoring with stock tract, ONNX Runtime and OpenVINO on the same graphs, on
+                  one and two threads; the first run fetches 150 MB
+                    --seconds N      time for each row of the table (default 3)
+                    --width N        only networks of this width (may be repeated)
+                    --upsampled      networks of `train --upsampled`
+  help            print this text
 ";
 
 fn main() -> ExitCode {
@@ -71,6 +103,8 @@ fn run() -> Result<ExitCode> {
         ["setup", "--cpu"] => setup::run(&root, Some(setup::Torch::Cpu)),
         ["demo"] => demo(&root),
         ["test"] => test(&root),
+        ["docs", options @ ..] => docs::run(&root, options),
+        ["cards", options @ ..] => cards::run(&root, options),
         ["camera", options @ ..] => camera::run(&root, options),
         ["bench-inference", options @ ..] => bench_inference::run(&root, options),
         ["endurance", options @ ..] => endurance::run(&root, options),
@@ -85,12 +119,13 @@ fn run() -> Result<ExitCode> {
 
 fn test(root: &Path) -> Result<()> {
     setup::run(root, None)?;
-    build(root)?;
+    build_all(root)?;
     cargo(root, &["test", "--workspace", "--locked"])?;
-    // Feature and dependency unification in a workspace hides what a crate alone would lack.
+    // In the whole workspace, a crate may use features and dependencies that others enable. These
+    // two must also build alone.
     cargo(root, &["check", "--locked", "--package", "proto"])?;
     cargo(root, &["check", "--locked", "--package", "station"])?;
-    // In its own target folder: the workspace's features must not leak into it.
+    // In a target folder of its own, so that features of the workspace do not leak into it.
     let no_std = ["--manifest-path", "proto/no-std/Cargo.toml"];
     let target = ["--target-dir", "target/no-std"];
     cargo(
@@ -99,25 +134,18 @@ fn test(root: &Path) -> Result<()> {
     )
 }
 
-/// Everything, for `demo` and `test` alike: the integration tests run the programs, which `cargo test` alone does not
-/// build for another package, and a part of the workspace would be built with other features of its dependencies, tract
-/// for minutes again.
-fn build(root: &Path) -> Result<()> {
-    cargo(root, &["build", "--workspace", "--all-targets", "--locked"])
-}
-
-/// Steps of the demo, each a command that a user would type.
+/// Runs the steps of the demo, each a command that a user would type.
 fn demo(root: &Path) -> Result<()> {
     let started = Instant::now();
     setup::run(root, None)?;
-    build(root)?;
+    build_all(root)?;
     let trainer = target(root).join("debug").join("host-trainer");
     let demo = root.join("demo");
     if demo.exists() {
         std::fs::remove_dir_all(&demo).with_context(|| format!("removing {}", demo.display()))?;
     }
-    std::fs::create_dir_all(&demo).with_context(|| format!("making {}", demo.display()))?;
-    let trained = Instant::now();
+    std::fs::create_dir_all(&demo).with_context(|| format!("creating {}", demo.display()))?;
+    let training_started = Instant::now();
     let steps: &[&[&str]] = &[
         &["synth", "demo/data"],
         &[
@@ -134,7 +162,8 @@ fn demo(root: &Path) -> Result<()> {
             "1000",
             "--hold-out",
             "0.2",
-            // On this fabric random features rank better than the built-in ones and ImageNet's (models/studies).
+            // On this fabric, random features rank defects better than the built-in features and
+            // those of ImageNet (models/studies).
             "--features",
             "random:0",
         ],
@@ -171,46 +200,28 @@ fn demo(root: &Path) -> Result<()> {
             bail!("`host-trainer {}` failed", step[0]);
         }
     }
-    let ranked = image_auroc(&demo.join("report").join("metrics.json"))?;
-    if ranked < DEMO_IMAGE_AUROC {
+    let auroc = image_auroc(&demo.join("report").join("metrics.json"))?;
+    if auroc < DEMO_IMAGE_AUROC {
         bail!(
-            "the demo's defects are not ranked above its good frames: expected an image AUROC of at least \
-             {DEMO_IMAGE_AUROC}, found {ranked:.3}"
+            "the demo does not rank its defects above its good frames: expected an image AUROC of \
+             at least {DEMO_IMAGE_AUROC}, found {auroc:.3}"
         );
     }
     eprintln!(
         "\ndone in {:.0} s ({:.0} s without the build). Open demo/report/report.html",
         started.elapsed().as_secs_f64(),
-        trained.elapsed().as_secs_f64()
+        training_started.elapsed().as_secs_f64()
     );
     Ok(())
 }
 
-/// From the metrics that `host-trainer evaluate` wrote.
+/// Reads the image AUROC from the metrics that `host-trainer evaluate` wrote.
 fn image_auroc(metrics: &Path) -> Result<f64> {
     let text = std::fs::read_to_string(metrics)
         .with_context(|| format!("reading {}", metrics.display()))?;
-    let value: serde_json::Value =
-        serde_json::from_str(&text).with_context(|| format!("{} is no JSON", metrics.display()))?;
+    let value: serde_json::Value = serde_json::from_str(&text)
+        .with_context(|| format!("{} is not JSON", metrics.display()))?;
     value["image_auroc"]
         .as_f64()
         .with_context(|| format!("{} has no image_auroc", metrics.display()))
-}
-
-/// Where cargo puts what it builds.
-fn target(root: &Path) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |own| root.join(own))
-}
-
-fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
-    eprintln!("$ cargo {}", arguments.join(" "));
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(arguments)
-        .current_dir(root)
-        .status()
-        .context("running cargo")?;
-    if !status.success() {
-        bail!("`cargo {}` failed", arguments.join(" "));
-    }
-    Ok(())
 }

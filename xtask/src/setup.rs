@@ -1,6 +1,8 @@
-//! Brings libtorch (for host-trainer) and libclang (for the camera crate's bindings) to a machine that has
-//! Rust, a C/C++ compiler and Python 3 with pip. No root, nothing outside the user's cache folder and two
-//! git-ignored folders of links in the repository. Running it again costs nothing.
+//! `cargo xtask setup`: provides libtorch (for host-trainer) and libclang (for the camera's V4L2
+//! bindings) on a machine with Rust, a C/C++ compiler and Python 3 with pip.
+//!
+//! It needs no root, and writes only to the user's cache folder and to two git-ignored folders of
+//! links in the repository. Running it again costs nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,26 +12,27 @@ use anyhow::{Context, Result, bail};
 
 /// The release that torch-sys 0.26 binds to.
 const TORCH_VERSION: &str = "2.13.0";
-/// Of the PyPI package, where the system has no libclang.
+/// Version of the PyPI package that is used where the system has no libclang.
 const LIBCLANG_VERSION: &str = "18.1.1";
-/// libtorch_cpu.so of the wheel links against these two NVIDIA libraries, and no others.
+/// The only NVIDIA libraries that libtorch_cpu.so of the wheel links against.
 const CPU_COMPANIONS: [&str; 2] = ["nvidia-cuda-cupti==13.0.85", "nvidia-cuda-runtime==13.0.96"];
 
 /// Which libtorch to fetch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Torch {
-    /// Runs on the processor: 1.2 GB on disk.
+    /// Runs on the CPU only: 1.2 GB on disk.
     Cpu,
     /// Also runs on NVIDIA GPUs: 4.5 GB on disk.
     Cuda,
 }
 
-/// Makes `libtorch/` and `libclang/` usable, or says what is missing.
+/// Makes `libtorch/` and `libclang/` usable. The error says what is missing.
 pub(crate) fn run(root: &Path, wanted: Option<Torch>) -> Result<()> {
     for compiler in ["cc", "c++"] {
         if !answers(Command::new(compiler).arg("--version")) {
             bail!(
-                "no C/C++ compiler ({compiler}) found: install one, e.g. `sudo apt install build-essential`"
+                "no C/C++ compiler ({compiler}) found: install one, e.g. \
+                 `sudo apt install build-essential`"
             );
         }
     }
@@ -38,14 +41,16 @@ pub(crate) fn run(root: &Path, wanted: Option<Torch>) -> Result<()> {
 }
 
 fn libtorch(root: &Path, wanted: Option<Torch>) -> Result<()> {
-    // Cargo has already put the default into our environment; anything else is the user's own.
+    // Cargo puts the default into our environment (.cargo/config.toml); another value is the
+    // user's own.
     let view = root.join("libtorch");
     if let Some(own) = std::env::var_os("LIBTORCH").map(PathBuf::from)
         && own != view
     {
         if !own.join("lib").is_dir() {
             bail!(
-                "LIBTORCH is set to {} but there is no lib folder in it: unset it, or point it at libtorch {TORCH_VERSION}",
+                "LIBTORCH is set to {}, which has no lib folder: unset it, or point it at libtorch \
+                 {TORCH_VERSION}",
                 own.display()
             );
         }
@@ -67,7 +72,7 @@ fn libtorch(root: &Path, wanted: Option<Torch>) -> Result<()> {
     link_view(&view, &site)
 }
 
-/// A CUDA installation brings cuDNN beside torch; the CPU one does not.
+/// Whether this is the set for CUDA, which alone has cuDNN beside torch.
 fn is_cuda_set(torch_lib: &Path) -> bool {
     torch_lib
         .ancestors()
@@ -94,8 +99,9 @@ fn install_torch(set: Torch) -> Result<PathBuf> {
     Ok(site)
 }
 
-/// torch-sys links whatever it finds in a libtorch folder. The wheel is no such folder, and GNU ld does not
-/// accept it as one, so a folder is made whose libraries are one-line linker scripts that name the real files.
+/// Creates the folder that torch-sys links against. The wheel is laid out differently from a
+/// libtorch folder, and GNU ld does not accept it as one; so the libraries here are one-line linker
+/// scripts that name the real files.
 fn link_view(view: &Path, site: &Path) -> Result<()> {
     let torch = site.join("torch");
     let real = torch.join("lib");
@@ -103,7 +109,7 @@ fn link_view(view: &Path, site: &Path) -> Result<()> {
         fs::remove_dir_all(view).with_context(|| format!("removing {}", view.display()))?;
     }
     let lib = view.join("lib");
-    fs::create_dir_all(&lib).with_context(|| format!("making {}", lib.display()))?;
+    fs::create_dir_all(&lib).with_context(|| format!("creating {}", lib.display()))?;
     std::os::unix::fs::symlink(torch.join("include"), view.join("include"))?;
     fs::write(view.join("build-version"), TORCH_VERSION)?;
     for (name, target) in [
@@ -114,15 +120,16 @@ fn link_view(view: &Path, site: &Path) -> Result<()> {
         let script = format!("INPUT({})\n", real.join(target).display());
         fs::write(lib.join(name), script)?;
     }
-    // Last: its presence says that the folder is complete.
+    // Written last: its presence means that the folder is complete.
     fs::write(view.join("rpath"), real.display().to_string())?;
     eprintln!("libtorch: {TORCH_VERSION} ready");
     Ok(())
 }
 
-/// bindgen needs libclang's shared library and the compiler's own headers (stddef.h …). libclang looks for these in
-/// `clang/VERSION/include` beside itself; so `libclang/lib` holds links to both, and no compiler flag has to name a
-/// folder that differs from machine to machine.
+/// Makes `libclang/` usable for bindgen, which needs libclang's shared library and the compiler's
+/// own headers (such as stddef.h). libclang looks for the headers in `clang/VERSION/include` beside
+/// itself; so `libclang/lib` holds links to both, and no compiler flag has to name a folder that
+/// differs from machine to machine.
 pub(crate) fn libclang(root: &Path) -> Result<()> {
     let view = root.join("libclang");
     let lib = view.join("lib");
@@ -135,14 +142,14 @@ pub(crate) fn libclang(root: &Path) -> Result<()> {
     if has_libclang(&lib) && has_own_headers(&lib) {
         return Ok(());
     }
-    // Earlier versions of this set-up made a link here; following it would empty the shared cache.
+    // A link is only unlinked: following it would empty the folder that it leads to.
     match fs::symlink_metadata(&view) {
         Ok(found) if found.is_symlink() => fs::remove_file(&view),
         Ok(_) => fs::remove_dir_all(&view),
         Err(_) => Ok(()),
     }
     .with_context(|| format!("removing {}", view.display()))?;
-    fs::create_dir_all(&view).with_context(|| format!("making {}", view.display()))?;
+    fs::create_dir_all(&view).with_context(|| format!("creating {}", view.display()))?;
     match system_libclang() {
         Some(folder) => link(&folder, &lib)?,
         None => {
@@ -163,16 +170,17 @@ pub(crate) fn libclang(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The PyPI package has no headers; those of the C compiler that is here anyway serve.
+/// Links libclang of the PyPI package. The package has no headers, so those of the C compiler are
+/// linked beside it.
 fn link_libclang(lib: &Path, native: &Path) -> Result<()> {
     let major = LIBCLANG_VERSION.split('.').next().unwrap_or_default();
     let own = lib.join("clang").join(major);
-    fs::create_dir_all(&own).with_context(|| format!("making {}", own.display()))?;
+    fs::create_dir_all(&own).with_context(|| format!("creating {}", own.display()))?;
     link(&compiler_headers()?, &own.join("include"))?;
     link(&native.join("libclang.so"), &lib.join("libclang.so"))
 }
 
-/// Where the C compiler keeps stddef.h.
+/// The folder where the C compiler keeps stddef.h.
 fn compiler_headers() -> Result<PathBuf> {
     let output = Command::new("cc")
         .arg("-print-file-name=include")
@@ -181,7 +189,8 @@ fn compiler_headers() -> Result<PathBuf> {
     let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     if !folder.join("stddef.h").is_file() {
         bail!(
-            "cc says that its headers are in `{}`, but there is no stddef.h: install libclang, e.g. `sudo apt install libclang-dev`, or set LIBCLANG_PATH",
+            "cc names `{}` as the folder of its headers, which has no stddef.h: install libclang, \
+             e.g. `sudo apt install libclang-dev`, or set LIBCLANG_PATH",
             folder.display()
         );
     }
@@ -200,7 +209,7 @@ fn system_libclang() -> Option<PathBuf> {
         .find(|folder| has_libclang(folder) && has_own_headers(folder))
 }
 
-/// The folder's name is the version, written `14.0.6` or `18`.
+/// Whether `clang/VERSION/include` has stddef.h; VERSION is written like `14.0.6` or `18`.
 fn has_own_headers(lib: &Path) -> bool {
     let versions = fs::read_dir(lib.join("clang"))
         .into_iter()
@@ -211,7 +220,8 @@ fn has_own_headers(lib: &Path) -> bool {
         .any(|header| header.is_file())
 }
 
-/// libclang.so, libclang.so.18, libclang-18.so … but not libclang-cpp.so, which lacks the C interface.
+/// Whether the folder has libclang.so, libclang.so.18, libclang-18.so or the like. libclang-cpp.so
+/// does not count: it lacks the C interface.
 fn has_libclang(folder: &Path) -> bool {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name()).any(|name| {
@@ -221,7 +231,8 @@ fn has_libclang(folder: &Path) -> bool {
     })
 }
 
-/// Installs into a folder beside the target and renames, so that a broken download leaves nothing behind.
+/// Installs Python packages into the folder `site` unless it exists. They are installed beside it
+/// and then renamed, so that a broken download leaves nothing behind.
 pub(crate) fn pip_install(site: &Path, arguments: &[String], what: &str) -> Result<()> {
     if site.is_dir() {
         return Ok(());
@@ -231,7 +242,7 @@ pub(crate) fn pip_install(site: &Path, arguments: &[String], what: &str) -> Resu
     }
     eprintln!("downloading {what} …");
     let parent = site.parent().context("the cache folder has no parent")?;
-    fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
     let partial = parent.join(format!("partial-{}", std::process::id()));
     let status = Command::new("python3")
         .args([
@@ -245,7 +256,7 @@ pub(crate) fn pip_install(site: &Path, arguments: &[String], what: &str) -> Resu
         .arg(&partial)
         .args(arguments)
         .stdin(Stdio::null())
-        // The environment may carry settings for another Python.
+        // The environment may have it set for another Python.
         .env_remove("PYTHONPATH")
         .status()
         .context("running pip")?;
@@ -255,13 +266,13 @@ pub(crate) fn pip_install(site: &Path, arguments: &[String], what: &str) -> Resu
     }
     match fs::rename(&partial, site) {
         Ok(()) => Ok(()),
-        // Another clone was faster: its copy is as good.
+        // Another process was faster: its copy is as good.
         Err(_) if site.is_dir() => Ok(fs::remove_dir_all(&partial)?),
         Err(error) => Err(error).with_context(|| format!("renaming to {}", site.display())),
     }
 }
 
-/// Shared by all clones: libtorch is too large to have once a clone.
+/// The folder in the user's cache that all clones share: libtorch is too large for one per clone.
 pub(crate) fn cache() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME") {
         Some(folder) => PathBuf::from(folder),

@@ -1,4 +1,4 @@
-//! `edge-runtime bench`: the whole camera on a replay at full speed, with its times.
+//! `edge-runtime bench`: measures the whole camera on a replay at full speed.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use edge_runtime::config::Config;
-use edge_runtime::infer::half_is_native;
 use edge_runtime::metrics::{Stage, memory_bytes};
 use proto::message::Mode;
+use scoring::infer::half_is_native;
 use serde::Serialize;
 
-use super::camera::Camera;
+use crate::camera::Camera;
 
-/// Measure stage latencies, frames a second and memory.
+/// Measure the latency of each stage, frames per second and memory.
 ///
-/// Replays images at full speed through the camera as `run` has it (conversion, scoring, decision, journal) and prints
-/// a table. Without --images, frames of random pixels are used: scoring takes as long for any content.
+/// Replays images at full speed through the same stages as `run` (conversion, scoring, decision,
+/// journal) and prints a table. Without --images, frames of random pixels are used, because the
+/// time for scoring does not depend on the content.
 #[derive(Args)]
 pub(crate) struct Bench {
     /// The model package.
@@ -27,7 +28,7 @@ pub(crate) struct Bench {
     #[arg(long)]
     trust: PathBuf,
 
-    /// Folder of images, or a recording.
+    /// Folder of images, or a recording, to replay instead of random frames.
     #[arg(long)]
     images: Option<PathBuf>,
 
@@ -35,27 +36,28 @@ pub(crate) struct Bench {
     #[arg(long, default_value = "256x256")]
     size: String,
 
-    /// How long to measure, in seconds.
+    /// Duration of the measurement in seconds.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
 
-    /// Frames scored at the same time.
+    /// Number of frames scored at the same time.
     #[arg(long, default_value_t = 1)]
     threads: usize,
 
-    /// Threads that share the work on each of them.
+    /// Number of threads that share the work on one frame.
     #[arg(long, default_value_t = 1)]
     threads_per_frame: usize,
 
-    /// Score in half precision; refused where there are no kernels of it for the processor (there are for ARMv8.2 with FP16).
+    /// Score in half precision. Refused unless the processor has 16-bit arithmetic (ARMv8.2 with
+    /// FP16).
     #[arg(long)]
     half: bool,
 
-    /// Threshold, if the package has none.
+    /// Use this threshold instead of the package's; needed if the package has none.
     #[arg(long)]
     threshold: Option<f32>,
 
-    /// Print JSON.
+    /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
 }
@@ -67,7 +69,7 @@ struct Row {
     p99_ms: f64,
 }
 
-/// What a camera that runs for months must not have, between the start of the measurement and its end.
+/// Growth of resources during the measurement. A camera that runs for months must show none.
 #[derive(Serialize)]
 struct Growth {
     memory_mb: f64,
@@ -75,8 +77,8 @@ struct Growth {
     open_files: i64,
 }
 
-/// What the process holds: resident bytes, threads, open files.
-fn held() -> [i64; 3] {
+/// Resident bytes, threads and open files of this process.
+fn resources() -> [i64; 3] {
     let entries = |path: &str| std::fs::read_dir(path).map_or(0, |entries| entries.count() as i64);
     [
         memory_bytes() as i64,
@@ -103,12 +105,12 @@ impl Bench {
     pub(crate) fn run(&self) -> Result<()> {
         if self.half && !half_is_native() {
             bail!(
-                "--half: expected a processor with arithmetic of half precision (ARMv8.2 with FP16), found none here; leave --half out, or see \
-                 what it costs with `host-trainer evaluate --half`"
+                "--half: expected a processor with 16-bit arithmetic (ARMv8.2 with FP16), found none; \
+                 leave --half out, or see how scores change with `host-trainer evaluate --half`"
             );
         }
         let started = Instant::now();
-        let folder = Temporary::new()?;
+        let folder = TemporaryFolder::new()?;
         let images = match &self.images {
             Some(images) => std::path::absolute(images)?,
             None => {
@@ -117,7 +119,7 @@ impl Bench {
                 images
             }
         };
-        // A JSON string is a TOML string too.
+        // A JSON string is also a valid TOML string.
         let path = |path: &std::path::Path| -> Result<String> {
             let path = std::path::absolute(path)?;
             let text = path.to_str().context("the path is not UTF-8")?;
@@ -129,7 +131,8 @@ impl Bench {
         let text = format!(
             "name = \"bench\"\nstate = {}\n[model]\npackage = {}\ntrust = [{}]\n{threshold}\
              [capture]\nkind = \"replay\"\npath = {}\nspeed = \"maximum\"\nrepeat = true\n\
-             [inspection]\nthreads = {}\nthreads_per_frame = {}\nhalf_precision = {}\n[images]\nmax_mb = 0\n",
+             [inspection]\nthreads = {}\nthreads_per_frame = {}\nhalf_precision = {}\n\
+             [images]\nmax_mb = 0\n",
             path(&folder.0.join("state"))?,
             path(&self.package)?,
             path(&self.trust)?,
@@ -155,21 +158,21 @@ impl Bench {
             std::thread::sleep(Duration::from_millis(1));
         }
         let first = started.elapsed();
-        // Caches and branch predictors first.
+        // Lets caches and branch predictors warm up.
         std::thread::sleep(Duration::from_millis(500));
-        camera.metrics().forget_latencies();
-        let held_before = held();
-        let (before, begun) = (total(&camera), Instant::now());
+        camera.metrics().reset_latencies();
+        let resources_before = resources();
+        let (frames_before, began) = (total(&camera), Instant::now());
         let bar = super::progress(self.json, self.seconds);
-        while begun.elapsed().as_secs_f64() < self.seconds {
+        while began.elapsed().as_secs_f64() < self.seconds {
             std::thread::sleep(Duration::from_millis(50));
-            bar(begun.elapsed().as_secs_f64());
+            bar(began.elapsed().as_secs_f64());
         }
-        let seconds = begun.elapsed().as_secs_f64();
-        let frames = total(&camera) - before;
-        let held_after = held();
-        let grown = |index: usize| held_after[index] - held_before[index];
-        // There is no gate here.
+        let seconds = began.elapsed().as_secs_f64();
+        let frames = total(&camera) - frames_before;
+        let resources_after = resources();
+        let grown = |index: usize| resources_after[index] - resources_before[index];
+        // A benchmark has no gate.
         let stages = Stage::ALL.into_iter().filter(|stage| *stage != Stage::Gate);
         let rows = stages.map(|stage| {
             let [p50, p99] = camera.metrics().percentiles_us(stage, [50.0, 99.0]);
@@ -187,7 +190,7 @@ impl Bench {
             seconds,
             frames_per_second: frames as f64 / seconds,
             first_verdict_ms: first.as_secs_f64() * 1e3,
-            memory_mb: held_after[0] as f64 / 1e6,
+            memory_mb: resources_after[0] as f64 / 1e6,
             growth: Growth {
                 memory_mb: grown(0) as f64 / 1e6,
                 threads: grown(1),
@@ -215,7 +218,8 @@ impl Table {
             println!("{:<8} {:>9.3} {:>9.3}", row.stage, row.p50_ms, row.p99_ms);
         }
         println!(
-            "\n{:.1} frames/s over {} frames, {} scoring thread{}; first verdict after {:.0} ms; {:.0} MB",
+            "\n{:.1} frames/s over {} frames, {} scoring thread{}; \
+             first verdict after {:.0} ms; {:.0} MB",
             self.frames_per_second,
             self.frames,
             self.threads,
@@ -228,29 +232,31 @@ impl Table {
             self.seconds, self.growth.memory_mb, self.growth.threads, self.growth.open_files
         );
         println!(
-            "queue: wait for scoring; around: conversion, decision and gate; report: journal, after the verdict"
+            "queue: waiting for scoring; around: conversion, decision and gate; \
+             report: journal, after the verdict"
         );
         Ok(())
     }
 }
 
-/// A folder that goes when this does.
-struct Temporary(PathBuf);
+/// A folder that is deleted when this is dropped.
+struct TemporaryFolder(PathBuf);
 
-impl Temporary {
+impl TemporaryFolder {
     fn new() -> Result<Self> {
         let path = std::env::temp_dir().join(format!("edge-runtime-bench-{}", std::process::id()));
-        std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        std::fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))
     }
 }
 
-impl Drop for Temporary {
+impl Drop for TemporaryFolder {
     fn drop(&mut self) {
         std::fs::remove_dir_all(&self.0).ok();
     }
 }
 
+/// Writes images of random pixels into a folder.
 fn random_images(folder: &std::path::Path, size: &str) -> Result<()> {
     let sides = size
         .split_once('x')
@@ -262,7 +268,7 @@ fn random_images(folder: &std::path::Path, size: &str) -> Result<()> {
     let mut state = 1u32;
     for index in 0..8 {
         let picture = image::RgbImage::from_fn(width, height, |_, _| {
-            // Marsaglia's xorshift: any noise does.
+            // Marsaglia's xorshift; any noise will do.
             state ^= state << 13;
             state ^= state >> 17;
             state ^= state << 5;

@@ -1,7 +1,6 @@
-//! One file a command: arguments in, library calls, text out.
+//! The commands, one file each: arguments in, library calls, text out.
 
 pub(crate) mod bench;
-mod camera;
 mod output;
 pub(crate) mod pair;
 pub(crate) mod record;
@@ -10,14 +9,14 @@ pub(crate) mod score;
 
 use std::io::{IsTerminal, Write};
 
-use edge_runtime::capture::SourceError;
 use edge_runtime::config::ConfigError;
-use edge_runtime::inspect::preprocess::PreprocessError;
-use edge_runtime::inspector::InspectError;
-use edge_runtime::io::image_file::ImageFileError;
-use edge_runtime::package::{FileError, KeyError, PackageError};
+use scoring::inspect::preprocess::PreprocessError;
+use scoring::inspector::InspectError;
+use scoring::io::image_file::ImageFileError;
+use scoring::package::{FileError, KeyError, PackageError};
+use scoring::source::SourceError;
 
-/// Prints an error with its causes on one line, and what can be done about it on a second one where that is known.
+/// Prints an error with its causes on one line, and a hint on a second line if there is one.
 pub(crate) fn report(error: &anyhow::Error) {
     let text = format!("{error:#}").replace(['\n', '\r'], " ");
     eprintln!("error: {text}");
@@ -26,13 +25,14 @@ pub(crate) fn report(error: &anyhow::Error) {
     }
 }
 
+/// What can be done about an error.
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|cause| {
         if let Some(PackageError::Untrusted { .. }) = cause.downcast_ref() {
             return Some("give the signer's public key with --trust, or have the package signed by a trusted key");
         }
         if cause.is::<PackageError>() {
-            return Some("copy the package again, or write it anew with `host-trainer package`");
+            return Some("copy the package again, or make it again with `host-trainer package`");
         }
         if let Some(FileError::Read { .. }) = cause.downcast_ref() {
             return Some("`host-trainer package` writes packages; check the path");
@@ -41,7 +41,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
             return Some("`host-trainer keygen` writes a key and, beside it, the NAME.pub that --trust takes");
         }
         if let Some(InspectError::Parity(_)) = cause.downcast_ref() {
-            return Some("do not inspect with it on this machine; package the model anew with this version");
+            return Some("do not inspect with it on this machine; package the model again with this version");
         }
         if let Some(PreprocessError::TooSmall { .. }) = cause.downcast_ref() {
             return Some("the package scores frames as captured; give larger ones, or train with --size 256");
@@ -59,7 +59,8 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
     })
 }
 
-/// A bar on standard error for something that takes `total` seconds; silent unless a person watches.
+/// A progress bar on standard error for a task that takes `total` seconds. Nothing is shown if
+/// standard error is not a terminal.
 fn progress(quiet: bool, total: f64) -> impl Fn(f64) {
     let shown = !quiet && std::io::stderr().is_terminal();
     move |done: f64| {

@@ -1,26 +1,26 @@
-//! What `score` prints (a table or JSON) and the pictures that it writes.
+//! The output of `score`: a table or JSON, and pictures.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
-use edge_runtime::inspect::frame::Frame;
-use edge_runtime::inspect::region::Region;
-use edge_runtime::inspect::verdict::Verdict;
-use edge_runtime::inspector::{Inspection, Inspector};
-use edge_runtime::io::atomic::write_atomic;
-use edge_runtime::render::{heat_map, overlay};
 use image::{ImageFormat, RgbImage};
 use proto::manifest::Scoring;
+use scoring::inspect::frame::Frame;
+use scoring::inspect::region::Region;
+use scoring::inspect::verdict::Verdict;
+use scoring::inspector::{Inspection, Inspector};
+use scoring::io::atomic::write_atomic;
+use scoring::render::{heat_map, overlay};
 use serde::Serialize;
 
-/// Version of the JSON object; raised when a key changes its meaning or goes.
+/// Version of the JSON object; raised when a key changes its meaning or is removed.
 const SCHEMA: u32 = 1;
-/// Regions listed in the table for one image, worst first.
+/// Most regions listed in the table for one image, highest score first.
 const LISTED_REGIONS: usize = 5;
 
-/// What holds for all images.
+/// The package and the settings, which are the same for all images.
 #[derive(Serialize)]
 pub(super) struct Header {
     name: String,
@@ -46,7 +46,7 @@ impl Header {
     }
 }
 
-/// What is said of one image: a score, or why there is none.
+/// The result of one image: a score, or an error.
 #[derive(Serialize)]
 pub(super) struct Entry {
     image: String,
@@ -57,11 +57,11 @@ pub(super) struct Entry {
     elapsed_ms: Option<f64>,
     regions: Vec<Region>,
     #[serde(flatten)]
-    pictures: Option<Pictures>,
+    pictures: Option<PictureFiles>,
 }
 
 impl Entry {
-    pub(super) fn scored(path: &Path, found: &Inspection, pictures: Option<Pictures>) -> Self {
+    pub(super) fn scored(path: &Path, found: &Inspection, pictures: Option<PictureFiles>) -> Self {
         Self {
             image: path.display().to_string(),
             error: None,
@@ -129,7 +129,7 @@ struct Document<'a> {
     images: &'a [Entry],
 }
 
-/// Prints a row as soon as it is known, or the JSON object at the end.
+/// Prints each row at once, or the JSON object at the end.
 pub(super) struct Output {
     json: bool,
     header: Header,
@@ -175,7 +175,7 @@ impl Output {
     }
 }
 
-/// `print!` would panic where the reader of a pipe has gone.
+/// Prints text. Unlike `print!`, it does not panic if the reader of a pipe has gone.
 fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     stdout
@@ -184,19 +184,20 @@ fn print(text: &str) -> Result<()> {
         .context("cannot write to standard output")
 }
 
-/// Where the pictures of an image were written.
+/// Paths of the pictures of an image.
 #[derive(Serialize)]
-pub(super) struct Pictures {
+pub(super) struct PictureFiles {
     heat_map: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     overlay: Option<PathBuf>,
 }
 
-impl Pictures {
-    /// The heat map at the size of scoring; the overlay, which needs a threshold, at the size of the frame.
+impl PictureFiles {
+    /// Writes the heat map, at the size of the score map, and, if there is a threshold, the overlay,
+    /// at the size of the frame.
     ///
-    /// Colours run to twice the threshold, so that pictures of one package can be compared; without a threshold they
-    /// run to the image's own peak.
+    /// Colours end at twice the threshold, so that pictures of one package can be compared. Without
+    /// a threshold they end at the image's highest score.
     pub(super) fn write(
         folder: &Path,
         name: &str,
@@ -230,8 +231,9 @@ fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
     Ok(write_atomic(path, bytes.get_ref())?)
 }
 
-/// A file name without ending for every image, different for different entries: the image's own where no other image
-/// has it (MVTec's folders all hold a 000.png), otherwise its whole path.
+/// A unique file name, without extension, for the pictures of every image. It is the image's own name
+/// unless another image has the same one (MVTec's folders all contain a 000.png); then it is made
+/// of the whole path.
 pub(super) fn picture_names(images: &[PathBuf]) -> Vec<String> {
     let stem = |path: &Path| {
         path.file_stem()
@@ -269,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_of_different_images_never_share_a_name() {
+    fn pictures_of_different_images_have_different_names() {
         let images = [
             "a/cut/000.png",
             "a/fold/000.png",

@@ -1,25 +1,29 @@
-//! `edge-runtime pair` and `edge-runtime stations`: who is let in, on the camera itself.
+//! `edge-runtime pair` and `edge-runtime stations`: manages access on the camera itself.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use edge_runtime::config::Config;
-use edge_runtime::link::door::{ACCESS_FILE, CODE_VALID, KEY_FILE, TICKET_FILE, issue_code};
+use edge_runtime::link::access_control::{
+    ACCESS_FILE, CODE_VALID, KEY_FILE, TICKET_FILE, issue_code,
+};
 use proto::message::Role;
 use secure::access::Access;
 use secure::identity::Identity;
 use secure::pairing::Tickets;
 
-/// Give out a one-time code with which a station can be paired.
+/// Print a one-time code with which a station can be paired.
 ///
-/// It is good for ten minutes, one station and five attempts. The running program takes it up by itself.
+/// The code is valid for ten minutes, one station and five attempts. A running camera accepts it at
+/// once; it need not be restarted.
 #[derive(Args)]
 pub(crate) struct Pair {
-    /// The camera's configuration.
+    /// The camera's configuration file.
     #[arg(long)]
     config: PathBuf,
-    /// What the station may do: watch (see everything), operate (checks, mode) or engineer (everything).
+    /// What the station may do: `watch` (see everything), `operate` (also run the golden-sample check
+    /// and change the mode) or `engineer` (everything).
     #[arg(long, default_value = "engineer")]
     role: Role,
 }
@@ -37,7 +41,7 @@ impl Pair {
             .tcp
             .map_or_else(|| "HOST:PORT".to_owned(), |address| address.to_string());
         eprintln!(
-            "good for {} min, role {}; at the station: station pair {address} --code {code}",
+            "valid for {} min, role {}; at the station: station pair {address} --code {code}",
             CODE_VALID.as_secs() / 60,
             self.role
         );
@@ -46,7 +50,7 @@ impl Pair {
     }
 }
 
-/// The stations that have access to this camera.
+/// List or revoke the stations that have access to this camera.
 #[derive(Args)]
 pub(crate) struct Stations {
     #[command(subcommand)]
@@ -55,18 +59,18 @@ pub(crate) struct Stations {
 
 #[derive(Subcommand)]
 enum StationsCommand {
-    /// Name, role and key id of each.
+    /// List the name, role and key id of each station.
     List {
-        /// The camera's configuration.
+        /// The camera's configuration file.
         #[arg(long)]
         config: PathBuf,
     },
-    /// Keep one out from now on.
+    /// Revoke the access of a station from now on.
     Revoke {
-        /// The camera's configuration.
+        /// The camera's configuration file.
         #[arg(long)]
         config: PathBuf,
-        /// Its name or key id.
+        /// Name or key id of the station.
         station: String,
     },
 }

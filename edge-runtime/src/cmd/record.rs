@@ -1,4 +1,4 @@
-//! `edge-runtime record`: raw frames to a file, for replay.
+//! `edge-runtime record`: writes raw frames to a file, for replay.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,30 +7,31 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use edge_runtime::capture::recording::RecordingWriter;
-use edge_runtime::capture::{Delivery, SourceError};
 use edge_runtime::config::Config;
+use scoring::source::recording::RecordingWriter;
+use scoring::source::{Delivery, SourceError};
 
-use super::camera::opener;
+use crate::camera::opener;
 
-/// Record raw frames with their time stamps, format and controls, for `capture.kind = "replay"`.
+/// Record raw frames with their time stamps, format and controls.
 ///
-/// The recording can be replayed whatever ends it: Ctrl-C, a full disk, a power cut.
+/// The file can be replayed (`capture.kind = "replay"`) whatever ended the recording: Ctrl-C, a full
+/// disk or a power cut.
 #[derive(Args)]
 pub(crate) struct Record {
-    /// The camera's configuration; only [capture] is used.
+    /// The camera's configuration file; only [capture] is used.
     #[arg(long)]
     config: PathBuf,
 
-    /// File to write; it must be new.
+    /// File to write; it must not exist.
     #[arg(long)]
     out: PathBuf,
 
-    /// Stop after so many frames.
+    /// Stop after this many frames. Without it and `--seconds`, recording goes on until Ctrl-C.
     #[arg(long)]
     frames: Option<u64>,
 
-    /// Stop after so many seconds.
+    /// Stop after this many seconds.
     #[arg(long)]
     seconds: Option<f64>,
 }
@@ -63,7 +64,7 @@ impl Record {
                 }
                 Err(SourceError::Ended) => break None,
                 Err(error @ SourceError::Unreadable { .. }) => tracing::warn!(%error, "skipped"),
-                // What was recorded is kept.
+                // The frames recorded so far are kept.
                 Err(error) => break Some(error),
             }
             if synced.elapsed() > Duration::from_secs(1) {

@@ -1,4 +1,4 @@
-//! `edge-runtime run`: the camera, until it is told to stop.
+//! `edge-runtime run`: runs the camera until it is asked to stop.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,23 +10,24 @@ use clap::Args;
 use edge_runtime::config::Config;
 use sd_notify::NotifyState;
 
-use super::camera::{Camera, write_endpoints};
+use crate::camera::{Camera, write_endpoints};
 
-/// Inspect, act and report until SIGTERM or Ctrl-C.
+/// Inspect, drive the gate and report until SIGTERM or Ctrl-C.
 ///
-/// Frames come from the configured camera or replay; verdicts drive the reject gate, are journalled and go to stations
-/// over TCP and serial. Logs go to standard error (RUST_LOG=debug tells more). Under systemd, use Type=notify.
+/// Frames come from the configured camera or replay. Verdicts drive the reject gate, are journalled
+/// and go to stations over TCP and serial lines. Logs go to standard error; the environment
+/// variable `RUST_LOG=debug` logs more. Under systemd, use `Type=notify`.
 #[derive(Args)]
 pub(crate) struct Run {
-    /// The camera's configuration.
+    /// The camera's configuration file.
     #[arg(long)]
     config: PathBuf,
 
-    /// Stop when a replay has ended and every report is journalled.
+    /// Stop when the replay has ended and every report is journalled.
     #[arg(long)]
     exit_at_end: bool,
 
-    /// Logs as JSON lines.
+    /// Log JSON lines instead of text.
     #[arg(long)]
     json_logs: bool,
 }
@@ -47,18 +48,20 @@ impl Run {
             http = camera.http.map(tracing::field::display),
             "inspecting"
         );
-        // Nothing of it matters where there is no systemd.
+        // Fails without systemd, which does not matter.
         sd_notify::notify(&[NotifyState::Ready]).ok();
         let watched = self.watch(&mut camera, &config, &stop);
         sd_notify::notify(&[NotifyState::Stopping]).ok();
         if let Some(trouble) = camera.trouble() {
-            // Waiting for a thread that hangs would hang too: dropping the camera only makes the gate safe.
+            // Waiting for a hung thread would hang too. Dropping the camera makes the gate safe
+            // without waiting.
             bail!("{trouble}");
         }
         tracing::info!("stopping");
         camera.stop().and(watched)
     }
 
+    /// Watches over the camera until it has to stop.
     fn watch(&self, camera: &mut Camera, config: &Config, stop: &AtomicBool) -> Result<()> {
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 3);
         let every = match config.golden.every_min {
@@ -92,7 +95,7 @@ impl Run {
     }
 }
 
-/// Logs to standard error, at the level of RUST_LOG, `info` unless given.
+/// Logs to standard error, at the level of RUST_LOG or, without it, `info`.
 pub(super) fn start_logging(json: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,tract=warn"));

@@ -1,19 +1,19 @@
-//! `edge-runtime score`: images in, verdicts out.
+//! `edge-runtime score`: scores image files.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use edge_runtime::inspect::roi::check;
-use edge_runtime::inspect::verdict::Verdict;
-use edge_runtime::inspector::{Inspection, Inspector};
-use edge_runtime::io::image_file::{is_image_name, read_frame, read_roi_mask};
-use edge_runtime::package::{self, Trust, key_id, read_public_key};
 use proto::manifest::Scoring;
+use scoring::inspect::roi::check;
+use scoring::inspect::verdict::Verdict;
+use scoring::inspector::{Inspection, Inspector};
+use scoring::io::image_file::{is_image_name, read_frame, read_roi_mask};
+use scoring::package::{self, Trust, key_id, read_public_key};
 
-use super::output::{Entry, Header, Output, Pictures, picture_names};
+use super::output::{Entry, Header, Output, PictureFiles, picture_names};
 
-/// Distance between the paper's tiles (IV-G: about 50 % overlap).
+/// Distance between the paper's tiles (section IV-G: about 50 % overlap).
 const REFERENCE_STRIDE_PX: u16 = 32;
 
 const EXAMPLES: &str = "\
@@ -22,13 +22,14 @@ Examples:
   edge-runtime score --package leather.awr --out found captured/
   edge-runtime score --package leather.awr --json *.png > scores.json";
 
-/// Score images with a model package: verdict, score and defect regions of each.
+/// Score images with a model package and print the verdict, score and defect regions of each.
 ///
-/// The score of an image is the highest value of its anomaly map. It is NG when the score is greater than the
-/// package's threshold, and OK otherwise. A package without a threshold gives scores but no verdicts.
+/// The score of an image is the highest value of its anomaly map. The image is NG if the score is
+/// greater than the package's threshold, and OK otherwise. A package without a threshold gives
+/// scores but no verdicts.
 ///
-/// Exit codes: 0 every image is OK; 1 at least one is NG; 2 something failed: an image could not be read (the others
-/// are still scored), or there is no threshold to decide by.
+/// Exit codes: 0 every image is OK; 1 at least one is NG; 2 something failed: an image could not be
+/// read (the others are still scored), or there is no threshold.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Score {
@@ -38,24 +39,25 @@ pub(crate) struct Score {
     /// Images (PNG, JPEG, BMP, TIFF; 8 or 16 bit; grey or colour), or folders of them
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// Write a heat map of every image into this folder, and an overlay with its defects in red
+    /// Write a heat map of every image into this folder, and an overlay with the defects in red.
+    /// Colours end at twice the threshold, or at the image's highest score if there is none
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// Decide by this threshold instead of the package's
+    /// Use this threshold instead of the package's
     #[arg(long, value_name = "SCORE", value_parser = threshold)]
     threshold: Option<f32>,
-    /// Score in this mode instead of the package's, whose threshold then no longer applies
+    /// Score in this mode instead of the package's. The package's threshold then does not apply
     #[arg(long, value_enum)]
     scoring: Option<ScoringMode>,
-    /// Accept only packages signed by this public key; may be given several times. Without it any valid signature is
-    /// accepted, and the signer is named
+    /// Accept only packages signed by this public key; may be given several times. Without it, any
+    /// valid signature is accepted, and the signer is printed
     #[arg(long, value_name = "KEY.pub")]
     trust: Vec<PathBuf>,
-    /// Inspect only where this picture is white, instead of the package's region of interest; it is stretched over the
-    /// frame
+    /// Inspect only where this image is white, instead of the package's region of interest. It is
+    /// stretched over the frame
     #[arg(long, value_name = "PNG")]
     roi_mask: Option<PathBuf>,
 }
@@ -64,7 +66,7 @@ pub(crate) struct Score {
 enum ScoringMode {
     /// The paper's 65-pixel tiles at 50 % overlap, averaged (slow, the reference)
     Tiles,
-    /// One pass over the whole frame
+    /// One pass over the whole frame (fast)
     Full,
 }
 
@@ -75,27 +77,27 @@ fn threshold(text: &str) -> Result<f32, String> {
     }
 }
 
-/// What is to be said of all images together.
+/// The verdicts of all images in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// All are OK.
+pub(crate) enum Summary {
+    /// Every image is OK.
     AllOk,
-    /// At least one is NG, and none failed.
+    /// At least one image is NG, and none failed.
     SomeNg,
-    /// At least one has no verdict.
+    /// At least one image has no verdict.
     SomeFailed,
 }
 
 impl Score {
-    pub(crate) fn run(&self) -> Result<Outcome> {
+    pub(crate) fn run(&self) -> Result<Summary> {
         if let Some(out) = &self.out {
-            refuse_among_images(out, &self.images)?;
+            refuse_folder_of_images(out, &self.images)?;
         }
         let images = expand(&self.images)?;
         let (inspector, signer) = self.inspector()?;
         if let Some(folder) = &self.out {
             std::fs::create_dir_all(folder)
-                .with_context(|| format!("cannot make folder {}", folder.display()))?;
+                .with_context(|| format!("cannot create folder {}", folder.display()))?;
         }
         let names = picture_names(&images);
         let mut output = Output::begin(self.json, Header::new(&inspector, signer))?;
@@ -121,17 +123,17 @@ impl Score {
         if inspector.threshold().is_none() {
             eprintln!("error: no verdicts: the package has no threshold for this way of scoring");
             eprintln!(
-                "hint: decide by --threshold SCORE, or calibrate it with `host-trainer calibrate`"
+                "hint: give --threshold SCORE, or calibrate the package with `host-trainer calibrate`"
             );
         }
         Ok(match (failed, ng) {
-            (0, 0) => Outcome::AllOk,
-            (0, _) => Outcome::SomeNg,
-            _ => Outcome::SomeFailed,
+            (0, 0) => Summary::AllOk,
+            (0, _) => Summary::SomeNg,
+            _ => Summary::SomeFailed,
         })
     }
 
-    /// The package at work, with the overrides asked for, and its signer's key id.
+    /// Loads the package, applies the options, and returns the inspector and the signer's key id.
     fn inspector(&self) -> Result<(Inspector, String)> {
         let trust = if self.trust.is_empty() {
             Trust::AnySigner
@@ -147,7 +149,7 @@ impl Score {
         let signer = key_id(package.signer());
         if self.trust.is_empty() {
             eprintln!(
-                "signed by {signer} (any valid signature is accepted; --trust KEY.pub narrows it)"
+                "signed by {signer} (any valid signature is accepted; restrict it with --trust KEY.pub)"
             );
         }
         let mut inspector = Inspector::new(&package)
@@ -176,13 +178,13 @@ impl Score {
         inspector: &Inspector,
         path: &Path,
         name: &str,
-    ) -> Result<(Inspection, Option<Pictures>)> {
+    ) -> Result<(Inspection, Option<PictureFiles>)> {
         let frame = read_frame(path)?;
         let found = inspector
             .inspect(&frame)
             .with_context(|| path.display().to_string())?;
         let pictures = match &self.out {
-            Some(folder) => Some(Pictures::write(
+            Some(folder) => Some(PictureFiles::write(
                 folder,
                 name,
                 &frame,
@@ -195,15 +197,15 @@ impl Score {
     }
 }
 
-/// Pictures written into a folder of images would be scored as images the next time.
-fn refuse_among_images(out: &Path, images: &[PathBuf]) -> Result<()> {
+/// Refuses to write pictures into a folder of images, where they would be scored the next time.
+fn refuse_folder_of_images(out: &Path, images: &[PathBuf]) -> Result<()> {
     let Ok(out) = out.canonicalize() else {
         return Ok(()); // It does not exist yet.
     };
     for folder in images.iter().filter(|path| path.is_dir()) {
         if folder.canonicalize().is_ok_and(|folder| folder == out) {
             bail!(
-                "expected --out to be another folder than the images', found {} for both",
+                "expected --out to be another folder than that of the images, found {} for both",
                 folder.display()
             );
         }
@@ -211,7 +213,7 @@ fn refuse_among_images(out: &Path, images: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Files as given; of a folder the images that lie in it, by name.
+/// Replaces folders by the images in them, in the order of their names.
 fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut images = Vec::new();
     for path in given {

@@ -1,6 +1,7 @@
 use super::*;
-use crate::inspect::frame::{Channels, Pixels};
-use crate::io::image_file::read_frame;
+use scoring::inspect::frame::{Channels, Frame, Pixels};
+use scoring::inspect::map::ScoreMap;
+use scoring::io::image_file::read_frame;
 use tiff::decoder::{Decoder, DecodingResult};
 
 const ROOMY: Limits = Limits { max_bytes: 1 << 20 };
@@ -30,7 +31,7 @@ fn map() -> ScoreMap {
 
 fn store(store: &mut ImageStore, id: u64, verdict: Verdict) {
     let frame = frame(Channels::Grey, false);
-    let item = Item {
+    let item = StoredItem {
         id,
         unix_ms: 1_790_000_000_000 + id,
         verdict,
@@ -57,7 +58,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn frames_maps_and_facts_are_read_back_exactly() {
+fn frames_maps_and_metadata_are_read_back_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let mut kept = ImageStore::open(folder.path(), ROOMY).unwrap();
     let kinds = [
@@ -68,7 +69,7 @@ fn frames_maps_and_facts_are_read_back_exactly() {
     ];
     for (id, (channels, deep)) in (1..).zip(kinds) {
         let (frame, map) = (frame(channels, deep), map());
-        let item = Item {
+        let item = StoredItem {
             id,
             unix_ms: 7,
             verdict: Verdict::Ng,
@@ -87,16 +88,16 @@ fn frames_maps_and_facts_are_read_back_exactly() {
             panic!("the map is f32");
         };
         assert_eq!(scores, map.data);
-        let facts: serde_json::Value =
+        let metadata: serde_json::Value =
             serde_json::from_slice(&fs::read(path("json")).unwrap()).unwrap();
-        assert_eq!(facts["verdict"], "NG");
-        assert_eq!(facts["model"], "bracket 3");
-        assert_eq!(facts["map"]["width_px"], 5);
+        assert_eq!(metadata["verdict"], "NG");
+        assert_eq!(metadata["model"], "bracket 3");
+        assert_eq!(metadata["map"]["width_px"], 5);
     }
 }
 
 #[test]
-fn each_verdict_has_half_of_the_room_and_the_oldest_go() {
+fn each_verdict_has_half_of_the_space_and_the_oldest_items_are_evicted() {
     let folder = tempfile::tempdir().unwrap();
     let mut kept = ImageStore::open(folder.path(), TIGHT).unwrap();
     store(&mut kept, 1, Verdict::Ok);
@@ -123,7 +124,7 @@ fn each_verdict_has_half_of_the_room_and_the_oldest_go() {
 }
 
 #[test]
-fn leftovers_of_a_power_cut_are_removed_and_other_files_kept() {
+fn incomplete_items_are_removed_and_other_files_kept() {
     let folder = tempfile::tempdir().unwrap();
     let mut kept = ImageStore::open(folder.path(), ROOMY).unwrap();
     for id in 1..=4 {
@@ -143,14 +144,14 @@ fn leftovers_of_a_power_cut_are_removed_and_other_files_kept() {
 }
 
 #[test]
-fn what_cannot_be_stored_leaves_nothing() {
+fn an_item_that_cannot_be_stored_leaves_no_files() {
     let folder = tempfile::tempdir().unwrap();
     let mut kept = ImageStore::open(folder.path(), TIGHT).unwrap();
     store(&mut kept, 1, Verdict::Ng);
     let before = names(folder.path());
     let frame = frame(Channels::Grey, false);
     let mut wrong = map();
-    let item = |map| Item {
+    let item = |map| StoredItem {
         id: 2,
         unix_ms: 0,
         verdict: Verdict::Ng,
@@ -166,7 +167,7 @@ fn what_cannot_be_stored_leaves_nothing() {
     let large = ScoreMap::zeros(100, 100);
     let result = kept.store(item(Some(&large)));
     assert!(matches!(result, Err(StoreError::TooLarge { id: 2, .. })));
-    // The facts cannot replace a folder of their name.
+    // The metadata cannot replace a folder of the same name.
     let taken = folder.path().join("00000000000000000002-NG.json/x");
     fs::create_dir_all(&taken).unwrap();
     let result = kept.store(item(None));
@@ -176,21 +177,4 @@ fn what_cannot_be_stored_leaves_nothing() {
     let kept = ImageStore::open(folder.path(), TIGHT).unwrap();
     assert_eq!(ids(&kept, Verdict::Ng), [1]);
     assert_eq!(names(folder.path()), before);
-}
-
-#[test]
-fn about_one_in_so_many_ok_frames_is_wanted_and_every_ng_one() {
-    let mut sampler = Sampler::seeded(10, 1);
-    let wanted: Vec<bool> = (0..10_000).map(|_| sampler.wants(Verdict::Ok)).collect();
-    let count = |offset: usize, step: usize| {
-        let every = wanted.iter().skip(offset).step_by(step);
-        every.filter(|&&wanted| wanted).count()
-    };
-    assert!((900..1_100).contains(&count(0, 1)));
-    for lane in 0..10 {
-        assert!((65..135).contains(&count(lane, 10)), "lane {lane}");
-    }
-    assert!((0..100).all(|_| sampler.wants(Verdict::Ng)));
-    let mut sampler = Sampler::new(0);
-    assert!(!(0..100).any(|_| sampler.wants(Verdict::Ok)));
 }

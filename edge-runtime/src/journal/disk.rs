@@ -1,4 +1,4 @@
-//! What the journal does to the file system when writing, behind a trait so that tests can fill the disk up.
+//! The journal's writes to the file system, behind traits so that tests can simulate a full disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -6,17 +6,18 @@ use std::path::Path;
 
 /// A segment open for appending.
 pub(super) trait SegmentFile: Send {
-    /// Adds bytes at the end.
+    /// Appends bytes.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Returns once everything appended is on the disk.
+    /// Returns once everything appended is on disk.
     fn sync(&mut self) -> io::Result<()>;
-    /// Cuts the file to so many bytes.
+    /// Truncates the file to this many bytes.
     fn truncate(&mut self, bytes: u64) -> io::Result<()>;
 }
 
 /// The folder of segments.
 pub(super) trait Disk: Send {
-    /// Opens a file for appending, made if need be; that it exists is on the disk when this returns.
+    /// Opens a file for appending and creates it if it does not exist. Its directory entry is
+    /// durable when this returns.
     fn open(&mut self, path: &Path) -> io::Result<Box<dyn SegmentFile>>;
     /// Deletes a file.
     fn remove(&mut self, path: &Path) -> io::Result<()>;
@@ -36,7 +37,7 @@ impl SegmentFile for File {
     }
 }
 
-/// The real one.
+/// The real file system.
 pub(super) struct FileSystem;
 
 impl Disk for FileSystem {

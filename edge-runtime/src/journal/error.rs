@@ -1,13 +1,14 @@
-//! What a journal cannot do.
+//! Errors of the journal.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Limits;
-use super::record::BodyTooLong;
+use scoring::io::record::BodyTooLong;
+
+use super::limits::Limits;
 use super::segment::{OVERHEAD_BYTES, SEQUENCE_END};
 
-/// What a journal cannot do.
+/// Why a journal operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The limits contradict each other.
@@ -16,20 +17,20 @@ pub enum JournalError {
         .0.max_bytes, .0.segment_bytes
     )]
     Limits(Limits),
-    /// Another program writes it.
+    /// Another program has the journal open.
     #[error("journal {} is in use by another program", .0.display())]
     InUse(PathBuf),
-    /// It could not be opened, and trying again comes later.
+    /// The folder could not be read; it is tried again later.
     #[error("journal {} could not be opened yet", .0.display())]
     NotOpen(PathBuf),
-    /// The system refuses. Nothing that was accepted is lost by it, and trying again is allowed.
+    /// An I/O operation failed. Accepted payloads are kept, and the operation may be retried.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried.
+        /// What was attempted.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
     /// A segment cannot be read.
@@ -37,27 +38,28 @@ pub enum JournalError {
     Unreadable {
         /// The segment.
         path: PathBuf,
-        /// The sequence number to go on from, should trying again not help.
+        /// The sequence number to continue from if retrying does not help.
         resume_at: u64,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// A payload is too long; it was not accepted.
+    /// The payload is too long and was not accepted.
     #[error("payload refused")]
     TooLong(#[from] BodyTooLong),
-    /// The disk has refused for so long that no more can wait; the payload was not accepted.
+    /// Too many payloads wait for the disk; this one was not accepted.
     #[error("payload refused: {pending_bytes} bytes wait for the disk, at most {max_bytes} may")]
     Backlog {
-        /// What waits, in bytes.
+        /// Size of the waiting payloads in bytes.
         pending_bytes: usize,
-        /// The limit in bytes.
+        /// Limit in bytes.
         max_bytes: usize,
     },
-    /// Nobody counts that far: what asked for it is wrong.
+    /// The sequence number is beyond any that a journal can reach, so the caller is wrong.
     #[error("expected a sequence number below {SEQUENCE_END}, found {0}")]
     Sequence(u64),
 }
 
+/// Turns an I/O error into a [`JournalError::Io`] that names the action and the path.
 pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
     let path = path.to_owned();
     move |source| JournalError::Io {

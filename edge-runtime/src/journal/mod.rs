@@ -1,26 +1,27 @@
-//! The journal: reports are kept on disk, in order and numbered, until they are displaced by newer ones.
+//! The journal: numbered reports on disk, in order, kept until newer ones evict them.
 //!
-//! Payloads are opaque bytes. [`Journal::append`] numbers them and keeps them in memory, [`Journal::sync`] brings them
-//! to the disk; only then are they visible to a [`JournalReader`]. So a number whose payload was lost with the power
-//! before it was durable has been seen by nobody, and is given again. What stations have received is not known here
-//! ([`positions`]); one that knows a later number than this journal, because the disk lost what it had promised to
-//! keep, is answered with [`Journal::skip_to`].
+//! Payloads are opaque bytes. [`Journal::append`] numbers them and keeps them in memory;
+//! [`Journal::sync`] writes them to disk. Only then does a [`JournalReader`] see them, so a number
+//! whose payload was lost in a power cut before it was durable has been seen by nobody and can be
+//! assigned again. The journal does not know what stations have received ([`positions`]). If a
+//! station has a higher number than the journal, because the disk lost data that it had confirmed,
+//! [`Journal::skip_to`] keeps the numbers apart.
 //!
-//! A disk that refuses to write costs nothing at first: the payloads wait, within a limit, and the next `sync` tries
-//! again from the last durable byte. Everything is written anew then, because Linux forgets what a failed fsync could
-//! not write ("fsyncgate").
+//! While the disk refuses writes, payloads wait in memory, within a limit, and every `sync` tries
+//! again from the last durable byte. It rewrites everything, because Linux drops dirty pages after
+//! a failed fsync ("fsyncgate").
 //!
-//! A folder that cannot be read, or not be written yet (a read-only file system), is like a disk that refuses to write
-//! ([`Journal::open_or_wait`]): inspection does not depend on it.
+//! A folder that cannot be read or written yet (a read-only file system) is treated like a disk
+//! that refuses writes ([`Journal::open_or_wait`]): inspection does not depend on it.
 //!
-//! One thread writes; a lock on the folder keeps other programs out.
+//! One thread writes. A lock on the folder keeps other programs out.
 
-pub mod boots;
+pub mod boot_counter;
 mod disk;
 mod error;
+mod limits;
 pub mod positions;
 mod reader;
-pub mod record;
 mod recovery;
 mod segment;
 #[cfg(test)]
@@ -37,72 +38,52 @@ use std::time::{Duration, Instant};
 use disk::{Disk, FileSystem, SegmentFile};
 pub use error::JournalError;
 use error::failed;
+pub use limits::Limits;
+use reader::JournalFolder;
 pub use reader::{Batch, JournalReader};
-use reader::{Shared, State};
-use record::{BodyTooLong, MAX_BODY_BYTES};
 pub use recovery::Recovery;
 use recovery::{lock, recover};
+use scoring::io::record::{self, BodyTooLong, MAX_BODY_BYTES};
+pub use segment::FIRST_SEQUENCE;
 use segment::{OVERHEAD_BYTES, SEQUENCE_END, Segment};
 
-/// The number of the first record of a new journal; 0 can stand for "none".
-pub const FIRST_SEQUENCE: u64 = 1;
-/// At most so much is handed to the disk in one call.
+/// Largest single write to the disk.
 const WRITE_BYTES: usize = 1 << 20;
-/// A folder that could not be read is tried again after so long: a segment may have been read in vain.
+/// Pause before an unreadable folder is read again, because every attempt may read a whole segment.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(2);
-
-/// How large a journal may become.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// All segments together, in bytes; the oldest segment goes when it would be exceeded.
-    pub max_bytes: u64,
-    /// A segment is closed at this size, in bytes; no record may be larger.
-    pub segment_bytes: u64,
-    /// Payloads not yet durable, in bytes of memory; beyond it they are refused.
-    pub max_pending_bytes: usize,
-}
-
-impl Limits {
-    /// Eight segments or more, of at most 8 MiB because one is read at every start, and 4 MiB in memory.
-    pub fn new(max_bytes: u64) -> Self {
-        Self {
-            max_bytes,
-            segment_bytes: (max_bytes / 8).min(8 << 20),
-            max_pending_bytes: 4 << 20,
-        }
-    }
-}
 
 /// An append-only journal of numbered payloads.
 pub struct Journal {
-    shared: Arc<Shared>,
+    folder: Arc<JournalFolder>,
     limits: Limits,
     disk: Box<dyn Disk>,
-    /// Locked while this lives; `None` until the folder was read.
+    /// The lock on the folder; `None` until the folder has been read.
     lock: Option<File>,
-    /// When reading the folder failed last.
+    /// When reading the folder last failed.
     failed_at: Option<Instant>,
-    /// The last segment's file, once it is needed.
+    /// The last segment's file; opened when it is needed.
     file: Option<Box<dyn SegmentFile>>,
-    /// Behind the last durable byte there may be others.
+    /// Whether the file may hold bytes after the last durable one.
     tail_is_dirty: bool,
-    /// Accepted, not yet durable; the first one has the number `State::next`.
+    /// Accepted but not yet durable payloads; the first has the number after the last
+    /// durable one.
     pending: VecDeque<Vec<u8>>,
     pending_bytes: usize,
-    displaced: Range<u64>,
-    /// Lower numbers are not given ([`Self::skip_to`]).
-    least_next: u64,
+    evicted: Range<u64>,
+    /// The lowest number that may be assigned ([`Self::skip_to`]).
+    min_next: u64,
 }
 
 impl Journal {
-    /// Opens the journal in a folder, which is made if need be. The newest segment is read; a torn end is removed;
-    /// numbers go on behind the last whole record.
+    /// Opens the journal in a folder, which is created if it does not exist. Reads the newest
+    /// segment, removes a torn end, and continues numbering after the last whole record.
     pub fn open(folder: &Path, limits: Limits) -> Result<(Self, Recovery), JournalError> {
         Self::open_on(Box::new(FileSystem), folder, limits)
     }
 
-    /// Like [`Self::open`], but what the system refuses is no obstacle (its words come second): the journal takes
-    /// payloads, and every [`Self::sync`] tries again. Numbers that are given until then are provisional.
+    /// Like [`Self::open`], but I/O errors do not prevent opening (they are returned in the second
+    /// value): the journal accepts payloads, and every [`Self::sync`] tries again. Numbers assigned
+    /// until then are provisional.
     pub fn open_or_wait(
         folder: &Path,
         limits: Limits,
@@ -129,9 +110,9 @@ impl Journal {
             return Err(JournalError::Limits(limits));
         }
         let mut journal = Self {
-            shared: Arc::new(Shared {
-                folder: folder.to_owned(),
-                state: Mutex::default(),
+            folder: Arc::new(JournalFolder {
+                path: folder.to_owned(),
+                segments: Mutex::default(),
             }),
             limits,
             disk,
@@ -141,8 +122,8 @@ impl Journal {
             tail_is_dirty: false,
             pending: VecDeque::new(),
             pending_bytes: 0,
-            displaced: FIRST_SEQUENCE..FIRST_SEQUENCE,
-            least_next: FIRST_SEQUENCE,
+            evicted: FIRST_SEQUENCE..FIRST_SEQUENCE,
+            min_next: FIRST_SEQUENCE,
         };
         match journal.read_folder() {
             Err(error @ JournalError::InUse(_)) => Err(error),
@@ -156,31 +137,32 @@ impl Journal {
 
     /// Locks the folder and reads what is in it.
     fn read_folder(&mut self) -> Result<Recovery, JournalError> {
-        let folder = &self.shared.folder;
-        // Until all went well.
+        let folder = &self.folder.path;
+        // Cleared below when everything has succeeded.
         self.failed_at = Some(Instant::now());
-        fs::create_dir_all(folder).map_err(failed("make", folder))?;
+        fs::create_dir_all(folder).map_err(failed("create", folder))?;
         let lock = lock(folder)?;
         let (mut segments, recovery, torn) = recover(folder)?;
         if segments.is_empty() {
             segments.push_back(Segment::empty(FIRST_SEQUENCE));
         }
         self.tail_is_dirty = torn;
-        self.shared.lock().segments = segments;
+        self.folder.lock().list = segments;
         self.lock = Some(lock);
         self.failed_at = None;
         let (_, next) = self.current();
-        // What the disk will not give may hold later numbers than were found: none of those is given twice.
+        // Bytes that the disk does not return may hold higher numbers than were found. None of
+        // these may be assigned twice.
         if recovery.unreadable.is_some() {
             self.roll(next);
         }
-        if self.least_next > next {
-            self.roll(self.least_next);
+        if self.min_next > next {
+            self.roll(self.min_next);
         }
         Ok(recovery)
     }
 
-    /// Opens the last segment for writing, cut to what is known to be whole.
+    /// Opens the last segment for writing and truncates it to its whole records.
     fn open_file(&mut self) -> Result<(), JournalError> {
         if self.file.is_some() {
             return Ok(());
@@ -194,15 +176,15 @@ impl Journal {
         if self.tail_is_dirty {
             file.truncate(used)
                 .and_then(|()| file.sync())
-                .map_err(failed("cut the torn end of", &path))?;
+                .map_err(failed("remove the torn end of", &path))?;
             self.tail_is_dirty = false;
         }
         self.file = Some(file);
         Ok(())
     }
 
-    /// Accepts a payload and gives its number. It is kept in memory until [`Self::sync`]; refused payloads get no
-    /// number.
+    /// Accepts a payload and returns its number. The payload stays in memory until [`Self::sync`].
+    /// A refused payload gets no number.
     pub fn append(&mut self, payload: &[u8]) -> Result<u64, JournalError> {
         let max_bytes =
             self.limits.segment_bytes.min(u64::from(MAX_BODY_BYTES)) - OVERHEAD_BYTES as u64;
@@ -228,13 +210,14 @@ impl Journal {
         Ok(sequence)
     }
 
-    /// Brings everything accepted to the disk and gives the last durable number ([`Self::durable`]). After an error
-    /// what was not written still waits, and the next call tries again.
+    /// Writes every accepted payload to disk and returns the last durable number
+    /// ([`Self::durable`]). After an error, unwritten payloads stay in memory and the next call
+    /// tries again.
     pub fn sync(&mut self) -> Result<Option<u64>, JournalError> {
         if self.lock.is_none() {
-            let soon = |at: Instant| at.elapsed() < READ_AGAIN_AFTER;
-            if self.failed_at.is_some_and(soon) {
-                return Err(JournalError::NotOpen(self.shared.folder.clone()));
+            let too_soon = |at: Instant| at.elapsed() < READ_AGAIN_AFTER;
+            if self.failed_at.is_some_and(too_soon) {
+                return Err(JournalError::NotOpen(self.folder.path.clone()));
             }
             self.read_folder()?;
         }
@@ -250,92 +233,94 @@ impl Journal {
         Ok(self.durable())
     }
 
-    /// The last durable number: it and all before it are on the disk or were displaced.
+    /// The last durable number: this record and all before it are on disk or were evicted.
     pub fn durable(&self) -> Option<u64> {
-        reader::durable(&self.shared.lock())
+        self.folder.lock().durable()
     }
 
     /// The oldest number that can be read.
     pub fn oldest(&self) -> Option<u64> {
-        self.shared.lock().oldest()
+        self.folder.lock().oldest()
     }
 
-    /// The number that the next payload will have.
+    /// The number of the next payload.
     pub fn next(&self) -> u64 {
-        self.shared.lock().next() + self.pending.len() as u64
+        self.folder.lock().next() + self.pending.len() as u64
     }
 
-    /// Payloads that wait for the disk.
+    /// Number of payloads that are not durable yet.
     pub fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// Bytes on the disk.
+    /// Size on disk.
     pub fn bytes(&self) -> u64 {
-        total_bytes(&self.shared.lock())
+        self.folder.lock().bytes()
     }
 
-    /// The numbers that were deleted for want of room since this was last asked; those beyond the acknowledged one
-    /// are lost. (After a restart, so is all between the acknowledged one and [`Self::oldest`].)
-    pub fn take_displaced(&mut self) -> Range<u64> {
-        let next = self.displaced.end..self.displaced.end;
-        std::mem::replace(&mut self.displaced, next)
+    /// The records evicted since the last call. Those after the last acknowledged record are lost.
+    /// (After a restart, so are the records between the last acknowledged one and
+    /// [`Self::oldest`].)
+    pub fn take_evicted(&mut self) -> Range<u64> {
+        let next = self.evicted.end..self.evicted.end;
+        std::mem::replace(&mut self.evicted, next)
     }
 
-    /// Numbers below `next` are not given any more; for a station that has received a later one than this journal
-    /// knows. Syncs before; after an error it is done as soon as the folder can be read.
+    /// Assigns no number below `next` from now on; used when a station has received a higher
+    /// number than this journal has. Syncs first. After an error, the skip takes effect as soon as
+    /// the folder can be read.
     pub fn skip_to(&mut self, next: u64) -> Result<(), JournalError> {
         if next >= SEQUENCE_END {
             return Err(JournalError::Sequence(next));
         }
-        self.least_next = self.least_next.max(next);
+        self.min_next = self.min_next.max(next);
         self.sync()?;
         if next > self.next() {
             self.roll(next);
-            // Its name is what holds the place.
+            // The file's name records where numbering continues.
             self.open_file()?;
         }
         Ok(())
     }
 
-    /// A handle for other threads.
+    /// Creates a handle for reading durable records from other threads.
     pub fn reader(&self) -> JournalReader {
         JournalReader {
-            shared: Arc::clone(&self.shared),
+            folder: Arc::clone(&self.folder),
         }
     }
 
-    /// Bytes and next number of the segment being written.
+    /// Size and next number of the segment being written.
     fn current(&self) -> (u64, u64) {
-        let state = self.shared.lock();
-        state
-            .segments
+        let segments = self.folder.lock();
+        segments
+            .list
             .back()
             .map_or((0, FIRST_SEQUENCE), |last| (last.bytes, last.next))
     }
 
     fn current_path(&self) -> PathBuf {
-        let folder = &self.shared.folder;
-        let state = self.shared.lock();
-        let last = state.segments.back().map(|last| last.path(folder));
+        let folder = &self.folder.path;
+        let segments = self.folder.lock();
+        let last = segments.list.back().map(|last| last.path(folder));
         last.unwrap_or_else(|| Segment::empty(FIRST_SEQUENCE).path(folder))
     }
 
-    /// Starts a segment; its file is made when it is needed.
+    /// Starts a new segment. Its file is created when it is needed.
     fn roll(&mut self, first: u64) {
         self.file = None;
-        // Should an earlier try have got as far as writing.
+        // An earlier attempt may have written to a file of this name.
         self.tail_is_dirty = true;
-        let mut state = self.shared.lock();
-        let unused = state.segments.pop_back_if(|last| last.bytes == 0);
-        state.segments.push_back(Segment::empty(first));
+        let mut segments = self.folder.lock();
+        let unused = segments.list.pop_back_if(|last| last.bytes == 0);
+        segments.list.push_back(Segment::empty(first));
         if let Some(unused) = unused.filter(|unused| unused.first < first) {
-            // An empty file does no harm; the next opening passes it over.
-            self.disk.remove(&unused.path(&self.shared.folder)).ok();
+            // If this fails, an empty file remains; it is skipped when the journal is next opened.
+            self.disk.remove(&unused.path(&self.folder.path)).ok();
         }
     }
 
-    /// Writes as many of the pending payloads as fit the segment and a buffer, at least one.
+    /// Writes as many pending payloads as fit the segment and [`WRITE_BYTES`], but at least one.
     fn write(&mut self) -> Result<(), JournalError> {
         let (used, first) = self.current();
         let mut buffer = Vec::new();
@@ -355,24 +340,24 @@ impl Journal {
             written.push((sequence, offset));
         }
         self.make_room(buffer.len() as u64)?;
-        self.put(used, &buffer)
+        self.append_durably(used, &buffer)
             .map_err(|source| failed("write", &self.current_path())(source))?;
-        let mut state = self.shared.lock();
-        if let Some(last) = state.segments.back_mut() {
+        let mut segments = self.folder.lock();
+        if let Some(last) = segments.list.back_mut() {
             for &(sequence, offset) in &written {
-                last.note(sequence, offset);
+                last.add_record(sequence, offset);
             }
             last.bytes = used + buffer.len() as u64;
         }
-        drop(state);
+        drop(segments);
         for payload in self.pending.drain(..written.len()) {
             self.pending_bytes -= payload.len() + OVERHEAD_BYTES;
         }
         Ok(())
     }
 
-    /// Bytes behind the first `used` of the segment's file.
-    fn put(&mut self, used: u64, bytes: &[u8]) -> io::Result<()> {
+    /// Appends bytes after the first `used` bytes of the segment's file and syncs it.
+    fn append_durably(&mut self, used: u64, bytes: &[u8]) -> io::Result<()> {
         let Some(file) = &mut self.file else {
             return Err(io::Error::other("the segment is not open"));
         };
@@ -380,41 +365,38 @@ impl Journal {
             file.truncate(used)?;
         }
         self.tail_is_dirty = true;
-        let put = file.append(bytes).and_then(|()| file.sync());
-        if put.is_ok() {
+        let appended = file.append(bytes).and_then(|()| file.sync());
+        if appended.is_ok() {
             self.tail_is_dirty = false;
         } else {
-            // At once, to leave a full disk to others and no half record to a restart; if it fails, before the next try.
+            // Truncate at once: this frees space on a full disk and leaves no partial record for a
+            // restart. If it fails, the next attempt truncates again before it writes.
             file.truncate(used).ok();
         }
-        put
+        appended
     }
 
-    /// Deletes the oldest segments until so many bytes more are within the limit.
+    /// Deletes the oldest segments until `bytes` more fit the limit.
     fn make_room(&mut self, bytes: u64) -> Result<(), JournalError> {
-        // Readers wait meanwhile, so that none of them takes the deletion for damage.
-        let mut state = self.shared.lock();
-        while total_bytes(&state) + bytes > self.limits.max_bytes && state.segments.len() > 1 {
-            let Some(oldest) = state.segments.front() else {
+        // The lock makes readers wait, so that none of them takes the deletion for damage.
+        let mut segments = self.folder.lock();
+        while segments.bytes() + bytes > self.limits.max_bytes && segments.list.len() > 1 {
+            let Some(oldest) = segments.list.front() else {
                 break;
             };
-            let path = oldest.path(&self.shared.folder);
+            let path = oldest.path(&self.folder.path);
             match self.disk.remove(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(failed("delete", &path)(error));
                 }
                 _ => {}
             }
-            if self.displaced.is_empty() {
-                self.displaced.start = oldest.first;
+            if self.evicted.is_empty() {
+                self.evicted.start = oldest.first;
             }
-            self.displaced.end = oldest.next;
-            state.segments.pop_front();
+            self.evicted.end = oldest.next;
+            segments.list.pop_front();
         }
         Ok(())
     }
-}
-
-fn total_bytes(state: &State) -> u64 {
-    state.segments.iter().map(|segment| segment.bytes).sum()
 }

@@ -1,7 +1,8 @@
-//! Up to which report each station has acknowledged.
+//! The last report that each station has acknowledged.
 //!
-//! One small file, written whole, at most every so often: after a power cut a station may be sent again what it has,
-//! and throws it away by its number. So a damaged file costs repetition, and never stops the camera.
+//! Kept in one small file, which is rewritten as a whole and only once per interval. After a power
+//! cut a station may therefore receive reports a second time; it recognises them by their numbers.
+//! A damaged file only costs such repetition and never stops the camera.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -10,40 +11,40 @@ use std::time::{Duration, Instant};
 
 use proto::limits::MAX_NAME_BYTES;
 
-use super::record::{self, Damage, HEADER_BYTES, Piece, Records};
-use crate::io::atomic::{WriteError, write_atomic};
+use scoring::io::atomic::{WriteError, write_atomic};
+use scoring::io::record::{self, Damage, HEADER_BYTES, Piece, Records};
 
-/// Most stations; the one that has not acknowledged for longest is forgotten for one more.
+/// Most stations remembered. One more evicts the station whose last acknowledgement is oldest.
 pub const MAX_STATIONS: usize = 32;
 
-/// A body cannot be longer: a count, and a length, a name and a number of ten bytes at most for each station.
+/// Longest body: a count, then per station a length byte, a name and a number of at most ten bytes.
 const MAX_BODY_BYTES: u32 = (1 + MAX_STATIONS * (1 + MAX_NAME_BYTES + 10)) as u32;
 
-/// The file of positions was not used; counting starts without any.
+/// Why the file was ignored, so that no positions are known.
 #[derive(Debug, thiserror::Error)]
 pub enum PositionsWarning {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is damaged.
+    /// The file is damaged.
     #[error("{} is damaged", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// How.
+        /// The kind of damage.
         source: Damage,
     },
-    /// It is whole, and yet holds no positions.
+    /// The file is intact but does not hold positions.
     #[error("expected positions in {}, found something else", .0.display())]
     Content(PathBuf),
 }
 
-/// A station's name is too long or empty.
+/// A station's name is empty or too long.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected a station's name of 1..={MAX_NAME_BYTES} bytes, found {found_bytes}")]
 pub struct NameError {
@@ -51,19 +52,19 @@ pub struct NameError {
     pub found_bytes: usize,
 }
 
-/// Acknowledged positions by station.
+/// The last acknowledged sequence number of each station.
 #[derive(Debug)]
 pub struct Positions {
     path: PathBuf,
     interval: Duration,
-    /// The station that acknowledged last is at the end.
+    /// Ordered by the time of the last acknowledgement, the most recent at the end.
     stations: Vec<(String, u64)>,
     changed: bool,
-    written: Option<Instant>,
+    written_at: Option<Instant>,
 }
 
 impl Positions {
-    /// Reads the file, if there is one; it will be written at most once in `interval`.
+    /// Reads the file if it exists. It will be written at most once per `interval`.
     pub fn open(path: &Path, interval: Duration) -> (Self, Option<PositionsWarning>) {
         let (stations, warning) = match read(path) {
             Ok(stations) => (stations, None),
@@ -74,7 +75,7 @@ impl Positions {
             interval,
             stations,
             changed: false,
-            written: None,
+            written_at: None,
         };
         (positions, warning)
     }
@@ -85,13 +86,14 @@ impl Positions {
         known.map(|&(_, sequence)| sequence)
     }
 
-    /// The highest acknowledged number of all. If it is beyond a journal's last, the journal's disk has lost what it
-    /// promised to keep (see [`super::Journal::skip_to`]).
+    /// The highest number that any station has acknowledged. If it is higher than the journal's
+    /// last, the journal's disk has lost data that it had confirmed (see `Journal::skip_to`).
     pub fn highest(&self) -> Option<u64> {
         self.stations.iter().map(|&(_, sequence)| sequence).max()
     }
 
-    /// A station has everything up to `sequence`; a lower number than before is old news and changes nothing.
+    /// Records that a station has every report up to `sequence`. A lower number than before changes
+    /// nothing.
     pub fn acknowledge(&mut self, station: &str, sequence: u64) -> Result<(), NameError> {
         if !(1..=MAX_NAME_BYTES).contains(&station.len()) {
             return Err(NameError {
@@ -117,24 +119,25 @@ impl Positions {
         Ok(())
     }
 
-    /// Writes the file if something has changed and the last writing, successful or not, is an interval ago. Says
-    /// whether it wrote.
+    /// Writes the file if something has changed and the last attempt is at least an interval ago.
+    /// Returns whether it wrote.
     pub fn flush(&mut self, now: Instant) -> Result<bool, WriteError> {
-        let waits = self
-            .written
-            .is_some_and(|written| now.saturating_duration_since(written) < self.interval);
-        if waits {
+        let too_soon = self
+            .written_at
+            .is_some_and(|at| now.saturating_duration_since(at) < self.interval);
+        if too_soon {
             return Ok(false);
         }
         let due = self.changed;
         if due {
-            self.written = Some(now);
+            self.written_at = Some(now);
             self.flush_now()?;
         }
         Ok(due)
     }
 
-    /// Writes the file if something has changed: when stopping.
+    /// Writes the file if something has changed, regardless of the interval. Called at the end of
+    /// the program.
     pub fn flush_now(&mut self) -> Result<(), WriteError> {
         if self.changed {
             write_atomic(&self.path, &self.encode()?)?;
@@ -144,7 +147,7 @@ impl Positions {
     }
 
     fn encode(&self) -> Result<Vec<u8>, WriteError> {
-        // Bounded by MAX_STATIONS and MAX_NAME_BYTES, so neither step fails in practice.
+        // MAX_STATIONS and MAX_NAME_BYTES bound the size, so neither step fails in practice.
         let failed = |source| WriteError {
             path: self.path.clone(),
             source,
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_only_rise_and_are_kept() {
+    fn positions_only_rise_and_survive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("positions");
         let mut positions = open(&path);
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_silent_station_is_forgotten() {
+    fn the_station_with_the_oldest_acknowledgement_is_evicted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("positions");
         let mut positions = open(&path);

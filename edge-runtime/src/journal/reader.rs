@@ -1,84 +1,99 @@
-//! Reading durable records while the writer goes on.
+//! Reads durable records while the writer appends.
 
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::JournalError;
-use super::segment::{self, Entries, Found, Segment};
+use super::error::JournalError;
+use super::segment::{self, Segment, SegmentItem, SegmentReader};
 
-/// What writer and readers know of the folder. Everything in it is durable.
+/// The segments of a journal, as the writer and all readers see them. All their records are
+/// durable.
 #[derive(Debug, Default)]
-pub(super) struct State {
-    /// Oldest first, rising numbers; the last one is being written. Empty until the folder was read.
-    pub(super) segments: VecDeque<Segment>,
+pub(super) struct Segments {
+    /// Oldest first, with rising numbers; the last one is being written. Empty until the folder has
+    /// been read.
+    pub(super) list: VecDeque<Segment>,
 }
 
+/// A journal's folder, shared by its writer and its readers.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) folder: PathBuf,
-    pub(super) state: Mutex<State>,
+pub(super) struct JournalFolder {
+    pub(super) path: PathBuf,
+    pub(super) segments: Mutex<Segments>,
 }
 
-impl Shared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change to the state is a single step, so a panic elsewhere leaves it whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl JournalFolder {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Segments> {
+        // Every change to the list is a single step, so a panic elsewhere leaves it consistent.
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl Segments {
+    /// The oldest sequence number that can be read.
     pub(super) fn oldest(&self) -> Option<u64> {
-        self.segments.iter().find_map(Segment::oldest)
+        self.list.iter().find_map(Segment::oldest)
     }
 
     /// One more than the last durable sequence number.
     pub(super) fn next(&self) -> u64 {
-        self.segments.back().map_or(0, |segment| segment.next)
+        self.list.back().map_or(0, |segment| segment.next)
+    }
+
+    /// The last durable sequence number.
+    pub(super) fn durable(&self) -> Option<u64> {
+        self.next().checked_sub(1).filter(|&last| last > 0)
+    }
+
+    /// Size on disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.list.iter().map(|segment| segment.bytes).sum()
     }
 }
 
-/// Some durable records.
+/// Durable records from one read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// The number of the first record, or `next` if there is none. Where it is beyond the number asked for, the
-    /// records between were displaced or are damaged.
+    /// The number of the first record, or `next` if there is none. If it is higher than the number
+    /// asked for, the records in between were evicted or are damaged.
     pub first: u64,
-    /// Sequence numbers, rising, and payloads. A hole is a damaged record.
+    /// Sequence numbers, rising, and payloads. A missing number is a damaged record.
     pub records: Vec<(u64, Vec<u8>)>,
-    /// What to ask for next.
+    /// The number to ask for next.
     pub next: u64,
 }
 
-/// A handle on a journal's durable records for other threads than the writer's.
+/// A handle for reading a journal's durable records from any thread.
 #[derive(Debug, Clone)]
 pub struct JournalReader {
-    pub(super) shared: Arc<Shared>,
+    pub(super) folder: Arc<JournalFolder>,
 }
 
-/// A stretch of one segment to read.
+/// A range of one segment to read.
 pub(super) struct Span {
     path: PathBuf,
     pub(super) bytes: (u64, u64),
-    /// Below it are only numbers that are no more there.
+    /// Records with lower numbers are skipped.
     from: u64,
     next: u64,
 }
 
 impl JournalReader {
-    /// The last durable sequence number: it and all before it are on the disk or were displaced.
+    /// The last durable sequence number: this record and all before it are on disk or were evicted.
     pub fn durable(&self) -> Option<u64> {
-        durable(&self.shared.lock())
+        self.folder.lock().durable()
     }
 
     /// The oldest sequence number that can be read.
     pub fn oldest(&self) -> Option<u64> {
-        self.shared.lock().oldest()
+        self.folder.lock().oldest()
     }
 
-    /// Durable records from `sequence` on, or from the oldest if that one was displaced: at most `max_records`, and
-    /// payloads of at most `max_bytes` together, except that a first one beyond that is given alone.
+    /// Reads durable records from `sequence` on, or from the oldest if that one was evicted: at
+    /// most `max_records`, with payloads of at most `max_bytes` in total. A first payload that is
+    /// larger is returned alone.
     pub fn read_from(
         &self,
         sequence: u64,
@@ -99,9 +114,10 @@ impl JournalReader {
             match read(&span, max_records, &mut left_bytes, &mut batch) {
                 Ok(true) => batch.next = span.next,
                 Ok(false) => break,
-                // What was read before is given first.
+                // Return the records read so far; the error comes with the next call.
                 Err(_) if !batch.records.is_empty() => break,
-                // Displaced since it was located; the second time, it is not the journal that deleted it.
+                // The segment was evicted after it was located. If the same one is missing again,
+                // something else has deleted it.
                 Err(error)
                     if error.kind() == io::ErrorKind::NotFound
                         && missing.as_ref() != Some(&span.path) =>
@@ -125,30 +141,30 @@ impl JournalReader {
     }
 
     pub(super) fn locate(&self, sequence: u64) -> Option<Span> {
-        let mut state = self.shared.lock();
-        let at = |state: &State| {
-            let segments = &state.segments;
-            segments.partition_point(|segment| segment.next <= sequence)
+        let mut segments = self.folder.lock();
+        let position = |segments: &Segments| {
+            let list = &segments.list;
+            list.partition_point(|segment| segment.next <= sequence)
         };
-        let found = state.segments.get(at(&state))?;
+        let found = segments.list.get(position(&segments))?;
         if found.is_unread() {
-            let (path, first, next) = (found.path(&self.shared.folder), found.first, found.next);
-            // It takes a while, and the writer must not wait.
-            drop(state);
+            let (path, first, next) = (found.path(&self.folder.path), found.first, found.next);
+            // Scanning takes a while, and the writer must not wait for it.
+            drop(segments);
             let scan = segment::scan(&path, first, next);
-            state = self.shared.lock();
-            let segment = state
-                .segments
+            segments = self.folder.lock();
+            let segment = segments
+                .list
                 .iter_mut()
                 .find(|segment| segment.first == first);
-            // What the disk refuses is said by who reads the record.
+            // A failed scan is ignored here: reading the record reports the error.
             if let (Some(segment), Ok(scan)) = (segment, scan) {
                 segment.adopt_index(scan.segment);
             }
         }
-        let segment = state.segments.get(at(&state))?;
+        let segment = segments.list.get(position(&segments))?;
         Some(Span {
-            path: segment.path(&self.shared.folder),
+            path: segment.path(&self.folder.path),
             bytes: (segment.offset_before(sequence), segment.bytes),
             from: sequence.max(segment.first),
             next: segment.next,
@@ -156,22 +172,18 @@ impl JournalReader {
     }
 }
 
-pub(super) fn durable(state: &State) -> Option<u64> {
-    state.next().checked_sub(1).filter(|&last| last > 0)
-}
-
-/// Whether the segment was read to its end.
+/// Adds the records of a span to the batch; returns whether the segment was read to its end.
 fn read(
     span: &Span,
     max_records: usize,
     left_bytes: &mut usize,
     batch: &mut Batch,
 ) -> io::Result<bool> {
-    let mut entries = Entries::open(&span.path, span.bytes, 0, span.next)?;
-    while let Some(found) = entries.next_found()? {
-        let Found::Entry {
+    let mut reader = SegmentReader::open(&span.path, span.bytes, 0, span.next)?;
+    while let Some(item) = reader.next_item()? {
+        let SegmentItem::Record {
             sequence, payload, ..
-        } = found
+        } = item
         else {
             continue;
         };

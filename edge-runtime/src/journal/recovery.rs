@@ -1,4 +1,4 @@
-//! What a journal's folder holds after a restart, power cut or not.
+//! Reads a journal's folder at start, after a clean stop or a power cut.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -8,23 +8,24 @@ use std::path::{Path, PathBuf};
 use super::error::{JournalError, failed};
 use super::segment::{self, OVERHEAD_BYTES, SEQUENCE_END, Segment};
 
-/// What was found in the newest segment when opening a journal. The others are read when a station asks for what is in
-/// them, so that a start takes as long with a full journal as with an empty one; damage there shows as a hole.
+/// What was found in the newest segment when the journal was opened. Older segments are read when
+/// a station asks for their records, so that a start takes as long with a full journal as with an
+/// empty one. Damage in them shows as missing records.
 #[derive(Debug, Default)]
 pub struct Recovery {
-    /// Whole records.
+    /// Number of whole records.
     pub records: u64,
-    /// Bytes behind the last record, torn by a power cut, that were removed.
+    /// Bytes after the last whole record, torn by a power cut, that are removed.
     pub cut_bytes: u64,
-    /// Records known to be lost to damage before others.
+    /// Records known to be lost to damage in front of whole records.
     pub skipped_records: u64,
-    /// Bytes of damage before whole records.
+    /// Damaged bytes in front of whole records.
     pub damaged_bytes: u64,
-    /// The newest segment, if the disk would not give it whole.
+    /// The newest segment and the error, if it could not be read to its end.
     pub unreadable: Option<(PathBuf, io::Error)>,
 }
 
-/// Keeps other programs from writing the journal, as long as the result lives.
+/// Locks the journal against other programs for as long as the returned file is open.
 pub(super) fn lock(folder: &Path) -> Result<File, JournalError> {
     let path = folder.join(".lock");
     let file = OpenOptions::new()
@@ -32,7 +33,7 @@ pub(super) fn lock(folder: &Path) -> Result<File, JournalError> {
         .truncate(false)
         .write(true)
         .open(&path)
-        // On a read-only file system there are records to read, and perhaps it can be written again later.
+        // A journal on a read-only file system can still be read, and may become writable later.
         .or_else(|refused| File::open(&path).map_err(|_| refused))
         .map_err(failed("open", &path))?;
     match file.try_lock() {
@@ -42,7 +43,8 @@ pub(super) fn lock(folder: &Path) -> Result<File, JournalError> {
     }
 }
 
-/// Lists all segments and reads the newest; also says whether the newest one's file is longer than what is whole of it.
+/// Lists all segments and reads the newest. The last value says whether the newest file continues
+/// after its last whole record.
 pub(super) fn recover(folder: &Path) -> Result<(VecDeque<Segment>, Recovery, bool), JournalError> {
     let mut firsts = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed("list", folder))? {
@@ -58,7 +60,8 @@ pub(super) fn recover(folder: &Path) -> Result<(VecDeque<Segment>, Recovery, boo
     for (&first, &following) in firsts.iter().zip(firsts.iter().skip(1)) {
         let path = Segment::empty(first).path(folder);
         let bytes = fs::metadata(&path).map_err(failed("read", &path))?.len();
-        // It was whole and durable before the next segment was made, whose name says where this one ends.
+        // A segment is durable before the next one is created, and the next one's name says where
+        // this one ends.
         segments.push_back(Segment::unread(first, following, bytes));
     }
     let path = Segment::empty(newest).path(folder);

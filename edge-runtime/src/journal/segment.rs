@@ -1,34 +1,40 @@
-//! One file of the journal: its name, what is in it, and where to start reading for a sequence number.
+//! One file of the journal: its name, its records, and where to start reading for a sequence
+//! number.
 //!
-//! A record's body is its sequence number (u64 LE) and the payload. The file is named after the first number that it
-//! may hold, so an empty one still says where counting goes on.
+//! A record's body is its sequence number (u64, little-endian) and the payload. The file is named
+//! after the first number that it may hold, so that even an empty file records where numbering
+//! continues.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::FIRST_SEQUENCE;
-use super::record::{HEADER_BYTES, MAX_BODY_BYTES, Piece, Records};
+use scoring::io::record::{HEADER_BYTES, MAX_BODY_BYTES, Piece, Records};
 
-/// Bytes of a record beside its payload.
+/// The number of the first record of a new journal; 0 stands for "none".
+pub const FIRST_SEQUENCE: u64 = 1;
+/// Size of a record without its payload.
 pub(super) const OVERHEAD_BYTES: usize = HEADER_BYTES + SEQUENCE_BYTES;
-/// Numbers from here on are never given, so that one more can always be counted.
+/// Upper bound of sequence numbers, exclusive. It is far from `u64::MAX`, so adding one to a number
+/// never overflows.
 pub(super) const SEQUENCE_END: u64 = 1 << 63;
 
 const SEQUENCE_BYTES: usize = 8;
-/// A record is looked up by reading at most this much more than itself; costs 16 bytes of memory each.
+/// Distance between two index entries. Finding a record reads at most about this much in vain; an
+/// entry takes 16 bytes of memory.
 const INDEX_STEP_BYTES: u64 = 64 << 10;
 
-/// A segment as far as it may be read.
+/// The durable part of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Segment {
     /// The number in its name.
     pub(super) first: u64,
     /// One more than the last number in it.
     pub(super) next: u64,
-    /// Its size.
+    /// Size in bytes.
     pub(super) bytes: u64,
-    /// Sequence number and byte offset of some records, always of the first; `None` until the segment was read.
+    /// Sequence number and byte offset of some records, always including the first; `None` until
+    /// the segment has been read.
     index: Option<Vec<(u64, u64)>>,
 }
 
@@ -42,7 +48,7 @@ impl Segment {
         }
     }
 
-    /// One that another follows, and which is read when somebody asks for what is in it.
+    /// A segment that another one follows, and that is read when one of its records is asked for.
     pub(super) fn unread(first: u64, next: u64, bytes: u64) -> Self {
         Self {
             first,
@@ -52,18 +58,18 @@ impl Segment {
         }
     }
 
-    /// Whether it is still to be read.
+    /// Whether the segment has not been read yet.
     pub(super) fn is_unread(&self) -> bool {
         self.index.is_none()
     }
 
-    /// Takes over where records are from one that was read.
+    /// Takes the index of a segment that was read.
     pub(super) fn adopt_index(&mut self, read: Self) {
         self.index = read.index;
     }
 
-    /// Takes note of a record.
-    pub(super) fn note(&mut self, sequence: u64, offset: u64) {
+    /// Adds a record, and an index entry if one is due.
+    pub(super) fn add_record(&mut self, sequence: u64, offset: u64) {
         let index = self.index.get_or_insert_default();
         let due = index
             .last()
@@ -74,7 +80,7 @@ impl Segment {
         self.next = sequence + 1;
     }
 
-    /// The first sequence number in it; of one that was not read yet, the number in its name.
+    /// The first sequence number in the segment; until it has been read, the number in its name.
     pub(super) fn oldest(&self) -> Option<u64> {
         match &self.index {
             Some(index) => index.first().map(|&(sequence, _)| sequence),
@@ -82,12 +88,13 @@ impl Segment {
         }
     }
 
-    /// The byte offset to read from in order to meet `sequence` and all behind it.
+    /// The byte offset to start from to read `sequence` and all later records.
     pub(super) fn offset_before(&self, sequence: u64) -> u64 {
         let index = self.index.as_deref().unwrap_or_default();
-        let behind = index.partition_point(|&(known, _)| known <= sequence);
-        let known = behind.saturating_sub(1);
-        index.get(known).map_or(0, |&(_, offset)| offset)
+        let after = index.partition_point(|&(known, _)| known <= sequence);
+        index
+            .get(after.saturating_sub(1))
+            .map_or(0, |&(_, offset)| offset)
     }
 
     pub(super) fn path(&self, folder: &Path) -> PathBuf {
@@ -95,73 +102,74 @@ impl Segment {
     }
 }
 
-/// The number that a file is named after; `None` if it is no segment.
+/// The number in a segment's file name; `None` if the file is not a segment.
 pub(super) fn first_of_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
-    let right = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let first = right.then(|| digits.parse().ok())??;
+    let valid = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let first = valid.then(|| digits.parse().ok())??;
     (FIRST_SEQUENCE..SEQUENCE_END)
         .contains(&first)
         .then_some(first)
 }
 
-/// What the record with this sequence number is made of.
+/// The parts of a record's body.
 pub(super) fn body<'a>(sequence: &'a [u8; SEQUENCE_BYTES], payload: &'a [u8]) -> [&'a [u8]; 2] {
     [sequence, payload]
 }
 
-/// Records of a segment with numbers in `from..to`, rising; all else is damage.
-pub(super) struct Entries {
+/// Reads the records of a segment. Their numbers must rise within `from..to`; everything else is
+/// damage.
+pub(super) struct SegmentReader {
     records: Records<File>,
     from: u64,
     to: u64,
 }
 
-/// What was found next in a segment.
-pub(super) enum Found {
-    Entry {
+/// What a segment holds at one offset.
+pub(super) enum SegmentItem {
+    Record {
         offset: u64,
         sequence: u64,
         payload: Vec<u8>,
     },
-    /// Bytes before another piece.
+    /// Damaged bytes in front of another item.
     Damaged { bytes: u64 },
-    /// Bytes up to the end.
+    /// Damaged bytes up to the end.
     Rest { offset: u64, bytes: u64 },
 }
 
-impl Entries {
+impl SegmentReader {
     pub(super) fn open(path: &Path, bytes: (u64, u64), from: u64, to: u64) -> io::Result<Self> {
         let file = File::open(path)?;
         let records = Records::new(file, bytes.0, bytes.1, MAX_BODY_BYTES)?;
         Ok(Self { records, from, to })
     }
 
-    /// Where the next piece starts, in bytes.
+    /// Byte offset of the next item.
     pub(super) fn offset(&self) -> u64 {
         self.records.offset()
     }
 
-    pub(super) fn next_found(&mut self) -> io::Result<Option<Found>> {
+    pub(super) fn next_item(&mut self) -> io::Result<Option<SegmentItem>> {
         let Some(piece) = self.records.next_piece()? else {
             return Ok(None);
         };
         Ok(Some(match piece {
-            Piece::Damaged { bytes, .. } => Found::Damaged { bytes },
-            Piece::Rest { offset, bytes, .. } => Found::Rest { offset, bytes },
+            Piece::Damaged { bytes, .. } => SegmentItem::Damaged { bytes },
+            Piece::Rest { offset, bytes, .. } => SegmentItem::Rest { offset, bytes },
             Piece::Record { offset, mut body } => {
                 let sequence = body.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
                 match sequence.filter(|found| (self.from..self.to).contains(found)) {
                     Some(sequence) => {
                         self.from = sequence + 1;
                         body.drain(..SEQUENCE_BYTES);
-                        Found::Entry {
+                        SegmentItem::Record {
                             offset,
                             sequence,
                             payload: body,
                         }
                     }
-                    None => Found::Damaged {
+                    None => SegmentItem::Damaged {
                         bytes: (HEADER_BYTES + body.len()) as u64,
                     },
                 }
@@ -170,23 +178,24 @@ impl Entries {
     }
 }
 
-/// What a segment holds.
+/// The contents of a segment.
 pub(super) struct Scan {
     pub(super) segment: Segment,
     pub(super) records: u64,
     /// Numbers missing between records.
     pub(super) skipped_records: u64,
     pub(super) damaged_bytes: u64,
-    /// Where the bytes behind the last record start, and how many they are.
+    /// Offset and number of the bytes after the last record.
     pub(super) rest: Option<(u64, u64)>,
-    /// Reading ended here, before the end.
+    /// Offset and error, if reading failed before the end.
     pub(super) unreadable: Option<(u64, io::Error)>,
 }
 
-/// Reads a whole segment; numbers in it are below `to`. Where the disk refuses to read on, the rest is left out.
+/// Reads a whole segment whose numbers are below `to`. If reading fails on the way, the rest is
+/// left out.
 pub(super) fn scan(path: &Path, first: u64, to: u64) -> io::Result<Scan> {
     let bytes = std::fs::metadata(path)?.len();
-    let mut entries = Entries::open(path, (0, bytes), first, to)?;
+    let mut reader = SegmentReader::open(path, (0, bytes), first, to)?;
     let mut scan = Scan {
         segment: Segment::empty(first),
         records: 0,
@@ -196,19 +205,19 @@ pub(super) fn scan(path: &Path, first: u64, to: u64) -> io::Result<Scan> {
         unreadable: None,
     };
     loop {
-        match entries.next_found() {
-            Ok(Some(Found::Entry {
+        match reader.next_item() {
+            Ok(Some(SegmentItem::Record {
                 offset, sequence, ..
             })) => {
                 scan.records += 1;
                 scan.skipped_records += sequence - scan.segment.next;
-                scan.segment.note(sequence, offset);
+                scan.segment.add_record(sequence, offset);
             }
-            Ok(Some(Found::Damaged { bytes })) => scan.damaged_bytes += bytes,
-            Ok(Some(Found::Rest { offset, bytes })) => scan.rest = Some((offset, bytes)),
+            Ok(Some(SegmentItem::Damaged { bytes })) => scan.damaged_bytes += bytes,
+            Ok(Some(SegmentItem::Rest { offset, bytes })) => scan.rest = Some((offset, bytes)),
             Ok(None) => break,
             Err(error) => {
-                scan.unreadable = Some((entries.offset(), error));
+                scan.unreadable = Some((reader.offset(), error));
                 break;
             }
         }
@@ -243,7 +252,7 @@ mod tests {
         let mut segment = Segment::empty(10);
         assert_eq!(segment.offset_before(10), 0);
         for record in 0..1_000 {
-            segment.note(10 + record, record * 1_000);
+            segment.add_record(10 + record, record * 1_000);
         }
         assert_eq!(segment.index.as_ref().map(Vec::len), Some(16));
         for record in 0..1_000 {

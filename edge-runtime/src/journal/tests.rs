@@ -9,7 +9,7 @@ const SMALL: Limits = Limits {
     max_pending_bytes: 1_000,
 };
 
-/// Two files at most, so that damage meets many records of one.
+/// Two files at most, so that damage falls into a file with many records.
 const LARGE: Limits = Limits {
     max_bytes: 1 << 20,
     segment_bytes: 1 << 19,
@@ -40,7 +40,7 @@ fn filled(folder: &Path, limits: Limits, count: usize) -> Journal {
     journal
 }
 
-/// All that can be read; every payload is the one that was written.
+/// The numbers of all readable records; checks that every payload is the one that was written.
 fn numbers(reader: &JournalReader) -> Vec<u64> {
     let batch = reader.read_from(0, usize::MAX, usize::MAX).unwrap();
     for (sequence, found) in &batch.records {
@@ -72,7 +72,7 @@ fn range(from: u64, to: u64) -> Vec<u64> {
 }
 
 #[test]
-fn only_durable_records_are_seen_and_numbers_go_on() {
+fn only_durable_records_are_visible_and_numbering_continues() {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, recovery) = Journal::open(folder.path(), SMALL).unwrap();
     assert_eq!(
@@ -95,7 +95,7 @@ fn only_durable_records_are_seen_and_numbers_go_on() {
 }
 
 #[test]
-fn a_file_cut_anywhere_gives_its_whole_records_and_goes_on() {
+fn a_file_truncated_anywhere_keeps_its_whole_records_and_is_continued() {
     let folder = tempfile::tempdir().unwrap();
     drop(filled(folder.path(), LARGE, 12));
     let path = segments(folder.path()).remove(0);
@@ -143,11 +143,11 @@ fn a_flipped_bit_costs_one_record() {
             let mut expected = range(1, 31);
             expected.retain(|&sequence| sequence != hit);
             assert_eq!(numbers(&reader), expected, "running, bit {bit} of {path:?}");
-            // A lost last record is taken for a torn one and would be cut; undone below.
+            // A damaged last record is taken for a torn one and cut off; this is undone below.
             drop(journal);
             let (again, recovery) = Journal::open(folder.path(), SMALL).unwrap();
             assert_eq!(numbers(&again.reader()), expected, "bit {bit} of {path:?}");
-            // Of the newest segment, which is all that a start reads.
+            // A start reads the newest segment only.
             let newest = newest(folder.path());
             let lost = u64::from(hit >= newest);
             assert_eq!(recovery.records, 31 - newest - lost);
@@ -163,11 +163,11 @@ fn a_flipped_bit_costs_one_record() {
 }
 
 #[test]
-fn the_oldest_are_displaced_and_said_to_be() {
+fn the_oldest_records_are_evicted_and_reported() {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(folder.path(), SMALL).unwrap();
     let reader = journal.reader();
-    let mut displaced = 1;
+    let mut evicted = 1;
     for _ in 0..50 {
         append(&mut journal, 7);
         journal.sync().unwrap();
@@ -177,21 +177,21 @@ fn the_oldest_are_displaced_and_said_to_be() {
             .map(|path| fs::metadata(path).unwrap().len())
             .sum();
         assert_eq!(journal.bytes(), on_disk);
-        let gone = journal.take_displaced();
+        let gone = journal.take_evicted();
         if !gone.is_empty() {
-            assert_eq!(gone.start, displaced);
-            displaced = gone.end;
+            assert_eq!(gone.start, evicted);
+            evicted = gone.end;
         }
-        assert_eq!(journal.oldest(), Some(displaced));
-        assert_eq!(numbers(&reader), range(displaced, journal.next()));
+        assert_eq!(journal.oldest(), Some(evicted));
+        assert_eq!(numbers(&reader), range(evicted, journal.next()));
     }
-    assert!(displaced > 200);
+    assert!(evicted > 200);
     let batch = reader.read_from(3, 2, usize::MAX).unwrap();
-    assert_eq!((batch.first, batch.next), (displaced, displaced + 2));
+    assert_eq!((batch.first, batch.next), (evicted, evicted + 2));
 }
 
 #[test]
-fn numbers_never_start_again() {
+fn numbers_are_never_reused() {
     let folder = tempfile::tempdir().unwrap();
     let journal = filled(folder.path(), SMALL, 200);
     let last = segments(folder.path()).pop().unwrap();
@@ -225,7 +225,7 @@ fn numbers_never_start_again() {
 }
 
 #[test]
-fn batches_keep_their_limits_and_meet_every_record() {
+fn batches_keep_their_limits_and_contain_every_record() {
     let folder = tempfile::tempdir().unwrap();
     let journal = filled(folder.path(), SMALL, 90);
     let reader = journal.reader();
@@ -248,7 +248,7 @@ fn batches_keep_their_limits_and_meet_every_record() {
 }
 
 #[test]
-fn readers_follow_a_writer_that_displaces() {
+fn readers_follow_a_writer_that_evicts() {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(folder.path(), SMALL).unwrap();
     let reader = journal.reader();
@@ -288,7 +288,7 @@ fn readers_follow_a_writer_that_displaces() {
 }
 
 #[test]
-fn too_much_and_too_long_are_refused_without_a_number() {
+fn too_many_and_too_long_payloads_are_refused_without_a_number() {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(folder.path(), SMALL).unwrap();
     let longest = SMALL.segment_bytes as usize - OVERHEAD_BYTES;
@@ -315,7 +315,7 @@ fn too_much_and_too_long_are_refused_without_a_number() {
     ));
 }
 
-/// A disk of limited size. Like a real one it writes what still fits and then refuses.
+/// A disk of limited size. Like a real one it writes what still fits and then fails.
 #[derive(Default)]
 struct Fault {
     free_bytes: AtomicU64,
@@ -368,7 +368,7 @@ impl SegmentFile for FaultyFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        // As Linux does, a second sync succeeds although the first one's bytes are lost.
+        // As on Linux, a second sync succeeds although the first one's bytes are lost.
         if !std::mem::replace(&mut self.synced, true) {
             fails(&self.fault.sync_fails)?;
         }
@@ -389,7 +389,7 @@ fn faulty(folder: &Path, limits: Limits) -> (Journal, Arc<Fault>) {
 }
 
 #[test]
-fn a_full_disk_loses_nothing_that_was_accepted() {
+fn a_full_disk_loses_no_accepted_payload() {
     for free_bytes in (0..120).step_by(5) {
         for truncate_fails in [false, true] {
             let folder = tempfile::tempdir().unwrap();
@@ -421,13 +421,13 @@ fn a_full_disk_loses_nothing_that_was_accepted() {
 }
 
 #[test]
-fn a_failed_sync_is_never_believed_by_the_next() {
+fn after_a_failed_sync_everything_is_written_again() {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, fault) = faulty(folder.path(), SMALL);
     append(&mut journal, 4);
     fault.sync_fails.store(true, Ordering::Relaxed);
     assert!(journal.sync().is_err());
-    assert!(journal.sync().is_err(), "written anew, so synced anew");
+    assert!(journal.sync().is_err(), "written again, so synced again");
     assert_eq!(journal.durable(), None);
     assert_eq!(fs::metadata(&segments(folder.path())[0]).unwrap().len(), 0);
     fault.sync_fails.store(false, Ordering::Relaxed);
@@ -442,7 +442,7 @@ fn a_failed_sync_is_never_believed_by_the_next() {
 }
 
 #[test]
-fn a_segment_deleted_by_others_is_an_error_that_says_where_to_go_on() {
+fn a_segment_deleted_by_others_is_an_error_that_says_where_to_continue() {
     let folder = tempfile::tempdir().unwrap();
     let journal = filled(folder.path(), SMALL, 40);
     let gone = segments(folder.path()).remove(0);
@@ -456,7 +456,7 @@ fn a_segment_deleted_by_others_is_an_error_that_says_where_to_go_on() {
 }
 
 #[test]
-fn old_segments_are_read_when_asked_for_and_only_once() {
+fn old_segments_are_read_on_demand_and_only_once() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits {
         max_bytes: 4 << 20,
@@ -470,9 +470,9 @@ fn old_segments_are_read_when_asked_for_and_only_once() {
     assert_eq!(journal.oldest(), Some(FIRST_SEQUENCE));
     let reader = journal.reader();
     let unread = || {
-        let state = reader.shared.lock();
-        state
-            .segments
+        let segments = reader.folder.lock();
+        segments
+            .list
             .iter()
             .filter(|segment| segment.is_unread())
             .count()
@@ -481,7 +481,7 @@ fn old_segments_are_read_when_asked_for_and_only_once() {
     let batch = reader.read_from(20_000, 3, usize::MAX).unwrap();
     assert_eq!(batch.records[2], (20_002, payload(20_002)));
     assert_eq!(unread(), segments(folder.path()).len() - 2);
-    // From the index now: not from the segment's beginning.
+    // The index is known now, so reading does not start at the segment's beginning.
     let span = reader.locate(20_000).unwrap();
     assert!(span.bytes.0 > 100_000, "{:?}", span.bytes);
     assert_eq!(numbers(&reader), range(1, 60_001));
@@ -512,7 +512,7 @@ fn many_records_pass_through_large_segments() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn arbitrary_bytes_in_segments_are_survived(
+    fn arbitrary_bytes_in_segments_do_no_harm(
         files in proptest::collection::vec(
             (0u64..200, proptest::collection::vec(any::<u8>(), 0..200)), 0..5),
     ) {
@@ -533,7 +533,7 @@ proptest! {
 }
 
 #[test]
-fn a_folder_that_cannot_be_used_yet_is_tried_again() {
+fn an_unusable_folder_is_tried_again() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("journal");
     drop(filled(&folder, SMALL, 12));
@@ -545,7 +545,7 @@ fn a_folder_that_cannot_be_used_yet_is_tried_again() {
     let reader = journal.reader();
     assert_eq!((reader.durable(), reader.oldest()), (None, None));
     assert!(journal.skip_to(20).is_err());
-    // Accepted all the same; the number is known later.
+    // Payloads are accepted all the same; their numbers are known later.
     journal.append(&payload(20)).unwrap();
     journal.append(&payload(21)).unwrap();
     assert!(journal.sync().is_err());
@@ -563,7 +563,7 @@ fn a_folder_that_cannot_be_used_yet_is_tried_again() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_written_is_read() {
+fn a_journal_that_cannot_be_written_can_be_read() {
     let folder = tempfile::tempdir().unwrap();
     drop(filled(folder.path(), SMALL, 25));
     let fault = Arc::new(Fault::default());

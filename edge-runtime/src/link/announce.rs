@@ -1,17 +1,12 @@
-//! The camera's name and address on the local network, by mDNS and DNS-SD (RFC 6762, RFC 6763), for `station discover`.
+//! Announces the camera's name and address on the local network by mDNS and DNS-SD (RFC 6762, RFC
+//! 6763), for `station discover`.
 
 use std::net::SocketAddr;
 
 use mdns_sd::{ServiceDaemon, ServiceInfo};
+use proto::discovery::{KEY_PROPERTY, SERVICE, VERSION_PROPERTY};
 
-/// The service's type.
-pub const SERVICE: &str = "_awr._tcp.local.";
-/// The property with the camera's key id.
-pub const KEY_PROPERTY: &str = "key";
-/// The property with the program's version.
-pub const VERSION_PROPERTY: &str = "version";
-
-/// Announces until it is dropped.
+/// Announces the camera until it is dropped.
 pub struct Announcement {
     daemon: ServiceDaemon,
 }
@@ -23,12 +18,13 @@ impl std::fmt::Debug for Announcement {
 }
 
 impl Announcement {
-    /// Announces a camera that listens on this address. Whoever finds it knows nothing but where to knock.
+    /// Announces a camera that listens on this address. The announcement reveals nothing but the
+    /// name, the address, the key's id and the program's version.
     pub fn start(name: &str, address: SocketAddr, key_id: &str) -> Result<Self, mdns_sd::Error> {
         let daemon = ServiceDaemon::new()?;
         let version = env!("CARGO_PKG_VERSION");
         let properties = [(KEY_PROPERTY, key_id), (VERSION_PROPERTY, version)];
-        // A host name of its own: the machine's may be announced by another program.
+        // Not the machine's host name, which another program may announce.
         let host = format!("awr-{key_id}.local.");
         let everywhere = address.ip().is_unspecified();
         let ip = if everywhere {
@@ -52,7 +48,7 @@ impl Drop for Announcement {
     }
 }
 
-/// Whether an address can be reached from other machines at all.
+/// Whether other machines can reach an address at all.
 pub fn is_public(address: SocketAddr) -> bool {
     !address.ip().is_loopback()
 }

@@ -1,19 +1,19 @@
-//! What stations ask for: checks the role, has it done, answers.
+//! Carries out what a station asks for: checks its role, delegates, and answers.
 
 use proto::limits::MAX_PAYLOAD_BYTES;
 use proto::message::{Answer, Command, FromCamera, Message, Role, StationInfo, cut_text};
 use proto::recovery::{Request, Response};
 
-use super::LinkContext;
-use super::deliver::{Long, Outbox, Pictures};
-use super::door::CODE_VALID;
-use super::files::{Sending, list};
+use super::access_control::CODE_VALID;
+use super::context::LinkContext;
+use super::files::{OutgoingFile, list};
+use super::outbox::{ChunkedAnswer, Outbox, SnapshotChunks};
 use super::permission;
-use crate::reporting::one_line;
-use crate::update::UpdateError;
+use crate::error_text::one_line;
+use crate::model::error::UpdateError;
 
-/// Who asks.
-pub(super) struct Asked<'a> {
+/// The station that asks.
+pub(super) struct Requester<'a> {
     pub(super) context: &'a LinkContext,
     /// Whether the recovery exchange is answered on this link.
     pub(super) recovery: bool,
@@ -21,9 +21,9 @@ pub(super) struct Asked<'a> {
     pub(super) station: &'a str,
 }
 
-impl Asked<'_> {
-    /// Why it may not be done, if it may not.
-    fn forbidden(&self, needed: Role, what: &str) -> Option<String> {
+impl Requester<'_> {
+    /// The reason for refusing a request, if the role is too low for it.
+    fn refusal_by_role(&self, needed: Role, what: &str) -> Option<String> {
         if self.role >= needed {
             return None;
         }
@@ -31,21 +31,23 @@ impl Asked<'_> {
             "{what} needs the role {needed}, and this station has the role {}",
             self.role
         );
-        self.context.door.refused(self.station, &reason);
+        self.context
+            .access_control
+            .report_refusal(self.station, &reason);
         Some(reason)
     }
 }
 
-/// Carries a command out, or says why not.
-pub(super) fn answer(asked: &Asked<'_>, id: u32, command: Command, outbox: &Outbox) {
+/// Carries out a command and queues the answer.
+pub(super) fn answer(requester: &Requester<'_>, id: u32, command: Command, outbox: &Outbox) {
     let needed = permission::for_command(&command);
-    if let Some(reason) = asked.forbidden(needed, "this command") {
+    if let Some(reason) = requester.refusal_by_role(needed, "this command") {
         outbox.put(reply(id, refused(&reason)));
         return;
     }
-    let long = matches!(command, Command::Snapshot | Command::FetchFile { .. });
-    // Before the pictures are made, which takes time and memory.
-    if long && outbox.is_sending() {
+    let chunked = matches!(command, Command::Snapshot | Command::FetchFile { .. });
+    // Checked before the pictures are encoded, which takes time and memory.
+    if chunked && outbox.is_sending() {
         let reason = "the snapshot or file before is still on its way";
         outbox.put(reply(id, refused(reason)));
         return;
@@ -55,12 +57,10 @@ pub(super) fn answer(asked: &Asked<'_>, id: u32, command: Command, outbox: &Outb
             kind,
             name,
             offset_bytes,
-        } => match Sending::open(&asked.context.state, kind, &name, offset_bytes) {
-            Ok(sending) => {
-                let answer = Answer::File {
-                    bytes: sending.bytes,
-                };
-                outbox.put_long(reply(id, answer), Long::File(id, sending));
+        } => match OutgoingFile::open(&requester.context.state, kind, &name, offset_bytes) {
+            Ok(file) => {
+                let answer = Answer::File { bytes: file.bytes };
+                outbox.put_chunked(reply(id, answer), ChunkedAnswer::File(id, file));
             }
             Err(error) => outbox.put(reply(id, refused(&error.to_string()))),
         },
@@ -68,26 +68,31 @@ pub(super) fn answer(asked: &Asked<'_>, id: u32, command: Command, outbox: &Outb
         | Command::ReadStations
         | Command::RevokeStation { .. }
         | Command::OpenPairing { .. }
-        | Command::ListFiles { .. } => outbox.put(reply(id, of_link(asked, command))),
+        | Command::ListFiles { .. } => {
+            outbox.put(reply(id, answer_link_command(requester, command)))
+        }
         command => {
-            let (answer, pictures) = asked.context.control.execute(asked.station, command);
+            let (answer, pictures) = requester
+                .context
+                .control
+                .execute(requester.station, command);
             let reply = reply(id, answer);
             if pictures.is_empty() {
                 outbox.put(reply);
             } else {
-                let pictures = Pictures::new(id, pictures);
-                outbox.put_long(reply, Long::Pictures(pictures));
+                let chunks = SnapshotChunks::new(id, pictures);
+                outbox.put_chunked(reply, ChunkedAnswer::Snapshot(chunks));
             }
         }
     }
 }
 
-/// Commands that concern the link and the packages, not inspection.
-fn of_link(asked: &Asked<'_>, command: Command) -> Answer {
-    let context = asked.context;
+/// Carries out a command about stations, stored files or package slots.
+fn answer_link_command(requester: &Requester<'_>, command: Command) -> Answer {
+    let context = requester.context;
     match command {
         Command::ReadSlots => Answer::Slots(context.updater.slot_infos()),
-        Command::ReadStations => match context.door.access().read() {
+        Command::ReadStations => match context.access_control.access().read() {
             Ok(entries) => Answer::Stations(
                 entries
                     .into_iter()
@@ -101,13 +106,16 @@ fn of_link(asked: &Asked<'_>, command: Command) -> Answer {
             Err(error) => refused(&one_line(&error)),
         },
         Command::RevokeStation { station, reason } => {
-            match context.door.revoke(&station, &reason, asked.station) {
+            match context
+                .access_control
+                .revoke(&station, &reason, requester.station)
+            {
                 Ok(0) => refused(&format!("no station {station:?} has access")),
                 Ok(_) => Answer::Done,
                 Err(error) => refused(&one_line(&error)),
             }
         }
-        Command::OpenPairing { role } => match context.door.open_pairing(role) {
+        Command::OpenPairing { role } => match context.access_control.open_pairing(role) {
             Ok(code) => Answer::Pairing {
                 code: code.to_string(),
                 valid_s: CODE_VALID.as_secs() as u32,
@@ -127,7 +135,8 @@ fn refused(reason: &str) -> Answer {
     Answer::Refused { reason }
 }
 
-/// A reply as a payload. What no station could read (a mask from the configuration has no limit) is refused.
+/// Encodes a reply. A reply that no station could read becomes a refusal: a mask from the
+/// configuration, for example, has no size limit.
 fn reply(id: u32, answer: Answer) -> Vec<u8> {
     let reply = FromCamera::Reply { id, answer };
     let payload = reply.encode();
@@ -140,21 +149,21 @@ fn reply(id: u32, answer: Answer) -> Vec<u8> {
     FromCamera::Reply { id, answer }.encode()
 }
 
-/// The recovery exchange.
-pub(super) fn recover(asked: &Asked<'_>, request: &Request) -> Response {
-    let context = asked.context;
-    if !asked.recovery {
+/// Answers a request of the recovery exchange.
+pub(super) fn recover(requester: &Requester<'_>, request: &Request) -> Response {
+    let context = requester.context;
+    if !requester.recovery {
         let reason =
             "the recovery exchange is not answered on this line: link.serial.recovery".to_owned();
         return Response::Refused { reason };
     }
     let needed = permission::for_recovery(request);
-    if let Some(reason) = asked.forbidden(needed, "changing the package") {
+    if let Some(reason) = requester.refusal_by_role(needed, "changing the package") {
         return Response::Refused { reason };
     }
-    let (updater, station) = (&context.updater, asked.station);
+    let (updater, station) = (&context.updater, requester.station);
     let (control, reporter) = (&context.control, &context.reporter);
-    let onwards = |offset_bytes| Response::Continue { offset_bytes };
+    let next_offset = |offset_bytes| Response::Continue { offset_bytes };
     let done = |()| Response::Done;
     let response = match request {
         Request::Identify => {
@@ -170,13 +179,13 @@ pub(super) fn recover(asked: &Asked<'_>, request: &Request) -> Response {
             sha256,
         } => updater
             .flash_begin(station, *total_bytes, *sha256)
-            .map(onwards),
+            .map(next_offset),
         Request::FlashChunk {
             offset_bytes,
             bytes,
         } => updater
             .flash_chunk(station, *offset_bytes, bytes)
-            .map(onwards),
+            .map(next_offset),
         Request::FlashEnd => updater.flash_end(station, control, reporter).map(done),
         Request::Confirm => updater.confirm(station, control, reporter).map(done),
         Request::RollBack => updater
@@ -186,21 +195,22 @@ pub(super) fn recover(asked: &Asked<'_>, request: &Request) -> Response {
     response.unwrap_or_else(|error| refusal(&error))
 }
 
-/// A compressed piece of a package.
+/// Takes a compressed piece of a package.
 pub(super) fn flash_deflated(
-    asked: &Asked<'_>,
+    requester: &Requester<'_>,
     offset_bytes: u64,
     plain_bytes: u32,
     deflated: &[u8],
 ) -> Response {
-    if let Some(reason) = asked.forbidden(Role::Engineer, "changing the package") {
+    if let Some(reason) = requester.refusal_by_role(Role::Engineer, "changing the package") {
         return Response::Refused { reason };
     }
-    let taken =
-        asked
-            .context
-            .updater
-            .flash_deflated(asked.station, offset_bytes, plain_bytes, deflated);
+    let taken = requester.context.updater.flash_deflated(
+        requester.station,
+        offset_bytes,
+        plain_bytes,
+        deflated,
+    );
     match taken {
         Ok(offset_bytes) => Response::Continue { offset_bytes },
         Err(error) => refusal(&error),

@@ -1,6 +1,7 @@
-//! Stored frames and recordings on their way to a station.
+//! Lists stored frames and recordings and reads them for a station.
 //!
-//! In: a kind and a name. Out: lists and pieces. Names are those of the folders' own files; nothing else can be asked for.
+//! In: a kind and a name. Out: lists, and files in pieces. Only files of these kinds that are
+//! directly inside their folder can be named.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -9,9 +10,9 @@ use std::path::{Path, PathBuf};
 use proto::limits::MAX_LISTED;
 use proto::message::{FileInfo, FileKind};
 
-/// Where recordings are looked for, below the state folder.
+/// Folder of recordings inside the state folder.
 pub const RECORDINGS: &str = "recordings";
-/// Where stored frames are.
+/// Folder of stored frames inside the state folder.
 pub const IMAGES: &str = "images";
 
 fn folder(state: &Path, kind: FileKind) -> PathBuf {
@@ -21,7 +22,8 @@ fn folder(state: &Path, kind: FileKind) -> PathBuf {
     })
 }
 
-fn is_of(kind: FileKind, name: &str) -> bool {
+/// Whether a name is a plain file name of this kind.
+fn has_kind(name: &str, kind: FileKind) -> bool {
     let plain = !name.contains(['/', '\\', '\0']) && !name.starts_with('.');
     plain
         && match kind {
@@ -31,7 +33,7 @@ fn is_of(kind: FileKind, name: &str) -> bool {
         }
 }
 
-/// The first files behind a name.
+/// Files whose names come after `after`, in order, at most [`MAX_LISTED`].
 pub(super) fn list(state: &Path, kind: FileKind, after: &str) -> io::Result<Vec<FileInfo>> {
     let entries = match std::fs::read_dir(folder(state, kind)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -40,10 +42,10 @@ pub(super) fn list(state: &Path, kind: FileKind, after: &str) -> io::Result<Vec<
     let mut names: Vec<String> = entries
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| is_of(kind, name) && name.as_str() > after)
+        .filter(|name| has_kind(name, kind) && name.as_str() > after)
         .collect();
     names.sort_unstable();
-    // Some may be displaced meanwhile.
+    // Files may be evicted while the list is made.
     let infos = names.into_iter().filter_map(|name| {
         let metadata = std::fs::metadata(folder(state, kind).join(&name)).ok()?;
         let bytes = metadata.len();
@@ -54,21 +56,21 @@ pub(super) fn list(state: &Path, kind: FileKind, after: &str) -> io::Result<Vec<
 
 /// A file that is being sent.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(super) struct OutgoingFile {
     file: File,
     offset_bytes: u64,
-    /// Its length when it was opened; a recording may still grow.
+    /// Length of the file when it was opened; a recording may still grow.
     pub(super) bytes: u64,
 }
 
-impl Sending {
+impl OutgoingFile {
     pub(super) fn open(
         state: &Path,
         kind: FileKind,
         name: &str,
         offset_bytes: u64,
     ) -> io::Result<Self> {
-        if !is_of(kind, name) {
+        if !has_kind(name, kind) {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no such file"));
         }
         let mut file = File::open(folder(state, kind).join(name))?;
@@ -81,19 +83,19 @@ impl Sending {
         })
     }
 
-    /// The next piece and where it belongs; empty at the end.
-    pub(super) fn next(&mut self, most: usize) -> io::Result<(u64, Vec<u8>)> {
+    /// The next piece of at most `max_bytes` and its offset; the piece is empty at the end.
+    pub(super) fn next(&mut self, max_bytes: usize) -> io::Result<(u64, Vec<u8>)> {
         let left = self.bytes.saturating_sub(self.offset_bytes);
         let mut piece = Vec::new();
         (&mut self.file)
-            .take(left.min(most as u64))
+            .take(left.min(max_bytes as u64))
             .read_to_end(&mut piece)?;
-        let at = self.offset_bytes;
+        let offset_bytes = self.offset_bytes;
         self.offset_bytes += piece.len() as u64;
         if piece.is_empty() && left > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok((at, piece))
+        Ok((offset_bytes, piece))
     }
 }
 
@@ -102,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_own_files_are_given_out() {
+    fn only_stored_frames_and_recordings_can_be_read() {
         let state = tempfile::tempdir().unwrap();
         let images = state.path().join(IMAGES);
         std::fs::create_dir_all(&images).unwrap();
@@ -132,11 +134,11 @@ mod tests {
             "",
         ] {
             assert!(
-                Sending::open(state.path(), FileKind::Ng, name, 0).is_err(),
+                OutgoingFile::open(state.path(), FileKind::Ng, name, 0).is_err(),
                 "{name}"
             );
         }
-        let mut sending = Sending::open(state.path(), FileKind::Ng, "1-NG.png", 4).unwrap();
+        let mut sending = OutgoingFile::open(state.path(), FileKind::Ng, "1-NG.png", 4).unwrap();
         assert_eq!(sending.next(4).unwrap(), (4, b"4567".to_vec()));
         assert_eq!(sending.next(4).unwrap(), (8, b"89".to_vec()));
         assert_eq!(sending.next(4).unwrap(), (10, Vec::new()));

@@ -1,9 +1,9 @@
-//! What each role may ask for.
+//! The role that each request needs.
 
 use proto::message::{Command, Role};
 use proto::recovery::Request;
 
-/// The least role that may give a command.
+/// The lowest role that may give a command.
 pub(super) fn for_command(command: &Command) -> Role {
     match command {
         Command::ReadThreshold
@@ -23,7 +23,7 @@ pub(super) fn for_command(command: &Command) -> Role {
     }
 }
 
-/// The least role that may make a recovery request.
+/// The lowest role that may make a recovery request.
 pub(super) fn for_recovery(request: &Request) -> Role {
     match request {
         Request::Identify | Request::Slots => Role::Watch,

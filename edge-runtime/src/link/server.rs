@@ -1,4 +1,4 @@
-//! Where stations come in: a listening TCP socket, a serial line.
+//! Accepts stations on a TCP socket and serves the station on a serial line.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,71 +10,75 @@ use secure::handshake::{Channel, HandshakeError};
 use secure::stream::{Reader, Writer};
 
 use super::LinkContext;
-use super::door::{Caller, Refusal};
-use super::session::{Kind, serve};
+use super::access_control::{Caller, Refusal};
+use super::session::{LinkKind, serve};
 use super::writing::{WRITE_TIMEOUT, goodbye};
 
-/// Handshakes at the same time.
+/// Most handshakes at the same time.
 const MAX_HANDSHAKES: usize = 8;
-/// The reading half looks up so often.
+/// Time-out of a single read; between two reads, a session checks whether it is over.
 const READ_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Listens, with an error that names the address.
+/// Listens on an address; an error names the address.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
     })
 }
 
-/// Accepts stations until everything stops. Sessions run in their own threads, at most `max_stations`.
+/// Accepts stations until the program stops. Each session runs in its own thread, and at most
+/// `max_stations` run at the same time.
 pub fn serve_tcp(context: &Arc<LinkContext>, listener: &TcpListener) {
     if listener.set_nonblocking(true).is_err() {
         return;
     }
-    let (running, trying) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (sessions, handshakes) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         while !context.stop.load(Ordering::Relaxed) {
             let Ok((stream, peer)) = listener.accept() else {
                 std::thread::sleep(Duration::from_millis(20));
                 continue;
             };
-            // Before anything that costs time: whoever fails often is not heard, whoever waits takes no place.
-            if !context.door.hears(peer.ip()) || trying.load(Ordering::Relaxed) >= MAX_HANDSHAKES {
+            // Checked before anything that takes time: addresses that fail often are ignored, and
+            // pending handshakes occupy no session.
+            if !context.access_control.allows(peer.ip())
+                || handshakes.load(Ordering::Relaxed) >= MAX_HANDSHAKES
+            {
                 continue;
             }
             let Ok(reader) = prepare(&stream) else {
                 continue;
             };
-            trying.fetch_add(1, Ordering::Relaxed);
-            let (running, trying) = (&running, &trying);
+            handshakes.fetch_add(1, Ordering::Relaxed);
+            let (sessions, handshakes) = (&sessions, &handshakes);
             scope.spawn(move || {
-                let entered = enter(context, stream, peer);
-                trying.fetch_sub(1, Ordering::Relaxed);
-                let Some((channel, mut writer, caller)) = entered else {
+                let authenticated = authenticate(context, stream, peer);
+                handshakes.fetch_sub(1, Ordering::Relaxed);
+                let Some((channel, mut writer, caller)) = authenticated else {
                     return;
                 };
-                if running.fetch_add(1, Ordering::Relaxed) >= context.max_stations {
+                if sessions.fetch_add(1, Ordering::Relaxed) >= context.max_stations {
                     tracing::warn!(%peer, "too many stations");
                     goodbye(&mut writer, "too many stations are connected");
                 } else {
                     let reader = Reader::new(reader, &channel);
-                    serve(context, Kind::Tcp, &caller, reader, writer);
+                    serve(context, LinkKind::Tcp, &caller, reader, writer);
                 }
-                running.fetch_sub(1, Ordering::Relaxed);
+                sessions.fetch_sub(1, Ordering::Relaxed);
             });
         }
     });
 }
 
-/// Handshake; whoever is refused is told why, as far as it can understand it.
-fn enter(
+/// Runs the handshake. A refused station is sent the reason, as far as it can understand it.
+fn authenticate(
     context: &LinkContext,
     mut stream: TcpStream,
     peer: SocketAddr,
 ) -> Option<(Channel, Writer<TcpStream>, Caller)> {
-    let (channel, caller) = context.door.enter(&mut stream, peer.ip());
+    let (channel, caller) = context.access_control.authenticate(&mut stream, peer.ip());
     let Some(channel) = channel else {
-        // A station from before there was encryption, or another program.
+        // An old station without encryption, or another program.
         if let Err(Refusal::Handshake(HandshakeError::NotSecure(_))) = caller {
             goodbye(
                 &mut stream,
@@ -87,7 +91,7 @@ fn enter(
     match caller {
         Ok(caller) => Some((channel, writer, caller)),
         Err(refusal) => {
-            goodbye(&mut writer, &crate::reporting::one_line(&refusal));
+            goodbye(&mut writer, &crate::error_text::one_line(&refusal));
             None
         }
     }
@@ -101,8 +105,7 @@ fn prepare(stream: &TcpStream) -> io::Result<TcpStream> {
     stream.try_clone()
 }
 
-/// Serves the serial line until everything stops; opens it anew when it fails.
-#[cfg(feature = "serial")]
+/// Serves a serial line until the program stops, and reopens it when it fails.
 pub fn serve_serial(context: &LinkContext, line: &crate::config::SerialLine) {
     let (path, baud) = (line.path.as_path(), line.baud);
     let caller = Caller {
@@ -110,21 +113,21 @@ pub fn serve_serial(context: &LinkContext, line: &crate::config::SerialLine) {
         role: line.role.into(),
         key: None,
     };
-    let kind = Kind::Serial {
+    let kind = LinkKind::Serial {
         recovery: line.recovery,
     };
-    let mut told = false;
+    let mut failed = false;
     while !context.stop.load(Ordering::Relaxed) {
-        match crate::io::serial::open(path, baud) {
+        match secure::serial::open(path, baud) {
             Ok(port) => {
-                if std::mem::take(&mut told) {
+                if std::mem::take(&mut failed) {
                     tracing::info!(path = %path.display(), "serial line is back");
                 }
                 serve(context, kind, &caller, &port, &port);
             }
             Err(error) => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::error!(error = crate::reporting::one_line(&error), "serial line");
+                if !std::mem::replace(&mut failed, true) {
+                    tracing::error!(error = crate::error_text::one_line(&error), "serial line");
                 }
             }
         }

@@ -1,46 +1,48 @@
-//! One station, from hello to goodbye. In: a byte stream in two halves. Out: the same.
+//! One session with a station, from hello to goodbye, on the two halves of a byte stream.
 //!
-//! This thread reads; a second one ([`super::deliver`]) writes, so that a station that reads slowly can still be heard.
+//! This thread reads and a second one ([`super::deliver`]) writes, so that commands are received
+//! even if the station reads slowly.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use proto::accumulator::{Accumulator, Fed};
-use proto::frame::MAX_STUFFED_BYTES;
 use proto::limits::MAX_NAME_BYTES;
 use proto::message::{CameraHello, FromCamera, Message, Start, StationHello, ToCamera, cut_text};
-use proto::recovery::{self, MARK};
 use proto::version::{MAGIC, MIN_VERSION, SCHEMA_HASH, VERSION, agree};
 
-use super::LinkContext;
-use super::commands::{Asked, answer, flash_deflated, recover};
-use super::deliver::{Delivery, Outbox, deliver};
-use super::door::Caller;
+use super::access_control::Caller;
+use super::commands::{Requester, answer, flash_deflated, recover};
+use super::context::LinkContext;
+use super::deliver::{Session, deliver};
+use super::incoming::{MessageReader, Received};
+use super::outbox::Outbox;
 use super::writing::{goodbye, send};
 use crate::journal::positions::NameError;
-use crate::metrics::Drop;
-use crate::update::model_name;
+use crate::metrics::Loss;
+use crate::model::active::model_name;
 
-/// A station must say hello within so long.
+/// Time within which a station must send its hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
-/// A link that brings no message for so long is closed.
+/// A link without any message for this time is closed.
 const SILENCE: Duration = Duration::from_secs(30);
+/// Interval at which a session checks whether its station was revoked.
+const CHECK_ACCESS_EVERY: Duration = Duration::from_secs(2);
 
-/// Kind of link, where it matters.
+/// The kind of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A connection ends, and the next one is another session.
+pub(super) enum LinkKind {
+    /// A connection carries one session.
     Tcp,
-    /// There is no connection: a hello begins a session, whatever was before.
+    /// There are no connections: every hello begins a new session.
     Serial {
         /// Whether the recovery exchange is answered.
         recovery: bool,
     },
 }
 
-impl Kind {
+impl LinkKind {
     fn is_serial(self) -> bool {
         matches!(self, Self::Serial { .. })
     }
@@ -51,108 +53,24 @@ impl Kind {
     }
 }
 
-/// A revoked station is noticed within so long.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
-
-/// Why a session is over.
+/// Why a session ended.
 enum End {
-    /// The peer has gone, or is silent, or the program stops.
+    /// The peer is gone or silent, or the program stops.
     Closed,
-    /// Another hello came (serial).
+    /// A new hello arrived on a serial line.
     Hello(StationHello),
 }
 
-/// Bytes in, messages out.
-struct Incoming<'a, R> {
-    reader: R,
-    accumulator: Accumulator<Vec<u8>>,
-    bytes: Vec<u8>,
-    context: &'a LinkContext,
-}
-
-enum Heard {
-    Message(ToCamera),
-    Recovery(recovery::Request),
-    /// No message: silence up to the reader's time-out, or bytes that are none.
-    Nothing,
-    Closed,
-}
-
-impl<'a, R: Read> Incoming<'a, R> {
-    fn new(reader: R, context: &'a LinkContext) -> Self {
-        Self {
-            reader,
-            accumulator: Accumulator::new(vec![0; MAX_STUFFED_BYTES]),
-            bytes: Vec::new(),
-            context,
-        }
-    }
-
-    /// The next message, after one read at most: whoever listens must look up between two reads, whatever a peer (or
-    /// noise on an open serial line) keeps sending. What is no message is counted, and nothing was heard.
-    fn next(&mut self) -> Heard {
-        if let Some(heard) = self.message() {
-            return heard;
-        }
-        let mut piece = [0; 4_096];
-        match self.reader.read(&mut piece) {
-            Ok(0) => Heard::Closed,
-            Ok(count) => {
-                self.bytes.extend_from_slice(&piece[..count]);
-                self.message().unwrap_or(Heard::Nothing)
-            }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock
-                | io::ErrorKind::TimedOut
-                | io::ErrorKind::Interrupted => Heard::Nothing,
-                _ => Heard::Closed,
-            },
-        }
-    }
-
-    /// The first message in what was read.
-    fn message(&mut self) -> Option<Heard> {
-        while !self.bytes.is_empty() {
-            let all = std::mem::take(&mut self.bytes);
-            let (payload, rest) = match self.accumulator.feed(&all) {
-                Fed::NeedMore => break,
-                Fed::Frame { payload, rest } => (Some(payload.to_vec()), rest.to_vec()),
-                Fed::Discarded { reason, rest } => {
-                    tracing::debug!(?reason, "bytes from a station discarded");
-                    self.context.metrics.dropped(Drop::Link, 1);
-                    (None, rest.to_vec())
-                }
-            };
-            self.bytes = rest;
-            let Some(payload) = payload else { continue };
-            if payload.first() == Some(&MARK) {
-                match recovery::Request::decode(&payload) {
-                    Ok(request) => return Some(Heard::Recovery(request)),
-                    Err(_) => self.context.metrics.dropped(Drop::Link, 1),
-                }
-                continue;
-            }
-            match ToCamera::decode(&payload) {
-                Ok(message) => return Some(Heard::Message(message)),
-                Err(error) => {
-                    tracing::debug!(%error, "message from a station ignored");
-                    self.context.metrics.dropped(Drop::Link, 1);
-                }
-            }
-        }
-        None
-    }
-}
-
-/// Serves stations on a stream until it closes or everything stops. The reader must time out (about 100 ms).
+/// Serves stations on a stream until it closes or the program stops. The reader must have a short
+/// time-out (about 100 ms).
 pub(super) fn serve(
     context: &LinkContext,
-    kind: Kind,
+    kind: LinkKind,
     caller: &Caller,
     reader: impl Read,
     mut writer: impl Write + Send,
 ) {
-    let mut incoming = Incoming::new(reader, context);
+    let mut incoming = MessageReader::new(reader, context);
     let opened = Instant::now();
     let mut hello = None;
     loop {
@@ -163,28 +81,29 @@ pub(super) fn serve(
                 None => return,
             },
         };
-        // Where there are keys, nobody chooses a name: what was acknowledged under it is another's.
+        // A station with a key is known by its name on the access list. If it could choose a name,
+        // it could acknowledge records of another station.
         let first = StationHello {
             station: caller.name.clone().unwrap_or(first.station),
             ..first
         };
         match session(context, kind, caller, &first, &mut incoming, &mut writer) {
             End::Hello(next) => hello = Some(next),
-            End::Closed if kind == Kind::Tcp || context.stop.load(Ordering::Relaxed) => return,
+            End::Closed if kind == LinkKind::Tcp || context.stop.load(Ordering::Relaxed) => return,
             End::Closed => {}
         }
     }
 }
 
 fn wait_for_hello<R: Read>(
-    incoming: &mut Incoming<'_, R>,
+    incoming: &mut MessageReader<'_, R>,
     writer: &mut impl Write,
-    kind: Kind,
+    kind: LinkKind,
     caller: &Caller,
-    mut heard_at: Instant,
+    mut last_request: Instant,
 ) -> Option<StationHello> {
     let context = incoming.context;
-    let asked = Asked {
+    let requester = Requester {
         context,
         recovery: kind.recovers(),
         role: caller.role,
@@ -195,28 +114,32 @@ fn wait_for_hello<R: Read>(
             return None;
         }
         match incoming.next() {
-            Heard::Message(ToCamera::Hello(hello)) if hello.magic == MAGIC => return Some(hello),
-            // Belongs to the recovery exchange, though not to what is frozen of it.
-            Heard::Message(ToCamera::FlashDeflated {
+            Received::Message(ToCamera::Hello(hello)) if hello.magic == MAGIC => {
+                return Some(hello);
+            }
+            // Compressed pieces belong to flashing, which is allowed before the hello, although they
+            // are not part of the recovery exchange's frozen format.
+            Received::Message(ToCamera::FlashDeflated {
                 offset_bytes,
                 plain_bytes,
                 deflated,
             }) => {
-                heard_at = Instant::now();
-                let response = flash_deflated(&asked, offset_bytes, plain_bytes, &deflated);
+                last_request = Instant::now();
+                let response = flash_deflated(&requester, offset_bytes, plain_bytes, &deflated);
                 send(writer, &response.encode(), &context.stop).ok()?;
             }
-            Heard::Message(_) => context.metrics.dropped(Drop::Link, 1),
-            Heard::Recovery(request) => {
-                // A station of another version says no hello that is understood, and may save the camera all the same.
-                heard_at = Instant::now();
-                let response = recover(&asked, &request);
+            Received::Message(_) => context.metrics.dropped(Loss::Link, 1),
+            Received::Recovery(request) => {
+                // A station of another version sends no hello that this camera understands, but it
+                // may still recover the camera.
+                last_request = Instant::now();
+                let response = recover(&requester, &request);
                 send(writer, &response.encode(), &context.stop).ok()?;
             }
-            Heard::Nothing => {}
-            Heard::Closed => return None,
+            Received::Nothing => {}
+            Received::Closed => return None,
         }
-        if kind == Kind::Tcp && heard_at.elapsed() > HELLO_WITHIN {
+        if kind == LinkKind::Tcp && last_request.elapsed() > HELLO_WITHIN {
             goodbye(writer, "no hello within 5 s");
             return None;
         }
@@ -225,10 +148,10 @@ fn wait_for_hello<R: Read>(
 
 fn session<R: Read>(
     context: &LinkContext,
-    kind: Kind,
+    kind: LinkKind,
     caller: &Caller,
     hello: &StationHello,
-    incoming: &mut Incoming<'_, R>,
+    incoming: &mut MessageReader<'_, R>,
     writer: &mut (impl Write + Send),
 ) -> End {
     let theirs = (hello.min_version, hello.max_version);
@@ -257,7 +180,8 @@ fn session<R: Read>(
     }
     let positions = lock_positions(context);
     let acknowledged = positions.get(&hello.station);
-    // Where the journal could not be read yet, its numbers go on at least behind what stations have.
+    // If the journal could not be read yet, its numbers continue at least after those that stations
+    // have.
     let known = context.journal.durable().max(positions.highest());
     drop(positions);
     let next = known.map_or(1, |last| last + 1);
@@ -268,8 +192,9 @@ fn session<R: Read>(
         Start::Now => next,
         Start::At(sequence) => sequence.max(1),
     };
-    // An acknowledgement covers everything before it, so it counts only where delivery leaves no hole behind.
-    let counts = start <= after;
+    // An acknowledgement covers everything before it, so it is recorded only if this session sends
+    // every record that the station does not have.
+    let records_acknowledgements = start <= after;
     let inspector = context.control.inspector();
     let greeting = FromCamera::Hello(CameraHello {
         magic: MAGIC,
@@ -294,15 +219,23 @@ fn session<R: Read>(
     let over = AtomicBool::new(false);
     let sent = AtomicU64::new(start - 1);
     let end = std::thread::scope(|scope| {
-        let delivery = Delivery {
+        let writing = Session {
             context,
             outbox: &outbox,
             over: &over,
             sent: &sent,
         };
-        scope.spawn(move || deliver(&delivery, start, writer));
+        scope.spawn(move || deliver(&writing, start, writer));
         let end = listen(
-            context, kind, caller, hello, incoming, &outbox, &over, &sent, counts,
+            context,
+            kind,
+            caller,
+            hello,
+            incoming,
+            &outbox,
+            &over,
+            &sent,
+            records_acknowledgements,
         );
         over.store(true, Ordering::Relaxed);
         context.signal.notify();
@@ -319,74 +252,74 @@ fn session<R: Read>(
 )]
 fn listen<R: Read>(
     context: &LinkContext,
-    kind: Kind,
+    kind: LinkKind,
     caller: &Caller,
     hello: &StationHello,
-    incoming: &mut Incoming<'_, R>,
+    incoming: &mut MessageReader<'_, R>,
     outbox: &Outbox,
     over: &AtomicBool,
     sent: &AtomicU64,
-    counts: bool,
+    records_acknowledgements: bool,
 ) -> End {
-    let mut heard_at = Instant::now();
-    let mut looked = Instant::now();
-    let asked = Asked {
+    let mut received_at = Instant::now();
+    let mut access_checked_at = Instant::now();
+    let requester = Requester {
         context,
         recovery: kind.recovers(),
         role: caller.role,
         station: &hello.station,
     };
     while !over.load(Ordering::Relaxed) && !context.stop.load(Ordering::Relaxed) {
-        let heard = incoming.next();
-        if !matches!(heard, Heard::Nothing) {
-            heard_at = Instant::now();
+        let received = incoming.next();
+        if !matches!(received, Received::Nothing) {
+            received_at = Instant::now();
         }
-        if looked.elapsed() > LOOK_AGAIN {
-            looked = Instant::now();
-            if !context.door.still_admits(caller) {
+        if access_checked_at.elapsed() > CHECK_ACCESS_EVERY {
+            access_checked_at = Instant::now();
+            if !context.access_control.still_admits(caller) {
                 tracing::info!(station = hello.station, "access was revoked");
                 return End::Closed;
             }
         }
-        match heard {
-            Heard::Closed => return End::Closed,
-            Heard::Nothing if heard_at.elapsed() > SILENCE => {
+        match received {
+            Received::Closed => return End::Closed,
+            Received::Nothing if received_at.elapsed() > SILENCE => {
                 tracing::info!(
                     station = hello.station,
                     "no message from the station for 30 s"
                 );
                 return End::Closed;
             }
-            Heard::Nothing | Heard::Message(ToCamera::Alive) => {}
-            Heard::Message(ToCamera::Hello(next)) => {
+            Received::Nothing | Received::Message(ToCamera::Alive) => {}
+            Received::Message(ToCamera::Hello(next)) => {
                 if kind.is_serial() && next.magic == MAGIC {
                     return End::Hello(next);
                 }
-                context.metrics.dropped(Drop::Link, 1);
+                context.metrics.dropped(Loss::Link, 1);
             }
-            Heard::Message(ToCamera::Acknowledge { sequence }) => {
-                // What was not sent cannot have arrived.
+            Received::Message(ToCamera::Acknowledge { sequence }) => {
+                // A record that was not sent cannot be acknowledged.
                 if sequence > sent.load(Ordering::Acquire) {
-                    context.metrics.dropped(Drop::Link, 1);
-                } else if counts
+                    context.metrics.dropped(Loss::Link, 1);
+                } else if records_acknowledgements
                     && let Err(error) =
                         lock_positions(context).acknowledge(&hello.station, sequence)
                 {
                     tracing::warn!(%error, "acknowledgement");
                 }
             }
-            Heard::Message(ToCamera::Command { id, command }) => {
-                answer(&asked, id, command, outbox);
+            Received::Message(ToCamera::Command { id, command }) => {
+                answer(&requester, id, command, outbox);
             }
-            Heard::Message(ToCamera::FlashDeflated {
+            Received::Message(ToCamera::FlashDeflated {
                 offset_bytes,
                 plain_bytes,
                 deflated,
             }) => {
-                let response = flash_deflated(&asked, offset_bytes, plain_bytes, &deflated);
+                let response = flash_deflated(&requester, offset_bytes, plain_bytes, &deflated);
                 outbox.put(response.encode());
             }
-            Heard::Recovery(request) => outbox.put(recover(&asked, &request).encode()),
+            Received::Recovery(request) => outbox.put(recover(&requester, &request).encode()),
         }
     }
     End::Closed

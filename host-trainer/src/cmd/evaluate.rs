@@ -4,36 +4,38 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use edge_runtime::infer::{Half, Tuning};
-use edge_runtime::inspect::region::Region;
-use edge_runtime::inspect::verdict::Verdict;
-use edge_runtime::inspector::{Inspection, Inspector};
-use edge_runtime::io::atomic::write_atomic;
-use edge_runtime::io::picture::tiff;
-use edge_runtime::package::key_id;
 use host_trainer::dataset::{TestItem, digest_of_files, test_items};
-use host_trainer::evaluate::{Report, Summary, evaluate, html};
+use host_trainer::evaluate::{Evaluation, Report, evaluate, html};
 use host_trainer::package::{Draft, file_id};
-use proto::manifest::EvaluationSummary;
+use proto::manifest::Manifest;
+use scoring::infer::{Half, Tuning};
+use scoring::inspect::region::Region;
+use scoring::inspect::verdict::Verdict;
+use scoring::inspector::{Inspection, Inspector};
+use scoring::io::atomic::write_atomic;
+use scoring::io::picture::tiff;
+use scoring::package::key_id;
 use serde::Serialize;
 
-use super::package::{ScoringMode, facts, open, signing_key};
+use super::arguments::ScoringMode;
+use super::keys::{signing_key, verified_package};
 use super::progress;
+use super::text::{evaluation_table, manifest_facts};
 
 /// Measure a package on a labelled data set, with the code that the camera runs.
 ///
-/// DATA is in MVTec AD's layout: test/good, test/<kind>, ground_truth/<kind>/<name>_mask.png. Images without a mask
-/// count for image metrics only.
+/// The data set is in MVTec AD's layout: test/good, test/<kind>,
+/// ground_truth/<kind>/<name>_mask.png. Images without a mask count for image metrics only.
 #[derive(Args)]
 pub(crate) struct Evaluate {
     /// The package.
     #[arg(long)]
     package: PathBuf,
-    /// The data set.
+    /// Folder of the data set.
     #[arg(long)]
     data: PathBuf,
-    /// Folder for report.html and metrics.json; also for temporary data, which can take gigabytes with many large
-    /// frames (without --out they are in the system's temporary folder).
+    /// Folder for report.html and metrics.json. Temporary data, which can take gigabytes with many
+    /// large frames, is kept there too (without --out in the system's temporary folder).
     #[arg(long)]
     out: Option<PathBuf>,
     /// Print the figures as JSON.
@@ -42,28 +44,28 @@ pub(crate) struct Evaluate {
     /// Accept only packages signed by this public key; may be given several times.
     #[arg(long)]
     trust: Vec<PathBuf>,
-    /// Score in another mode than the package's (its threshold does not apply then).
+    /// Score in another mode than the package's; its threshold does not apply then.
     #[arg(long)]
     scoring: Option<ScoringMode>,
-    /// Score in half precision, as a camera with `half_precision = true` does. Where the processor has no arithmetic for it, that is
-    /// emulated, some hundred times slower.
+    /// Score in half precision, as a camera with `half_precision = true` does. Emulated, and very
+    /// slow, if the processor has no arithmetic for it.
     #[arg(long, conflicts_with = "record")]
     half: bool,
-    /// Folder for every frame's verdict, score and regions (frames.json) and its exact anomaly map (32-bit float TIFF,
-    /// as MVTec's evaluation scripts read them).
+    /// Folder for the verdict, score and regions of every frame (frames.json) and its exact anomaly
+    /// map (32-bit float TIFF, as MVTec's evaluation scripts read them).
     #[arg(long)]
     maps: Option<PathBuf>,
-    /// Record the main figures in the package, signed anew with this key.
+    /// Record the main figures in the package and sign it again with this key.
     #[arg(long, value_name = "SIGNING.key", conflicts_with = "scoring")]
     record: Option<PathBuf>,
-    /// Most frames shown in the report.
+    /// Most frames to show in the report.
     #[arg(long, default_value_t = 300)]
     rows: usize,
 }
 
 impl Evaluate {
     pub(crate) fn run(self) -> Result<()> {
-        let package = open(&self.package, &self.trust)?;
+        let package = verified_package(&self.package, &self.trust)?;
         if self.trust.is_empty() {
             eprintln!(
                 "signed by {}; --trust KEY.pub checks whose that is",
@@ -102,26 +104,7 @@ impl Evaluate {
         for line in &evaluation.skipped {
             eprintln!("skipped {line}");
         }
-        let trained_on = &package.manifest().training.file_ids;
-        let seen = evaluation.digests.iter().map(file_id);
-        let seen = seen.filter(|id| trained_on.contains(id)).count();
-        if seen > 0 {
-            eprintln!(
-                "warning: the model was trained on {seen} of the {} test images; the figures flatter it",
-                evaluation.digests.len()
-            );
-        }
-        let good = evaluation.frames.iter().zip(&evaluation.digests);
-        let good: Vec<[u8; 32]> = good
-            .filter(|(frame, _)| !frame.defect)
-            .map(|(_, digest)| *digest)
-            .collect();
-        let threshold = package.manifest().threshold.as_ref();
-        if threshold.is_some_and(|t| t.calibration_digest == digest_of_files(&good)) {
-            eprintln!(
-                "warning: the threshold was calibrated on these very good frames; their false rejects say nothing"
-            );
-        }
+        warn_of_known_images(package.manifest(), &evaluation);
         if let Some(folder) = &self.maps {
             let json = serde_json::to_string_pretty(&frames)?;
             write_atomic(&folder.join("frames.json"), json.as_bytes())?;
@@ -140,7 +123,7 @@ impl Evaluate {
                         ""
                     }
                 ),
-                facts: facts(manifest, package.signer(), inspector.threshold().is_some()),
+                facts: manifest_facts(manifest, package.signer(), inspector.threshold().is_some()),
             };
             let page = html(&report, &evaluation);
             write_atomic(&folder.join("report.html"), page.as_bytes())?;
@@ -149,20 +132,13 @@ impl Evaluate {
         }
         if let Some(key) = &key {
             let mut draft = Draft::from_package(&package);
-            draft.manifest.evaluation = Some(EvaluationSummary {
-                data: self.data_name(),
-                data_digest: digest_of_files(&evaluation.digests),
-                images: evaluation.summary.total.images as u32,
-                pixel_auroc: evaluation.summary.total.pixel_auroc,
-                aupro: evaluation.summary.total.aupro,
-                image_auroc: evaluation.summary.total.image_auroc,
-            });
+            draft.record_evaluation(self.data_name(), &evaluation);
             write_atomic(&self.package, &draft.sign(key)?)?;
         }
         if self.json {
             println!("{}", serde_json::to_string_pretty(&evaluation.summary)?);
         } else {
-            print(&evaluation.summary);
+            println!("{}", evaluation_table(&evaluation.summary));
             if let Some(folder) = &self.out {
                 println!("report: {}", folder.join("report.html").display());
             }
@@ -176,8 +152,32 @@ impl Evaluate {
     }
 }
 
-/// Where temporary data goes: where the report will be, because the system's temporary folder is often in memory, and a
-/// thousand large maps need gigabytes.
+/// Warns of test images that the model was trained or calibrated on.
+fn warn_of_known_images(manifest: &Manifest, evaluation: &Evaluation) {
+    let trained_on = &manifest.training.file_ids;
+    let seen = evaluation.digests.iter().map(file_id);
+    let seen = seen.filter(|id| trained_on.contains(id)).count();
+    if seen > 0 {
+        eprintln!(
+            "warning: the model was trained on {seen} of the {} test images; the figures flatter it",
+            evaluation.digests.len()
+        );
+    }
+    let good = evaluation.frames.iter().zip(&evaluation.digests);
+    let good: Vec<[u8; 32]> = good
+        .filter(|(frame, _)| !frame.defect)
+        .map(|(_, digest)| *digest)
+        .collect();
+    let threshold = manifest.threshold.as_ref();
+    if threshold.is_some_and(|t| t.calibration_digest == digest_of_files(&good)) {
+        eprintln!(
+            "warning: the threshold was calibrated on these very good frames; their false rejects say nothing"
+        );
+    }
+}
+
+/// Folder for temporary data: where the report will be, because the system's temporary folder is
+/// often in memory, and many large maps need gigabytes.
 fn scratch(out: Option<&Path>) -> PathBuf {
     let beside = out.and_then(|out| std::path::absolute(out).ok());
     let exists = beside.and_then(|out| {
@@ -187,7 +187,7 @@ fn scratch(out: Option<&Path>) -> PathBuf {
     exists.unwrap_or_else(std::env::temp_dir)
 }
 
-/// What is said of a frame beside its map.
+/// The entry of a frame in frames.json.
 #[derive(Serialize)]
 struct FrameEntry {
     image: String,
@@ -210,60 +210,4 @@ fn write_map(folder: &Path, item: &TestItem, found: &Inspection) -> Result<Frame
         score: found.score,
         regions: found.regions.clone(),
     })
-}
-
-fn print(summary: &Summary) {
-    let figure = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.3}"));
-    let percent = |value: Option<f64>| {
-        value.map_or_else(|| "–".to_owned(), |v| format!("{:.1} %", 100.0 * v))
-    };
-    println!(
-        "{:<12} {:>6} {:>11} {:>6} {:>10} {:>11} {:>10} {:>7}",
-        "kind",
-        "frames",
-        "pixel AUROC",
-        "AUPRO",
-        "pixel AUPR",
-        "image AUROC",
-        "image AUPR",
-        "misses"
-    );
-    for (name, kind) in summary
-        .kinds
-        .iter()
-        .map(|(n, k)| (n.as_str(), k))
-        .chain([("all", &summary.total)])
-    {
-        println!(
-            "{name:<12} {:>6} {:>11} {:>6} {:>10} {:>11} {:>10} {:>7}",
-            kind.images,
-            figure(kind.pixel_auroc),
-            figure(kind.aupro),
-            figure(kind.pixel_aupr),
-            figure(kind.image_auroc),
-            figure(kind.image_aupr),
-            percent(kind.miss_rate)
-        );
-    }
-    if summary.half_precision {
-        println!("scored in half precision");
-    }
-    println!("F1-max over pixels {}", figure(summary.total.f1_max));
-    if let Some(normal) = &summary.total.normal_scores {
-        println!(
-            "scores of defect-free pixels: median {:.4}, 99 % below {:.4}, 99.9 % below {:.4}",
-            normal.median, normal.p99, normal.p99_9
-        );
-    }
-    match summary.threshold {
-        Some(threshold) => println!(
-            "threshold {threshold:.4}: false rejects {}, misses {}",
-            percent(summary.total.false_reject_rate),
-            percent(summary.total.miss_rate)
-        ),
-        None => println!("no threshold in force: false rejects and misses cannot be said"),
-    }
-    if let Some(ms) = summary.frame_ms {
-        println!("{ms:.1} ms a frame (median)");
-    }
 }

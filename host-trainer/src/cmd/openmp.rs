@@ -1,11 +1,11 @@
-//! How libtorch's threads wait.
+//! How the threads of libtorch's OpenMP wait.
 
-/// What OpenMP reads, once, before `main` begins.
+/// The variable that OpenMP reads once, before `main` begins.
 const POLICY: &str = "OMP_WAIT_POLICY";
 
-/// Begins this program anew with OpenMP threads that sleep while they wait, unless the user has said how they do. By themselves they
-/// spin, and take the cores from the threads that make what is to be learned next: 121 s for a package with 200 steps of an area network,
-/// 102 s so (two cores). Where that is not possible nothing changes.
+/// Restarts this program with OpenMP threads that sleep while they wait, unless the user has set
+/// the policy. By default they spin, and take the cores from the threads that draw the next batch.
+/// If the restart is not possible, nothing changes.
 #[cfg(unix)]
 pub(crate) fn sleep_while_waiting() {
     use std::os::unix::process::CommandExt;
@@ -18,10 +18,10 @@ pub(crate) fn sleep_while_waiting() {
     let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next()) else {
         return;
     };
-    let mut anew = Command::new(program);
-    anew.arg0(name).args(arguments).env(POLICY, "passive");
-    // Comes back only where it failed.
-    let _: std::io::Error = anew.exec();
+    let mut again = Command::new(program);
+    again.arg0(name).args(arguments).env(POLICY, "passive");
+    // Returns only if it failed.
+    let _: std::io::Error = again.exec();
 }
 
 #[cfg(not(unix))]

@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar with its message, speed and ETA.
+/// A bar of `total` steps, with a message and the time left.
 pub(crate) fn bar(total: usize, what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix} {bar:32} {pos}/{len}  {msg}  ETA {eta}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -5,35 +5,37 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use edge_runtime::infer::Engine;
-use edge_runtime::inspect::preprocess::Planes;
-use edge_runtime::inspect::score::Shift;
-use edge_runtime::io::image_file::read_frame;
 use host_trainer::dataset::training_files;
-use host_trainer::network::{Architecture, CHANNELS, Network, OutputActivation, as_run};
+use host_trainer::network::{Architecture, CHANNELS, Network, OutputActivation, inference_layers};
 use host_trainer::onnx::export;
-use host_trainer::surface::{Advice, ImageLook, Surface};
+use host_trainer::surface::{Advice, ImageMeasurements, Surface};
 use proto::manifest::{TILE_PX, TrainingMode};
-use serde::Serialize;
+use scoring::infer::Engine;
+use scoring::inspect::preprocess::Planes;
+use scoring::inspect::score::Shift;
+use scoring::io::image_file::read_frame;
 
 use super::progress;
+use super::shell::{print, quoted};
+use super::text::Recommendation;
 
-/// Look at good images and say which settings suit the surface, and why.
+/// Measure good images and recommend settings for the surface, with reasons.
 ///
-/// Takes seconds. The width of the network follows from the time that a frame may take, measured on this machine: run it on
-/// the camera's processor, or scale --frame-ms by what you know of it. The last line is the command to train.
+/// Takes seconds. The width of the network follows from the time that a frame may take, measured on
+/// this machine: run it on the camera's processor, or scale --frame-ms accordingly. The command to
+/// train with is printed at the end.
 #[derive(Args)]
 pub(crate) struct Recommend {
     /// Folder of good images, or a data set in MVTec AD's layout.
     #[arg(long)]
     data: PathBuf,
-    /// Perceptual features that you will train with: builtin, a file or random:SEED (see train --help).
+    /// Perceptual features to train with: builtin, a file or random:SEED (see train --help).
     #[arg(long, default_value = "builtin")]
     features: String,
     /// Milliseconds that scoring a frame may take on one thread.
     #[arg(long, default_value_t = 50.0, value_parser = milliseconds)]
     frame_ms: f64,
-    /// Most images looked at, spread over all.
+    /// Most images to measure, spread evenly over all.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..))]
     images: u16,
     /// Print JSON.
@@ -48,36 +50,25 @@ fn milliseconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Widths that are offered, widest first.
+/// Widths to choose from, widest first.
 const WIDTHS: [u16; 4] = [128, 64, 32, 16];
-
-#[derive(Serialize)]
-struct Report {
-    schema: u32,
-    surface: Surface,
-    settings: Vec<Advice>,
-    /// Of `host-trainer package`.
-    package: Vec<Advice>,
-    warnings: Vec<String>,
-    command: String,
-}
 
 impl Recommend {
     pub(crate) fn run(self) -> Result<()> {
         let files = training_files(&self.data)?;
         let step = files.len().div_ceil(usize::from(self.images)).max(1);
         let chosen: Vec<&PathBuf> = files.iter().step_by(step).collect();
-        let bar = progress::bar(chosen.len(), "looking");
-        let mut looks = Vec::new();
+        let bar = progress::bar(chosen.len(), "measuring images");
+        let mut measured = Vec::new();
         for (index, file) in chosen.iter().enumerate() {
             match read_frame(file) {
-                Ok(frame) => looks.push(ImageLook::of(&frame)),
+                Ok(frame) => measured.push(ImageMeasurements::of(&frame)),
                 Err(error) => eprintln!("skipped {}: {error}", file.display()),
             }
             bar.set_position(index as u64 + 1);
         }
         bar.finish_and_clear();
-        let surface = Surface::of(&looks, files.len()).with_context(|| {
+        let surface = Surface::of(&measured, files.len()).with_context(|| {
             format!("none of the images in {} can be read", self.data.display())
         })?;
         let photographs = self.features != "builtin" && !self.features.starts_with("random:");
@@ -88,15 +79,15 @@ impl Recommend {
             upsampled: surface.upsampled(),
         };
         settings.push(width_within(self.frame_ms, [width_px, height_px], built)?);
-        let data = super::quoted(&self.data.display().to_string());
+        let data = quoted(&self.data.display().to_string());
         let mut command = format!("host-trainer train --data {data} --run RUN");
         if self.features != "builtin" {
-            command += &format!(" --features {}", super::quoted(&self.features));
+            command += &format!(" --features {}", quoted(&self.features));
         }
         for advice in &settings {
-            command += &format!(" {}", advice.words());
+            command += &format!(" {}", advice.argument());
         }
-        let report = Report {
+        let recommendation = Recommendation {
             schema: 1,
             warnings: surface.warnings(),
             package: surface.package_advice(),
@@ -105,34 +96,13 @@ impl Recommend {
             command,
         };
         if self.json {
-            return Ok(super::print(&serde_json::to_string_pretty(&report)?)?);
+            return Ok(print(&serde_json::to_string_pretty(&recommendation)?)?);
         }
-        let Surface {
-            images,
-            width_px,
-            height_px,
-            ..
-        } = report.surface;
-        let mut text = format!("{images} good images of {width_px}×{height_px} px\n");
-        for advice in &report.settings {
-            text += &format!("  {:<27} {}\n", advice.words(), advice.why);
-        }
-        for advice in &report.package {
-            let setting = format!("package {}", advice.words());
-            text += &format!("  {setting:<27} {}\n", advice.why);
-        }
-        for warning in &report.warnings {
-            text += &format!("note: {warning}\n");
-        }
-        text += &format!("\n{}\n", report.command);
-        if !photographs {
-            text += "with --features FILE (host-trainer fetch-weights): features of a network trained on ImageNet often find more";
-        }
-        Ok(super::print(&text)?)
+        Ok(print(&recommendation.in_words(photographs))?)
     }
 }
 
-/// The widest network that scores a frame in this time, on one thread of this machine.
+/// The widest network that scores a frame in this time, measured on one thread of this machine.
 fn width_within(
     frame_ms: f64,
     size: [u32; 2],
@@ -154,7 +124,9 @@ fn width_within(
     bar.finish_and_clear();
     let measured = all.join(", ");
     let why = if taken_ms <= frame_ms {
-        format!("the widest that scores a frame in {frame_ms} ms on one thread here ({measured})")
+        format!(
+            "the widest one that scores a frame in {frame_ms} ms on one thread here ({measured})"
+        )
     } else {
         format!(
             "no width scores a frame in {frame_ms} ms on one thread here ({measured}); a smaller --size or more \
@@ -168,10 +140,11 @@ fn width_within(
     })
 }
 
+/// The shortest of five times that scoring a frame of this size takes.
 fn frame_time_ms(architecture: &Architecture, size: [u32; 2]) -> Result<f64> {
     let network = Network::initialise(CHANNELS, architecture, 0, tch::Device::Cpu)?;
     let onnx = export(
-        &as_run(network.weights()?, architecture.upsampled)?,
+        &inference_layers(network.weights()?, architecture.upsampled)?,
         TrainingMode::Direct,
         OutputActivation::RefRelu,
         &[],

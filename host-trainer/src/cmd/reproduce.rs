@@ -7,26 +7,30 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use edge_runtime::io::atomic::write_atomic;
-use edge_runtime::package::write_key_pair;
 use host_trainer::evaluate::Summary;
 use host_trainer::perceptual::Features;
 use host_trainer::run_folder;
-use host_trainer::study::{Experiment, Job, Results, Row, html, jobs, png, scores, strengths};
-use host_trainer::train::{BATCH, ITERATIONS, Saved};
+use host_trainer::study::{
+    Experiment, Job, Results, RunResult, html, jobs, normal_scores, png, scores,
+};
+use host_trainer::train::{BATCH, Checkpoint, ITERATIONS};
+use scoring::io::atomic::write_atomic;
+use scoring::package::write_key_pair;
 use serde::{Deserialize, Serialize};
 
-use super::package::new_key;
+use super::keys::new_signing_key;
+use super::shell::{print, quoted};
 
 /// Run the paper's experiments on MVTec AD's textures, or on any data sets.
 ///
-/// Each run is trained, packaged and evaluated, and adds a row to OUT/results.csv; figures (SVG, PNG) and OUT/index.html
-/// are made of that table. Stopped at any moment, the same command goes on. Several may run at once with the same OUT, on
-/// several GPUs or machines: each takes a run that no other has. The defaults but for --features are the paper's and take a GPU; a reduced
-/// study (--width 16 --batch 16 --iterations 300 --seeds 2) runs on a processor.
+/// Each run is trained, packaged and evaluated, and adds a row to OUT/results.csv; figures (SVG,
+/// PNG) and OUT/index.html are made from that table. It can be stopped at any moment; the same
+/// command continues. Several processes may share OUT, on several GPUs or machines: each takes a
+/// run that no other has. The defaults are the paper's, except for --features, and take a GPU; a
+/// reduced study (--width 16 --batch 16 --iterations 300 --seeds 2) runs on a CPU.
 #[derive(Args)]
 pub(crate) struct Reproduce {
-    /// MVTec AD's folder: carpet, grid, leather, tile and wood are taken from it.
+    /// Folder of MVTec AD: carpet, grid, leather, tile and wood are taken from it.
     #[arg(long, value_name = "DIR")]
     mvtec: Option<PathBuf>,
     /// A data set in MVTec AD's layout; may be given several times.
@@ -38,31 +42,32 @@ pub(crate) struct Reproduce {
     /// Experiments, separated by commas (default: all).
     #[arg(long, value_enum, value_delimiter = ',')]
     experiments: Vec<Experiment>,
-    /// Seeds of each setting.
+    /// Number of seeds of each setting.
     #[arg(long, default_value_t = 8)]
     seeds: u64,
     /// Channels after the first convolution.
     #[arg(long, default_value_t = 128)]
     width: u32,
-    /// Iterations.
+    /// Number of iterations.
     #[arg(long, default_value_t = ITERATIONS)]
     iterations: usize,
-    /// Tiles an iteration.
+    /// Tiles per iteration.
     #[arg(long, default_value_t = BATCH)]
     batch: usize,
-    /// Perceptual features: builtin, a .safetensors file (VGG-11 or VGG-19 names, or of `pretrain`), or random:SEED.
+    /// Perceptual features: builtin, a .safetensors file (VGG-11 or VGG-19 names, or made by
+    /// `pretrain`), or random:SEED.
     #[arg(long, default_value = "builtin")]
     features: String,
-    /// cpu, cuda:N or auto.
+    /// Device to train on: cpu, cuda:N or auto.
     #[arg(long, default_value = "auto")]
     device: String,
     /// Threads for libtorch (default: all cores).
     #[arg(long)]
     threads: Option<u16>,
-    /// Only the run of this name (--list names them).
+    /// Do only the run of this name (--list names them).
     #[arg(long, value_name = "RUN")]
     only: Option<String>,
-    /// Print the command of each run that is still to be done, and end: for a queue of jobs.
+    /// Only print the command of each run that is still to be done: for a queue of jobs.
     #[arg(long)]
     list: bool,
     /// Keep every run's folder and package in OUT/runs.
@@ -70,7 +75,7 @@ pub(crate) struct Reproduce {
     keep: bool,
 }
 
-/// What all runs of a study have in common.
+/// Settings that all runs of a study share.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Conditions {
     schema: u32,
@@ -108,7 +113,7 @@ impl Reproduce {
         let all = jobs(&experiments, &data, self.seeds);
         let ids: HashSet<String> = all.iter().map(Job::id).collect();
         if ids.len() < all.len() {
-            bail!("two data sets are called alike, and so would their rows be: rename a folder");
+            bail!("two data sets have the same name, and their rows would too: rename a folder");
         }
         let mut wanted = all.clone();
         if let Some(only) = &self.only {
@@ -121,7 +126,7 @@ impl Reproduce {
         wanted.retain(|job| done.iter().all(|row| row.run != job.id()));
         if self.list {
             for job in &wanted {
-                super::print(&self.command_for(job)?)?;
+                print(&self.command_for(job)?)?;
             }
             return Ok(());
         }
@@ -139,7 +144,7 @@ impl Reproduce {
             match lock.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
-                    eprintln!("{}: another process is at it", job.id());
+                    eprintln!("{}: another process works on it", job.id());
                     continue;
                 }
                 Err(TryLockError::Error(error)) => {
@@ -151,12 +156,12 @@ impl Reproduce {
                     });
                 }
             }
-            // Another process may have done it since.
+            // Another process may have done the run meanwhile.
             if results.rows()?.iter().any(|row| row.run == job.id()) {
                 continue;
             }
             eprintln!("run {} of {count}: {}", index + 1, job.id());
-            // A setting that does not suit the data costs itself only.
+            // A setting that does not suit the data does not stop the others.
             match self.do_one(job, &lock) {
                 Ok(row) => {
                     results.add(&row)?;
@@ -223,7 +228,7 @@ impl Reproduce {
         Ok(data)
     }
 
-    /// Features, whatever folder a command is given in.
+    /// The features argument with an absolute path, valid in any folder.
     fn features(&self) -> Result<String> {
         if self.features == "builtin" || self.features.starts_with("random:") {
             return Ok(self.features.clone());
@@ -233,11 +238,10 @@ impl Reproduce {
         Ok(path.display().to_string())
     }
 
-    /// What all runs of a table have in common: rows of another kind beside each other would be compared as if they were
-    /// alike.
+    /// The settings that all rows of a table share: rows of different ones must not be compared.
     fn conditions(&self) -> Result<Conditions> {
         let features = if self.features == "builtin" {
-            // Another version of this program may have others.
+            // By label, because another version of this program may have others built in.
             Features::built_in(tch::Device::Cpu)?.label().to_owned()
         } else {
             let file = Path::new(&self.features).file_name().unwrap_or_default();
@@ -271,7 +275,7 @@ impl Reproduce {
         Ok(())
     }
 
-    /// The command that does one run alone.
+    /// The command that does only this run.
     fn command_for(&self, job: &Job) -> Result<String> {
         let program = std::env::current_exe().context("finding this program")?;
         let mut words = vec![program.display().to_string(), "reproduce".to_owned()];
@@ -299,15 +303,15 @@ impl Reproduce {
         if self.keep {
             words.push("--keep".to_owned());
         }
-        let quoted = words.iter().map(|word| super::quoted(word));
+        let quoted = words.iter().map(|word| quoted(word));
         Ok(quoted.collect::<Vec<_>>().join(" "))
     }
 
-    /// Trains, packages and evaluates, each by this program itself, so that no run touches another.
+    /// Trains, packages and evaluates a run, each in a process of its own.
     ///
-    /// They hold the lock too, by their standard input: what is left of a killed study must have ended before another begins
-    /// the same run.
-    fn do_one(&self, job: &Job, lock: &File) -> Result<Row> {
+    /// The processes hold the lock too, as their standard input: what is left of a killed study has
+    /// to end before another one begins the same run.
+    fn do_one(&self, job: &Job, lock: &File) -> Result<RunResult> {
         let folder = self.out.join("runs").join(job.id());
         let (run, package) = (folder.join("run"), folder.join("model.awr"));
         let key = self.key()?;
@@ -338,7 +342,7 @@ impl Reproduce {
             train.arg("--resume");
         }
         succeed(&mut train)?;
-        let seconds = Saved::open(&checkpoint)?.progress.seconds;
+        let seconds = Checkpoint::open(&checkpoint)?.progress.seconds;
         let mut export = program()?;
         export.arg("package").arg("--run").arg(&run);
         export.arg("--key").arg(&key).arg("--out").arg(&package);
@@ -358,10 +362,12 @@ impl Reproduce {
         let metrics = self.out.join("metrics").join(job.id() + ".json");
         write_atomic(&metrics, &found.stdout)?;
         let iterations = self.iterations as u32;
-        Ok(Row::new(job, &summary, self.width, iterations, seconds))
+        Ok(RunResult::new(
+            job, &summary, self.width, iterations, seconds,
+        ))
     }
 
-    /// Removes a run whose figures are in the table, unless it is to be kept.
+    /// Removes the folder of a run whose row is in the table, unless --keep is given.
     fn clear(&self, job: &Job) -> Result<()> {
         let folder = self.out.join("runs").join(job.id());
         if self.keep {
@@ -370,12 +376,13 @@ impl Reproduce {
         std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))
     }
 
-    /// A key of the study's own: its packages are for nobody else.
+    /// The signing key of the study, made if it does not exist. Its packages are for the study
+    /// only.
     fn key(&self) -> Result<PathBuf> {
         let path = self.out.join("study.key");
         if !path.exists() {
-            // Two processes may start at once: whichever was first has made it.
-            if let Err(error) = write_key_pair(&path, &new_key())
+            // If two processes start at once, the first one makes the key.
+            if let Err(error) = write_key_pair(&path, &new_signing_key())
                 && !path.exists()
             {
                 return Err(error.into());
@@ -384,19 +391,19 @@ impl Reproduce {
         Ok(path)
     }
 
-    fn write_page(&self, experiments: &[Experiment], rows: &[Row]) -> Result<()> {
+    fn write_page(&self, experiments: &[Experiment], rows: &[RunResult]) -> Result<()> {
         let page = html(experiments, rows, &self.conditions()?.to_string());
         write_atomic(&self.out.join("index.html"), page.as_bytes())?;
         Ok(())
     }
 
-    fn write_figures(&self, experiments: &[Experiment], rows: &[Row]) -> Result<()> {
+    fn write_figures(&self, experiments: &[Experiment], rows: &[RunResult]) -> Result<()> {
         for &experiment in experiments {
             let name = format!("{experiment:?}").to_lowercase();
             let quiet = format!("{name}-normal");
             let quiet = experiment
                 .shows_normal_scores()
-                .then(|| (quiet, strengths(experiment, rows)));
+                .then(|| (quiet, normal_scores(experiment, rows)));
             let figures = [(name, scores(experiment, rows))];
             for (name, svg) in figures.into_iter().chain(quiet) {
                 if svg.is_empty() {
@@ -418,7 +425,7 @@ fn succeed(command: &mut Command) -> Result<()> {
     if !status.success() {
         let words = command.get_args().map(|word| word.to_string_lossy());
         bail!(
-            "failed: host-trainer {}; the same command goes on from here",
+            "failed: host-trainer {}; the same command continues from here",
             words.collect::<Vec<_>>().join(" ")
         );
     }

@@ -1,5 +1,6 @@
-//! Which good images are held out of training, so that a threshold can be calibrated on images never seen. Images
-//! of the same physical part stay on one side: otherwise the split leaks.
+//! Splits good images into those to train on and those held out, so that a threshold can be
+//! calibrated on images that training never saw. All images of a physical part stay on the same
+//! side; otherwise training would see held-out parts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -7,26 +8,28 @@ use std::path::{Path, PathBuf};
 
 use rand::seq::SliceRandom;
 
-use super::{DatasetError, file_digest};
+use super::digest::file_digest;
+use super::error::DatasetError;
 use crate::seed::generator;
 
-/// Which part every image shows, from a CSV file with the header `file,group` and paths relative to the data set.
+/// The part that each image shows, read from a CSV file with the header `file,group` and paths
+/// relative to the data set.
 #[derive(Debug, Default)]
 pub struct Groups {
-    /// The groups file and what its paths are relative to.
+    /// The groups file and the folder that its paths are relative to.
     source: Option<(PathBuf, PathBuf)>,
-    /// Part by file.
-    of: HashMap<PathBuf, String>,
+    /// The part of each file.
+    parts: HashMap<PathBuf, String>,
 }
 
 impl Groups {
-    /// Reads a groups file; `root` is what its paths are relative to.
+    /// Reads a groups file whose paths are relative to `root`.
     pub fn read(path: &Path, root: &Path) -> Result<Self, DatasetError> {
         let text = fs::read_to_string(path).map_err(|source| DatasetError::Read {
             path: path.to_owned(),
             source,
         })?;
-        let mut of = HashMap::new();
+        let mut parts = HashMap::new();
         for (index, line) in text.lines().enumerate() {
             let wrong = |reason: &str| DatasetError::Groups {
                 path: path.to_owned(),
@@ -45,70 +48,73 @@ impl Groups {
             let (file, group) = line
                 .rsplit_once(',')
                 .ok_or_else(|| wrong("expected `path,group`"))?;
-            of.insert(root.join(file.trim()), format!("group {}", group.trim()));
+            parts.insert(root.join(file.trim()), format!("group {}", group.trim()));
         }
         Ok(Self {
             source: Some((path.to_owned(), root.to_owned())),
-            of,
+            parts,
         })
     }
 
-    /// How many of `files` a groups file leaves out, 0 without one. It is an error if it names none of them: its paths
-    /// are meant for another folder, and the parts would come apart unnoticed.
+    /// Counts the files that the groups file does not name; without a groups file there are none.
+    /// It is an error if it names no file at all: its paths are then relative to another folder,
+    /// and the images of a part would be split up unnoticed.
     pub fn ungrouped(&self, files: &[PathBuf]) -> Result<usize, DatasetError> {
         let Some((path, root)) = &self.source else {
             return Ok(0);
         };
-        let alone = files.iter().filter(|file| !self.of.contains_key(*file));
-        let alone = alone.count();
+        let unnamed = files.iter().filter(|file| !self.parts.contains_key(*file));
+        let unnamed = unnamed.count();
         match files.first() {
-            Some(example) if alone == files.len() => Err(DatasetError::OtherImages {
+            Some(example) if unnamed == files.len() => Err(DatasetError::OtherImages {
                 path: path.clone(),
                 count: files.len(),
                 example: example.clone(),
                 root: root.clone(),
             }),
-            _ => Ok(alone),
+            _ => Ok(unnamed),
         }
     }
 
-    /// Joins the parts of files with the same content: a copy shows the part that the original shows.
+    /// Merges the parts of files with the same content, because a copy shows the same part as its
+    /// original.
     pub fn join_copies(&mut self, files: &[PathBuf]) {
         let mut originals: HashMap<[u8; 32], &PathBuf> = HashMap::new();
         for file in files {
-            // A file that cannot be read is told of when it is loaded.
+            // A file that cannot be read is reported when it is loaded.
             let Ok(digest) = file_digest(file) else {
                 continue;
             };
             let original = *originals.entry(digest).or_insert(file);
             let (from, to) = (self.part(file), self.part(original));
             if from != to {
-                let joined = self.of.values_mut().filter(|part| **part == from);
-                joined.for_each(|part| part.clone_from(&to));
-                self.of.insert(file.clone(), to);
+                let merged = self.parts.values_mut().filter(|part| **part == from);
+                merged.for_each(|part| part.clone_from(&to));
+                self.parts.insert(file.clone(), to);
             }
         }
     }
 
-    /// The part that `file` shows; a file that no line names is a part of its own.
+    /// The part that `file` shows. A file that the groups file does not name is a part of its own.
     pub fn part(&self, file: &Path) -> String {
-        match self.of.get(file) {
+        match self.parts.get(file) {
             Some(part) => part.clone(),
             None => file.display().to_string(),
         }
     }
 }
 
-/// Files to train on and files held out, each sorted.
+/// The two sides of a split, each sorted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
-    /// To train on.
+    /// Files to train on.
     pub train: Vec<PathBuf>,
-    /// Held out for calibration.
+    /// Files held out for calibration.
     pub held_out: Vec<PathBuf>,
 }
 
-/// Holds out whole parts, chosen at random by `seed`, until at least `fraction` of the files are.
+/// Holds out whole parts, in a random order given by `seed`, until at least `fraction` of the files
+/// are held out.
 pub fn split(
     files: &[PathBuf],
     groups: &Groups,
@@ -191,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_join_the_parts_that_they_are_in() {
+    fn copies_merge_their_parts() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         for (name, content) in [("a", "1"), ("b", "2"), ("c", "1"), ("d", "3"), ("e", "4")] {
@@ -221,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named() {
+    fn the_error_names_a_malformed_line() {
         let root = tempfile::tempdir().unwrap();
         let csv = root.path().join("g.csv");
         fs::write(&csv, "file,group\na.png,1\nnonsense\n").unwrap();

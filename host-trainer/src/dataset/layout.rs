@@ -1,21 +1,22 @@
-//! Where the files are: MVTec AD's layout (`train/good`, `test/<kind>`, `ground_truth/<kind>/<name>_mask.png`,
-//! 255 = defect), or a bare folder of good images.
+//! Finds the files of a data set, in MVTec AD's layout (`train/good`, `test/<kind>`,
+//! `ground_truth/<kind>/<name>_mask.png` with 255 for defects) or in a bare folder of good images.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use edge_runtime::io::image_file::is_image_name;
+use scoring::io::image_file::is_image_name;
 
-use super::DatasetError;
+use super::error::DatasetError;
 
 /// One labelled test image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TestItem {
-    /// Folder name under `test`; `good` is defect-free.
+    /// Name of its folder under `test`; `good` means defect-free.
     pub kind: String,
     /// The image.
     pub image: PathBuf,
-    /// Its ground truth, where there is one; without it a defect image counts for image metrics only.
+    /// Its ground-truth mask, if there is one. Defect images without a mask count for image metrics
+    /// only.
     pub mask: Option<PathBuf>,
 }
 
@@ -26,7 +27,8 @@ impl TestItem {
     }
 }
 
-/// The good images to train on: `train/good` where there is one, else the folder's own images. Sorted.
+/// Finds the good images to train on, sorted: those in `train/good` if it exists, otherwise those
+/// in the folder itself.
 pub fn training_files(root: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     let mvtec = root.join("train").join("good");
     let folder = if mvtec.is_dir() {
@@ -44,7 +46,8 @@ pub fn training_files(root: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     Ok(files)
 }
 
-/// Good images for calibration: a bare folder's images, or `test/good` of a data set.
+/// Finds the good images to calibrate on, sorted: those in `test/good` if it exists, otherwise
+/// those in the folder itself.
 pub fn calibration_files(root: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     let good = root.join("test").join("good");
     let folder = if good.is_dir() { good } else { root.to_owned() };
@@ -58,7 +61,7 @@ pub fn calibration_files(root: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     Ok(files)
 }
 
-/// Everything under `test`, kinds and names sorted, each with its mask if there is one.
+/// Finds all images under `test`, sorted by kind and name, with their masks.
 pub fn test_items(root: &Path) -> Result<Vec<TestItem>, DatasetError> {
     let test = root.join("test");
     if !root.is_dir() {
@@ -96,7 +99,8 @@ pub fn test_items(root: &Path) -> Result<Vec<TestItem>, DatasetError> {
     Ok(items)
 }
 
-/// A ground-truth mask, `true` = defect (values above half), row-major. It must have its image's size.
+/// Reads a ground-truth mask as row-major values, `true` for defects (values above 127). It must
+/// have the size of its image.
 pub fn read_mask(path: &Path, width_px: u32, height_px: u32) -> Result<Vec<bool>, DatasetError> {
     let wrong = |reason: String| DatasetError::Mask {
         path: path.to_owned(),
@@ -118,6 +122,7 @@ pub fn read_mask(path: &Path, width_px: u32, height_px: u32) -> Result<Vec<bool>
         .collect())
 }
 
+/// The images directly in a folder, sorted.
 fn images_in(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     let files = entries(folder)?;
     Ok(files
@@ -126,6 +131,7 @@ fn images_in(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
         .collect())
 }
 
+/// The entries of a folder, sorted.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     if !folder.is_dir() {
         return Err(DatasetError::Missing(folder.to_owned()));
@@ -186,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_and_missing_folders_are_told_apart() {
+    fn empty_and_missing_folders_give_different_errors() {
         let root = tempfile::tempdir().unwrap();
         assert!(matches!(
             training_files(root.path()),

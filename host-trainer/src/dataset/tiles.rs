@@ -1,14 +1,15 @@
-//! Tiles cut on demand: 80,000 coordinates (paper, IV-F) instead of 4 GB of pixels.
+//! Tiles cut on demand, because the 80,000 tiles of a run (paper, IV-F) would take 4 GB of memory.
+//! In: frames. Out: positions of tiles, their order in each epoch, and the tiles.
 
-use edge_runtime::inspect::frame::{Channels, Frame, Pixels};
 use proto::manifest::TILE_PX;
 use rand::RngExt;
 use rand::seq::SliceRandom;
+use scoring::inspect::frame::{Channels, Frame, Pixels};
 
 use crate::noise::Tile;
 use crate::seed::generator;
 
-/// Where a tile is cut.
+/// Where a tile is cut from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Position {
     frame: u32,
@@ -16,7 +17,7 @@ struct Position {
     y_px: u32,
 }
 
-/// The tiles of a run, and which of them make up each iteration's batch.
+/// The positions of a run's tiles, and their order in each epoch.
 #[derive(Debug, Clone)]
 pub struct Coordinates {
     positions: Vec<Position>,
@@ -25,8 +26,9 @@ pub struct Coordinates {
 }
 
 impl Coordinates {
-    /// Draws `count` positions uniformly over frames, then over places inside the frame. Frames must be at least a
-    /// tile large, which `prepare` sees to.
+    /// Draws `count` positions, at least `batch`: a frame uniformly at random, then a position
+    /// inside it. Frames must not be smaller than a tile, which
+    /// [`prepare`](scoring::inspect::preprocess::prepare) ensures.
     pub fn draw(frames: &[Frame], count: usize, batch: usize, seed: u64) -> Self {
         let mut rng = generator(seed, "tiles", 0);
         let positions = (0..count.max(batch))
@@ -46,33 +48,33 @@ impl Coordinates {
         }
     }
 
-    /// Iterations until every tile was used once.
+    /// Iterations per epoch: as many whole batches as there are.
     pub fn iterations_per_epoch(&self) -> usize {
         self.positions.len() / self.batch
     }
 
-    /// The order of an epoch: tiles are taken without replacement (IV-F) until fewer than a batch are left, then
-    /// shuffled anew (**ours**: the paper does not say what follows).
+    /// The order of the tiles in an epoch. They are taken without replacement (IV-F) until fewer
+    /// than a batch are left, and then shuffled again (**ours**: the paper does not say).
     pub fn order(&self, epoch: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.positions.len() as u32).collect();
         order.shuffle(&mut generator(self.seed, "epoch", epoch as u64));
         order
     }
 
-    /// Tile number `index` of the list.
+    /// Cuts tile number `index`.
     pub fn tile(&self, frames: &[Frame], index: u32) -> Tile {
         let position = self.positions[index as usize];
         let frame = &frames[position.frame as usize];
         cut_tile(frame, position.x_px, position.y_px)
     }
 
-    /// Tiles in a batch.
+    /// Tiles per batch.
     pub fn batch(&self) -> usize {
         self.batch
     }
 }
 
-/// Cuts the tile whose upper left corner is at (x, y), scaled to [-1, 1] (IV-A).
+/// Cuts the tile whose upper left corner is at (x, y), with values scaled to [-1, 1] (IV-A).
 pub fn cut_tile(frame: &Frame, x_px: u32, y_px: u32) -> Tile {
     let side = TILE_PX as usize;
     let channels = match frame.channels() {
@@ -122,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tile_is_the_frame_at_its_place() {
+    fn a_tile_has_the_frames_pixels_at_its_position() {
         let frame = frame(100, 90);
         let tile = cut_tile(&frame, 7, 11);
         let Pixels::U8(pixels) = frame.pixels() else {

@@ -1,53 +1,52 @@
-//! Good images in memory, ready to cut tiles from: resized and with their colour handled by the very code that the
-//! camera runs, at their native bit depth.
+//! Good images in memory, ready to cut tiles from. They are resized, and their colour is converted,
+//! by the code that the camera runs; they keep their bit depth.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use edge_runtime::inspect::frame::{Channels, Frame};
-use edge_runtime::inspect::preprocess::prepare;
-use edge_runtime::io::image_file::read_frame;
 use proto::manifest::{ColourMode, Input, InputSize};
-use sha2::{Digest, Sha256};
+use scoring::inspect::frame::{Channels, Frame};
+use scoring::inspect::preprocess::prepare;
+use scoring::io::image_file::read_frame;
 
-use super::DatasetError;
+use super::digest::file_digest;
+use super::error::{DatasetError, chain};
 
-/// What the user wants done with colour.
+/// How the colour of images is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Colour {
-    /// Grey when every image is, else colour.
+    /// Grey if every image is grey, otherwise colour.
     Auto,
-    /// Three channels.
+    /// Three colour channels.
     Rgb,
-    /// Luminance only.
+    /// One channel of luminance.
     Grey,
 }
 
-/// A file that could not be used, and why.
+/// A file that could not be used, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// The file.
     pub file: PathBuf,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// Prepared good images with what identifies them.
+/// Prepared good images with their digests.
 #[derive(Debug)]
 pub struct TrainingSet {
-    /// The images at the size that they are scored at.
+    /// The images at the size at which they are scored.
     pub frames: Vec<Frame>,
-    /// Size and colour handling that made them.
+    /// The size and colour that they were converted to.
     pub input: Input,
-    /// SHA-256 of every file used.
+    /// SHA-256 of each file used.
     pub digests: Vec<[u8; 32]>,
-    /// Files left out.
+    /// The files left out.
     pub skipped: Vec<Skipped>,
 }
 
 impl TrainingSet {
-    /// Reads and prepares `files`; what cannot be read, or is smaller than a tile, is skipped and named.
-    /// `on_progress` is told how many files are done.
+    /// Reads and prepares `files`. Files that cannot be read or are smaller than a tile are
+    /// skipped. `on_progress` gets the number of files done.
     pub fn load(
         files: &[PathBuf],
         size: InputSize,
@@ -91,7 +90,7 @@ impl TrainingSet {
             skipped,
         };
         for (frame, digest) in used {
-            // Only a grey image among coloured ones still changes here; it has its size already.
+            // A grey image among coloured ones is converted now; it has its final size already.
             let frame = if frame.channels() == Channels::Grey && !grey {
                 let native = Input {
                     size: InputSize::Native,
@@ -111,7 +110,7 @@ impl TrainingSet {
     }
 }
 
-/// The files that can be read and prepared, in their order, and those that cannot.
+/// Separates the files that can be read and prepared, in their order, from those that cannot.
 pub fn usable(
     files: &[PathBuf],
     input: &Input,
@@ -143,36 +142,4 @@ fn load_one(file: &Path, size: InputSize, wanted: Colour) -> Result<(Frame, [u8;
     let prepared = prepare(&frame, &Input { size, colour }).map_err(|error| chain(&error))?;
     let digest = file_digest(file).map_err(|error| chain(&error))?;
     Ok((prepared, digest))
-}
-
-/// An error with its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}
-
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// SHA-256 of a file's bytes.
-pub fn file_digest(file: &Path) -> Result<[u8; 32], DatasetError> {
-    let bytes = fs::read(file).map_err(|source| DatasetError::Read {
-        path: file.to_owned(),
-        source,
-    })?;
-    Ok(Sha256::digest(&bytes).into())
-}
-
-/// One digest for a set of files: SHA-256 over their sorted digests, whatever their names and order.
-pub fn digest_of_files(digests: &[[u8; 32]]) -> [u8; 32] {
-    let mut sorted = digests.to_vec();
-    sorted.sort_unstable();
-    Sha256::digest(sorted.concat()).into()
 }

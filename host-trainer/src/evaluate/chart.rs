@@ -1,30 +1,32 @@
-//! Charts as inline SVG.
+//! Charts of the report as inline SVG.
 
 use plotters::prelude::*;
 
 /// Size of a chart in pixels.
 const SIZE: (u32, u32) = (420, 300);
-/// Mid-grey reads on light and dark paper.
+/// Colour of axes and text: a mid-grey that is legible on light and dark backgrounds.
 const INK: RGBColor = RGBColor(120, 120, 120);
+/// Colour of good frames, and of curves.
 const GOOD: RGBColor = RGBColor(46, 125, 200);
+/// Colour of defect frames.
 const DEFECT: RGBColor = RGBColor(205, 60, 50);
 
-/// A curve over false-positive rates up to `limit`.
+/// Draws a curve over the false-positive rate up to `limit`.
 pub(super) fn curve(points: &[[f64; 2]], limit: f64, y_label: &str) -> String {
     let mut svg = String::new();
     let drawn = draw_curve(&mut svg, points, limit, y_label);
-    finish(svg, drawn)
+    or_empty(svg, drawn)
 }
 
-/// Frame scores of good and defect frames, side by side, with the threshold.
+/// Draws histograms of the scores of good and defect frames, with the threshold.
 pub(super) fn histogram(good: &[f32], defect: &[f32], threshold: Option<f32>) -> String {
     let mut svg = String::new();
     let drawn = draw_histogram(&mut svg, good, defect, threshold);
-    finish(svg, drawn)
+    or_empty(svg, drawn)
 }
 
-/// A chart that cannot be drawn is left out; the figures stand beside it.
-fn finish(svg: String, drawn: Result<(), Box<dyn std::error::Error>>) -> String {
+/// The chart, or nothing if it could not be drawn; the figures are in the report in any case.
+fn or_empty(svg: String, drawn: Result<(), Box<dyn std::error::Error>>) -> String {
     if drawn.is_ok() { svg } else { String::new() }
 }
 
@@ -93,7 +95,7 @@ fn draw_histogram(
         .x_desc("frame score")
         .y_desc("frames")
         .draw()?;
-    // Told apart by shape as well as by colour: good frames are filled, defect frames are outlines.
+    // Distinguished by shape as well as by colour: good frames are filled, defect frames outlined.
     for (counts, colour, filled) in [(good, GOOD, true), (defect, DEFECT, false)] {
         let style = if filled {
             colour.mix(0.6).filled()

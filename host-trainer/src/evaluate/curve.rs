@@ -1,12 +1,13 @@
-//! Threshold curves from scores in descending order: ROC, precision-recall, F1, per-region overlap.
+//! Curves over all thresholds: ROC, precision-recall, F1 and per-region overlap. In: counts by
+//! score, from the highest score down. Out: areas, maxima and points to draw.
 //!
-//! Ties move together: a threshold either lies above all equal scores or below all of them.
+//! Equal scores are counted in one step, because a threshold is either above or below all of them.
 
 use serde::{Deserialize, Serialize};
 
-/// Counts at the thresholds of a descending sweep; pure arithmetic, no storage of scores.
+/// Counts while the threshold sweeps from the highest score down. Scores are not stored.
 #[derive(Debug)]
-pub(super) struct Sweep {
+pub(super) struct ThresholdSweep {
     positives: f64,
     negatives: f64,
     true_positives: f64,
@@ -19,7 +20,7 @@ pub(super) struct Sweep {
     quantiles: [Option<f32>; 3],
 }
 
-/// How quiet a defect-free surface is: its median score, and those that 1 % and 0.1 % of its items exceed.
+/// 50th, 99th and 99.9th percentiles of the scores of defect-free items.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct NormalScores {
     /// Median.
@@ -30,26 +31,26 @@ pub struct NormalScores {
     pub p99_9: f32,
 }
 
-/// Shares of defect-free items above the quantiles of [`NormalScores`].
-const ABOVE: [f64; 3] = [0.5, 0.01, 0.001];
+/// Fractions of defect-free items above the percentiles of [`NormalScores`].
+const FRACTIONS_ABOVE: [f64; 3] = [0.5, 0.01, 0.001];
 
-/// Points that a curve is thinned to for drawing.
-const DRAWN: f64 = 800.0;
+/// Number of points that a curve is thinned to for drawing.
+const DRAWN_POINTS: f64 = 800.0;
 
-/// What a sweep measured.
+/// Metrics of a completed sweep.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Swept {
+pub(super) struct SweepResult {
     pub(super) auroc: f64,
     pub(super) average_precision: f64,
     pub(super) f1_max: f64,
-    /// The highest threshold with F1-max, as "reject iff score ≥ threshold".
+    /// The highest threshold that gives F1-max, where scores ≥ threshold are rejected.
     pub(super) f1_threshold: f32,
     pub(super) roc: Vec<[f64; 2]>,
     pub(super) normal: Option<NormalScores>,
 }
 
-impl Sweep {
-    /// A sweep over this many defect and defect-free items.
+impl ThresholdSweep {
+    /// Begins a sweep over this many defect and defect-free items.
     pub(super) fn new(positives: u64, negatives: u64) -> Self {
         Self {
             positives: positives as f64,
@@ -65,13 +66,13 @@ impl Sweep {
         }
     }
 
-    /// All items of the next lower score.
+    /// Counts all items of the next lower score.
     pub(super) fn step(&mut self, score: f32, positives: u64, negatives: u64) {
         let (positives, negatives) = (positives as f64, negatives as f64);
         self.area += negatives * (self.true_positives + positives / 2.0);
         self.true_positives += positives;
         self.false_positives += negatives;
-        for (quantile, above) in self.quantiles.iter_mut().zip(ABOVE) {
+        for (quantile, above) in self.quantiles.iter_mut().zip(FRACTIONS_ABOVE) {
             if quantile.is_none() && self.false_positives > above * self.negatives {
                 *quantile = Some(score);
             }
@@ -91,13 +92,13 @@ impl Sweep {
         push_thinned(&mut self.roc, point);
     }
 
-    /// `None` where there is only one class.
-    pub(super) fn finish(mut self) -> Option<Swept> {
+    /// Completes the sweep; `None` if there is only one class.
+    pub(super) fn finish(mut self) -> Option<SweepResult> {
         if self.positives == 0.0 || self.negatives == 0.0 {
             return None;
         }
         self.roc.push([1.0, 1.0]);
-        Some(Swept {
+        Some(SweepResult {
             auroc: self.area / (self.positives * self.negatives),
             average_precision: self.average_precision / self.positives,
             f1_max: self.best_f1,
@@ -111,9 +112,10 @@ impl Sweep {
     }
 }
 
-/// The per-region-overlap curve: mean overlap of regions against the false-positive rate (Bergmann et al. 2021).
+/// The per-region-overlap (PRO) curve: mean overlap of regions over the false-positive rate
+/// (Bergmann et al. 2021).
 #[derive(Debug)]
-pub(super) struct Overlap {
+pub(super) struct OverlapCurve {
     regions: f64,
     negatives: f64,
     limit: f64,
@@ -123,8 +125,8 @@ pub(super) struct Overlap {
     curve: Vec<[f64; 2]>,
 }
 
-impl Overlap {
-    /// To be integrated up to the false-positive rate `limit`.
+impl OverlapCurve {
+    /// Begins a curve that is integrated up to the false-positive rate `limit`.
     pub(super) fn new(regions: usize, negatives: u64, limit: f64) -> Self {
         Self {
             regions: regions as f64,
@@ -137,7 +139,8 @@ impl Overlap {
         }
     }
 
-    /// All pixels of the next lower score: `covered` is the sum of 1 / (region's area) of its defect pixels.
+    /// Counts all pixels of the next lower score. `covered` is the sum of 1 / (area of the pixel's
+    /// region) over the defect pixels.
     pub(super) fn step(&mut self, covered: f64, negatives: u64) {
         let (x0, y0) = (
             self.false_positives / self.negatives,
@@ -150,7 +153,7 @@ impl Overlap {
             self.overlap / self.regions,
         );
         if x0 < self.limit {
-            // The last trapezoid ends at the limit, its height interpolated.
+            // The last trapezoid ends at the limit, where its height is interpolated.
             let end = x1.min(self.limit);
             let height = if x1 > x0 {
                 y0 + (y1 - y0) * (end - x0) / (x1 - x0)
@@ -167,7 +170,8 @@ impl Overlap {
         }
     }
 
-    /// The area, normalised by the limit, and the curve; `None` without regions or without defect-free pixels.
+    /// Returns the area divided by the limit, and the curve; `None` without regions or without
+    /// defect-free pixels.
     pub(super) fn finish(self) -> Option<(f64, Vec<[f64; 2]>)> {
         if self.regions == 0.0 || self.negatives == 0.0 {
             return None;
@@ -176,10 +180,11 @@ impl Overlap {
     }
 }
 
+/// Adds a point unless it is too close to the last one to be seen.
 fn push_thinned(curve: &mut Vec<[f64; 2]>, point: [f64; 2]) {
-    let far = curve
-        .last()
-        .is_none_or(|last| (point[0] - last[0]).abs() + (point[1] - last[1]).abs() >= 2.0 / DRAWN);
+    let far = curve.last().is_none_or(|last| {
+        (point[0] - last[0]).abs() + (point[1] - last[1]).abs() >= 2.0 / DRAWN_POINTS
+    });
     if far {
         curve.push(point);
     }

@@ -1,35 +1,37 @@
-//! Image metrics: how well frame scores tell defect frames from good ones, and what a threshold does.
+//! Image metrics: how well frame scores separate defect frames from good ones, and the error rates
+//! at a threshold.
 
-use super::curve::Sweep;
+use super::curve::ThresholdSweep;
 
-/// A frame's score and label.
+/// Score and label of a frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scored {
+pub struct ScoredFrame {
     /// Its score.
     pub score: f32,
     /// Whether it is labelled defective.
     pub defect: bool,
 }
 
-/// What was measured; `None` where there is nothing of the class.
+/// Metrics over frames; `None` where a class that a metric needs is missing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageResult {
     /// Area under the ROC curve.
     pub auroc: Option<f64>,
     /// Average precision.
     pub aupr: Option<f64>,
-    /// Good frames rejected at the threshold, as a fraction.
+    /// Fraction of good frames that the threshold rejects.
     pub false_reject_rate: Option<f64>,
-    /// Defect frames passed at the threshold, as a fraction.
+    /// Fraction of defect frames that the threshold passes.
     pub miss_rate: Option<f64>,
 }
 
-/// Measures frames; a frame is rejected iff its score is greater than `threshold`. Scores must be finite.
-pub fn measure(frames: &[Scored], threshold: Option<f32>) -> ImageResult {
+/// Computes the metrics. A frame is rejected iff its score is greater than `threshold`. Scores must
+/// be finite.
+pub fn image_metrics(frames: &[ScoredFrame], threshold: Option<f32>) -> ImageResult {
     let mut sorted = frames.to_vec();
     sorted.sort_by(|a, b| b.score.total_cmp(&a.score));
     let defects = frames.iter().filter(|frame| frame.defect).count() as u64;
-    let mut sweep = Sweep::new(defects, frames.len() as u64 - defects);
+    let mut sweep = ThresholdSweep::new(defects, frames.len() as u64 - defects);
     for equal in sorted.chunk_by(|a, b| a.score == b.score) {
         let positives = equal.iter().filter(|frame| frame.defect).count() as u64;
         sweep.step(equal[0].score, positives, equal.len() as u64 - positives);
@@ -57,21 +59,29 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn frames(list: &[(f32, bool)]) -> Vec<Scored> {
+    fn frames(list: &[(f32, bool)]) -> Vec<ScoredFrame> {
         list.iter()
-            .map(|&(score, defect)| Scored { score, defect })
+            .map(|&(score, defect)| ScoredFrame { score, defect })
             .collect()
     }
 
     proptest! {
         #[test]
-        fn auroc_is_the_mann_whitney_statistic(list in proptest::collection::vec((0u8..12, any::<bool>()), 1..60)) {
+        fn auroc_is_the_mann_whitney_statistic(
+            list in proptest::collection::vec((0u8..12, any::<bool>()), 1..60),
+        ) {
             let list: Vec<(f32, bool)> = list.into_iter().map(|(s, d)| (f32::from(s), d)).collect();
             let of = |wanted: bool| list.iter().filter(move |f| f.1 == wanted).map(|f| f.0);
             let pairs: Vec<f64> = of(true)
-                .flat_map(|p| of(false).map(move |n| if p > n { 1.0 } else if p == n { 0.5 } else { 0.0 }))
+                .flat_map(|p| {
+                    of(false).map(move |n| match p.total_cmp(&n) {
+                        std::cmp::Ordering::Greater => 1.0,
+                        std::cmp::Ordering::Equal => 0.5,
+                        std::cmp::Ordering::Less => 0.0,
+                    })
+                })
                 .collect();
-            let found = measure(&frames(&list), None).auroc;
+            let found = image_metrics(&frames(&list), None).auroc;
             if pairs.is_empty() {
                 prop_assert_eq!(found, None);
             } else {
@@ -82,8 +92,8 @@ mod tests {
     }
 
     #[test]
-    fn the_threshold_itself_passes() {
-        let found = measure(
+    fn a_score_equal_to_the_threshold_passes() {
+        let found = image_metrics(
             &frames(&[(1.0, false), (2.0, false), (2.0, true), (3.0, true)]),
             Some(2.0),
         );
@@ -91,7 +101,7 @@ mod tests {
             (found.false_reject_rate, found.miss_rate),
             (Some(0.0), Some(0.5))
         );
-        let good_only = measure(&frames(&[(1.0, false)]), Some(0.5));
+        let good_only = image_metrics(&frames(&[(1.0, false)]), Some(0.5));
         assert_eq!(
             (good_only.false_reject_rate, good_only.miss_rate),
             (Some(1.0), None)

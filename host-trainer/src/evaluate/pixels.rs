@@ -1,25 +1,26 @@
-//! Exact pixel metrics over all test pixels that have a ground truth, image by image, in bounded memory: in total, and
-//! for every kind of defect with the good images. All of them come from one sort of the pixels.
+//! Exact pixel metrics in bounded memory. In: scores and ground truth, image by image. Out: metrics
+//! over all pixels, and for each kind of defect together with the good images. All of them come
+//! from one sort of the pixels.
 
 use std::io;
 use std::path::Path;
 
-use edge_runtime::inspect::region::label_components;
+use scoring::inspect::region::label_components;
 
-pub(super) use super::curve::NormalScores;
-use super::curve::{Overlap, Sweep};
+use super::curve::{NormalScores, OverlapCurve, ThresholdSweep};
 use super::sorter::Sorter;
 
-/// False-positive rate up to which the per-region overlap is integrated (MVTec's published evaluation).
+/// False-positive rate up to which the per-region overlap is integrated, as in MVTec's published
+/// evaluation.
 pub const PRO_LIMIT: f64 = 0.3;
 
-/// Why pixels cannot be counted.
+/// Why pixel metrics cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum PixelError {
-    /// A score that has no place in an order.
+    /// A score is negative or not finite.
     #[error("expected finite scores of at least 0, found {0}")]
     Score(f32),
-    /// Map and mask differ in size.
+    /// The map and the mask differ in size.
     #[error("expected a mask of {expected} pixels like the map, found {found}")]
     Mask {
         /// Pixels of the map.
@@ -27,44 +28,45 @@ pub enum PixelError {
         /// Pixels of the mask.
         found: usize,
     },
-    /// Map and mask are no whole number of rows.
+    /// The map is not a whole number of rows.
     #[error("expected whole rows of {width_px} pixels, found {pixels} pixels")]
     Width {
-        /// Pixels of a row.
+        /// Pixels per row.
         width_px: usize,
         /// Pixels of the map.
         pixels: usize,
     },
-    /// A kind that was not announced.
+    /// The kind is not one of those announced.
     #[error("expected a kind below {kinds}, found {found}")]
     Kind {
-        /// Kinds announced.
+        /// Number of kinds announced.
         kinds: usize,
         /// The kind given.
         found: usize,
     },
-    /// More defect regions than can be told apart.
+    /// There are more defect regions than codes for them.
     #[error("expected fewer than 2^32 defect regions")]
     TooManyRegions,
-    /// The temporary file failed.
+    /// The temporary file cannot be written or read.
     #[error("cannot sort scores in a temporary file")]
     Io(#[from] io::Error),
 }
 
-/// Pixels counted so far.
+/// Collects pixels for the metrics.
 #[derive(Debug)]
 pub struct PixelMetrics {
-    /// Complement of the score's bits above, so that the highest score comes first; below, what the pixel is (see
-    /// [`Pixel`]).
+    /// One key per pixel. Its upper half is the complement of the score's bits, so that the highest
+    /// score comes first; its lower half is the pixel's code (see [`Pixel`]).
     keys: Sorter,
-    /// Defect-free pixels of good images, which count for every kind.
+    /// Defect-free pixels of images without a kind, which count for every kind.
     shared_normal: u64,
     kinds: Vec<KindCount>,
-    /// Defect pixels of images without a kind.
+    /// Defect pixels of images without a kind, which count for every kind.
     shared_defect: u64,
-    regions: Vec<Region>,
+    regions: Vec<DefectRegion>,
 }
 
+/// Counts over the images of one kind.
 #[derive(Debug, Clone, Default)]
 struct KindCount {
     normal: u64,
@@ -74,21 +76,23 @@ struct KindCount {
 
 /// A connected defect region.
 #[derive(Debug)]
-struct Region {
+struct DefectRegion {
     kind: Option<usize>,
     area_px: u64,
 }
 
-/// What the lower half of a key says: 0 a defect-free pixel of a good image, then one number per kind for defect-free
-/// pixels of its images, then one per defect region.
+/// What a pixel is, as the lower half of its key encodes it.
 enum Pixel {
+    /// A defect-free pixel of an image without a kind: code 0.
     Shared,
+    /// A defect-free pixel of an image of this kind: the codes after 0, one per kind.
     Normal(usize),
+    /// A pixel of this defect region: the codes after those of the kinds, one per region.
     Defect(usize),
 }
 
 impl Pixel {
-    fn of(code: u32, kinds: usize) -> Self {
+    fn decode(code: u32, kinds: usize) -> Self {
         match code as usize {
             0 => Self::Shared,
             code if code <= kinds => Self::Normal(code - 1),
@@ -97,39 +101,40 @@ impl Pixel {
     }
 }
 
-/// Everything measured.
+/// Pixel metrics of all images and of each kind.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PixelResults {
-    /// Over all images.
+    /// Metrics over all images.
     pub total: PixelResult,
-    /// For every kind: its images and the good ones.
+    /// For each kind, metrics over its images and those without a kind.
     pub kinds: Vec<PixelResult>,
 }
 
-/// What was measured; `None` where there is one class only.
+/// Pixel metrics; `None` where a class that a metric needs is missing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PixelResult {
-    /// Area under the ROC curve, pooled over all pixels.
+    /// Area under the ROC curve over all pixels.
     pub auroc: Option<f64>,
     /// Average precision.
     pub aupr: Option<f64>,
     /// Highest F1.
     pub f1_max: Option<f64>,
-    /// The threshold that it is reached at (defect iff score ≥ threshold).
+    /// The threshold that gives the highest F1 (defect iff score ≥ threshold).
     pub f1_threshold: Option<f32>,
     /// Area under the per-region-overlap curve to [`PRO_LIMIT`].
     pub aupro: Option<f64>,
-    /// Scores of defect-free pixels.
+    /// Percentiles of the scores of defect-free pixels.
     pub normal: Option<NormalScores>,
-    /// ROC curve for drawing.
+    /// ROC curve, for drawing.
     pub roc: Vec<[f64; 2]>,
-    /// PRO curve for drawing, up to [`PRO_LIMIT`].
+    /// Per-region-overlap curve up to [`PRO_LIMIT`], for drawing.
     pub pro: Vec<[f64; 2]>,
 }
 
 impl PixelMetrics {
-    /// For `kinds` kinds of defect. Keeps at most `keys_in_memory` keys of 8 bytes in memory; the rest goes to a
-    /// nameless temporary file in `scratch`, of 8 bytes a pixel.
+    /// Prepares to collect pixels of `kinds` kinds of defect. At most `keys_in_memory` keys of
+    /// 8 bytes, one per pixel, are kept in memory; the rest go to an unnamed temporary file in
+    /// `scratch`.
     pub fn new(kinds: usize, keys_in_memory: usize, scratch: &Path) -> Self {
         Self {
             keys: Sorter::new(keys_in_memory, scratch),
@@ -140,9 +145,9 @@ impl PixelMetrics {
         }
     }
 
-    /// Adds an image: scores and mask (true = defect), row-major, `width_px` wide. `kind` is the number of its kind of
-    /// defect; `None` is an image that counts for every kind, as good images do. An image that is refused leaves the
-    /// counts as they were.
+    /// Adds an image: scores and mask (true for defects), row-major, `width_px` wide. `kind` is the
+    /// number of its kind of defect; an image without a kind, such as a good one, counts for every
+    /// kind. An image that is refused as malformed changes no counts.
     pub fn add(
         &mut self,
         scores: &[f32],
@@ -175,11 +180,12 @@ impl PixelMetrics {
             return Err(PixelError::TooManyRegions);
         }
         self.regions
-            .extend((0..count).map(|_| Region { kind, area_px: 0 }));
+            .extend((0..count).map(|_| DefectRegion { kind, area_px: 0 }));
         let normal_code = kind.map_or(0, |kind| kind as u64 + 1);
         let (mut normal, mut defect) = (0, 0);
         for (&score, &label) in scores.iter().zip(&labels) {
-            // Bits of non-negative floats order as their values do; -0 is folded into 0.
+            // The bits of non-negative floats are ordered like their values; adding 0 turns -0 into
+            // 0.
             let descending = u64::from(!(score + 0.0).to_bits()) << 32;
             if label == 0 {
                 normal += 1;
@@ -207,11 +213,11 @@ impl PixelMetrics {
         Ok(())
     }
 
-    /// Everything at once, in one pass from the highest score down.
+    /// Computes all metrics in one pass from the highest score down.
     pub fn finish(self) -> Result<PixelResults, PixelError> {
         let (shared_normal, shared_defect) = (self.shared_normal, self.shared_defect);
-        let of_kinds: usize = self.kinds.iter().map(|kind| kind.regions).sum();
-        let shared_regions = self.regions.len() - of_kinds;
+        let regions_of_kinds: usize = self.kinds.iter().map(|kind| kind.regions).sum();
+        let shared_regions = self.regions.len() - regions_of_kinds;
         let mut total = Curves::new(
             shared_normal + self.kinds.iter().map(|kind| kind.normal).sum::<u64>(),
             shared_defect + self.kinds.iter().map(|kind| kind.defect).sum::<u64>(),
@@ -229,39 +235,42 @@ impl PixelMetrics {
             })
             .collect();
         let regions = &self.regions;
-        let mut level = Level::default();
-        let mut shared = Level::default();
-        let mut of_kind = vec![Level::default(); kinds.len()];
+        let mut all = PixelCounts::default();
+        let mut shared = PixelCounts::default();
+        let mut of_kind = vec![PixelCounts::default(); kinds.len()];
         let mut bits = 0;
-        let mut flush = |bits: u32, all: &mut Level, shared: &mut Level, own: &mut [Level]| {
+        let mut flush = |bits: u32,
+                         all: &mut PixelCounts,
+                         shared: &mut PixelCounts,
+                         own: &mut [PixelCounts]| {
             let score = f32::from_bits(bits);
             total.step(score, all);
             for (curves, own) in kinds.iter_mut().zip(own) {
                 own.add(shared);
                 curves.step(score, own);
-                *own = Level::default();
+                *own = PixelCounts::default();
             }
-            (*all, *shared) = (Level::default(), Level::default());
+            (*all, *shared) = (PixelCounts::default(), PixelCounts::default());
         };
         self.keys.for_each(|key| {
             let found = !((key >> 32) as u32);
             if found != bits {
-                flush(bits, &mut level, &mut shared, &mut of_kind);
+                flush(bits, &mut all, &mut shared, &mut of_kind);
                 bits = found;
             }
-            let (one, kind) = match Pixel::of(key as u32, of_kind.len()) {
-                Pixel::Shared => (Level::NORMAL, None),
-                Pixel::Normal(kind) => (Level::NORMAL, Some(kind)),
+            let (one, kind) = match Pixel::decode(key as u32, of_kind.len()) {
+                Pixel::Shared => (PixelCounts::NORMAL, None),
+                Pixel::Normal(kind) => (PixelCounts::NORMAL, Some(kind)),
                 Pixel::Defect(region) => {
                     let region = &regions[region];
-                    (Level::defect(region.area_px), region.kind)
+                    (PixelCounts::defect(region.area_px), region.kind)
                 }
             };
-            level.add(&one);
+            all.add(&one);
             kind.map_or(&mut shared, |kind| &mut of_kind[kind])
                 .add(&one);
         })?;
-        flush(bits, &mut level, &mut shared, &mut of_kind);
+        flush(bits, &mut all, &mut shared, &mut of_kind);
         Ok(PixelResults {
             total: total.finish(),
             kinds: kinds.into_iter().map(Curves::finish).collect(),
@@ -269,16 +278,16 @@ impl PixelMetrics {
     }
 }
 
-/// Pixels of one score.
+/// Counts of the pixels that have the same score.
 #[derive(Debug, Clone, Copy, Default)]
-struct Level {
+struct PixelCounts {
     normal: u64,
     defect: u64,
-    /// Sum of 1 / (region's area) over the defect pixels.
+    /// Sum of 1 / (area of the pixel's region) over the defect pixels.
     covered: f64,
 }
 
-impl Level {
+impl PixelCounts {
     const NORMAL: Self = Self {
         normal: 1,
         defect: 0,
@@ -300,24 +309,24 @@ impl Level {
     }
 }
 
-/// The curves of one selection of images.
+/// The curves over one set of images.
 struct Curves {
-    sweep: Sweep,
-    overlap: Overlap,
+    sweep: ThresholdSweep,
+    overlap: OverlapCurve,
 }
 
 impl Curves {
     fn new(normal: u64, defect: u64, regions: usize) -> Self {
         Self {
-            sweep: Sweep::new(defect, normal),
-            overlap: Overlap::new(regions, normal, PRO_LIMIT),
+            sweep: ThresholdSweep::new(defect, normal),
+            overlap: OverlapCurve::new(regions, normal, PRO_LIMIT),
         }
     }
 
-    fn step(&mut self, score: f32, level: &Level) {
-        if level.normal + level.defect > 0 {
-            self.sweep.step(score, level.defect, level.normal);
-            self.overlap.step(level.covered, level.normal);
+    fn step(&mut self, score: f32, counts: &PixelCounts) {
+        if counts.normal + counts.defect > 0 {
+            self.sweep.step(score, counts.defect, counts.normal);
+            self.overlap.step(counts.covered, counts.normal);
         }
     }
 

@@ -1,47 +1,65 @@
-//! `report.html`: one self-contained page for people; no script, no network.
+//! `report.html`: a self-contained page for people, without scripts or network access.
 
 use std::io::Cursor;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use edge_runtime::inspect::verdict::Verdict;
 use image::{ImageFormat, RgbImage};
 use maud::{DOCTYPE, Markup, PreEscaped, html as markup};
+use scoring::inspect::verdict::Verdict;
 
+use super::chart;
+use super::evaluation::Evaluation;
+use super::pixels::PRO_LIMIT;
+use super::rows::ReportRow;
 use super::summary::{KindSummary, Summary};
-use super::{Evaluation, PRO_LIMIT, Row, chart};
 
-/// What the page says beside the measurement.
+/// The texts of the page that the evaluation does not give.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// Name and version of the model.
     pub title: String,
     /// Name and size of the data set.
     pub subtitle: String,
-    /// What is worth knowing of model and threshold, as name and value.
+    /// Facts about the model and its threshold, as names and values.
     pub facts: Vec<(String, String)>,
 }
 
+/// The page's style sheet.
 const STYLE: &str = "
-:root{color-scheme:light dark;--ink:#1c2024;--soft:#5c656e;--line:#d8dde2;--card:#f6f7f9;--bad:#c0342b;--ok:#22713c}
-@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#a3abb3;--line:#3a4148;--card:#1e2226;--bad:#ff8a80;--ok:#7fd59a}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);max-width:1100px;margin:0 auto;padding:1rem}
-h1{margin:.5rem 0 0;font-size:1.6rem}h2{margin:2rem 0 .5rem;font-size:1.2rem}p{margin:.3rem 0}.soft{color:var(--soft)}
-.cards{display:flex;flex-wrap:wrap;gap:.6rem;margin:1rem 0}.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem .9rem;min-width:9rem}
+:root{color-scheme:light dark;--ink:#1c2024;--soft:#5c656e;--line:#d8dde2;--card:#f6f7f9;
+--bad:#c0342b;--ok:#22713c}
+@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#a3abb3;--line:#3a4148;
+--card:#1e2226;--bad:#ff8a80;--ok:#7fd59a}}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);max-width:1100px;margin:0 auto;
+padding:1rem}
+h1{margin:.5rem 0 0;font-size:1.6rem}h2{margin:2rem 0 .5rem;font-size:1.2rem}p{margin:.3rem 0}
+.soft{color:var(--soft)}
+.cards{display:flex;flex-wrap:wrap;gap:.6rem;margin:1rem 0}
+.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem .9rem;
+min-width:9rem}
 .card b{display:block;font-size:1.5rem;font-variant-numeric:tabular-nums}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid var(--line)}th:first-child,td:first-child{text-align:left}
-.scroll{overflow-x:auto}dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1rem}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
-.charts{display:flex;flex-wrap:wrap;gap:1rem}.charts figure{margin:0;max-width:100%}svg{max-width:100%;height:auto}figcaption{font-size:.85rem;color:var(--soft)}
-.row{border-top:1px solid var(--line);padding:.8rem 0;break-inside:avoid}.row.wrong{border-left:4px solid var(--bad);padding-left:.7rem}
-.pictures{display:grid;grid-template-columns:repeat(4,1fr);gap:.5rem}.pictures img{width:100%;height:auto;image-rendering:auto;border-radius:4px}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid var(--line)}
+th:first-child,td:first-child{text-align:left}
+.scroll{overflow-x:auto}dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1rem}
+dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+.charts{display:flex;flex-wrap:wrap;gap:1rem}.charts figure{margin:0;max-width:100%}
+svg{max-width:100%;height:auto}figcaption{font-size:.85rem;color:var(--soft)}
+.row{border-top:1px solid var(--line);padding:.8rem 0;break-inside:avoid}
+.row.wrong{border-left:4px solid var(--bad);padding-left:.7rem}
+.pictures{display:grid;grid-template-columns:repeat(4,1fr);gap:.5rem}
+.pictures img{width:100%;height:auto;image-rendering:auto;border-radius:4px}
 .pictures figure{margin:0}@media(max-width:600px){.pictures{grid-template-columns:repeat(2,1fr)}}
 .bad{color:var(--bad);font-weight:600}.ok{color:var(--ok);font-weight:600}
-@media print{:root{color-scheme:light;--ink:#000;--soft:#444;--line:#bbb;--card:#fff;--bad:#a3231b;--ok:#1b5e31}body{max-width:none;padding:0;font-size:11pt}h2{break-after:avoid}table,.card,.charts figure{break-inside:avoid}}";
+@media print{:root{color-scheme:light;--ink:#000;--soft:#444;--line:#bbb;--card:#fff;
+--bad:#a3231b;--ok:#1b5e31}body{max-width:none;padding:0;
+font-size:11pt}h2{break-after:avoid}table,.card,.charts figure{break-inside:avoid}}";
 
-/// The page.
+/// Writes the page.
 pub fn html(report: &Report, evaluation: &Evaluation) -> String {
     let summary = &evaluation.summary;
-    let mut rows: Vec<&Row> = evaluation.rows.iter().collect();
+    let mut rows: Vec<&ReportRow> = evaluation.rows.iter().collect();
     rows.sort_by_key(|row| {
         (
             !row.is_wrong(),
@@ -78,18 +96,30 @@ pub fn html(report: &Report, evaluation: &Evaluation) -> String {
                 h2 { "Curves" }
                 div .charts {
                     @if !evaluation.roc.is_empty() {
-                        figure { span role="img" aria-label="ROC curve over pixels" { (PreEscaped(chart::curve(&evaluation.roc, 1.0, "true-positive rate"))) } figcaption { "ROC over pixels" } }
+                        @let svg = chart::curve(&evaluation.roc, 1.0, "true-positive rate");
+                        (captioned("ROC curve over pixels", svg, "ROC over pixels"))
                     }
                     @if !evaluation.pro.is_empty() {
-                        figure { span role="img" aria-label="Per-region-overlap curve" { (PreEscaped(chart::curve(&evaluation.pro, PRO_LIMIT, "mean region overlap"))) } figcaption { "Per-region overlap, to 30 % false-positive rate" } }
+                        @let svg = chart::curve(&evaluation.pro, PRO_LIMIT, "mean region overlap");
+                        @let caption = "Per-region overlap, up to a false-positive rate of 30 %";
+                        (captioned("Per-region-overlap curve", svg, caption))
                     }
-                    figure { span role="img" aria-label="Histogram of frame scores" { (PreEscaped(chart::histogram(&scores(false), &scores(true), summary.threshold))) } figcaption { "Frame scores: good filled blue, defect outlined red, threshold grey" } }
+                    @let svg = chart::histogram(&scores(false), &scores(true), summary.threshold);
+                    @let caption = "Frame scores: good frames filled in blue, defect frames \
+                        outlined in red, the threshold in grey";
+                    (captioned("Histogram of frame scores", svg, caption))
                 }
                 h2 { "Frames" }
                 @if rows.len() < summary.total.images {
-                    p .soft { (rows.len()) " of " (summary.total.images) " are shown: wrong decisions as far as there is room, and some right ones of every kind." }
+                    p .soft {
+                        (rows.len()) " of " (summary.total.images) " are shown: as many wrong "
+                        "verdicts as there is room for, and some right ones of each kind."
+                    }
                 }
-                p .soft { "Wrong decisions first. Heat maps are brightest at twice the threshold (without a threshold: at each frame's own peak)." }
+                p .soft {
+                    "Wrong verdicts come first. Heat maps are brightest at twice the threshold, or "
+                    "without a threshold at each frame's own peak."
+                }
                 @for row in rows { (frame(row)) }
             }
         }
@@ -97,14 +127,27 @@ pub fn html(report: &Report, evaluation: &Evaluation) -> String {
     page.into_string()
 }
 
+/// A chart with its description for screen readers and its caption.
+fn captioned(description: &str, svg: String, caption: &str) -> Markup {
+    markup! {
+        figure {
+            span role="img" aria-label=(description) { (PreEscaped(svg)) }
+            figcaption { (caption) }
+        }
+    }
+}
+
+/// A metric with three decimals.
 fn figure(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"))
 }
 
+/// A fraction in percent.
 fn percent(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{:.1} %", 100.0 * value))
 }
 
+/// The most important metrics.
 fn cards(summary: &Summary) -> Markup {
     let total = &summary.total;
     let card = |name: &str, value: String| markup! { div .card { b { (value) } (name) } };
@@ -117,14 +160,16 @@ fn cards(summary: &Summary) -> Markup {
             @if let Some(normal) = &total.normal_scores {
                 (card("99 % of defect-free pixels below", format!("{:.4}", normal.p99)))
             }
-            (card("ms a frame (median)", summary.frame_ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.1}"))))
+            @let ms = summary.frame_ms;
+            @let ms = ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.1}"));
+            (card("ms a frame (median)", ms))
             (card("false rejects", percent(total.false_reject_rate)))
             (card("misses", percent(total.miss_rate)))
         }
     }
 }
 
-/// The threshold that F1 is highest at comes with it.
+/// Label of F1-max, with the threshold that gives it.
 fn f1_name(total: &KindSummary) -> String {
     match total.f1_max_threshold {
         Some(threshold) => format!("F1-max over pixels, at {threshold:.3}"),
@@ -132,25 +177,43 @@ fn f1_name(total: &KindSummary) -> String {
     }
 }
 
-/// The result in a sentence.
+/// A sentence about the verdicts at the package's threshold.
 fn decisions(summary: &Summary) -> Option<String> {
     let good = summary.good_images;
     let defects = summary.total.images - good;
     let rejected = summary.total.false_reject_rate? * good as f64;
     let missed = summary.total.miss_rate? * defects as f64;
     Some(format!(
-        "At the package's threshold, {rejected:.0} of {good} good frames are rejected and {missed:.0} of {defects} defect frames pass."
+        "At the package's threshold, {rejected:.0} of {good} good frames are rejected and \
+         {missed:.0} of {defects} defect frames pass."
     ))
 }
 
+/// Columns of the table by kind of defect.
+const COLUMNS: [&str; 10] = [
+    "kind",
+    "frames",
+    "with ground truth",
+    "pixel AUROC",
+    "AUPRO",
+    "pixel AUPR",
+    "F1-max",
+    "image AUROC",
+    "image AUPR",
+    "misses",
+];
+
+/// The table of metrics by kind of defect.
 fn kinds(summary: &Summary) -> Markup {
     let row = |name: &str, kind: &KindSummary| {
         markup! {
             tr {
                 th scope="row" { (name) }
                 td { (kind.images) } td { (kind.with_ground_truth) }
-                td { (figure(kind.pixel_auroc)) } td { (figure(kind.aupro)) } td { (figure(kind.pixel_aupr)) } td { (figure(kind.f1_max)) }
-                td { (figure(kind.image_auroc)) } td { (figure(kind.image_aupr)) } td { (percent(kind.miss_rate)) }
+                td { (figure(kind.pixel_auroc)) } td { (figure(kind.aupro)) }
+                td { (figure(kind.pixel_aupr)) } td { (figure(kind.f1_max)) }
+                td { (figure(kind.image_auroc)) } td { (figure(kind.image_aupr)) }
+                td { (percent(kind.miss_rate)) }
             }
         }
     };
@@ -158,7 +221,7 @@ fn kinds(summary: &Summary) -> Markup {
         div .scroll {
             table {
                 thead { tr {
-                    @for name in ["kind", "frames", "with ground truth", "pixel AUROC", "AUPRO", "pixel AUPR", "F1-max", "image AUROC", "image AUPR", "misses"] {
+                    @for name in COLUMNS {
                         th scope="col" { (name) }
                     }
                 } }
@@ -171,9 +234,10 @@ fn kinds(summary: &Summary) -> Markup {
     }
 }
 
-fn frame(row: &Row) -> Markup {
+/// A frame with its pictures.
+fn frame(row: &ReportRow) -> Markup {
     let wrong = row.is_wrong();
-    let words = match (row.verdict, wrong) {
+    let verdict = match (row.verdict, wrong) {
         (Some(Verdict::Ng), true) => "NG: false reject",
         (Some(Verdict::Ok), true) => "OK: missed",
         (Some(Verdict::Ng), false) => "NG",
@@ -190,13 +254,18 @@ fn frame(row: &Row) -> Markup {
         section .row .wrong[wrong] {
             p {
                 b { (row.kind) " / " (row.name) } " · score " (format!("{:.3}", row.score)) " · "
-                span .bad[wrong] .ok[!wrong && row.verdict.is_some()] { (words) }
-                @if row.regions > 0 { " · " (row.regions) @if row.regions == 1 { " region" } @else { " regions" } }
+                span .bad[wrong] .ok[!wrong && row.verdict.is_some()] { (verdict) }
+                @if row.regions > 0 {
+                    " · " (row.regions) @if row.regions == 1 { " region" } @else { " regions" }
+                }
             }
             div .pictures {
                 @for (name, picture) in pictures {
                     @if let Some(uri) = picture.and_then(data_uri) {
-                        figure { img src=(uri) alt={ (name) " of " (row.kind) " " (row.name) } loading="lazy"; figcaption { (name) } }
+                        figure {
+                            img src=(uri) alt={ (name) " of " (row.kind) " " (row.name) } loading="lazy";
+                            figcaption { (name) }
+                        }
                     }
                 }
             }
@@ -204,7 +273,8 @@ fn frame(row: &Row) -> Markup {
     }
 }
 
-/// JPEG, so that hundreds of frames fit in a page. `None` if it cannot be encoded: the row stays without it.
+/// A picture as a data URI; JPEG, so that hundreds of frames fit in a page. `None` if it cannot be
+/// encoded; the row then lacks it.
 fn data_uri(picture: &RgbImage) -> Option<String> {
     let mut bytes = Cursor::new(Vec::new());
     picture.write_to(&mut bytes, ImageFormat::Jpeg).ok()?;

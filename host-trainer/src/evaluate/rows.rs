@@ -1,68 +1,119 @@
-//! Which frames the report shows when it cannot show all: every wrong decision as far as there is room, and right ones
-//! of every kind.
+//! The report's frames, and which of them are shown if there is no room for all: as many wrong
+//! verdicts as possible, and right ones of every kind.
 //!
-//! Only frames on show keep their pictures, so that memory does not grow with the data set.
+//! Only frames that are shown keep their pictures, so that memory does not grow with the data set.
 
 use std::collections::BTreeMap;
 
-use super::Row;
+use image::RgbImage;
+use scoring::inspect::verdict::Verdict;
 
-/// Frames kept for the report, at most so many.
-#[derive(Debug)]
-pub(super) struct Shown {
-    most: usize,
-    /// Room for right decisions, per kind.
-    room: BTreeMap<String, usize>,
-    rows: Vec<Row>,
+/// One frame in the report.
+#[derive(Debug, Clone)]
+pub struct ReportRow {
+    /// Its kind of defect, or `good`.
+    pub kind: String,
+    /// Its file name.
+    pub name: String,
+    /// Its score.
+    pub score: f32,
+    /// The verdict, if the package has a threshold.
+    pub verdict: Option<Verdict>,
+    /// Number of regions above the threshold.
+    pub regions: usize,
+    /// Whether it is labelled defective.
+    pub defect: bool,
+    /// Its pictures.
+    pub pictures: Pictures,
 }
 
-impl Shown {
-    /// Room for `most` frames, shared out among the kinds as they come in the data set: small kinds are shown whole,
-    /// large ones get equal parts of the rest.
-    pub(super) fn new<'a>(most: usize, kinds: impl Iterator<Item = &'a str>) -> Self {
+impl ReportRow {
+    /// Whether the verdict contradicts the label: a false reject or a miss.
+    pub fn is_wrong(&self) -> bool {
+        is_wrong(self.verdict, self.defect)
+    }
+}
+
+/// Whether a verdict contradicts the label.
+pub(super) fn is_wrong(verdict: Option<Verdict>, defect: bool) -> bool {
+    match verdict {
+        Some(Verdict::Ng) => !defect,
+        Some(Verdict::Ok) => defect,
+        None => false,
+    }
+}
+
+/// A frame's pictures, at the size of the report.
+#[derive(Debug, Clone)]
+pub struct Pictures {
+    /// The frame as captured.
+    pub input: RgbImage,
+    /// The anomaly map as a heat map.
+    pub heat: RgbImage,
+    /// The frame with everything above the threshold in red, if there is a threshold.
+    pub overlay: Option<RgbImage>,
+    /// The ground truth with defects in white, if there is one.
+    pub truth: Option<RgbImage>,
+}
+
+/// The frames kept for the report.
+#[derive(Debug)]
+pub(super) struct RowSelection {
+    /// Most rows that are kept.
+    capacity: usize,
+    /// Most right verdicts that are kept of each kind.
+    quotas: BTreeMap<String, usize>,
+    rows: Vec<ReportRow>,
+}
+
+impl RowSelection {
+    /// An empty selection of at most `capacity` frames. `kinds` has the kind of each frame of the
+    /// data set: small kinds are shown whole, and large ones get equal parts of the rest.
+    pub(super) fn new<'a>(capacity: usize, kinds: impl Iterator<Item = &'a str>) -> Self {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for kind in kinds {
             *counts.entry(kind).or_default() += 1;
         }
         let mut by_size: Vec<(&str, usize)> = counts.into_iter().collect();
         by_size.sort_by_key(|&(_, count)| count);
-        let mut left = most;
+        let mut left = capacity;
         let mut waiting = by_size.len();
-        let room = by_size
+        let quotas = by_size
             .into_iter()
             .map(|(kind, count)| {
-                let share = count.min(left.div_ceil(waiting));
-                left -= share;
+                let quota = count.min(left.div_ceil(waiting));
+                left -= quota;
                 waiting -= 1;
-                (kind.to_owned(), share)
+                (kind.to_owned(), quota)
             })
             .collect();
         Self {
-            most,
-            room,
+            capacity,
+            quotas,
             rows: Vec::new(),
         }
     }
 
-    /// Whether [`Shown::push`] would keep such a frame: ask before drawing it.
+    /// Whether [`Self::push`] would keep such a frame. Asking first saves drawing its pictures.
     pub(super) fn wants(&self, kind: &str, wrong: bool) -> bool {
         if wrong {
-            self.rows.len() < self.most || self.displaceable().is_some()
+            self.rows.len() < self.capacity || self.evictable().is_some()
         } else {
             let right = self.rows.iter().filter(|row| !row.is_wrong());
-            self.rows.len() < self.most
+            self.rows.len() < self.capacity
                 && right.filter(|row| row.kind == kind).count()
-                    < self.room.get(kind).copied().unwrap_or(0)
+                    < self.quotas.get(kind).copied().unwrap_or(0)
         }
     }
 
-    /// Keeps the frame if it is wanted; a wrong decision displaces a right one of the kind that shows most of them.
-    pub(super) fn push(&mut self, row: Row) {
+    /// Keeps the frame if it is wanted. If there is no room, a wrong verdict evicts a right one of
+    /// the kind that has most of them.
+    pub(super) fn push(&mut self, row: ReportRow) {
         if !self.wants(&row.kind, row.is_wrong()) {
             return;
         }
-        if self.rows.len() >= self.most {
-            match self.displaceable() {
+        if self.rows.len() >= self.capacity {
+            match self.evictable() {
                 Some(index) => drop(self.rows.remove(index)),
                 None => return,
             }
@@ -70,12 +121,13 @@ impl Shown {
         self.rows.push(row);
     }
 
-    /// The frames, in the order that they came in.
-    pub(super) fn into_rows(self) -> Vec<Row> {
+    /// The frames, in the order in which they were pushed.
+    pub(super) fn into_rows(self) -> Vec<ReportRow> {
         self.rows
     }
 
-    fn displaceable(&self) -> Option<usize> {
+    /// Index of the row that a wrong verdict evicts.
+    fn evictable(&self) -> Option<usize> {
         let mut right: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for (index, row) in self.rows.iter().enumerate().filter(|(_, r)| !r.is_wrong()) {
             let (count, last) = right.entry(&row.kind).or_default();
@@ -88,13 +140,10 @@ impl Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::Pictures;
-    use edge_runtime::inspect::verdict::Verdict;
-    use image::RgbImage;
 
-    fn row(kind: &str, name: usize, wrong: bool) -> Row {
+    fn row(kind: &str, name: usize, wrong: bool) -> ReportRow {
         let defect = kind != "good";
-        Row {
+        ReportRow {
             kind: kind.to_owned(),
             name: name.to_string(),
             score: 1.0,
@@ -114,21 +163,22 @@ mod tests {
         }
     }
 
-    /// Kinds with their frames and how many of the last are wrong → kind, shown, of them wrong.
-    fn shown(most: usize, kinds: &[(&str, usize, usize)]) -> Vec<(String, usize, usize)> {
+    /// Selects from kinds with a number of frames, of which the given number at the end are wrong.
+    /// Returns each kind with the number of frames shown and how many of them are wrong.
+    fn shown(capacity: usize, kinds: &[(&str, usize, usize)]) -> Vec<(String, usize, usize)> {
         let all = kinds
             .iter()
             .flat_map(|&(kind, count, _)| std::iter::repeat_n(kind, count));
-        let mut shown = Shown::new(most, all);
+        let mut selection = RowSelection::new(capacity, all);
         for &(kind, count, wrong) in kinds {
-            (0..count).for_each(|i| shown.push(row(kind, i, i >= count - wrong)));
+            (0..count).for_each(|i| selection.push(row(kind, i, i >= count - wrong)));
         }
-        let rows = shown.into_rows();
-        assert!(rows.len() <= most);
+        let rows = selection.into_rows();
+        assert!(rows.len() <= capacity);
         kinds
             .iter()
             .map(|&(kind, ..)| {
-                let of: Vec<&Row> = rows.iter().filter(|row| row.kind == kind).collect();
+                let of: Vec<&ReportRow> = rows.iter().filter(|row| row.kind == kind).collect();
                 let wrong = of.iter().filter(|row| row.is_wrong()).count();
                 (kind.to_owned(), of.len(), wrong)
             })
@@ -153,18 +203,18 @@ mod tests {
     }
 
     #[test]
-    fn late_wrong_decisions_displace_right_ones() {
+    fn later_wrong_verdicts_evict_right_ones() {
         let found = shown(10, &[("a", 50, 3), ("good", 50, 6)]);
         assert_eq!(found.iter().map(|f| f.2).sum::<usize>(), 9);
         assert_eq!(found.iter().map(|f| f.1).sum::<usize>(), 10);
-        // More wrong decisions than room: room is all that counts.
+        // With more wrong verdicts than room, only the room limits.
         let found = shown(4, &[("a", 9, 9)]);
         expect(&found, &[("a", 4, 4)]);
     }
 
     #[test]
     fn no_room_shows_nothing() {
-        let shown = Shown::new(0, ["good"; 3].into_iter());
-        assert!(!shown.wants("good", true) && !shown.wants("good", false));
+        let selection = RowSelection::new(0, ["good"; 3].into_iter());
+        assert!(!selection.wants("good", true) && !selection.wants("good", false));
     }
 }

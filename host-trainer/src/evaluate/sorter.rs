@@ -1,7 +1,9 @@
-//! Sorting more keys than fit in memory: sorted runs are spilled to one unnamed temporary file and merged.
+//! Sorts more keys than fit in memory: sorted runs are spilled to an unnamed temporary file and
+//! then merged.
 //!
-//! Exact pixel metrics need all scores in order; a thousand 1024 × 1024 maps are a thousand million of them. One file
-//! holds every run, so that the number of open files does not grow with the data.
+//! Exact pixel metrics need all scores in order, and a thousand maps of 1024 × 1024 have a thousand
+//! million scores. One file holds all runs, so that the number of open files does not grow with the
+//! data.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,24 +12,26 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+/// Size of a key in bytes.
 const KEY_BYTES: usize = size_of::<u64>();
-/// Keys that are written or read at once, per run: large enough that the merge does not seek for its living.
+/// Keys per run that are written or read at once: enough that the merge spends little time seeking.
 const BLOCK_KEYS: usize = 1 << 15;
 
-/// Collects keys and gives them back in ascending order.
+/// Collects keys and returns them in ascending order.
 #[derive(Debug)]
 pub(super) struct Sorter {
     buffer: Vec<u64>,
     capacity: usize,
-    /// Where the temporary file goes.
+    /// Folder of the temporary file.
     folder: PathBuf,
     file: Option<File>,
-    /// Keys of every run; runs lie in the file one after the other.
+    /// Number of keys of each run; the runs follow one another in the file.
     runs: Vec<u64>,
 }
 
 impl Sorter {
-    /// Keeps at most `capacity` keys of 8 bytes in memory while collecting; the others go to a file in `folder`.
+    /// A sorter that keeps at most `capacity` keys of 8 bytes in memory while it collects. The
+    /// others go to a temporary file in `folder`.
     pub(super) fn new(capacity: usize, folder: &Path) -> Self {
         Self {
             buffer: Vec::new(),
@@ -47,6 +51,7 @@ impl Sorter {
         Ok(())
     }
 
+    /// Sorts the keys in memory and appends them to the file as a run.
     fn spill(&mut self) -> io::Result<()> {
         self.buffer.sort_unstable();
         let mut file = match self.file.take() {
@@ -68,7 +73,7 @@ impl Sorter {
     /// Calls `visit` with every key in ascending order.
     pub(super) fn for_each(mut self, mut visit: impl FnMut(u64)) -> io::Result<()> {
         if self.file.is_some() {
-            // The last run joins the others, and its memory goes to the merge.
+            // The last keys become a run too, which frees their memory for the merge.
             self.spill()?;
             self.buffer = Vec::new();
         }
@@ -101,12 +106,15 @@ impl Sorter {
     }
 }
 
-/// A sorted run in the file, read block by block.
+/// A sorted run in the file, which is read block by block.
 struct Run {
-    /// Where its unread keys begin, in bytes.
+    /// Position of its unread keys in the file, in bytes.
     at: u64,
+    /// Number of unread keys in the file.
     unread: u64,
+    /// The block that was read last.
     block: Vec<u8>,
+    /// Position of the next key in the block, in bytes.
     position: usize,
 }
 
@@ -157,7 +165,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn spilled_or_not_the_order_is_the_same(keys in proptest::collection::vec(any::<u64>(), 0..300), capacity in 1usize..50) {
+        fn spilled_or_not_the_order_is_the_same(
+            keys in proptest::collection::vec(any::<u64>(), 0..300),
+            capacity in 1usize..50,
+        ) {
             let mut expected = keys.clone();
             expected.sort_unstable();
             prop_assert_eq!(&sorted(&keys, capacity), &expected);
@@ -166,8 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn runs_longer_than_a_block_come_back_whole() {
-        // An odd multiplier visits every residue once: a permutation with no order to lean on.
+    fn runs_longer_than_a_block_are_returned_whole() {
+        // Multiplying by an odd number permutes the integers, and leaves no order to profit from.
         let count = 5 * BLOCK_KEYS as u64 / 2 + 3;
         let keys: Vec<u64> = (0..count)
             .map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15))

@@ -1,65 +1,34 @@
-//! What exactly is done to a tile: parameters drawn from the paper's ranges, and their effect.
+//! One corruption of a tile: its parameters, drawn from the paper's ranges, and its effect.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
+use super::algorithm::Algorithm;
 use super::filter::{self, Extreme};
-use super::structured::{Change, CloudMask};
-use super::{Algorithm, Tile, stroke, structured};
+use super::rect::Rect;
+use super::stroke;
+use super::structured::{self, Change, NoiseMask};
+use super::tile::Tile;
 
-/// A rectangle inside a tile, in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rect {
-    /// Left edge.
-    pub x: usize,
-    /// Upper edge.
-    pub y: usize,
-    /// Width, at least 1.
-    pub width: usize,
-    /// Height, at least 1.
-    pub height: usize,
-}
-
-impl Rect {
-    /// Random width and height, then a random position inside the tile (IV-B).
-    fn draw(side: usize, rng: &mut ChaCha8Rng) -> Self {
-        let width = rng.random_range(1..=side);
-        let height = rng.random_range(1..=side);
-        Self {
-            x: rng.random_range(0..=side - width),
-            y: rng.random_range(0..=side - height),
-            width,
-            height,
-        }
-    }
-
-    /// Ranges of a row-major plane, one a row.
-    fn rows(self, side: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-        (self.y..self.y + self.height).map(move |y| {
-            let start = y * side + self.x;
-            start..start + self.width
-        })
-    }
-}
-
-/// One corruption with all its parameters.
+/// A corruption with all its parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Corruption {
-    /// The algorithm it came from.
+    /// The algorithm.
     pub algorithm: Algorithm,
-    /// What it does.
+    /// Its effect.
     pub effect: Effect,
 }
 
-/// The parameters, in the ranges of IV-B. Colours hold one value in [-1, 1] a channel.
+/// The effect of a corruption, with parameters in the ranges of the paper (IV-B). Colours have one
+/// value in [-1, 1] per channel.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(
     missing_docs,
     reason = "the fields are the paper's parameters, with their units in their names"
 )]
 pub enum Effect {
-    /// Every pixel of the mask changes with the given probability (0..0.5).
+    /// Each pixel of the mask changes with this probability, 0..0.5.
     Speckle {
         mask: Rect,
         salt: bool,
@@ -67,13 +36,13 @@ pub enum Effect {
         probability: f64,
         seed: u64,
     },
-    /// Kernel sizes (odd, 3..15) and sigmas (1..100) across and down.
+    /// Blur with kernel sizes (odd, 3..15) and sigmas (1..100) for x and y.
     Blur {
         mask: Rect,
         kernel_px: [usize; 2],
         sigma_px: [f32; 2],
     },
-    /// Standard deviation 0.3..0.6.
+    /// Additive noise of standard deviation 0.3..0.6.
     Noise {
         mask: Rect,
         deviation: f32,
@@ -81,14 +50,14 @@ pub enum Effect {
     },
     /// A filled rectangle.
     Rectangle { mask: Rect, colour: Vec<f32> },
-    /// Thickness 1..6 px.
+    /// A straight stroke, 1..6 px thick.
     Line {
         from: [f32; 2],
         to: [f32; 2],
         thickness_px: u32,
         colour: Vec<f32>,
     },
-    /// Half axes 1..30 px, angles 0..360°, thickness 1..6 px.
+    /// A stroke along an ellipse with half axes of 1..30 px and angles of 0..360°, 1..6 px thick.
     EllipseArc {
         centre: [f32; 2],
         axes_px: [u32; 2],
@@ -97,23 +66,24 @@ pub enum Effect {
         thickness_px: u32,
         colour: Vec<f32>,
     },
-    /// Shift -0.5..0.5.
+    /// A shift of -0.5..0.5.
     Shading { mask: Rect, shift: f32 },
-    /// Disk diameter odd 1..7 px, 1 or 2 iterations; `dilate` false: erosion.
+    /// Dilation, or erosion where `dilate` is false, by a disk of odd diameter 1..7 px, once or
+    /// twice.
     Morphology {
         mask: Rect,
         size_px: usize,
         iterations: u32,
         dilate: bool,
     },
-    /// Of a structured algorithm.
-    Structured { mask: CloudMask, change: Change },
-    /// Nothing.
+    /// The effect of a structured algorithm.
+    Structured { mask: NoiseMask, change: Change },
+    /// No effect.
     None,
 }
 
 impl Corruption {
-    /// Draws the parameters of `algorithm` for a tile of this size and number of channels.
+    /// Draws the parameters of `algorithm` for a tile of the size and channels of `tile`.
     pub fn draw(algorithm: Algorithm, tile: &Tile, rng: &mut ChaCha8Rng) -> Self {
         let side = tile.side();
         let speckle = |salt, pepper, rng: &mut ChaCha8Rng| Effect::Speckle {
@@ -191,7 +161,7 @@ impl Corruption {
         Self { algorithm, effect }
     }
 
-    /// Changes `tile` accordingly; the result is clamped to [-1, 1] (IV-B).
+    /// Applies the effect to `tile` and clamps the result to [-1, 1] (IV-B).
     pub fn apply(&self, tile: &mut Tile) {
         let side = tile.side();
         match &self.effect {
@@ -236,7 +206,7 @@ impl Corruption {
                 seed,
             } => {
                 let mut rng = ChaCha8Rng::seed_from_u64(seed);
-                // A deviation from the paper's range is finite and positive; nothing else can get here.
+                // Deviations from the paper's range are finite and positive, so this never fails.
                 if let Ok(normal) = Normal::new(0.0, deviation) {
                     for channel in 0..tile.channels() {
                         let plane = tile.plane_mut(channel);
@@ -313,6 +283,7 @@ impl Corruption {
     }
 }
 
+/// Sets the pixels of the mask to the colour.
 fn paint(tile: &mut Tile, mask: &[bool], colour: &[f32]) {
     for (channel, &value) in colour.iter().enumerate() {
         for (pixel, &inside) in tile.plane_mut(channel).iter_mut().zip(mask) {

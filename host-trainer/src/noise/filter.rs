@@ -1,12 +1,13 @@
-//! Neighbourhood filters evaluated inside a rectangle of one plane. Outside the tile the nearest pixel is
-//! repeated for the blur (**ours**), and ignored for erosion and dilation.
+//! Neighbourhood filters inside a rectangle of one plane. Beyond the tile's edge the blur repeats
+//! the nearest pixel (**ours**), and erosion and dilation ignore it.
 //!
-//! Own code, because what is needed (f32 planes, an even Gaussian with its size and sigma given apart, only
-//! inside the mask) is in no image library without converting back and forth, which costs more than the filter.
+//! Our own code, because no image library filters f32 planes inside a mask only, with a Gaussian
+//! whose size and sigma are independent. Converting to a library's types and back would cost more
+//! than the filter.
 
-use super::Rect;
+use super::rect::Rect;
 
-/// Gaussian of `size` taps (odd), normalised.
+/// A normalised Gaussian kernel of `size` taps, an odd number.
 pub(super) fn gaussian_kernel(size: usize, sigma_px: f32) -> Vec<f32> {
     let radius = (size / 2) as f32;
     let weight = |tap: usize| {
@@ -18,7 +19,8 @@ pub(super) fn gaussian_kernel(size: usize, sigma_px: f32) -> Vec<f32> {
     taps.into_iter().map(|tap| tap / sum).collect()
 }
 
-/// Blurs `plane` (side × side) inside `rect` with a separable kernel, and returns the rectangle's values.
+/// Blurs `plane` (side × side) with a separable kernel, horizontal and vertical, and returns the
+/// values inside `rect`.
 pub(super) fn blur(plane: &[f32], side: usize, rect: Rect, kernel: [&[f32]; 2]) -> Vec<f32> {
     let [across, down] = kernel;
     let (radius_x, radius_y) = (across.len() / 2, down.len() / 2);
@@ -52,14 +54,14 @@ pub(super) fn blur(plane: &[f32], side: usize, rect: Rect, kernel: [&[f32]; 2]) 
     blurred
 }
 
-/// Whether neighbours must be darker or brighter to win.
+/// Which value of a neighbourhood is taken.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extreme {
     Min,
     Max,
 }
 
-/// Offsets of a disk of odd diameter: dx² + dy² ≤ r².
+/// The offsets in a disk of odd diameter: dx² + dy² ≤ r².
 pub(super) fn disk(size_px: usize) -> Vec<[isize; 2]> {
     let radius = (size_px / 2) as isize;
     let span = -radius..=radius;
@@ -69,8 +71,8 @@ pub(super) fn disk(size_px: usize) -> Vec<[isize; 2]> {
         .collect()
 }
 
-/// The extreme value over the disk around every pixel of `rect`, `iterations` times, as a whole-plane copy in which
-/// only the rectangle is meaningful.
+/// Replaces each pixel of `rect` by the extreme value over the disk around it, `iterations` times.
+/// Returns a copy of the whole plane, in which only the rectangle is meaningful.
 pub(super) fn morphology(
     plane: &[f32],
     side: usize,
@@ -82,7 +84,7 @@ pub(super) fn morphology(
     let offsets = disk(size_px);
     let mut source = plane.to_vec();
     for pass in (0..iterations as usize).rev() {
-        // Later passes look this far into what earlier ones made.
+        // The remaining passes need the result of this one within this margin.
         let margin = pass * (size_px / 2);
         let x0 = rect.x.saturating_sub(margin);
         let y0 = rect.y.saturating_sub(margin);
@@ -94,7 +96,7 @@ pub(super) fn morphology(
                 let Some(from_y) = y.checked_add_signed(dy).filter(|&y| y < side) else {
                     continue;
                 };
-                // The columns whose neighbour at dx lies inside the tile.
+                // The columns whose neighbour at dx is inside the tile.
                 let left = x0.max(dx.min(0).unsigned_abs());
                 let right = x1.min(side - dx.max(0).unsigned_abs());
                 if left >= right {

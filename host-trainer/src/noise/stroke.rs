@@ -2,10 +2,10 @@
 
 use tiny_skia::{FillRule, LineCap, Mask, Path, PathBuilder, Stroke, Transform};
 
-/// Chords that an ellipse arc is drawn with, for a full turn; at 30 px radius each is under 3 px long.
+/// Chords that approximate a full ellipse. At a radius of 30 px each is shorter than 3 px.
 const CHORDS_PER_TURN: f32 = 72.0;
 
-/// Pixels of a straight stroke between two points (pixel centres are at .5).
+/// The mask of a straight stroke between two points, where pixel centres are at .5.
 pub(super) fn line(side: usize, from: [f32; 2], to: [f32; 2], thickness_px: u32) -> Vec<bool> {
     let mut path = PathBuilder::new();
     path.move_to(from[0], from[1]);
@@ -13,8 +13,8 @@ pub(super) fn line(side: usize, from: [f32; 2], to: [f32; 2], thickness_px: u32)
     fill(side, path.finish(), thickness_px)
 }
 
-/// Pixels of a stroke along an ellipse with half axes `axes_px`, turned by `rotation_deg`, from `arc_deg[0]` to
-/// `arc_deg[1]`.
+/// The mask of a stroke along an ellipse with half axes `axes_px` that is rotated by
+/// `rotation_deg`. The arc covers the angles between the two values of `arc_deg`.
 pub(super) fn ellipse_arc(
     side: usize,
     centre: [f32; 2],
@@ -41,7 +41,8 @@ pub(super) fn ellipse_arc(
     fill(side, path.finish(), thickness_px)
 }
 
-/// Not anti-aliased: a pixel is the random colour or untouched, as the paper's drawing functions leave it.
+/// The mask of a stroked path, without anti-aliasing (**ours**): a pixel that the stroke touches
+/// has the stroke's colour, and all others are unchanged.
 fn fill(side: usize, path: Option<Path>, thickness_px: u32) -> Vec<bool> {
     let stroke = Stroke {
         width: thickness_px as f32,

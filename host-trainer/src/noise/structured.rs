@@ -1,26 +1,30 @@
-//! Corruptions that look like what goes wrong with a surface, through masks without straight edges: **ours**, beside the paper's
-//! twelve. Nothing foreign is drawn: the surface's own values are in another place, order or contrast.
+//! Corruptions that resemble faults of a surface, through masks without straight edges. **Ours**,
+//! in addition to the paper's twelve. They draw nothing foreign: they move the surface's own values
+//! or change their contrast.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::clouds::clouds;
-use super::{Algorithm, Tile};
+use super::algorithm::Algorithm;
+use super::tile::Tile;
+use super::value_noise::value_noise;
 
-/// An area of a smooth random shape: 1 inside, 0 outside, in between at its edge.
+/// A mask of smooth random shape, made by thresholding value noise: 1 inside, 0 outside, between
+/// the two at its edge.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CloudMask {
-    /// Size of its parts in pixels, 8..40.
+pub struct NoiseMask {
+    /// Lattice spacing of the noise in pixels, 8..40.
     pub size_px: f32,
-    /// Level that clouds (-1..1) must be above, -0.3..0.5: from most of a tile to a few specks.
+    /// Threshold on the noise (-1..1), -0.3..0.5: the mask covers from most of a tile to a few
+    /// specks.
     pub level: f32,
-    /// How steep its edge is, a unit of clouds, 2..20.
+    /// Slope of the mask at its edge, per unit of the noise, 2..20.
     pub sharpness: f32,
-    /// Seed of its shape.
+    /// Seed of the noise.
     pub seed: u32,
 }
 
-impl CloudMask {
+impl NoiseMask {
     fn draw(rng: &mut ChaCha8Rng) -> Self {
         Self {
             size_px: 8.0 * 5f32.powf(rng.random_range(0.0..=1.0)),
@@ -30,31 +34,34 @@ impl CloudMask {
         }
     }
 
-    /// How far inside a pixel is, 0..1.
+    /// The mask's value at a pixel, 0..1.
     pub fn at(&self, x: usize, y: usize) -> f32 {
         let [x, y] = [x, y].map(|at| at as f32 / self.size_px);
-        ((clouds(x, y, self.seed) - self.level) * self.sharpness).clamp(0.0, 1.0)
+        ((value_noise(x, y, self.seed) - self.level) * self.sharpness).clamp(0.0, 1.0)
     }
 }
 
-/// What is done inside the mask.
+/// The change inside the mask.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(
     missing_docs,
     reason = "the fields are parameters, with their units in their names"
 )]
 pub enum Change {
-    /// Another part of the same tile, mirrored or transposed, laid over it at an opacity of 0.3..1: CutPaste (Li et al. 2021)
-    /// and DRÆM's blending (Zavrtanik et al. 2021) in one.
+    /// Another part of the same tile, possibly mirrored or transposed, blended over it with an
+    /// opacity of 0.3..1. This combines CutPaste (Li et al. 2021) with the blending of DRAEM
+    /// (Zavrtanik et al. 2021).
     Patch {
         shift_px: [usize; 2],
         mirrored: bool,
         transposed: bool,
         opacity: f32,
     },
-    /// Contrast around the mean of the neighbourhood times 0.3..2, and brightness by up to ±0.3: worn, greasy, rough.
+    /// Contrast around the local mean times 0.3..2, and brightness shifted by up to ±0.3, as on
+    /// worn, greasy or rough places.
     Tone { contrast: f32, shift: f32 },
-    /// Pixels from up to 6 px elsewhere, by a field with elements of 6..20 px: stretched, wrinkled.
+    /// Pixels displaced by up to 1.5..6 px along each axis, by value noise of spacing 6..20 px, as
+    /// on stretched or wrinkled places.
     Warp {
         reach_px: f32,
         size_px: f32,
@@ -62,16 +69,17 @@ pub enum Change {
     },
 }
 
-/// Reach of the neighbourhood whose mean contrast is taken around.
-const AROUND_PX: usize = 6;
+/// Half-width of the neighbourhood for the local mean, in pixels.
+const MEAN_REACH_PX: usize = 6;
 
-/// Draws mask and change of one of the three algorithms of this family; `None` for any other.
+/// Draws the mask and the change of one of the structured algorithms; `None` for any other
+/// algorithm.
 pub(super) fn draw(
     algorithm: Algorithm,
     side: usize,
     rng: &mut ChaCha8Rng,
-) -> Option<(CloudMask, Change)> {
-    let mask = |rng: &mut ChaCha8Rng| CloudMask::draw(rng);
+) -> Option<(NoiseMask, Change)> {
+    let mask = |rng: &mut ChaCha8Rng| NoiseMask::draw(rng);
     Some(match algorithm {
         Algorithm::Patch => (
             mask(rng),
@@ -101,8 +109,8 @@ pub(super) fn draw(
     })
 }
 
-/// Changes the tile; values may leave [-1, 1].
-pub(super) fn apply(mask: &CloudMask, change: &Change, tile: &mut Tile) {
+/// Changes the tile inside the mask. Values may leave [-1, 1].
+pub(super) fn apply(mask: &NoiseMask, change: &Change, tile: &mut Tile) {
     let side = tile.side();
     let inside: Vec<f32> = (0..side * side)
         .map(|index| mask.at(index % side, index / side))
@@ -110,11 +118,11 @@ pub(super) fn apply(mask: &CloudMask, change: &Change, tile: &mut Tile) {
     for channel in 0..tile.channels() {
         let before = tile.plane(channel).to_vec();
         let plane = tile.plane_mut(channel);
-        let mut lay = |opacity: f32, value: &dyn Fn(usize, usize) -> f32| {
+        let mut blend = |opacity: f32, value: &dyn Fn(usize, usize) -> f32| {
             for (index, (pixel, inside)) in plane.iter_mut().zip(&inside).enumerate() {
-                let share = inside * opacity;
-                if share > 0.0 {
-                    *pixel += share * (value(index % side, index / side) - *pixel);
+                let weight = inside * opacity;
+                if weight > 0.0 {
+                    *pixel += weight * (value(index % side, index / side) - *pixel);
                 }
             }
         };
@@ -124,8 +132,8 @@ pub(super) fn apply(mask: &CloudMask, change: &Change, tile: &mut Tile) {
                 mirrored,
                 transposed,
                 opacity,
-            } => lay(opacity, &|x, y| {
-                // Mirrored at the border: wrapped round, it would have a straight seam.
+            } => blend(opacity, &|x, y| {
+                // Reflected at the border, because wrapping round would make a straight seam.
                 let [mut x, mut y] = [x + shift_px[0], y + shift_px[1]]
                     .map(|at| if at < side { at } else { 2 * side - 1 - at });
                 if mirrored {
@@ -137,9 +145,9 @@ pub(super) fn apply(mask: &CloudMask, change: &Change, tile: &mut Tile) {
                 before[y * side + x]
             }),
             Change::Tone { contrast, shift } => {
-                let around = local_means(&before, side);
-                lay(1.0, &|x, y| {
-                    let (value, mean) = (before[y * side + x], around[y * side + x]);
+                let means = local_means(&before, side);
+                blend(1.0, &|x, y| {
+                    let (value, mean) = (before[y * side + x], means[y * side + x]);
                     mean + (value - mean) * contrast + shift
                 });
             }
@@ -147,9 +155,9 @@ pub(super) fn apply(mask: &CloudMask, change: &Change, tile: &mut Tile) {
                 reach_px,
                 size_px,
                 seed,
-            } => lay(1.0, &|x, y| {
+            } => blend(1.0, &|x, y| {
                 let field = |axis: u32| {
-                    reach_px * clouds(x as f32 / size_px, y as f32 / size_px, seed ^ axis)
+                    reach_px * value_noise(x as f32 / size_px, y as f32 / size_px, seed ^ axis)
                 };
                 sampled(&before, side, x as f32 + field(1), y as f32 + field(2))
             }),
@@ -157,22 +165,30 @@ pub(super) fn apply(mask: &CloudMask, change: &Change, tile: &mut Tile) {
     }
 }
 
-/// Mean of the square of neighbours within [`AROUND_PX`], cut at the border.
+/// The mean over the square of neighbours within [`MEAN_REACH_PX`], which is cut off at the border.
 fn local_means(plane: &[f32], side: usize) -> Vec<f32> {
-    let smoothed = |values: &[f32], across: bool| -> Vec<f32> {
+    let smoothed = |values: &[f32], horizontally: bool| -> Vec<f32> {
         let at = |line: usize, place: usize| {
-            let (x, y) = if across { (place, line) } else { (line, place) };
+            let (x, y) = if horizontally {
+                (place, line)
+            } else {
+                (line, place)
+            };
             values[y * side + x]
         };
         let mut found = vec![0.0; side * side];
         for line in 0..side {
             for place in 0..side {
                 let (from, to) = (
-                    place.saturating_sub(AROUND_PX),
-                    (place + AROUND_PX + 1).min(side),
+                    place.saturating_sub(MEAN_REACH_PX),
+                    (place + MEAN_REACH_PX + 1).min(side),
                 );
                 let sum: f32 = (from..to).map(|place| at(line, place)).sum();
-                let (x, y) = if across { (place, line) } else { (line, place) };
+                let (x, y) = if horizontally {
+                    (place, line)
+                } else {
+                    (line, place)
+                };
                 found[y * side + x] = sum / (to - from) as f32;
             }
         }
@@ -181,7 +197,7 @@ fn local_means(plane: &[f32], side: usize) -> Vec<f32> {
     smoothed(&smoothed(plane, true), false)
 }
 
-/// A plane's value between pixels, the border repeated.
+/// A plane's value between pixels by bilinear interpolation; the border is repeated.
 fn sampled(plane: &[f32], side: usize, x: f32, y: f32) -> f32 {
     let last = side - 1;
     let [x, y] = [x, y].map(|at| at.clamp(0.0, last as f32));
@@ -205,7 +221,7 @@ mod tests {
         Tile::new(65, 1, (0..65 * 65).map(value).collect())
     }
 
-    const ALL_INSIDE: CloudMask = CloudMask {
+    const ALL_INSIDE: NoiseMask = NoiseMask {
         size_px: 20.0,
         level: -2.0,
         sharpness: 20.0,
@@ -240,13 +256,13 @@ mod tests {
                 count += 1.0;
             }
         }
-        let share = covered / count;
-        assert!((0.2..0.6).contains(&share), "{share}");
+        let fraction = covered / count;
+        assert!((0.2..0.6).contains(&fraction), "{fraction}");
         assert!(draw(Algorithm::Salt, 65, &mut generator(4, "structured", 0)).is_none());
     }
 
     #[test]
-    fn each_change_does_what_it_says_where_the_mask_is_full() {
+    fn each_change_has_its_effect_where_the_mask_is_full() {
         let before = tile();
         let changed = |change: Change| {
             let mut after = before.clone();
@@ -277,7 +293,10 @@ mod tests {
             seed: 3,
         });
         let off = warp.iter().zip(before.values()).map(|(a, b)| (a - b).abs());
-        assert!(off.fold(0.0, f32::max) < 1e-6, "no reach moves nothing");
+        assert!(
+            off.fold(0.0, f32::max) < 1e-6,
+            "without reach nothing moves"
+        );
         let warp = changed(Change::Warp {
             reach_px: 4.0,
             size_px: 9.0,

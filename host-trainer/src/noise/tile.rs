@@ -1,7 +1,7 @@
-//! A square of pixels in the network's value range.
+//! Square tiles in the network's value range.
 
-/// A square tile: `channels` planes of `side` × `side` values in [-1, 1], plane after plane, row-major.
-/// Grey tiles have one plane, so that every colour drawn on them is grey (IV-B).
+/// A square tile: `channels` planes of `side` × `side` values in [-1, 1], plane after plane,
+/// row-major. Grey tiles have one plane, so that every colour drawn on them is grey (IV-B).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tile {
     side: usize,
@@ -13,7 +13,7 @@ impl Tile {
     /// A tile of the given values.
     ///
     /// # Panics
-    /// When `values` is not `channels * side * side` long: a mistake of the caller, never of the data.
+    /// If `values` does not have `channels * side * side` elements, which is a bug of the caller.
     pub fn new(side: usize, channels: usize, values: Vec<f32>) -> Self {
         assert_eq!(values.len(), channels * side * side, "values of a tile");
         Self {
@@ -38,7 +38,7 @@ impl Tile {
         &self.values
     }
 
-    /// All values, to change.
+    /// All values, mutable.
     pub fn values_mut(&mut self) -> &mut [f32] {
         &mut self.values
     }
@@ -49,13 +49,13 @@ impl Tile {
         &self.values[channel * area..(channel + 1) * area]
     }
 
-    /// One plane, to change.
+    /// One plane, mutable.
     pub fn plane_mut(&mut self, channel: usize) -> &mut [f32] {
         let area = self.side * self.side;
         &mut self.values[channel * area..(channel + 1) * area]
     }
 
-    /// Gives the values away.
+    /// Returns the values.
     pub fn into_values(self) -> Vec<f32> {
         self.values
     }

@@ -1,11 +1,16 @@
-//! Features of our own: a small VGG-like network that learns from procedural surfaces alone, so that the product works without
-//! anybody's photographs, licence or download. **Ours**; the paper's extractor was trained on ImageNet (IV-E).
+//! Trains the built-in features: a small VGG-like network that learns from procedural surfaces
+//! alone, so that the product needs no photographs, licence or download. In: options. Out: the
+//! bytes of a safetensors file. **Ours**: the paper's extractor was trained on ImageNet (IV-E).
 //!
-//! Three questions are asked of its last layer, all answered by the generator. Which windows show the same surface (Chen et al.
-//! 2020, SimCLR's loss); what was done to a corrupted window ([`Algorithm`]), so that it sees defects; and how bright the
-//! window is every 2 pixels, in each channel: features that only tell surfaces apart do not care for brightness, and a network that is
-//! trained by them makes everything white (measured in ARCHITECTURE.md). Its filters stay orthogonal all the while (Cissé et al.
-//! 2017, Parseval networks), as random ones are from the start, so that no pattern is amplified without bound.
+//! Its last layer is trained on three tasks, whose answers the generator knows:
+//!
+//! - which windows show the same surface (SimCLR's loss, Chen et al. 2020);
+//! - which [`Algorithm`] corrupted a window, so that it responds to defects;
+//! - the brightness of the window every 2 pixels, in each channel. Features that only distinguish
+//!   surfaces ignore brightness, and a network trained with them turns every tile white.
+//!
+//! The filters start as random orthogonal ones and are kept orthogonal (Parseval networks, Cissé et
+//! al. 2017), so that no pattern is amplified without bound.
 
 mod pattern;
 
@@ -21,87 +26,94 @@ use safetensors::SafeTensorError;
 use safetensors::tensor::Dtype;
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::ahead::Ahead;
 use crate::arrays::{Array, encoded};
 use crate::noise::{Algorithm, Corruption};
 use crate::perceptual::{BUILT_IN, Layer, LayerTensors, activations, orthogonal};
+use crate::prefetch::Prefetch;
 use crate::seed::generator;
-use crate::train::{Adam, floats};
+use crate::tensor::floats;
+use crate::train::Adam;
 
-/// Side of a window in pixels: a tile's (IV-A).
+/// Side of a window in pixels, the same as a tile's (IV-A).
 const SIDE: usize = 65;
-/// Length of what surfaces are told apart by.
+/// Length of the embedding that identifies surfaces.
 const EMBEDDING: usize = 64;
-/// SimCLR's temperature: how sharply the nearest wrong surface is pushed away.
+/// SimCLR's temperature. The lower it is, the more strongly the nearest wrong surface is repelled.
 const TEMPERATURE: f64 = 0.2;
-/// Weight of the mean squared error of brightness, beside two losses that begin at 4.6 and 2.5.
-const BRIGHTNESS: f64 = 10.0;
-/// Adam's rate over the paper's 2·10⁻⁴ (IV-F): the features are a matter of minutes, not of 3,500 iterations.
-const RATE: f64 = 5.0;
+/// Weight of the mean squared error of brightness. The other two losses have weight 1 and begin at
+/// 4.6 and 2.5.
+const BRIGHTNESS_WEIGHT: f64 = 10.0;
+/// Highest learning rate, as a multiple of the paper's 2·10⁻⁴ (IV-F): training is meant to take
+/// fewer steps than the paper's 3,500.
+const RATE_FACTOR: f64 = 5.0;
 
-/// What to do.
+/// Options of the training.
 #[derive(Debug, Clone)]
 pub struct PretrainOptions {
-    /// Steps.
+    /// Number of steps.
     pub iterations: usize,
-    /// Surfaces a step; each shows two windows and a third one corrupted.
+    /// Surfaces per step. Each gives two windows and a third one that is corrupted.
     pub batch: usize,
-    /// Seed.
+    /// Seed of weights and surfaces.
     pub seed: u64,
     /// Where to compute.
     pub device: Device,
-    /// Threads that paint.
+    /// Threads that paint surfaces.
     pub workers: usize,
 }
 
-/// One step's share of right answers.
+/// Progress report of a step.
 #[derive(Debug, Clone, Copy)]
 pub struct PretrainStep {
     /// Its number, from 1.
     pub iteration: usize,
     /// The loss.
     pub loss: f64,
-    /// Windows whose nearest is of the same surface, 0..1.
-    pub surfaces_told: f64,
-    /// Corruptions recognised, 0..1.
-    pub corruptions_told: f64,
-    /// Mean squared error of brightness, in units of [-1, 1].
+    /// Fraction of windows whose nearest window shows the same surface.
+    pub surface_accuracy: f64,
+    /// Fraction of corruptions that are recognised.
+    pub corruption_accuracy: f64,
+    /// Mean squared error of brightness, for values in [-1, 1].
     pub brightness_error: f64,
 }
 
+/// A layer's weight and bias.
 type WeightsAndBias = (Tensor, Tensor);
 
 /// Why there are no features.
 #[derive(Debug, thiserror::Error)]
 pub enum PretrainError {
-    /// The loss is no number any more.
+    /// The loss is NaN or infinite.
     #[error("the loss became {loss} at step {iteration}: try another --seed")]
     NotFinite {
-        /// Where.
+        /// The step, from 1.
         iteration: usize,
-        /// What it became.
+        /// The loss.
         loss: f64,
     },
     /// A thread that paints ended early.
     #[error("the threads that paint surfaces ended at step {0}")]
     Workers(usize),
-    /// libtorch refused.
+    /// libtorch failed.
     #[error("libtorch: {0}")]
     Torch(#[from] TchError),
-    /// The container could not be made.
+    /// The weights cannot be encoded.
     #[error("cannot encode the weights")]
     Encode(#[from] SafeTensorError),
 }
 
-/// Windows of one step: two views of each surface, and a third that is corrupted, B × 3 × 65 × 65 each.
-struct Batch {
+/// The windows of one step.
+struct WindowBatch {
+    /// Two windows of each surface and a third one that is corrupted, each B × 3 × 65 × 65 values.
     views: [Vec<f32>; 3],
-    done: Vec<i64>,
+    /// Number of the algorithm that corrupted each third window.
+    corruptions: Vec<i64>,
 }
 
-fn batch(options: &PretrainOptions, iteration: usize) -> Batch {
+/// Paints the windows of a step.
+fn batch(options: &PretrainOptions, iteration: usize) -> WindowBatch {
     let mut rng = generator(options.seed, "pretrain", iteration as u64);
-    let (mut views, mut done) = ([vec![], vec![], vec![]], Vec::new());
+    let (mut views, mut corruptions) = ([vec![], vec![], vec![]], Vec::new());
     for _ in 0..options.batch {
         let pattern = Pattern::draw(&mut rng);
         let [first, second] = [0, 1].map(|_| pattern.window(SIDE, &mut rng));
@@ -111,21 +123,21 @@ fn batch(options: &PretrainOptions, iteration: usize) -> Batch {
         for (view, tile) in views.iter_mut().zip([first, second, corrupted]) {
             view.extend_from_slice(tile.values());
         }
-        done.push(algorithm as i64);
+        corruptions.push(algorithm as i64);
     }
-    Batch { views, done }
+    WindowBatch { views, corruptions }
 }
 
-/// The network being taught, with what answers the three questions.
+/// The network in training, with a linear head for each task.
 struct Student {
     layers: Vec<LayerTensors>,
-    surface: WeightsAndBias,
-    corruption: WeightsAndBias,
-    brightness: WeightsAndBias,
+    surface_head: WeightsAndBias,
+    corruption_head: WeightsAndBias,
+    brightness_head: WeightsAndBias,
 }
 
-/// Weights of this size as a leaf, and a bias of zeros.
-fn leaf(values: &[f32], size: &[i64], device: Device) -> Result<WeightsAndBias, TchError> {
+/// Trainable weights of this size, and a bias of zeros.
+fn trainable(values: &[f32], size: &[i64], device: Device) -> Result<WeightsAndBias, TchError> {
     let weight = Tensor::f_from_slice(values)?
         .f_view(size)?
         .f_to_device(device)?
@@ -134,26 +146,27 @@ fn leaf(values: &[f32], size: &[i64], device: Device) -> Result<WeightsAndBias, 
     Ok((weight, bias))
 }
 
-/// Kaiming's normal weights for ReLU, for what answers a question.
+/// A linear head with normally distributed weights for inputs after ReLU (He et al. 2015).
 fn head(
-    answers: usize,
+    outputs: usize,
     inputs: usize,
     device: Device,
     rng: &mut ChaCha8Rng,
 ) -> Result<WeightsAndBias, TchError> {
     let deviation = (2.0 / inputs as f32).sqrt();
-    let values: Vec<f32> = (0..answers * inputs)
+    let values: Vec<f32> = (0..outputs * inputs)
         .map(|_| {
             let value: f32 = StandardNormal.sample(rng);
             value * deviation
         })
         .collect();
-    leaf(&values, &[answers as i64, inputs as i64], device)
+    trainable(&values, &[outputs as i64, inputs as i64], device)
 }
 
-/// Brings a filter bank's weights back to orthonormal rows (or columns, where there are more rows) times √2, one step of
-/// Björck and Bowie's iteration (1971): enough after a small step of an optimiser.
-fn retract(weight: &mut Tensor) -> Result<(), TchError> {
+/// Moves a filter bank's weights back towards orthonormal rows, or columns where there are more
+/// rows, times √2. One step of Björck and Bowie's iteration (1971) suffices after a small step of
+/// the optimiser.
+fn orthogonalise(weight: &mut Tensor) -> Result<(), TchError> {
     let size = weight.size();
     let gain = 2f64.sqrt();
     let w = weight.f_view([size[0], -1])?.f_div_scalar(gain)?;
@@ -179,22 +192,27 @@ impl Student {
                     channels = outputs;
                     let size = [outputs as i64, inputs as i64, 3, 3];
                     let values = orthogonal(outputs, inputs * 9, &mut rng);
-                    Some(leaf(&values, &size, device)?)
+                    Some(trainable(&values, &size, device)?)
                 }
             });
         }
         Ok(Self {
             layers,
-            // Of every channel's mean, spread and peak.
-            surface: head(EMBEDDING, 3 * channels, device, &mut rng)?,
-            corruption: head(Algorithm::PAPER.len(), 3 * channels, device, &mut rng)?,
-            // Of the channels at each place.
-            brightness: head(3 * 16, channels, device, &mut rng)?,
+            // From the mean, standard deviation and maximum of each channel.
+            surface_head: head(EMBEDDING, 3 * channels, device, &mut rng)?,
+            corruption_head: head(Algorithm::PAPER.len(), 3 * channels, device, &mut rng)?,
+            // From the channels at each position.
+            brightness_head: head(3 * 16, channels, device, &mut rng)?,
         })
     }
 
+    /// All parameters with their names.
     fn parameters(&self) -> Vec<(String, Tensor)> {
-        let heads = [&self.surface, &self.corruption, &self.brightness];
+        let heads = [
+            &self.surface_head,
+            &self.corruption_head,
+            &self.brightness_head,
+        ];
         self.layers
             .iter()
             .flatten()
@@ -209,67 +227,74 @@ impl Student {
             .collect()
     }
 
-    /// What the last layer shows of windows: N × channels × 8 × 8.
-    fn seen(&self, windows: &Tensor) -> Result<Tensor, TchError> {
+    /// Features of windows, N × channels × 8 × 8.
+    fn features(&self, windows: &Tensor) -> Result<Tensor, TchError> {
         activations(&self.layers, windows, |_| ())
     }
 
-    /// Mean squared error of the brightness every 2 pixels, as read from what is seen of them.
-    fn brightness_loss(&self, seen: &Tensor, windows: &Tensor) -> Result<Tensor, TchError> {
-        let side = seen.size()[2];
+    /// Mean squared error of the brightness every 2 pixels, as predicted from the features.
+    fn brightness_loss(&self, features: &Tensor, windows: &Tensor) -> Result<Tensor, TchError> {
+        let side = features.size()[2];
         let wanted = windows
             .f_adaptive_avg_pool2d([4 * side, 4 * side])?
             .f_pixel_unshuffle(4)?;
-        let (weight, bias) = &self.brightness;
+        let (weight, bias) = &self.brightness_head;
         let weight = weight.f_unsqueeze(-1)?.f_unsqueeze(-1)?;
-        let found = seen.f_conv2d(&weight, Some(bias), [1i64; 2], [0i64; 2], [1i64; 2], 1)?;
+        let found = features.f_conv2d(&weight, Some(bias), [1i64; 2], [0i64; 2], [1i64; 2], 1)?;
         found.f_mse_loss(&wanted, tch::Reduction::Mean)
     }
 }
 
-/// N × (3 × channels): mean, spread and peak of each channel.
-fn summary(seen: &Tensor) -> Result<Tensor, TchError> {
-    let flat = seen.f_flatten(2, -1)?;
+/// Mean, standard deviation and maximum of each channel, N × (3 × channels).
+fn channel_statistics(features: &Tensor) -> Result<Tensor, TchError> {
+    let flat = features.f_flatten(2, -1)?;
     let mean = flat.f_mean_dim(2i64, false, Kind::Float)?;
     let square = flat.f_square()?.f_mean_dim(2i64, false, Kind::Float)?;
-    let spread = square
+    let deviation = square
         .f_sub(&mean.f_square()?)?
         .f_clamp_min(1e-6)?
         .f_sqrt()?;
-    Tensor::f_cat(&[mean, spread, flat.f_amax(2i64, false)?], 1)
+    Tensor::f_cat(&[mean, deviation, flat.f_amax(2i64, false)?], 1)
 }
 
-/// SimCLR's loss (its equation 1) of pairs, and the share of windows whose nearest is the partner.
-fn pairs_loss(embedded: &Tensor) -> Result<(Tensor, f64), TchError> {
+/// SimCLR's loss (its equation 1) over pairs of embeddings, where the second half has the partners
+/// of the first. Also returns the fraction of embeddings whose nearest one is the partner.
+fn pair_loss(embedded: &Tensor) -> Result<(Tensor, f64), TchError> {
     let count = embedded.size()[0];
     let norm = embedded.f_norm_scalaropt_dim(2.0, 1i64, true)?;
     let unit = embedded.f_div(&norm.f_clamp_min(1e-6)?)?;
     let itself = Tensor::f_eye(count, (Kind::Float, embedded.device()))?.f_mul_scalar(-1e4)?;
-    let alike = unit
+    let similarity = unit
         .f_matmul(&unit.f_transpose(0, 1)?)?
         .f_div_scalar(TEMPERATURE)?
         .f_add(&itself)?;
     let partner = Tensor::f_arange(count, (Kind::Int64, embedded.device()))?
         .f_add_scalar(count / 2)?
         .f_remainder(count)?;
-    let told = alike.f_argmax(1, false)?.f_eq_tensor(&partner)?;
-    let told = told.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?;
-    let loss =
-        alike.f_cross_entropy_loss::<Tensor>(&partner, None, tch::Reduction::Mean, -100, 0.0)?;
-    Ok((loss, told.f_double_value(&[])?))
+    let correct = similarity.f_argmax(1, false)?.f_eq_tensor(&partner)?;
+    let accuracy = correct.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?;
+    let loss = similarity.f_cross_entropy_loss::<Tensor>(
+        &partner,
+        None,
+        tch::Reduction::Mean,
+        -100,
+        0.0,
+    )?;
+    Ok((loss, accuracy.f_double_value(&[])?))
 }
 
-/// Learns, and returns the file for `--features`: the convolutions as f16. Ends early when `stop` is set, with what it has.
+/// Trains the network and returns the bytes of a file for `--features`, with the convolutions as
+/// f16. If `stop` is set, it ends early with the weights that it has.
 pub fn pretrain(
     options: &PretrainOptions,
     stop: &AtomicBool,
     on_step: &mut dyn FnMut(PretrainStep),
 ) -> Result<Vec<u8>, PretrainError> {
-    file(&learn(options, stop, on_step)?)
+    encode(&learn(options, stop, on_step)?)
 }
 
-/// Weights and biases under their names, f16.
-fn file(layers: &[WeightsAndBias]) -> Result<Vec<u8>, PretrainError> {
+/// Encodes the named weights and biases as f16.
+fn encode(layers: &[WeightsAndBias]) -> Result<Vec<u8>, PretrainError> {
     let names = BUILT_IN.iter().filter_map(|layer| match layer {
         Layer::MaxPool => None,
         Layer::Conv(name, ..) => Some(*name),
@@ -286,6 +311,7 @@ fn file(layers: &[WeightsAndBias]) -> Result<Vec<u8>, PretrainError> {
     Ok(encoded(&arrays, Dtype::F16, None)?)
 }
 
+/// Trains the network and returns its convolutions.
 fn learn(
     options: &PretrainOptions,
     stop: &AtomicBool,
@@ -294,7 +320,7 @@ fn learn(
     let mut student = Student::new(options.seed, options.device)?;
     let mut adam = Adam::new(student.parameters())?;
     let source = options.clone();
-    let mut batches = Ahead::start(0..options.iterations, options.workers, move |iteration| {
+    let mut batches = Prefetch::start(0..options.iterations, options.workers, move |iteration| {
         batch(&source, iteration)
     });
     let size = [options.batch as i64, 3, SIDE as i64, SIDE as i64];
@@ -308,27 +334,33 @@ fn learn(
             views.push(view.f_to_device(options.device)?);
         }
         let windows = Tensor::f_cat(&views, 0)?;
-        let seen = student.seen(&windows)?;
-        let brightness = student.brightness_loss(&seen, &windows)?;
-        let summary = summary(&seen)?;
-        let views = summary.f_split(2 * options.batch as i64, 0)?;
-        let embedded = views[0].f_linear(&student.surface.0, Some(&student.surface.1))?;
-        let (surfaces, surfaces_told) = pairs_loss(&embedded)?;
-        let answers = views[1].f_linear(&student.corruption.0, Some(&student.corruption.1))?;
-        let done = Tensor::f_from_slice(&batch.done)?.f_to_device(options.device)?;
-        let told = answers.f_argmax(1, false)?.f_eq_tensor(&done)?;
-        let told = told.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?;
-        let corruptions =
-            answers.f_cross_entropy_loss::<Tensor>(&done, None, tch::Reduction::Mean, -100, 0.0)?;
-        let loss = surfaces
-            .f_add(&corruptions)?
-            .f_add(&brightness.f_mul_scalar(BRIGHTNESS)?)?;
+        let features = student.features(&windows)?;
+        let brightness = student.brightness_loss(&features, &windows)?;
+        let statistics = channel_statistics(&features)?;
+        let views = statistics.f_split(2 * options.batch as i64, 0)?;
+        let embedded = views[0].f_linear(&student.surface_head.0, Some(&student.surface_head.1))?;
+        let (surface_loss, surface_accuracy) = pair_loss(&embedded)?;
+        let head = &student.corruption_head;
+        let logits = views[1].f_linear(&head.0, Some(&head.1))?;
+        let target = Tensor::f_from_slice(&batch.corruptions)?.f_to_device(options.device)?;
+        let correct = logits.f_argmax(1, false)?.f_eq_tensor(&target)?;
+        let corruption_accuracy = correct.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?;
+        let corruption_loss = logits.f_cross_entropy_loss::<Tensor>(
+            &target,
+            None,
+            tch::Reduction::Mean,
+            -100,
+            0.0,
+        )?;
+        let loss = surface_loss
+            .f_add(&corruption_loss)?
+            .f_add(&brightness.f_mul_scalar(BRIGHTNESS_WEIGHT)?)?;
         loss.f_backward()?;
         let progress = iteration as f64 / options.iterations as f64;
-        adam.step(RATE * (1.0 + (std::f64::consts::PI * progress).cos()) / 2.0)?;
+        adam.step(RATE_FACTOR * (1.0 + (std::f64::consts::PI * progress).cos()) / 2.0)?;
         tch::no_grad(|| {
             let mut layers = student.layers.iter_mut().flatten();
-            layers.try_for_each(|(weight, _)| retract(weight))
+            layers.try_for_each(|(weight, _)| orthogonalise(weight))
         })?;
         let loss = loss.f_double_value(&[])?;
         if !loss.is_finite() {
@@ -338,8 +370,8 @@ fn learn(
         on_step(PretrainStep {
             iteration: iteration + 1,
             loss,
-            surfaces_told,
-            corruptions_told: told.f_double_value(&[])?,
+            surface_accuracy,
+            corruption_accuracy: corruption_accuracy.f_double_value(&[])?,
             brightness_error: brightness.f_double_value(&[])?,
         });
         if stop.load(Ordering::Relaxed) {
@@ -366,23 +398,23 @@ mod tests {
         }
     }
 
-    /// Golden values: PyTorch's cross_entropy over cosine similarities over 0.2, the diagonal left out, worked out by hand for
-    /// two orthogonal pairs: each row has 1 / 0.2 for the partner and 0 for the two others.
+    /// Cross-entropy over cosine similarities / 0.2 without the diagonal, computed by hand for two
+    /// orthogonal pairs: each row has 1 / 0.2 for the partner and 0 for the two others.
     #[test]
-    fn the_loss_of_pairs_is_simclrs() {
+    fn the_pair_loss_is_simclrs() {
         let embedded =
             Tensor::from_slice(&[1.0f32, 0.0, 0.0, 1.0, 2.0, 0.0, 0.0, 3.0]).view([4, 2]);
-        let (loss, told) = pairs_loss(&embedded).unwrap();
+        let (loss, accuracy) = pair_loss(&embedded).unwrap();
         let expected = (1.0 + 2.0 * (-5.0f64).exp()).ln();
         assert!((loss.double_value(&[]) - expected).abs() < 1e-6);
-        assert_eq!(told, 1.0);
+        assert_eq!(accuracy, 1.0);
     }
 
     #[test]
     fn learns_and_stays_orthogonal() {
         let mut losses = Vec::new();
         let stop = AtomicBool::new(false);
-        // Stopped while steps are large.
+        // Stops while the learning rate is still high.
         let long = PretrainOptions {
             iterations: 1_000,
             ..options(0)
@@ -397,7 +429,10 @@ mod tests {
         assert!(mean(&losses[25..]) < mean(&losses[..3]), "{losses:?}");
         let again = learn(&options(3), &stop, &mut |_| ()).unwrap();
         let same = learn(&options(3), &stop, &mut |_| ()).unwrap();
-        assert_eq!(again[3].0, same[3].0, "a seed decides");
+        assert_eq!(
+            again[3].0, same[3].0,
+            "the same seed gives the same weights"
+        );
 
         for (weight, _) in &layers {
             let w = weight.view([weight.size()[0], -1]) / 2f64.sqrt();

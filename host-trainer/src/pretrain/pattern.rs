@@ -1,35 +1,37 @@
-//! Endless procedural surfaces: what the features of our own are learned from instead of anybody's photographs.
+//! Procedural surfaces, from which the built-in features are learned instead of photographs. In: a
+//! random generator. Out: windows of a surface.
 //!
-//! A pattern is a function of a place on an unbounded plane, so that any window of it can be looked at. It stands for no real
-//! material; what counts is that scales, directions, contrasts, elements and colours vary widely.
+//! A pattern is a function of the position on an unbounded plane, so that it has any number of
+//! windows. It resembles no real material; scales, directions, contrasts, motifs and colours vary
+//! widely.
 
 use std::f32::consts::TAU;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::noise::{Tile, clouds, lattice};
+use crate::noise::{Tile, lattice, value_noise};
 
-/// What a layer of a pattern is made of, about -1..1.
+/// Motif of a pattern's component, with values of about -1..1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Element {
-    /// Value noise, smooth.
+enum Motif {
+    /// Smooth value noise.
     Clouds,
-    /// Clouds folded at their middle: veins.
+    /// Value noise folded at 0.
     Veins,
-    /// Distance to the nearest of scattered points: grains.
+    /// Distance to the nearest of scattered points.
     Grains,
-    /// Difference of the distances to the two nearest: creases.
+    /// Difference between the distances to the two nearest of scattered points.
     Creases,
-    /// A wave: threads, brushing.
+    /// A wave in one direction, like threads or brush marks.
     Wave,
-    /// Two waves across: weave, mesh.
+    /// Two crossed waves, like a weave or mesh.
     Mesh,
-    /// Clouds cut at a level: spots.
+    /// Value noise cut off at a level.
     Spots,
 }
 
-impl Element {
+impl Motif {
     const ALL: [Self; 7] = [
         Self::Clouds,
         Self::Veins,
@@ -41,35 +43,38 @@ impl Element {
     ];
 }
 
-/// An element, stretched and turned.
+/// A motif, stretched and rotated.
 #[derive(Debug, Clone)]
-struct Layer {
-    element: Element,
-    /// Rows of the matrix from pixels to the element's own units.
-    to_element: [[f32; 2]; 2],
+struct Component {
+    motif: Motif,
+    /// Matrix from pixels to the motif's units, by rows.
+    to_motif: [[f32; 2]; 2],
     seed: u32,
     octaves: u32,
-    /// How far places wander, in the element's units.
-    wander: f32,
-    /// Level of spots, sharpness of waves.
+    /// Largest displacement of positions, in the motif's units.
+    displacement: f32,
+    /// Level of spots, steepness of creases and waves.
     shape: f32,
 }
 
 /// A surface.
 #[derive(Debug, Clone)]
 pub struct Pattern {
-    layers: Vec<(Layer, f32)>,
-    /// Whether layers multiply instead of adding up.
+    /// The components and their weights.
+    components: Vec<(Component, f32)>,
+    /// Whether the components are multiplied instead of added.
     product: bool,
     /// Steepness of the tone curve.
     steepness: f32,
-    /// Two colours, 0..1, and how far a third layer of clouds pulls towards another.
+    /// The colours of light and dark places and of the tint, 0..1.
     colours: [[f32; 3]; 3],
-    tint: (Layer, f32),
+    /// Where the tint applies, and its weight.
+    tint: (Component, f32),
+    /// Amplitude of the sensor's noise.
     grain: f32,
 }
 
-/// Distances to the nearest and the second nearest of one random point a cell.
+/// Distances to the nearest and the second nearest point, where each cell has one random point.
 fn nearest(x: f32, y: f32, seed: u32) -> (f32, f32) {
     let (column, row) = (x.floor() as i32, y.floor() as i32);
     let (mut first, mut second) = (f32::MAX, f32::MAX);
@@ -88,10 +93,10 @@ fn nearest(x: f32, y: f32, seed: u32) -> (f32, f32) {
     (first, second)
 }
 
-impl Layer {
+impl Component {
     fn draw(rng: &mut ChaCha8Rng) -> Self {
-        let element = Element::ALL[rng.random_range(0..Element::ALL.len())];
-        // From grains of a pixel or two to elements as large as what the network sees around a pixel.
+        let motif = Motif::ALL[rng.random_range(0..Motif::ALL.len())];
+        // From a pixel or two to about the network's receptive field.
         let size_px = 1.5 * 20f32.powf(rng.random_range(0.0..1.0f32));
         let stretch = if rng.random_bool(0.5) {
             1.0
@@ -105,14 +110,14 @@ impl Layer {
         };
         let (along, across) = (1.0 / (size_px * stretch), 1.0 / size_px);
         Self {
-            element,
-            to_element: [
+            motif,
+            to_motif: [
                 [along * cosine, along * sine],
                 [-across * sine, across * cosine],
             ],
             seed: rng.random(),
             octaves: rng.random_range(1..=3),
-            wander: if rng.random_bool(0.5) {
+            displacement: if rng.random_bool(0.5) {
                 0.0
             } else {
                 rng.random_range(0.0..0.7)
@@ -122,50 +127,50 @@ impl Layer {
     }
 
     fn at(&self, x: f32, y: f32) -> f32 {
-        let [a, b] = self.to_element;
+        let [a, b] = self.to_motif;
         let (mut u, mut v) = (a[0] * x + a[1] * y, b[0] * x + b[1] * y);
-        if self.wander > 0.0 {
+        if self.displacement > 0.0 {
             let (slow_u, slow_v) = (u * 0.3, v * 0.3);
-            u += self.wander * clouds(slow_u, slow_v, self.seed ^ 1);
-            v += self.wander * clouds(slow_u, slow_v, self.seed ^ 2);
+            u += self.displacement * value_noise(slow_u, slow_v, self.seed ^ 1);
+            v += self.displacement * value_noise(slow_u, slow_v, self.seed ^ 2);
         }
         let octaves = |fold: bool| {
             let (mut sum, mut weight, mut total) = (0.0, 1.0, 0.0);
             for octave in 0..self.octaves {
                 let scale = (1 << octave) as f32;
-                let value = clouds(u * scale, v * scale, self.seed.wrapping_add(octave));
+                let value = value_noise(u * scale, v * scale, self.seed.wrapping_add(octave));
                 sum += weight * if fold { 1.0 - 2.0 * value.abs() } else { value };
                 total += weight;
                 weight *= 0.55;
             }
             sum / total
         };
-        // A sine, or squared off: threads with gaps.
+        // A sine wave, or a clipped one like threads with gaps.
         let wave = |at: f32| {
             let sine = (TAU * at).sin();
             (sine * (1.0 + 6.0 * self.shape)).clamp(-1.0, 1.0)
         };
-        match self.element {
-            Element::Clouds => octaves(false) * 1.6,
-            Element::Veins => octaves(true),
-            Element::Grains => 1.0 - 2.0 * nearest(u, v, self.seed).0,
-            Element::Creases => {
+        match self.motif {
+            Motif::Clouds => octaves(false) * 1.6,
+            Motif::Veins => octaves(true),
+            Motif::Grains => 1.0 - 2.0 * nearest(u, v, self.seed).0,
+            Motif::Creases => {
                 let (first, second) = nearest(u, v, self.seed);
                 ((second - first) * (2.0 + 4.0 * self.shape)).min(2.0) - 1.0
             }
-            Element::Wave => wave(v),
-            Element::Mesh => wave(u).max(wave(v)),
-            Element::Spots => ((octaves(false) - 0.5 * self.shape) * 6.0).clamp(-1.0, 1.0),
+            Motif::Wave => wave(v),
+            Motif::Mesh => wave(u).max(wave(v)),
+            Motif::Spots => ((octaves(false) - 0.5 * self.shape) * 6.0).clamp(-1.0, 1.0),
         }
     }
 }
 
 impl Pattern {
-    /// A surface at random.
+    /// Draws a random surface.
     pub fn draw(rng: &mut ChaCha8Rng) -> Self {
         let count = rng.random_range(1..=3);
-        let layers = (0..count)
-            .map(|_| (Layer::draw(rng), rng.random_range(0.3..1.0)))
+        let components = (0..count)
+            .map(|_| (Component::draw(rng), rng.random_range(0.3..1.0)))
             .collect();
         let grey = rng.random_bool(0.4);
         let mut colour = || {
@@ -173,18 +178,18 @@ impl Pattern {
             if grey { [colour[0]; 3] } else { colour }
         };
         let (first, mut second, third) = (colour(), colour(), colour());
-        // Many real surfaces have one colour in light and dark.
+        // Many real surfaces have light and dark shades of one colour.
         if rng.random_bool(0.5) {
             let factor = rng.random_range(0.2..0.85f32);
             second = first.map(|value| value * factor);
         }
         Self {
-            layers,
+            components,
             product: rng.random_bool(0.3),
             steepness: 3f32.powf(rng.random_range(-0.5..1.0f32)),
             colours: [first, second, third],
             tint: (
-                Layer::draw(rng),
+                Component::draw(rng),
                 if rng.random_bool(0.5) {
                     0.0
                 } else {
@@ -195,7 +200,8 @@ impl Pattern {
         }
     }
 
-    /// A window of `side` pixels at a random place, in [-1, 1], lit a little otherwise each time and with the sensor's noise.
+    /// Draws a window of `side` pixels at a random position, with values in [-1, 1]. Its brightness
+    /// varies slightly from window to window, and it has the sensor's noise.
     pub fn window(&self, side: usize, rng: &mut ChaCha8Rng) -> Tile {
         let (left, top) = (
             rng.random_range(-1_000.0..1_000.0f32),
@@ -209,9 +215,9 @@ impl Pattern {
             for x in 0..side {
                 let (px, py) = (left + x as f32, top + y as f32);
                 let parts = self
-                    .layers
+                    .components
                     .iter()
-                    .map(|(layer, weight)| (layer.at(px, py), *weight));
+                    .map(|(component, weight)| (component.at(px, py), *weight));
                 let value: f32 = if self.product {
                     2.0 * parts
                         .map(|(value, weight)| 1.0 - weight * (0.5 - 0.5 * value))
@@ -223,7 +229,9 @@ impl Pattern {
                 let tone = 0.5 + 0.5 * (value * self.steepness).tanh();
                 let tint = match self.tint {
                     (_, 0.0) => 0.0,
-                    (ref layer, weight) => weight * (0.5 + 0.5 * layer.at(px, py)).clamp(0.0, 1.0),
+                    (ref component, weight) => {
+                        weight * (0.5 + 0.5 * component.at(px, py)).clamp(0.0, 1.0)
+                    }
                 };
                 let noise = self.grain * rng.random_range(-1.0..1.0f32);
                 for channel in 0..3 {
@@ -244,7 +252,7 @@ mod tests {
     use crate::seed::generator;
 
     #[test]
-    fn a_pattern_is_the_same_surface_at_every_window_and_patterns_differ() {
+    fn windows_of_a_pattern_are_alike_and_patterns_differ() {
         let moments = |tile: &Tile| {
             let values = tile.values();
             let mean = values.iter().sum::<f32>() / values.len() as f32;
@@ -266,7 +274,7 @@ mod tests {
                 between += (a.0 - mean).abs() + (a.1 - spread).abs();
             }
         }
-        assert!(flat < 6, "{flat} of 60 show nothing");
+        assert!(flat < 6, "{flat} of 60 are flat");
         assert!(within < between / 2.5, "{within} within, {between} between");
     }
 }

@@ -1,17 +1,17 @@
-//! The study's figures as SVG, and as PNG for those who paste them elsewhere.
+//! The study's figures as SVG, and as PNG for use elsewhere.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use resvg::{tiny_skia, usvg};
 
 use super::plan::{Experiment, papers_auroc};
-use super::results::Row;
+use super::results::RunResult;
 
 /// Size of a figure in pixels.
 const SIZE: (u32, u32) = (860, 420);
-/// Mid-grey reads on light and dark paper.
+/// Colour of axes and text: a mid-grey that is legible on light and dark backgrounds.
 const INK: RGBColor = RGBColor(120, 120, 120);
-/// Colours of data sets that are told apart with any colour vision (Okabe and Ito 2008).
+/// Colours of data sets, distinguishable with any colour vision (Okabe and Ito 2008).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -21,28 +21,32 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
 ];
 
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+/// Whether drawing succeeded.
+type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
-/// What is shown of a run above its setting: a value, or a range.
+/// What is shown of a run: a value, where `low` and `high` are the same, or a range.
 struct Dot<'a> {
+    /// The data set.
     data: &'a str,
+    /// Number of the setting, from 0.
     setting: usize,
     low: f64,
     high: f64,
 }
 
-/// Data sets in the order of their names.
-pub(super) fn data_sets(rows: &[Row]) -> Vec<&str> {
+/// Names of the data sets, sorted.
+pub(super) fn data_sets(rows: &[RunResult]) -> Vec<&str> {
     let mut names: Vec<&str> = rows.iter().map(|row| row.data.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     names
 }
 
+/// The dots of an experiment's runs for which `range` returns something.
 fn dots<'a>(
-    rows: &'a [Row],
+    rows: &'a [RunResult],
     experiment: Experiment,
-    range: impl Fn(&Row) -> Option<[f64; 2]>,
+    range: impl Fn(&RunResult) -> Option<[f64; 2]>,
 ) -> Vec<Dot<'a>> {
     let settings = experiment.settings();
     rows.iter()
@@ -58,9 +62,10 @@ fn dots<'a>(
         .collect()
 }
 
-/// Pixel AUROC of an experiment's settings: a dot for each seed, a bar for their mean, the box of the middle half where
-/// there are four or more, and dashed the paper's mean of the class (Table I). Empty if nothing has been run.
-pub fn scores(experiment: Experiment, rows: &[Row]) -> String {
+/// Draws the pixel AUROC of an experiment's settings: a dot per seed, a bar for their mean, a box
+/// around the middle half of four or more, and a dashed line for the paper's mean of the class
+/// (Table I). Empty if there are no runs.
+pub fn scores(experiment: Experiment, rows: &[RunResult]) -> String {
     let dots = dots(rows, experiment, |row| {
         row.pixel_auroc.map(|auroc| [auroc; 2])
     });
@@ -73,12 +78,12 @@ pub fn scores(experiment: Experiment, rows: &[Row]) -> String {
         tick: |value| format!("{value:.2}"),
     };
     let drawn = draw(&mut svg, experiment, rows, &dots, &axis);
-    finish(svg, drawn, &dots)
+    or_empty(svg, drawn, &dots)
 }
 
-/// Scores of normal pixels of an experiment's settings, on a logarithmic scale: from what half of them exceed to what 1 %
-/// does.
-pub fn strengths(experiment: Experiment, rows: &[Row]) -> String {
+/// Draws the scores of normal pixels for an experiment's settings on a logarithmic scale, from the
+/// median to the 99th percentile. Empty if there are no runs.
+pub fn normal_scores(experiment: Experiment, rows: &[RunResult]) -> String {
     let dots = dots(rows, experiment, |row| {
         let [median, p99, _] = row.normal?;
         Some([median, p99].map(|score| score.max(1e-4).log10()))
@@ -97,7 +102,7 @@ pub fn strengths(experiment: Experiment, rows: &[Row]) -> String {
     };
     let mut svg = String::new();
     let drawn = draw(&mut svg, experiment, rows, &dots, &axis);
-    finish(svg, drawn, &dots)
+    or_empty(svg, drawn, &dots)
 }
 
 /// The vertical axis.
@@ -107,8 +112,8 @@ struct Axis {
     tick: fn(&f64) -> String,
 }
 
-/// A figure that cannot be drawn is left out; the table stands beside it.
-fn finish(svg: String, drawn: Drawn, dots: &[Dot<'_>]) -> String {
+/// The figure, or nothing if it has no dots or could not be drawn; the table has its values.
+fn or_empty(svg: String, drawn: DrawResult, dots: &[Dot<'_>]) -> String {
     if drawn.is_ok() && !dots.is_empty() {
         svg
     } else {
@@ -119,10 +124,10 @@ fn finish(svg: String, drawn: Drawn, dots: &[Dot<'_>]) -> String {
 fn draw(
     svg: &mut String,
     experiment: Experiment,
-    rows: &[Row],
+    rows: &[RunResult],
     dots: &[Dot<'_>],
     axis: &Axis,
-) -> Drawn {
+) -> DrawResult {
     let settings = experiment.settings();
     let data_sets = data_sets(rows);
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
@@ -158,14 +163,14 @@ fn draw(
         let offset = (index as f64 + 0.5) * step - 0.35;
         for setting in 0..settings.len() {
             let x = setting as f64 + offset;
-            let of_it = dots
+            let own = dots
                 .iter()
                 .filter(|dot| dot.data == *data && dot.setting == setting);
-            let of_it: Vec<&Dot<'_>> = of_it.collect();
-            if of_it.iter().any(|dot| dot.high > dot.low) {
-                let apart = step * 0.5 / of_it.len() as f64;
-                for (index, dot) in of_it.iter().enumerate() {
-                    let x = x + (index as f64 - (of_it.len() - 1) as f64 / 2.0) * apart;
+            let own: Vec<&Dot<'_>> = own.collect();
+            if own.iter().any(|dot| dot.high > dot.low) {
+                let spacing = step * 0.5 / own.len() as f64;
+                for (index, dot) in own.iter().enumerate() {
+                    let x = x + (index as f64 - (own.len() - 1) as f64 / 2.0) * spacing;
                     let ends = [(x, dot.low), (x, dot.high)];
                     chart.draw_series(LineSeries::new(ends, colour.stroke_width(3)))?;
                     chart.draw_series([Circle::new(ends[0], 4, colour.filled())])?;
@@ -173,7 +178,7 @@ fn draw(
                 }
                 continue;
             }
-            let mut values: Vec<f64> = of_it.iter().map(|dot| dot.low).collect();
+            let mut values: Vec<f64> = own.iter().map(|dot| dot.low).collect();
             values.sort_unstable_by(f64::total_cmp);
             if values.is_empty() {
                 continue;
@@ -210,8 +215,8 @@ fn draw(
     Ok(())
 }
 
-/// The data sets' names above the figure.
-fn legend(root: &DrawingArea<SVGBackend<'_>, Shift>, names: &[&str]) -> Drawn {
+/// Draws the data sets' names above the figure.
+fn legend(root: &DrawingArea<SVGBackend<'_>, Shift>, names: &[&str]) -> DrawResult {
     let mut x = 70;
     for (index, name) in names.iter().enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
@@ -223,7 +228,8 @@ fn legend(root: &DrawingArea<SVGBackend<'_>, Shift>, names: &[&str]) -> Drawn {
     Ok(())
 }
 
-/// A figure's pixels as a PNG file; none if it cannot be drawn. With a font of its own: servers have none.
+/// Renders a figure as a PNG file; `None` if it cannot be rendered. It brings its own font, because
+/// servers often have none.
 pub fn png(svg: &str) -> Option<Vec<u8>> {
     let mut options = usvg::Options::default();
     let fonts = options.fontdb_mut();
@@ -242,8 +248,8 @@ pub fn png(svg: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn row(setting: &str, seed: u64, auroc: f64) -> Row {
-        Row {
+    fn row(setting: &str, seed: u64, auroc: f64) -> RunResult {
+        RunResult {
             run: format!("leather-{setting}-{seed}"),
             data: "leather".to_owned(),
             setting: setting.to_owned(),
@@ -259,8 +265,8 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_has_a_dot_for_each_seed_and_the_papers_value() {
-        let rows: Vec<Row> = (0..5)
+    fn a_figure_has_a_dot_per_seed_and_the_papers_value() {
+        let rows: Vec<RunResult> = (0..5)
             .flat_map(|seed| {
                 let better = 0.001 * seed as f64;
                 [
@@ -273,20 +279,20 @@ mod tests {
         assert_eq!(
             svg.matches("<circle").count(),
             10 + 1,
-            "and one in the legend"
+            "one more in the legend"
         );
         let dashes = svg.matches("stroke-width=\"1\"").count();
         assert!(dashes > 20, "leather's line: {dashes}");
         assert!(svg.contains("no activation") && svg.contains("leather"));
         let with_text = png(&svg).unwrap();
         assert!(with_text.starts_with(b"\x89PNG"));
-        // Text is there, whatever fonts the machine has.
+        // The text is rendered, whatever fonts the machine has.
         let without_text: String = svg
             .lines()
             .filter(|line| !line.contains("no activation"))
             .collect();
         assert_ne!(png(&without_text).unwrap(), with_text);
-        assert!(strengths(Experiment::Direct, &rows).contains("0.10"));
+        assert!(normal_scores(Experiment::Direct, &rows).contains("0.10"));
         assert_eq!(scores(Experiment::Resize, &[]), "");
     }
 }

@@ -1,12 +1,12 @@
-//! The paper's experiments (VI) as one study that any data set can be put through: what to run ([`plan`]), what came of it
-//! ([`results`]), and how it looks ([`figure`], [`page`]). Running is the command's business.
+//! The paper's experiments (VI) as one study for any data set: which runs there are (`plan`), their
+//! results (`results`), and how these are shown (`figure`, `page`). The command does the runs.
 
 mod figure;
 mod page;
 mod plan;
 mod results;
 
-pub use figure::{png, scores, strengths};
+pub use figure::{normal_scores, png, scores};
 pub use page::html;
 pub use plan::{Experiment, Job, SETTINGS, Setting, jobs, plan};
-pub use results::{Results, ResultsError, Row};
+pub use results::{Results, ResultsError, RunResult};

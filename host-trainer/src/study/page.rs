@@ -1,22 +1,24 @@
-//! The study as one HTML file that needs nothing else.
+//! The study as one self-contained HTML file.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html as markup};
 
-use super::figure::{data_sets, scores, strengths};
-use super::plan::{Experiment, papers_auroc};
-use super::results::Row;
+use super::figure::{data_sets, normal_scores, scores};
+use super::plan::{Experiment, PAPER, papers_auroc};
+use super::results::RunResult;
 
+/// The page's style sheet.
 const STYLE: &str = "
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif }
 body { max-width: 960px; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .2rem .7rem; border-bottom: 1px solid #8884; text-align: right }
+table { border-collapse: collapse; margin: 1rem 0 }
+td, th { padding: .2rem .7rem; border-bottom: 1px solid #8884; text-align: right }
 td:first-child, th:first-child, td:nth-child(2), th:nth-child(2) { text-align: left }
 figure { margin: 1rem 0 } svg { max-width: 100%; height: auto }
 .claim { color: #777 }
 ";
 
-/// Everything that has been run of some experiments; `conditions` says how.
-pub fn html(experiments: &[Experiment], rows: &[Row], conditions: &str) -> String {
+/// Writes the page with the results of some experiments; `conditions` says how they were run.
+pub fn html(experiments: &[Experiment], rows: &[RunResult], conditions: &str) -> String {
     let page = markup! {
         (DOCTYPE)
         html lang="en" {
@@ -27,8 +29,16 @@ pub fn html(experiments: &[Experiment], rows: &[Row], conditions: &str) -> Strin
             }
             body {
                 h1 { "The paper's experiments" }
-                p { "Adey, Akçay, Bordewich, Breckon: Autoencoders Without Reconstruction for Textural Anomaly Detection (2021). Here: " (conditions) "." }
-                p.claim { "Dots are seeds, bars their means, boxes the middle half of four or more, dashed lines the paper's mean of a class (Table I, 3,500 iterations at width 128). Exact full-frame maps of exported packages, not smoothed." }
+                p {
+                    "Adey, Akçay, Bordewich, Breckon: Autoencoders Without Reconstruction for "
+                    "Textural Anomaly Detection (2021). Here: " (conditions) "."
+                }
+                p.claim {
+                    "Dots are seeds, bars their means, and boxes the middle half of four or more. "
+                    "Dashed lines are the paper's mean of a class (Table I, 3,500 iterations at "
+                    "width 128). Maps are those of exported packages, computed on the whole frame "
+                    "and not smoothed."
+                }
                 @for experiment in experiments {
                     (section(*experiment, rows))
                 }
@@ -38,7 +48,8 @@ pub fn html(experiments: &[Experiment], rows: &[Row], conditions: &str) -> Strin
     page.into_string()
 }
 
-fn section(experiment: Experiment, rows: &[Row]) -> Markup {
+/// The section of an experiment.
+fn section(experiment: Experiment, rows: &[RunResult]) -> Markup {
     markup! {
         h2 { (experiment.title()) }
         p.claim { "The paper: " (experiment.claim()) }
@@ -48,15 +59,15 @@ fn section(experiment: Experiment, rows: &[Row]) -> Markup {
         } @else {
             figure { (PreEscaped(figure)) }
             @if experiment.shows_normal_scores() {
-                figure { (PreEscaped(strengths(experiment, rows))) }
+                figure { (PreEscaped(normal_scores(experiment, rows))) }
             }
             (table(experiment, rows))
         }
     }
 }
 
-/// Mean and spread of a figure over seeds.
-fn in_words(values: &[f64]) -> String {
+/// Mean and standard deviation of a metric over seeds, as text.
+fn mean_and_deviation(values: &[f64]) -> String {
     if values.is_empty() {
         return "–".to_owned();
     }
@@ -72,36 +83,44 @@ fn in_words(values: &[f64]) -> String {
     format!("{mean:.3} ± {:.3}", (squares / (count - 1.0)).sqrt())
 }
 
-fn table(experiment: Experiment, rows: &[Row]) -> Markup {
+/// The table of an experiment: a row per data set and setting.
+fn table(experiment: Experiment, rows: &[RunResult]) -> Markup {
     let data = data_sets(rows);
-    let of = |data: &str, setting: &str| -> Vec<&Row> {
+    let of = |data: &str, setting: &str| -> Vec<&RunResult> {
         let rows = rows.iter();
         rows.filter(|row| row.data == data && row.setting == setting)
             .collect()
     };
-    let words = |rows: &[&Row], value: &dyn Fn(&Row) -> Option<f64>| {
-        in_words(
+    let text = |rows: &[&RunResult], value: &dyn Fn(&RunResult) -> Option<f64>| {
+        mean_and_deviation(
             &rows
                 .iter()
                 .filter_map(|row| value(row))
                 .collect::<Vec<f64>>(),
         )
     };
+    let papers = |data: &str, setting: &str| {
+        let auroc = papers_auroc(data).filter(|_| setting == PAPER);
+        auroc.map_or_else(|| "–".to_owned(), |auroc| format!("{auroc:.2}"))
+    };
     markup! {
         table {
-            tr { th { "data" } th { "setting" } th { "seeds" } th { "pixel AUROC" } th { "paper" } th { "AUPRO" } th { "image AUROC" } th { "normal median" } th { "normal 99 %" } }
+            tr {
+                th { "data" } th { "setting" } th { "seeds" } th { "pixel AUROC" } th { "paper" }
+                th { "AUPRO" } th { "image AUROC" } th { "normal median" } th { "normal 99 %" }
+            }
             @for data in &data {
                 @for setting in experiment.settings() {
                     @let rows = of(data, setting);
                     @if !rows.is_empty() {
                         tr {
                             td { (data) } td { (setting) } td { (rows.len()) }
-                            td { (words(&rows, &|row| row.pixel_auroc)) }
-                            td { @if *setting == super::plan::PAPER { (papers_auroc(data).map_or("–".to_owned(), |auroc| format!("{auroc:.2}"))) } @else { "–" } }
-                            td { (words(&rows, &|row| row.aupro)) }
-                            td { (words(&rows, &|row| row.image_auroc)) }
-                            td { (words(&rows, &|row| row.normal.map(|n| n[0]))) }
-                            td { (words(&rows, &|row| row.normal.map(|n| n[1]))) }
+                            td { (text(&rows, &|row| row.pixel_auroc)) }
+                            td { (papers(data, setting)) }
+                            td { (text(&rows, &|row| row.aupro)) }
+                            td { (text(&rows, &|row| row.image_auroc)) }
+                            td { (text(&rows, &|row| row.normal.map(|n| n[0]))) }
+                            td { (text(&rows, &|row| row.normal.map(|n| n[1]))) }
                         }
                     }
                 }

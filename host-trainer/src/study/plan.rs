@@ -1,20 +1,20 @@
-//! Which runs the paper's experiments consist of.
+//! The runs of the paper's experiments.
 
 use std::path::{Path, PathBuf};
 
-/// One way to train, by what it has that the paper's own settings have not.
+/// A way to train, as its difference from the paper's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setting {
     /// Its name in tables and figures.
     pub name: &'static str,
-    /// What `host-trainer train` gets besides.
+    /// Additional options of `host-trainer train`.
     pub train: &'static [&'static str],
 }
 
-/// The paper's own settings.
+/// Name of the paper's own settings.
 pub(super) const PAPER: &str = "paper";
 
-/// All of them.
+/// All settings.
 pub const SETTINGS: [Setting; 24] = {
     const fn setting(name: &'static str, train: &'static [&'static str]) -> Setting {
         Setting { name, train }
@@ -59,29 +59,29 @@ pub const SETTINGS: [Setting; 24] = {
     ]
 };
 
-/// One experiment: settings beside each other.
+/// An experiment: settings that are compared with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Experiment {
-    /// The method beside an autoencoder by L2, one by SSIM, and a denoising one (Table I).
+    /// The method beside autoencoders with L2 and SSIM losses and a denoising one (Table I).
     Baselines,
-    /// The method by itself, over seeds (Table I, Fig. 2).
+    /// The method alone, over seeds (Table I, Fig. 2).
     Seeds,
-    /// Images at 256×256 against their own size (VI-A, Fig. 4).
+    /// Images resized to 256×256 and at their native size (VI-A, Fig. 4).
     Resize,
     /// Each family of noise alone (VI-B, Fig. 8).
     NoiseAlone,
-    /// All families but one (VI-B, Fig. 9).
+    /// All families of noise but one (VI-B, Fig. 9).
     NoiseWithout,
-    /// What follows the output (VI-E, Fig. 15).
+    /// Activation of the output (VI-E, Fig. 15).
     Activation,
-    /// Direct against denoising: how quiet normal pixels are (VI-D, Fig. 13, 14).
+    /// The method beside a denoising autoencoder: scores of normal pixels (VI-D, Fig. 13, 14).
     Direct,
-    /// What this project adds, each alone and together.
+    /// Additions of this project, each alone and several together.
     Ours,
 }
 
 impl Experiment {
-    /// All of them.
+    /// All experiments.
     pub const ALL: [Self; 8] = [
         Self::Baselines,
         Self::Seeds,
@@ -93,7 +93,7 @@ impl Experiment {
         Self::Ours,
     ];
 
-    /// What it is called.
+    /// Its title.
     pub fn title(self) -> &'static str {
         match self {
             Self::Baselines => "Beside the baselines (Table I)",
@@ -107,7 +107,7 @@ impl Experiment {
         }
     }
 
-    /// What the paper says to it.
+    /// What the paper finds.
     pub fn claim(self) -> &'static str {
         match self {
             Self::Baselines => {
@@ -122,19 +122,19 @@ impl Experiment {
             }
             Self::Activation => "RefReLU beats tanh clearly and none slightly.",
             Self::Direct => {
-                "On leather almost all normal pixels score below 0.03; as a denoising autoencoder the same network \
-                 spreads around 0.13."
+                "On leather almost all normal pixels score below 0.03; as a denoising autoencoder \
+                 the same network spreads around 0.13."
             }
             Self::Ours => "Not in the paper.",
         }
     }
 
-    /// Whether it is also about how quiet normal pixels are.
+    /// Whether it also compares the scores of normal pixels.
     pub fn shows_normal_scores(self) -> bool {
         matches!(self, Self::Direct | Self::Ours)
     }
 
-    /// The names of its settings, in the order of the figure.
+    /// Names of its settings, in the order of the figure.
     pub fn settings(self) -> &'static [&'static str] {
         match self {
             Self::Baselines => &["AE (L2)", "AE (SSIM)", "denoising", PAPER],
@@ -172,7 +172,7 @@ impl Experiment {
     }
 }
 
-/// The paper's pixel AUROC on a class of MVTec AD (Table I).
+/// The paper's pixel AUROC for a class of MVTec AD (Table I).
 pub(super) fn papers_auroc(data: &str) -> Option<f64> {
     let classes = [
         ("carpet", 0.93),
@@ -203,7 +203,7 @@ impl Job {
         name.to_string_lossy().into_owned()
     }
 
-    /// What names it, in files too.
+    /// Its name, which is also a valid file name.
     pub fn id(&self) -> String {
         let name = format!("{}-{}-{}", self.data_name(), self.setting.name, self.seed);
         let plain = |c: char| match c {
@@ -215,7 +215,7 @@ impl Job {
     }
 }
 
-/// The settings that some experiments need, each once.
+/// The settings that the experiments need, each once.
 pub fn plan(experiments: &[Experiment]) -> Vec<Setting> {
     let needed = |setting: &Setting| {
         let mut names = experiments
@@ -226,7 +226,8 @@ pub fn plan(experiments: &[Experiment]) -> Vec<Setting> {
     SETTINGS.into_iter().filter(needed).collect()
 }
 
-/// Their runs: first all settings with the first seed, so that an early look shows everything.
+/// The runs of the experiments. All settings with the first seed come first, so that early results
+/// cover everything.
 pub fn jobs(experiments: &[Experiment], data: &[&Path], seeds: u64) -> Vec<Job> {
     let settings = plan(experiments);
     let mut jobs = Vec::new();
@@ -249,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_setting_belongs_to_an_experiment_and_every_run_is_there_once() {
+    fn every_setting_belongs_to_an_experiment_and_every_run_occurs_once() {
         assert_eq!(plan(&Experiment::ALL).len(), SETTINGS.len());
         let names = Experiment::ALL.into_iter().flat_map(Experiment::settings);
         for name in names {

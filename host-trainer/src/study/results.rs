@@ -1,4 +1,4 @@
-//! What came of the runs: one row each in a CSV that grows, also by several processes at once.
+//! Results of the runs: one row each in a CSV file, to which several processes may append at once.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -7,30 +7,30 @@ use std::path::{Path, PathBuf};
 use super::plan::Job;
 use crate::evaluate::Summary;
 
-/// Why results cannot be read or kept.
+/// Why results cannot be read or stored.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
-    /// The file.
+    /// The file cannot be read or written.
     #[error("{}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// Another table.
+    /// The file has other columns.
     #[error("{} is no table of this study: expected the columns {COLUMNS}", .0.display())]
     Columns(PathBuf),
 }
 
-/// The columns.
-const COLUMNS: &str = "run,data,setting,seed,width,iterations,pixel_auroc,aupro,image_auroc,normal_median,normal_p99,\
-                       normal_p99_9,train_s";
+/// The header of the file.
+const COLUMNS: &str = "run,data,setting,seed,width,iterations,pixel_auroc,aupro,image_auroc,\
+                       normal_median,normal_p99,normal_p99_9,train_s";
 
-/// One run's figures; what cannot be said is none.
+/// Metrics of a run; undefined ones are `None`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// What names the run.
+pub struct RunResult {
+    /// Name of the run.
     pub run: String,
     /// The data set.
     pub data: String,
@@ -40,7 +40,7 @@ pub struct Row {
     pub seed: u64,
     /// The network's width.
     pub width: u32,
-    /// Iterations of its training.
+    /// Training iterations.
     pub iterations: u32,
     /// Pixel AUROC.
     pub pixel_auroc: Option<f64>,
@@ -48,14 +48,14 @@ pub struct Row {
     pub aupro: Option<f64>,
     /// Image AUROC.
     pub image_auroc: Option<f64>,
-    /// Median of normal pixels' scores, and what 1 % and 0.1 % of them exceed.
+    /// 50th, 99th and 99.9th percentiles of the scores of normal pixels.
     pub normal: Option<[f64; 3]>,
-    /// Seconds of training.
+    /// Training time in seconds.
     pub train_s: f64,
 }
 
-impl Row {
-    /// What an evaluation says of a run.
+impl RunResult {
+    /// The result of a run from its evaluation.
     pub fn new(job: &Job, summary: &Summary, width: u32, iterations: u32, train_s: f64) -> Self {
         let total = &summary.total;
         let normal = total.normal_scores.as_ref();
@@ -74,6 +74,7 @@ impl Row {
         }
     }
 
+    /// Its line in the file.
     fn line(&self) -> String {
         let figure =
             |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.5}"));
@@ -99,6 +100,7 @@ impl Row {
         fields.join(",") + "\n"
     }
 
+    /// Reads a line of the file; `None` if it is incomplete.
     fn parse(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.split(',').collect();
         let &[
@@ -142,14 +144,14 @@ impl Row {
     }
 }
 
-/// The table on disk.
+/// The table of results on disk.
 #[derive(Debug)]
 pub struct Results {
     path: PathBuf,
 }
 
 impl Results {
-    /// A table, which need not exist yet.
+    /// The table at a path, which need not exist yet.
     pub fn at(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -164,8 +166,8 @@ impl Results {
         }
     }
 
-    /// All rows. A line that a power cut left short is none.
-    pub fn rows(&self) -> Result<Vec<Row>, ResultsError> {
+    /// Reads all rows. A line that a power cut left incomplete is skipped.
+    pub fn rows(&self) -> Result<Vec<RunResult>, ResultsError> {
         let text = match std::fs::read_to_string(&self.path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             text => text.map_err(self.io())?,
@@ -173,13 +175,13 @@ impl Results {
         let mut lines = text.lines();
         match lines.next() {
             None => Ok(Vec::new()),
-            Some(COLUMNS) => Ok(lines.filter_map(Row::parse).collect()),
+            Some(COLUMNS) => Ok(lines.filter_map(RunResult::parse).collect()),
             Some(_) => Err(ResultsError::Columns(self.path.clone())),
         }
     }
 
-    /// Adds a row, or none if its run has one.
-    pub fn add(&self, row: &Row) -> Result<(), ResultsError> {
+    /// Appends a row, unless its run has one already.
+    pub fn add(&self, row: &RunResult) -> Result<(), ResultsError> {
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -187,7 +189,7 @@ impl Results {
             .truncate(false)
             .open(&self.path)
             .map_err(self.io())?;
-        // Other processes add theirs; the lock ends with the file.
+        // Other processes may append too. The lock is released when the file is closed.
         file.lock().map_err(self.io())?;
         if self.rows()?.iter().any(|known| known.run == row.run) {
             return Ok(());
@@ -195,7 +197,7 @@ impl Results {
         self.append(&mut file, row).map_err(self.io())
     }
 
-    fn append(&self, file: &mut File, row: &Row) -> std::io::Result<()> {
+    fn append(&self, file: &mut File, row: &RunResult) -> std::io::Result<()> {
         let mut text = String::new();
         file.read_to_string(&mut text)?;
         let mut added = String::new();
@@ -203,7 +205,7 @@ impl Results {
             added.push_str(COLUMNS);
             added.push('\n');
         } else if !text.ends_with('\n') {
-            // A line that a power cut left short stays one of its own.
+            // A line that a power cut left incomplete stays a line of its own.
             added.push('\n');
         }
         added.push_str(&row.line());
@@ -217,8 +219,8 @@ impl Results {
 mod tests {
     use super::*;
 
-    fn row(run: &str) -> Row {
-        Row {
+    fn row(run: &str) -> RunResult {
+        RunResult {
             run: run.to_owned(),
             data: "leather".to_owned(),
             setting: "paper".to_owned(),
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_come_back_once_each_and_a_line_cut_short_loses_no_other() {
+    fn each_row_is_read_once_and_an_incomplete_line_loses_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("results.csv");
         let results = Results::at(&path);
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_add_at_once_lose_nothing() {
+    fn rows_appended_at_the_same_time_are_all_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("results.csv");
         std::thread::scope(|scope| {

@@ -1,4 +1,5 @@
-//! Defects on a clean image. A mask holds exactly the pixels that changed.
+//! Draws defects on clean images. In: a clean image. Out: the image with the defect, and a mask of
+//! exactly the pixels that changed.
 
 use image::imageops::blur;
 use image::{Rgb, RgbImage};
@@ -16,12 +17,12 @@ pub enum Defect {
     Stain,
     /// A foreign fibre: a curved thread of another colour.
     Fibre,
-    /// A patch rubbed smooth.
+    /// A patch that has been rubbed smooth.
     Smear,
 }
 
 impl Defect {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 5] = [
         Self::Scratch,
         Self::Hole,
@@ -30,7 +31,7 @@ impl Defect {
         Self::Smear,
     ];
 
-    /// Name of its folder.
+    /// Name of its folder under `test`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scratch => "scratch",
@@ -42,7 +43,7 @@ impl Defect {
     }
 }
 
-/// Draws the defect; returns the image and the mask, row-major.
+/// Draws a defect at a random position. Returns the image and its row-major mask.
 pub fn apply(defect: Defect, clean: &RgbImage, rng: &mut ChaCha8Rng) -> (RgbImage, Vec<bool>) {
     let (width, height) = clean.dimensions();
     let centre = [
@@ -76,13 +77,13 @@ pub fn apply(defect: Defect, clean: &RgbImage, rng: &mut ChaCha8Rng) -> (RgbImag
         Defect::Stain => {
             let radius = rng.random_range(0.05..0.11f32) * width as f32;
             let lobes = rng.random_range(0.0..std::f32::consts::TAU);
-            // Oil: darker and a little warmer.
+            // Oil makes the surface darker and slightly warmer.
             let colour = [38, 24, 12];
-            let share = rng.random_range(0.5..0.65f32);
+            let opacity = rng.random_range(0.5..0.65f32);
             edit(&mut image, |x, y, pixel| {
                 let (dx, dy) = (x - centre[0], y - centre[1]);
                 let wobble = 1.0 + 0.2 * (3.0 * dy.atan2(dx) + lobes).sin();
-                (dx.hypot(dy) < radius * wobble).then(|| mix(pixel, colour, share))
+                (dx.hypot(dy) < radius * wobble).then(|| mix(pixel, colour, opacity))
             });
         }
         Defect::Fibre => {
@@ -123,6 +124,7 @@ pub fn apply(defect: Defect, clean: &RgbImage, rng: &mut ChaCha8Rng) -> (RgbImag
     (image, mask)
 }
 
+/// Replaces the pixels for which `change` returns a colour. It gets the pixel's centre.
 fn edit(image: &mut RgbImage, mut change: impl FnMut(f32, f32, Rgb<u8>) -> Option<Rgb<u8>>) {
     for (x, y, pixel) in image.enumerate_pixels_mut() {
         if let Some(changed) = change(x as f32 + 0.5, y as f32 + 0.5, *pixel) {
@@ -131,10 +133,11 @@ fn edit(image: &mut RgbImage, mut change: impl FnMut(f32, f32, Rgb<u8>) -> Optio
     }
 }
 
-fn mix(pixel: Rgb<u8>, colour: [u8; 3], share: f32) -> Rgb<u8> {
+/// Blends a colour over a pixel.
+fn mix(pixel: Rgb<u8>, colour: [u8; 3], opacity: f32) -> Rgb<u8> {
     let channel = |index: usize| {
         let (from, to) = (f32::from(pixel.0[index]), f32::from(colour[index]));
-        (from + (to - from) * share).round() as u8
+        (from + (to - from) * opacity).round() as u8
     };
     Rgb([channel(0), channel(1), channel(2)])
 }

@@ -1,5 +1,5 @@
-//! A small labelled data set out of nothing, in MVTec AD's layout: for the demo and for tests. It stands for no real
-//! material, and no claim is made from it.
+//! Generates a small labelled data set in MVTec AD's layout, for the demo and for tests. It
+//! resembles no real material, and no claim is based on it.
 
 mod defect;
 mod texture;
@@ -14,30 +14,30 @@ use image::{GrayImage, ImageError, Luma, RgbImage};
 
 use crate::seed::generator;
 
-/// What to make.
+/// What to generate.
 #[derive(Debug, Clone)]
 pub struct SynthOptions {
-    /// Material.
+    /// The material.
     pub texture: Texture,
     /// Side of an image in pixels.
     pub size_px: u32,
-    /// Images under train/good.
+    /// Number of images in train/good.
     pub train: usize,
-    /// Images under test/good.
+    /// Number of images in test/good.
     pub test_good: usize,
-    /// Images of each kind of defect.
+    /// Number of images of each kind of defect.
     pub per_kind: usize,
-    /// Seed.
+    /// Seed of all random draws.
     pub seed: u64,
 }
 
-/// Why nothing was made.
+/// Why no data set was written.
 #[derive(Debug, thiserror::Error)]
 pub enum SynthError {
-    /// There is something already.
+    /// The target exists already.
     #[error("{} exists already; choose another folder", .0.display())]
     Exists(PathBuf),
-    /// Too small to hold a defect.
+    /// The images would be smaller than a tile.
     #[error("expected images of at least 65 px, found {0}")]
     Size(u32),
     /// A folder or file cannot be written.
@@ -45,7 +45,7 @@ pub enum SynthError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// A picture cannot be written.
@@ -53,14 +53,17 @@ pub enum SynthError {
     Picture {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: ImageError,
     },
 }
 
-const NOTE: &str = "Made by `host-trainer synth`: procedural textures with drawn defects. Stands for no real material.\n";
+/// Text of the README.txt in each data set.
+const NOTE: &str = "Made by `host-trainer synth`: procedural textures with drawn defects. They \
+                    resemble no real material.\n";
 
-/// Writes the data set; into a folder beside the target first, so that a broken run leaves nothing under its name.
+/// Writes the data set. It is written to a folder beside `target` and then renamed, so that a
+/// failed run leaves nothing under that name.
 pub fn write_dataset(
     target: &Path,
     options: &SynthOptions,
@@ -73,7 +76,8 @@ pub fn write_dataset(
     if target.exists() && !empty {
         return Err(SynthError::Exists(target.to_owned()));
     }
-    // Without the final slash that a shell's completion adds: the partial folder stands beside the target, not in it.
+    // Removes the final slash that a shell's completion adds; with it the partial folder would be
+    // inside the target instead of beside it.
     let target: PathBuf = target.components().collect();
     let mut partial = target.as_os_str().to_owned();
     partial.push(format!(".partial-{}", std::process::id()));
@@ -90,6 +94,7 @@ pub fn write_dataset(
     result
 }
 
+/// Writes all images into `root`.
 fn fill(
     root: &Path,
     options: &SynthOptions,
@@ -158,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mask_holds_exactly_the_pixels_that_changed() {
+    fn a_mask_has_exactly_the_pixels_that_changed() {
         for texture in Texture::ALL {
             for defect in Defect::ALL {
                 let clean = paint(texture, 128, &mut generator(1, "t", 0));
@@ -180,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_writes_the_same_bytes_and_a_final_slash_is_no_matter() {
+    fn the_same_seed_writes_the_same_bytes_with_or_without_a_final_slash() {
         let root = tempfile::tempdir().unwrap();
         let make = |name: &str, seed| {
             let options = SynthOptions {
@@ -209,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_is_mvtecs_and_nothing_is_overwritten() {
+    fn the_layout_is_mvtecs_and_an_existing_folder_is_kept() {
         let root = tempfile::tempdir().unwrap();
         let target = root.path().join("data");
         let options = SynthOptions {

@@ -4,27 +4,27 @@ use image::{Rgb, RgbImage};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::noise::between;
+use crate::noise::interpolate;
 
 /// A material.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Texture {
-    /// Plain weave of two thread colours.
+    /// Plain weave of threads in two colours.
     Woven,
-    /// Cells with dark creases.
+    /// Cells separated by dark creases.
     Leather,
-    /// Fine parallel scratches, grey.
+    /// Grey metal with fine parallel scratches.
     Metal,
     /// Wavy growth rings and fibres.
     Wood,
 }
 
 impl Texture {
-    /// All of them.
+    /// All materials.
     pub const ALL: [Self; 4] = [Self::Woven, Self::Leather, Self::Metal, Self::Wood];
 }
 
-/// A square image of the material; scale, phase, lighting and hue vary from image to image.
+/// Paints a square image of the material. Scale, phase, lighting and hue vary between images.
 pub fn paint(texture: Texture, size_px: u32, rng: &mut ChaCha8Rng) -> RgbImage {
     let shade: Box<dyn Fn(f32, f32) -> [f32; 3]> = match texture {
         Texture::Woven => woven(rng),
@@ -32,7 +32,7 @@ pub fn paint(texture: Texture, size_px: u32, rng: &mut ChaCha8Rng) -> RgbImage {
         Texture::Metal => metal(size_px, rng),
         Texture::Wood => wood(rng),
     };
-    // Light falls off a little across the image, and the sensor has noise.
+    // The light varies slightly across the image, and the sensor adds noise.
     let light = [
         rng.random_range(-0.06..0.06f32),
         rng.random_range(-0.06..0.06f32),
@@ -59,7 +59,7 @@ fn woven(rng: &mut ChaCha8Rng) -> Box<dyn Fn(f32, f32) -> [f32; 3]> {
     let (warp, weft) = ([0.62, 0.55, 0.42], [0.42, 0.38, 0.33]);
     let grain = Grain::new(rng);
     Box::new(move |x, y| {
-        // Threads wander a little.
+        // Threads are not perfectly straight.
         let wander = 0.6 * grain.at(x / 40.0, y / 40.0);
         let (u, v) = (
             (x + phase[0] + wander) / pitch,
@@ -110,7 +110,7 @@ fn leather(size_px: u32, rng: &mut ChaCha8Rng) -> Box<dyn Fn(f32, f32) -> [f32; 
 }
 
 fn metal(size_px: u32, rng: &mut ChaCha8Rng) -> Box<dyn Fn(f32, f32) -> [f32; 3]> {
-    // Each row has its own tone; neighbouring rows share some of it.
+    // Each row has its own tone, which depends partly on that of the row before it.
     let mut rows = vec![0.0f32; size_px as usize];
     let mut tone = 0.0f32;
     for row in &mut rows {
@@ -138,12 +138,13 @@ fn wood(rng: &mut ChaCha8Rng) -> Box<dyn Fn(f32, f32) -> [f32; 3]> {
     })
 }
 
-/// Smooth noise in -1..1 on a lattice of random values.
+/// Value noise in -1..1 on a periodic lattice of random values.
 struct Grain {
     lattice: Vec<f32>,
 }
 
 impl Grain {
+    /// Side of the lattice.
     const SIDE: usize = 256;
 
     fn new(rng: &mut ChaCha8Rng) -> Self {
@@ -154,8 +155,9 @@ impl Grain {
         }
     }
 
+    /// The noise at a position, with a lattice spacing of 1.
     fn at(&self, x: f32, y: f32) -> f32 {
-        between(x, y, |x, y| {
+        interpolate(x, y, |x, y| {
             let wrap = |at: i32| at.rem_euclid(Self::SIDE as i32) as usize;
             self.lattice[wrap(y) * Self::SIDE + wrap(x)]
         })

@@ -1,7 +1,7 @@
 //! Adam (Kingma and Ba 2015) with the paper's settings (IV-F) and PyTorch's arithmetic.
 //!
-//! Own code, because tch's optimiser cannot save its moments, and without them a resumed run would not end where an
-//! uninterrupted one does.
+//! Our own code, because tch's optimiser cannot save its moments, and a resumed run needs them to
+//! end where an uninterrupted one does.
 
 use tch::{TchError, Tensor};
 
@@ -11,18 +11,19 @@ pub const LEARNING_RATE: f64 = 2e-4;
 pub const BETA1: f64 = 0.5;
 /// Decay of the second moment (IV-F).
 pub const BETA2: f64 = 0.999;
-/// Added to the denominator: PyTorch's default, the paper gives none.
+/// Added to the denominator. PyTorch's default, because the paper does not say.
 const EPSILON: f64 = 1e-8;
 
-/// The optimiser: parameters with their moments.
+/// The optimiser with the parameters that it updates.
 #[derive(Debug)]
 pub struct Adam {
-    slots: Vec<Slot>,
+    parameters: Vec<ParameterMoments>,
     steps: i64,
 }
 
+/// A parameter and its moments.
 #[derive(Debug)]
-struct Slot {
+struct ParameterMoments {
     name: String,
     parameter: Tensor,
     first: Tensor,
@@ -30,73 +31,83 @@ struct Slot {
 }
 
 impl Adam {
-    /// Moments at zero.
+    /// An optimiser of named parameters, with moments of zero.
     pub fn new(parameters: Vec<(String, Tensor)>) -> Result<Self, TchError> {
-        let slot = |(name, parameter): (String, Tensor)| {
-            Ok(Slot {
+        let with_moments = |(name, parameter): (String, Tensor)| {
+            Ok(ParameterMoments {
                 name,
                 first: parameter.f_zeros_like()?.set_requires_grad(false),
                 second: parameter.f_zeros_like()?.set_requires_grad(false),
                 parameter,
             })
         };
-        let slots = parameters
+        let parameters = parameters
             .into_iter()
-            .map(slot)
+            .map(with_moments)
             .collect::<Result<_, TchError>>()?;
-        Ok(Self { slots, steps: 0 })
+        Ok(Self {
+            parameters,
+            steps: 0,
+        })
     }
 
-    /// One step along the gradients, which are cleared, at a fraction of the paper's rate.
+    /// Takes one step at `fraction` of [`LEARNING_RATE`] and clears the gradients.
     pub fn step(&mut self, fraction: f64) -> Result<(), TchError> {
         self.steps += 1;
         let correction1 = 1.0 - BETA1.powf(self.steps as f64);
         let correction2 = 1.0 - BETA2.powf(self.steps as f64);
         tch::no_grad(|| {
-            for slot in &mut self.slots {
-                let mut gradient = slot.parameter.f_grad()?;
+            for entry in &mut self.parameters {
+                let mut gradient = entry.parameter.f_grad()?;
                 if !gradient.defined() {
                     continue;
                 }
-                let _ = slot.first.f_lerp_(&gradient, 1.0 - BETA1)?;
+                let _ = entry.first.f_lerp_(&gradient, 1.0 - BETA1)?;
                 let squared = gradient.f_square()?.f_mul_scalar(1.0 - BETA2)?;
-                let _ = slot.second.f_mul_scalar_(BETA2)?.f_add_(&squared)?;
-                let denominator = slot
+                let _ = entry.second.f_mul_scalar_(BETA2)?.f_add_(&squared)?;
+                let denominator = entry
                     .second
                     .f_sqrt()?
                     .f_div_scalar_(correction2.sqrt())?
                     .f_add_scalar_(EPSILON)?;
-                let step = slot
+                let step = entry
                     .first
                     .f_div(&denominator)?
                     .f_mul_scalar_(fraction * LEARNING_RATE / correction1)?;
-                let _ = slot.parameter.f_sub_(&step)?;
+                let _ = entry.parameter.f_sub_(&step)?;
                 let _ = gradient.f_zero_()?;
             }
             Ok(())
         })
     }
 
-    /// Steps done.
+    /// Number of steps taken.
     pub fn steps(&self) -> i64 {
         self.steps
     }
 
-    /// Parameters and moments by name: `NAME`, `NAME.first`, `NAME.second`.
+    /// The parameters and their moments, named `NAME`, `NAME.first` and `NAME.second`.
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        self.slots
+        self.parameters
             .iter()
-            .flat_map(|slot| {
+            .flat_map(|entry| {
+                let ParameterMoments {
+                    name,
+                    parameter,
+                    first,
+                    second,
+                } = entry;
                 [
-                    (slot.name.clone(), slot.parameter.shallow_clone()),
-                    (format!("{}.first", slot.name), slot.first.shallow_clone()),
-                    (format!("{}.second", slot.name), slot.second.shallow_clone()),
+                    (name.clone(), parameter.shallow_clone()),
+                    (format!("{name}.first"), first.shallow_clone()),
+                    (format!("{name}.second"), second.shallow_clone()),
                 ]
             })
             .collect()
     }
 
-    /// Puts a state back that [`Self::state`] gave; `find` returns the values of a tensor of the given size.
+    /// Restores a state that [`Self::state`] returned; `find` returns the values of the tensor with
+    /// a given name and size.
     pub fn restore<E: From<TchError>>(
         &mut self,
         steps: i64,
@@ -119,8 +130,9 @@ impl Adam {
 mod tests {
     use super::*;
 
-    /// Golden values: `torch.optim.Adam([p], lr=2e-4, betas=(0.5, 0.999))` of PyTorch 2.13 from p = 0, on gradients
-    /// that change size and sign, so that each of the settings shows; see tests/fixtures/train/make.py.
+    /// Compares with `torch.optim.Adam([p], lr=2e-4, betas=(0.5, 0.999))` of PyTorch 2.13, from
+    /// p = 0. The gradients change size and sign so that every setting has an effect. See
+    /// tests/fixtures/train/make.py.
     #[test]
     fn takes_pytorchs_steps() {
         let golden: serde_json::Value =
@@ -143,7 +155,7 @@ mod tests {
             for (found, expected) in found.iter().zip(values(&step["parameter"])) {
                 assert!(
                     (f64::from(*found) - expected).abs() < 1e-9,
-                    "{found} for {expected}"
+                    "{found}, expected {expected}"
                 );
             }
         }

@@ -1,65 +1,68 @@
-//! A running average of the weights (Polyak and Juditsky 1992, in its exponential form): what one batch did to them last is
-//! not what a package should be made of. **Ours**; the paper takes the last weights.
+//! Exponential moving average of the weights (after Polyak and Juditsky 1992), so that a package
+//! does not depend on what the last few batches did to them. **Ours**: the paper takes the last
+//! weights.
 
 use tch::{TchError, Tensor};
 
-/// Averages of parameters, beside them.
+/// The averages of parameters, kept beside them.
 #[derive(Debug)]
 pub struct Average {
     decay: f64,
-    slots: Vec<Slot>,
+    parameters: Vec<AveragedParameter>,
 }
 
+/// A parameter and its average.
 #[derive(Debug)]
-struct Slot {
+struct AveragedParameter {
     name: String,
     parameter: Tensor,
     average: Tensor,
 }
 
 impl Average {
-    /// From what the parameters are now. `decay`, in 0..1, is the share of the average that a step leaves.
+    /// Averages that begin with the parameters' current values. `decay`, in 0..1, is the weight
+    /// that the old average keeps in a step.
     pub fn new(parameters: Vec<(String, Tensor)>, decay: f64) -> Result<Self, TchError> {
-        let slot = |(name, parameter): (String, Tensor)| {
+        let with_average = |(name, parameter): (String, Tensor)| {
             let mut average = parameter.f_zeros_like()?.set_requires_grad(false);
             tch::no_grad(|| average.f_copy_(&parameter))?;
-            Ok(Slot {
+            Ok(AveragedParameter {
                 name,
                 parameter,
                 average,
             })
         };
-        let slots = parameters.into_iter().map(slot);
+        let parameters = parameters.into_iter().map(with_average);
         Ok(Self {
             decay,
-            slots: slots.collect::<Result<_, TchError>>()?,
+            parameters: parameters.collect::<Result<_, TchError>>()?,
         })
     }
 
-    /// Takes in the parameters after step number `step`, from 1. Early ones are forgotten faster: the first steps change
-    /// most.
+    /// Includes the parameters after step number `step`, from 1. The decay is smaller at first,
+    /// because the first steps change the weights most.
     pub fn update(&mut self, step: usize) -> Result<(), TchError> {
         let step = step as f64;
         let decay = self.decay.min((1.0 + step) / (10.0 + step));
         tch::no_grad(|| {
-            for slot in &mut self.slots {
-                let _ = slot.average.f_lerp_(&slot.parameter, 1.0 - decay)?;
+            for entry in &mut self.parameters {
+                let _ = entry.average.f_lerp_(&entry.parameter, 1.0 - decay)?;
             }
             Ok(())
         })
     }
 
-    /// The averages by name, `NAME.average`.
+    /// The averages, named `NAME.average`.
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        let slots = self.slots.iter();
-        slots
-            .map(|slot| (averaged(&slot.name), slot.average.shallow_clone()))
+        self.parameters
+            .iter()
+            .map(|entry| (average_name(&entry.name), entry.average.shallow_clone()))
             .collect()
     }
 }
 
-/// The name of a parameter's average.
-pub(super) fn averaged(name: &str) -> String {
+/// Name of a parameter's average in a checkpoint.
+pub(super) fn average_name(name: &str) -> String {
     format!("{name}.average")
 }
 
@@ -81,7 +84,7 @@ mod tests {
         }
         let found = average.state()[0].1.double_value(&[0]);
         assert!((found / expected - 1.0).abs() < 1e-4, "{found}");
-        // A ramp is followed at a distance of decay / (1 - decay) steps.
+        // The average lags behind a ramp by decay / (1 - decay) steps.
         assert!((found - 191.0).abs() < 0.01, "{found}");
     }
 }

@@ -1,52 +1,55 @@
-//! Batches cut and corrupted ahead of the optimiser by worker threads.
+//! Batches of tiles, cut and corrupted by worker threads ahead of the optimiser. In: frames and
+//! tile positions. Out: clean and corrupted tiles by iteration.
 
 use std::sync::Arc;
 
-use edge_runtime::inspect::frame::Frame;
 use rand::RngExt;
+use scoring::inspect::frame::Frame;
 
-use crate::ahead::Ahead;
 use crate::dataset::Coordinates;
 use crate::noise::{NoiseBank, Tile};
+use crate::prefetch::Prefetch;
 use crate::seed::generator;
 
-/// One iteration's tiles: `count` × `channels` × 65 × 65 values.
+/// The tiles of one iteration, each `count` × `channels` × 65 × 65 values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// Good tiles.
+    /// The good tiles.
     pub clean: Vec<f32>,
-    /// The same, corrupted (equal to `clean` without a noise bank).
+    /// The same tiles, corrupted; equal to `clean` without a noise bank.
     pub noisy: Vec<f32>,
-    /// Planes a tile: 1 (grey) or 3.
+    /// Planes per tile: 1 (grey) or 3.
     pub channels: usize,
-    /// Tiles.
+    /// Number of tiles.
     pub count: usize,
 }
 
-/// Everything that a batch depends on; what an iteration sees is a function of its number alone.
+/// Everything that a batch depends on besides the number of its iteration.
 #[derive(Debug)]
 pub struct BatchSource {
-    /// Images.
+    /// The training frames.
     pub frames: Vec<Frame>,
-    /// Tiles.
+    /// Positions of the tiles.
     pub coordinates: Coordinates,
-    /// What corrupts them; `None` for the reconstruction baseline.
+    /// The noise bank; `None` for the reconstruction baseline.
     pub noise: Option<NoiseBank>,
-    /// Each good tile is lit otherwise, by a factor of up to 1 ± this (0..1); 0 is the paper's.
+    /// Brightness augmentation: each good tile is scaled by a random factor of up to 1 ± this,
+    /// in 0..1. The paper has none (0).
     pub lighting: f32,
     /// Seed of the run.
     pub seed: u64,
 }
 
-/// A tile as another brightness of the light would show it: 0..1 times `factor`, in all channels alike.
-fn relight(tile: &mut Tile, factor: f32) {
+/// Scales a tile's brightness by `factor`, where black is 0. All channels change alike, and white
+/// is not exceeded.
+fn scale_brightness(tile: &mut Tile, factor: f32) {
     for value in tile.values_mut() {
         *value = ((*value + 1.0) * factor - 1.0).min(1.0);
     }
 }
 
 impl BatchSource {
-    /// The batch of `iteration`, given its epoch's order.
+    /// Makes the batch of `iteration` from the tile order of its epoch.
     fn batch(&self, iteration: usize, order: &[u32]) -> Batch {
         let size = self.coordinates.batch();
         let first = iteration % self.coordinates.iterations_per_epoch() * size;
@@ -63,7 +66,7 @@ impl BatchSource {
             batch.channels = tile.channels();
             if self.lighting > 0.0 {
                 let (least, most) = (1.0 - self.lighting, 1.0 + self.lighting);
-                relight(&mut tile, light.random_range(least..=most));
+                scale_brightness(&mut tile, light.random_range(least..=most));
             }
             batch.clean.extend_from_slice(tile.values());
             if let Some(noise) = &self.noise {
@@ -74,12 +77,17 @@ impl BatchSource {
         batch
     }
 
-    /// Batches of iterations `range`, in order, made by `workers` threads; their number changes nothing.
-    pub fn stream(self: &Arc<Self>, range: std::ops::Range<usize>, workers: usize) -> Ahead<Batch> {
+    /// Makes the batches of the iterations in `range`, in order, with `workers` threads. The result
+    /// does not depend on their number.
+    pub fn stream(
+        self: &Arc<Self>,
+        range: std::ops::Range<usize>,
+        workers: usize,
+    ) -> Prefetch<Batch> {
         let source = Arc::clone(self);
         let per_epoch = source.coordinates.iterations_per_epoch();
         let mut order = (usize::MAX, Vec::new());
-        Ahead::start(range, workers, move |iteration| {
+        Prefetch::start(range, workers, move |iteration| {
             let epoch = iteration / per_epoch;
             if order.0 != epoch {
                 order = (epoch, source.coordinates.order(epoch));
@@ -92,7 +100,7 @@ impl BatchSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edge_runtime::inspect::frame::{Channels, Pixels};
+    use scoring::inspect::frame::{Channels, Pixels};
 
     fn source(lighting: f32) -> Arc<BatchSource> {
         let pixels = (0..90 * 80).map(|i| (i * 7 % 256) as u8).collect();
@@ -108,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_workers_and_the_start_do_not_change_a_batch() {
+    fn a_batch_depends_neither_on_the_workers_nor_on_the_first_iteration() {
         let source = source(0.2);
         let one: Vec<Batch> = source.stream(0..12, 1).collect();
         let three: Vec<Batch> = source.stream(0..12, 3).collect();
@@ -121,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn lighting_is_a_factor_within_its_range_and_changes_nothing_else() {
+    fn lighting_scales_brightness_within_its_range_and_changes_nothing_else() {
         let paper: Vec<Batch> = source(0.0).stream(0..60, 1).collect();
         let relit: Vec<Batch> = source(0.2).stream(0..60, 1).collect();
         let area = 65 * 65;

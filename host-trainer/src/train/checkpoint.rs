@@ -1,5 +1,5 @@
-//! A run's state on disk: weights, moments, and how far it got. Written under a temporary name and renamed, so that
-//! a power cut leaves the previous one.
+//! A run's state on disk: weights, moments and progress, as a safetensors file. It is written under
+//! a temporary name and renamed, so that a power cut leaves the previous checkpoint.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,12 +10,17 @@ use sha2::{Digest, Sha256};
 use tch::{TchError, Tensor};
 
 use super::adam::Adam;
-use super::average::{Average, averaged};
+use super::average::{Average, average_name};
 use crate::arrays::{Array, encoded};
 use crate::dataset::hex;
-use crate::network::{Architecture, CHANNELS, LayerShape, as_run, layer_shapes};
-use crate::onnx::LayerWeights;
-use edge_runtime::io::atomic::{WriteError, write_atomic};
+use crate::network::{
+    Architecture, CHANNELS, LayerShape, LayerWeights, inference_layers, layer_shapes,
+};
+use crate::tensor::floats;
+use scoring::io::atomic::{WriteError, write_atomic};
+
+/// Key of [`Checkpoint::description`] in the file's metadata.
+const DESCRIPTION: &str = "lesson";
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -25,13 +30,13 @@ pub enum CheckpointError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// It cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// It is damaged, or of another network.
+    /// It is damaged, or belongs to another network.
     #[error("checkpoint {}: {reason}", path.display())]
     Content {
         /// The file.
@@ -39,24 +44,24 @@ pub enum CheckpointError {
         /// What is wrong.
         reason: String,
     },
-    /// The container could not be made.
+    /// It cannot be encoded.
     #[error("cannot encode the checkpoint")]
     Encode(#[from] safetensors::SafeTensorError),
-    /// libtorch refused.
+    /// libtorch failed.
     #[error("libtorch: {0}")]
     Torch(#[from] TchError),
 }
 
-/// How far a run got; by default, nowhere yet.
+/// How far a run has got. The default is a run that has not begun.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Progress {
-    /// Iterations done.
+    /// Iterations completed.
     pub iterations: usize,
-    /// Seconds spent on them, over all sessions.
+    /// Seconds spent on them, in all sessions together.
     pub seconds: f64,
 }
 
-/// Saves weights, moments, averages and progress.
+/// Saves the weights and moments in `adam`, the averages if there are any, and the progress.
 pub fn save(
     path: &Path,
     adam: &Adam,
@@ -67,12 +72,13 @@ pub fn save(
     save_tensors(path, adam.state().into_iter().chain(averages), progress, "")
 }
 
-/// Saves tensors by name and progress; `lesson` says what was learned, for [`Saved::lesson`].
+/// Saves named tensors and the progress. `description` says what was trained, for
+/// [`Checkpoint::description`].
 pub fn save_tensors(
     path: &Path,
     tensors: impl IntoIterator<Item = (String, Tensor)>,
     progress: Progress,
-    lesson: &str,
+    description: &str,
 ) -> Result<(), CheckpointError> {
     let mut arrays: Vec<Array<Vec<u8>>> = Vec::new();
     for (name, tensor) in tensors {
@@ -84,36 +90,24 @@ pub fn save_tensors(
     let metadata = HashMap::from([
         ("iterations".to_owned(), progress.iterations.to_string()),
         ("seconds".to_owned(), progress.seconds.to_string()),
-        ("lesson".to_owned(), lesson.to_owned()),
+        (DESCRIPTION.to_owned(), description.to_owned()),
     ]);
     let bytes = encoded(&arrays, Dtype::F32, Some(metadata))?;
     Ok(write_atomic(path, &bytes)?)
 }
 
-/// Values of a tensor on any device, in its order.
-pub fn floats(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
-    let flat = tensor
-        .f_detach()?
-        .f_to_device(tch::Device::Cpu)?
-        .f_contiguous()?
-        .f_view([-1])?;
-    let mut values = vec![0.0; flat.numel()];
-    flat.f_copy_data(&mut values, flat.numel())?;
-    Ok(values)
-}
-
-/// The tensors of a checkpoint as plain arrays, and its progress; for those who need no optimiser.
+/// A checkpoint that has been read.
 #[derive(Debug)]
-pub struct Saved {
+pub struct Checkpoint {
     path: PathBuf,
     bytes: Vec<u8>,
     /// How far the run got.
     pub progress: Progress,
-    /// What was learned, as [`save_tensors`] was told.
-    pub lesson: String,
+    /// What was trained, as passed to [`save_tensors`].
+    pub description: String,
 }
 
-impl Saved {
+impl Checkpoint {
     /// Reads a checkpoint.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let read = |source| CheckpointError::Read {
@@ -142,16 +136,16 @@ impl Saved {
             iterations: field("iterations")? as usize,
             seconds: field("seconds")?,
         };
-        let lesson = text("lesson").cloned().unwrap_or_default();
+        let description = text(DESCRIPTION).cloned().unwrap_or_default();
         Ok(Self {
             path: path.to_owned(),
             bytes,
             progress,
-            lesson,
+            description,
         })
     }
 
-    /// One tensor's values; it must have the given size.
+    /// The values of one tensor, which must have the given size.
     pub fn values(&self, name: &str, size: &[i64]) -> Result<Vec<f32>, CheckpointError> {
         let wrong = |reason: String| CheckpointError::Content {
             path: self.path.clone(),
@@ -182,7 +176,7 @@ impl Saved {
         hex(&Sha256::digest(&self.bytes))
     }
 
-    /// The network that a run has trained, which is built like this, as it is run.
+    /// The layers of a trained network with this architecture, as a package holds them.
     pub fn layers(
         &self,
         architecture: &Architecture,
@@ -190,25 +184,25 @@ impl Saved {
         let layer = |shape: LayerShape| {
             let bias = [shape.outputs];
             Ok(LayerWeights {
-                weight: self.trained(&format!("{}.weight", shape.name), &shape.weight_size())?,
-                bias: self.trained(&format!("{}.bias", shape.name), &bias)?,
+                weight: self.result(&format!("{}.weight", shape.name), &shape.weight_size())?,
+                bias: self.result(&format!("{}.bias", shape.name), &bias)?,
                 shape,
             })
         };
         let shapes = layer_shapes(CHANNELS, architecture.width).into_iter();
         let layers = shapes.map(layer).collect::<Result<_, CheckpointError>>()?;
-        Ok(as_run(layers, architecture.upsampled)?)
+        Ok(inference_layers(layers, architecture.upsampled)?)
     }
 
-    /// What a run has trained: the average of a weight where it kept one, or else the last.
-    fn trained(&self, name: &str, size: &[i64]) -> Result<Vec<f32>, CheckpointError> {
-        let average = averaged(name);
+    /// The result of training a parameter: its average if the run kept one, or else its last value.
+    fn result(&self, name: &str, size: &[i64]) -> Result<Vec<f32>, CheckpointError> {
+        let average = average_name(name);
         let has = safetensors::SafeTensors::deserialize(&self.bytes)
             .is_ok_and(|tensors| tensors.tensor(&average).is_ok());
         self.values(if has { &average } else { name }, size)
     }
 
-    /// Puts values back into tensors that no gradient is asked of.
+    /// Copies values into named tensors that do not require a gradient.
     pub fn restore_tensors(&self, tensors: Vec<(String, Tensor)>) -> Result<(), CheckpointError> {
         for (name, mut tensor) in tensors {
             tensor.f_copy_(&self.tensor(&name, &tensor.size())?)?;
@@ -216,7 +210,7 @@ impl Saved {
         Ok(())
     }
 
-    /// Puts the state into an optimiser of the same network.
+    /// Restores the state of an optimiser of the same network.
     pub fn restore(&self, adam: &mut Adam) -> Result<(), CheckpointError> {
         let steps = self.progress.iterations as i64;
         adam.restore(steps, |name, size| self.tensor(name, size))

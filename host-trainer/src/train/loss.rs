@@ -1,24 +1,24 @@
-//! What is minimised: the perceptual distance of the method, or the pixel losses of the baselines.
+//! The loss: the method's perceptual distance, or the pixel losses of the baselines.
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::perceptual::Features;
 
-/// Which loss.
+/// The loss to minimise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LossKind {
-    /// Distance of deep features (paper, IV-E).
+    /// Mean squared distance between deep features; the method's (paper, IV-E).
     Perceptual,
-    /// Mean squared difference of pixels.
+    /// Mean squared difference between pixels.
     L2,
-    /// 1 - SSIM (Wang et al. 2004), as in Bergmann et al. 2019.
+    /// 1 - SSIM (Wang et al. 2004), as used by Bergmann et al. 2019.
     Ssim,
 }
 
 impl LossKind {
-    /// Name as the command line has it.
+    /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Perceptual => "perceptual",
@@ -28,7 +28,7 @@ impl LossKind {
     }
 }
 
-/// A loss ready to compute on N × 3 × H × W images in [-1, 1].
+/// A loss that can be computed on images N × 3 × H × W in [-1, 1].
 #[derive(Debug)]
 pub enum Loss {
     /// See [`LossKind::Perceptual`].
@@ -40,7 +40,7 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// The loss between the network's image and the clean one, a scalar tensor.
+    /// Computes the loss between the repaired image and the clean one, as a scalar tensor.
     pub fn compute(&self, repaired: &Tensor, clean: &Tensor) -> Result<Tensor, TchError> {
         match self {
             Self::Perceptual(features) => features.loss(repaired, clean),
@@ -50,9 +50,10 @@ impl Loss {
     }
 }
 
-/// Mean |A| over the pixels that the noising left as they were, where A should be 0. **Ours** (not in the paper): the
-/// perceptual loss hardly sees colour patterns of a few pixels, which then fill the anomaly map of good surfaces.
-pub fn noise_on_clean_pixels(
+/// Mean of |A| with all corrupted pixels set to 0: on the others A should be 0. **Ours**: the
+/// perceptual loss hardly sees colour patterns of a few pixels, which would then fill the anomaly
+/// map of good surfaces.
+pub fn shift_on_clean_pixels(
     shift: &Tensor,
     clean: &Tensor,
     noisy: &Tensor,
@@ -61,7 +62,8 @@ pub fn noise_on_clean_pixels(
     shift.f_abs()?.f_mul(&untouched)?.f_mean(Kind::Float)
 }
 
-/// Mean structural similarity with the published window: 11 × 11 Gaussian, sigma 1.5, K1 = 0.01, K2 = 0.03.
+/// Mean structural similarity with the published constants: a Gaussian window of 11 × 11 px and
+/// sigma 1.5 px, K1 = 0.01, K2 = 0.03.
 #[derive(Debug)]
 pub struct Ssim {
     window: Tensor,
@@ -70,10 +72,10 @@ pub struct Ssim {
 impl Ssim {
     /// Side of the window in pixels.
     const WINDOW_PX: i64 = 11;
-    /// Values lie in [-1, 1].
+    /// Range of values in [-1, 1].
     const RANGE: f64 = 2.0;
 
-    /// The window on `device`.
+    /// Prepares the window on `device`.
     pub fn new(device: Device) -> Result<Self, TchError> {
         let taps: Vec<f32> = (0..Self::WINDOW_PX)
             .map(|tap| {
@@ -91,7 +93,7 @@ impl Ssim {
         Ok(Self { window })
     }
 
-    /// The mean index of two batches of images.
+    /// Computes the mean index of two batches of images.
     pub fn index(&self, a: &Tensor, b: &Tensor) -> Result<Tensor, TchError> {
         let blur = |x: &Tensor| {
             x.f_conv2d(
@@ -135,13 +137,16 @@ mod tests {
         assert!((same - 1.0).abs() < 1e-5, "{same}");
         let other = ssim.index(&a, &a.flip([2])).unwrap().double_value(&[]);
         assert!(other.abs() < 0.2, "unrelated noise: {other}");
-        // Flat images: only luminance counts, (2ab + c1) / (a² + b² + c1).
+        // Of flat images only the luminance matters: (2ab + c1) / (a² + b² + c1).
         let flat = |value: f64| Tensor::full([1, 3, 16, 16], value, (Kind::Float, Device::Cpu));
         let found = ssim
             .index(&flat(0.5), &flat(0.25))
             .unwrap()
             .double_value(&[]);
         let expected = (0.25 + 0.0004) / (0.3125 + 0.0004);
-        assert!((found - expected).abs() < 1e-4, "{found} for {expected}");
+        assert!(
+            (found - expected).abs() < 1e-4,
+            "{found}, expected {expected}"
+        );
     }
 }

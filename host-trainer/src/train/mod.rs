@@ -1,7 +1,7 @@
-//! The training procedure (paper, IV-F), and the baselines' (VI-D).
+//! The training procedure of the method (paper, IV-F) and of its baselines (VI-D).
 //!
-//! In: good images. Out: weights, in checkpoints. Progress leaves as typed events; drawing bars is the command's
-//! business.
+//! In: batches of tiles. Out: weights, in checkpoints. Progress is reported as typed events; the
+//! command draws the bars.
 
 mod adam;
 mod average;
@@ -12,8 +12,8 @@ mod loss;
 pub use adam::{Adam, BETA1, BETA2, LEARNING_RATE};
 pub use average::Average;
 pub use batches::{Batch, BatchSource};
-pub use checkpoint::{CheckpointError, Progress, Saved, floats, save, save_tensors};
-pub use loss::{Loss, LossKind, Ssim, noise_on_clean_pixels};
+pub use checkpoint::{Checkpoint, CheckpointError, Progress, save, save_tensors};
+pub use loss::{Loss, LossKind, Ssim, shift_on_clean_pixels};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,10 +25,11 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, TchError, Tensor};
 
 use crate::network::{Architecture, CHANNELS, Network, OutputActivation};
+use crate::tensor::floats;
 
-/// Tiles cropped beforehand (IV-F).
+/// Tiles drawn before training (IV-F).
 pub const TILES: usize = 80_000;
-/// Tiles an iteration (IV-F).
+/// Tiles per iteration (IV-F).
 pub const BATCH: usize = 64;
 /// Iterations (IV-F).
 pub const ITERATIONS: usize = 3_500;
@@ -36,15 +37,15 @@ pub const ITERATIONS: usize = 3_500;
 /// Why training stopped short.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The loss is no number any more.
+    /// The loss is NaN or infinite.
     #[error(
-        "the loss became {loss} at iteration {iteration}: the weights are lost from here on; the checkpoint before it \
-         is intact. Check the images and the feature weights, or try another --seed"
+        "the loss became {loss} at iteration {iteration}, so training cannot go on; the last \
+         checkpoint is intact. Check the images and the feature weights, or try another --seed"
     )]
     NotFinite {
-        /// Where.
+        /// The iteration, from 1.
         iteration: usize,
-        /// What it became.
+        /// The loss.
         loss: f64,
     },
     /// A worker thread ended early.
@@ -53,7 +54,7 @@ pub enum TrainError {
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// libtorch refused.
+    /// libtorch failed.
     #[error("libtorch: {0}")]
     Torch(#[from] TchError),
 }
@@ -62,15 +63,15 @@ pub enum TrainError {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// Not at all (paper, IV-F).
+    /// It stays the same, as in the paper (IV-F).
     #[default]
     Constant,
-    /// Down to 0 along half a cosine (Loshchilov and Hutter 2017).
+    /// It falls to 0 along half a cosine (Loshchilov and Hutter 2017).
     Cosine,
 }
 
 impl Schedule {
-    /// The fraction of the rate at an iteration, from 0, of so many.
+    /// Fraction of the full rate at an iteration, from 0, out of `iterations`.
     fn fraction(self, iteration: usize, iterations: usize) -> f64 {
         match self {
             Self::Constant => 1.0,
@@ -82,26 +83,27 @@ impl Schedule {
     }
 }
 
-/// What the trainer needs beside the images.
+/// Everything that the trainer needs besides the images.
 #[derive(Debug)]
 pub struct Recipe {
     /// What the network learns to do.
     pub mode: TrainingMode,
-    /// What follows its output.
+    /// Activation of the network's output.
     pub activation: OutputActivation,
-    /// What is minimised, unless there is a teacher.
+    /// The loss to minimise, unless there is a teacher.
     pub loss: Loss,
-    /// A trained network whose shift is to be given for every tile, instead of a shift that minimises the loss.
+    /// A trained network to imitate: the distance from its shift is minimised instead of the loss.
     pub teacher: Option<Network>,
-    /// Weight of [`noise_on_clean_pixels`], added to the loss; 0 is the paper's.
+    /// Weight of [`shift_on_clean_pixels`], which is added to the loss. The paper does not add it
+    /// (0).
     pub quiet: f64,
-    /// Share that a step leaves of the running average of weights; 0, the paper's: none is kept.
+    /// Decay of the moving average of the weights. The paper keeps none (0).
     pub average: f64,
     /// How the learning rate changes.
     pub schedule: Schedule,
     /// How the network is built.
     pub architecture: Architecture,
-    /// Iterations in all, those of earlier sessions included.
+    /// Total number of iterations, including those of earlier sessions.
     pub iterations: usize,
     /// Seed of the run.
     pub seed: u64,
@@ -113,74 +115,76 @@ pub struct Recipe {
     pub checkpoint_every: usize,
 }
 
-/// What happens while training.
+/// A report of progress.
 #[derive(Debug)]
 pub enum Event {
-    /// An iteration is done.
+    /// An iteration was completed.
     Step {
         /// Its number, from 1.
         iteration: usize,
         /// Its loss.
         loss: f64,
-        /// Tiles a second, over this session.
+        /// Tiles per second, averaged over this session.
         tiles_per_s: f64,
     },
-    /// A checkpoint was written; `samples` shows what the network does now.
+    /// A checkpoint was written.
     Checkpoint {
-        /// Iterations done.
+        /// Iterations completed.
         iteration: usize,
-        /// Some tiles of the last batch.
+        /// Some tiles of the last batch, to show what the network does.
         samples: Samples,
     },
 }
 
-/// A few tiles on their way through the network; each field is `count` × 3 × 65 × 65, the scores `count` × 65 × 65.
+/// A few tiles on their way through the network. The images are `count` × 3 × 65 × 65 values, the
+/// scores `count` × 65 × 65.
 #[derive(Debug, Clone)]
 pub struct Samples {
-    /// Tiles.
+    /// Number of tiles.
     pub count: usize,
-    /// Good.
+    /// The good tiles.
     pub clean: Vec<f32>,
-    /// Corrupted.
+    /// The corrupted tiles.
     pub noisy: Vec<f32>,
-    /// What the network makes of it.
+    /// The repaired tiles.
     pub repaired: Vec<f32>,
-    /// Anomaly scores.
+    /// Their anomaly scores.
     pub scores: Vec<f32>,
 }
 
 /// How a session of training ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Outcome {
-    /// How far the run is.
+    /// How far the run has got.
     pub progress: Progress,
-    /// Whether it was asked to stop before its last iteration.
+    /// Whether it was stopped before its last iteration.
     pub interrupted: bool,
 }
 
-/// What the network's output means in each mode.
-struct Pass {
-    /// The image that the loss looks at.
+/// The network's output as both an image and a shift.
+struct Prediction {
+    /// The repaired image, which the loss compares.
     image: Tensor,
-    /// The shift whose magnitude is the score.
+    /// The shift, whose magnitude is the score.
     shift: Tensor,
 }
 
-fn pass(
+/// Runs the network and interprets its output, which depends on the training mode.
+fn predict(
     network: &Network,
     mode: TrainingMode,
     activation: OutputActivation,
     input: &Tensor,
-) -> Result<Pass, TchError> {
+) -> Result<Prediction, TchError> {
     let output = network.forward(input)?;
     Ok(match mode {
-        TrainingMode::Direct => Pass {
+        TrainingMode::Direct => Prediction {
             image: activation.apply(&input.f_add(&output)?)?,
             shift: output,
         },
         TrainingMode::Denoising | TrainingMode::Reconstruction => {
             let image = activation.apply(&output)?;
-            Pass {
+            Prediction {
                 shift: image.f_sub(input)?,
                 image,
             }
@@ -188,15 +192,21 @@ fn pass(
     })
 }
 
-/// Mean square of A less the teacher's A. **Ours**; distillation after Hinton et al. 2015. By the mean of magnitudes a narrow
-/// network keeps quiet where it is unsure, and misses defects (leather, width 32: pixel AUROC 0.908 against 0.978).
-fn distance_from(teacher: &Network, input: &Tensor, shift: &Tensor) -> Result<Tensor, TchError> {
-    let wanted = tch::no_grad(|| teacher.forward(input))?;
-    shift.f_mse_loss(&wanted, tch::Reduction::Mean)
+/// Mean squared difference between A and the teacher's A. **Ours**, after distillation (Hinton et
+/// al. 2015). With the mean absolute difference, a narrow network would give no shift where it is
+/// unsure, and so miss defects.
+fn distance_from_teacher(
+    teacher: &Network,
+    input: &Tensor,
+    shift: &Tensor,
+) -> Result<Tensor, TchError> {
+    let target = tch::no_grad(|| teacher.forward(input))?;
+    shift.f_mse_loss(&target, tch::Reduction::Mean)
 }
 
-/// A batch's values as N × 3 × 65 × 65 on the device; grey planes are replicated there (IV-A).
-fn tensor(values: &[f32], batch: &Batch, device: Device) -> Result<Tensor, TchError> {
+/// Moves a batch's values to the device as N × 3 × 65 × 65; grey planes are replicated there
+/// (IV-A).
+fn to_device(values: &[f32], batch: &Batch, device: Device) -> Result<Tensor, TchError> {
     let (count, side) = (batch.count as i64, i64::from(TILE_PX));
     Tensor::f_from_slice(values)?
         .f_view([count, batch.channels as i64, side, side])?
@@ -205,8 +215,9 @@ fn tensor(values: &[f32], batch: &Batch, device: Device) -> Result<Tensor, TchEr
         .f_contiguous()
 }
 
-/// Trains until the last iteration or until `stop` is set; either way the state is in `checkpoint` afterwards. Where
-/// `checkpoint` exists, the run continues from it, to the same result as an uninterrupted one.
+/// Trains until the last iteration or until `stop` is set. In both cases `checkpoint` holds the
+/// state afterwards. If `checkpoint` exists, the run continues from it; on a CPU it ends with the
+/// same result as an uninterrupted run.
 pub fn train(
     recipe: &Recipe,
     source: &Arc<BatchSource>,
@@ -222,7 +233,7 @@ pub fn train(
     };
     let mut progress = Progress::default();
     if checkpoint.exists() {
-        let saved = Saved::open(checkpoint)?;
+        let saved = Checkpoint::open(checkpoint)?;
         saved.restore(&mut adam)?;
         if let Some(average) = &average {
             saved.restore_tensors(average.state())?;
@@ -235,16 +246,16 @@ pub fn train(
     let mut batches = source.stream(range.clone(), recipe.workers);
     for iteration in range {
         let batch = batches.next().ok_or(TrainError::Workers(iteration))?;
-        let clean = tensor(&batch.clean, &batch, recipe.device)?;
-        let noisy = tensor(&batch.noisy, &batch, recipe.device)?;
-        let passed = pass(&network, recipe.mode, recipe.activation, &noisy)?;
+        let clean = to_device(&batch.clean, &batch, recipe.device)?;
+        let noisy = to_device(&batch.noisy, &batch, recipe.device)?;
+        let prediction = predict(&network, recipe.mode, recipe.activation, &noisy)?;
         let mut loss = match &recipe.teacher {
-            Some(teacher) => distance_from(teacher, &noisy, &passed.shift)?,
-            None => recipe.loss.compute(&passed.image, &clean)?,
+            Some(teacher) => distance_from_teacher(teacher, &noisy, &prediction.shift)?,
+            None => recipe.loss.compute(&prediction.image, &clean)?,
         };
         if recipe.quiet > 0.0 {
-            let noise = noise_on_clean_pixels(&passed.shift, &clean, &noisy)?;
-            loss = loss.f_add(&noise.f_mul_scalar(recipe.quiet)?)?;
+            let residual = shift_on_clean_pixels(&prediction.shift, &clean, &noisy)?;
+            loss = loss.f_add(&residual.f_mul_scalar(recipe.quiet)?)?;
         }
         let value = loss.f_double_value(&[])?;
         if !value.is_finite() {
@@ -275,7 +286,7 @@ pub fn train(
             save(checkpoint, &adam, average.as_ref(), progress)?;
             on_event(Event::Checkpoint {
                 iteration: progress.iterations,
-                samples: samples(&clean, &noisy, &passed)?,
+                samples: samples(&clean, &noisy, &prediction)?,
             });
         }
         if stopping && !last {
@@ -291,11 +302,11 @@ pub fn train(
     })
 }
 
-fn samples(clean: &Tensor, noisy: &Tensor, passed: &Pass) -> Result<Samples, TchError> {
+fn samples(clean: &Tensor, noisy: &Tensor, prediction: &Prediction) -> Result<Samples, TchError> {
     let count = clean.size()[0].min(8);
     let first = |tensor: &Tensor| floats(&tensor.f_narrow(0, 0, count)?);
     let scores =
-        passed
+        prediction
             .shift
             .f_detach()?
             .f_abs()?
@@ -304,7 +315,7 @@ fn samples(clean: &Tensor, noisy: &Tensor, passed: &Pass) -> Result<Samples, Tch
         count: count as usize,
         clean: first(clean)?,
         noisy: first(noisy)?,
-        repaired: first(&passed.image)?,
+        repaired: first(&prediction.image)?,
         scores: first(&scores)?,
     })
 }
@@ -314,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_is_the_papers_or_falls_along_a_cosine() {
+    fn the_rate_is_constant_or_falls_along_a_cosine() {
         assert_eq!(Schedule::Constant.fraction(99, 100), 1.0);
         let cosine = |iteration| Schedule::Cosine.fraction(iteration, 100);
         assert_eq!(cosine(0), 1.0);
@@ -326,7 +337,7 @@ mod tests {
         floats(tensor).unwrap()
     }
 
-    /// RefReLU by hand (IV-D).
+    /// RefReLU as the paper defines it (IV-D).
     fn refrelu(x: f32) -> f32 {
         if x < -1.0 {
             0.01 * x - 0.99
@@ -345,7 +356,7 @@ mod tests {
         let input = Tensor::from_slice(&waves).view([1, 3, 65, 65]) * 1.5;
         let output = values(&network.forward(&input).unwrap());
         let input_values = values(&input);
-        let passed = |mode, activation| pass(&network, mode, activation, &input).unwrap();
+        let predicted = |mode, activation| predict(&network, mode, activation, &input).unwrap();
         let near = |found: Vec<f32>, expected: &dyn Fn(f32, f32) -> f32| {
             for ((found, a), i) in found.iter().zip(&output).zip(&input_values) {
                 assert!((found - expected(*a, *i)).abs() < 1e-5);
@@ -358,15 +369,15 @@ mod tests {
                 .any(|(i, a)| (i + a).abs() > 1.1),
             "RefReLU has something to do"
         );
-        let direct = passed(TrainingMode::Direct, OutputActivation::RefRelu);
+        let direct = predicted(TrainingMode::Direct, OutputActivation::RefRelu);
         near(values(&direct.shift), &|a, _| a);
         near(values(&direct.image), &|a, i| refrelu(i + a));
-        let tanh = passed(TrainingMode::Direct, OutputActivation::Tanh);
+        let tanh = predicted(TrainingMode::Direct, OutputActivation::Tanh);
         near(values(&tanh.image), &|a, i| (i + a).tanh());
         for mode in [TrainingMode::Denoising, TrainingMode::Reconstruction] {
-            let passed = passed(mode, OutputActivation::RefRelu);
-            near(values(&passed.image), &|a, _| refrelu(a));
-            near(values(&passed.shift), &|a, i| refrelu(a) - i);
+            let prediction = predicted(mode, OutputActivation::RefRelu);
+            near(values(&prediction.image), &|a, _| refrelu(a));
+            near(values(&prediction.shift), &|a, i| refrelu(a) - i);
         }
     }
 }

@@ -1,41 +1,43 @@
-//! Downloads torchvision's VGG-11 where there is a network.
+//! Downloads torchvision's VGG-11.
 
-use crate::dataset::hex;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::dataset::hex;
+
 use super::pth::{ImportError, Imported, import_weights};
 
-/// torchvision's file.
+/// Address of torchvision's file.
 const URL: &str = "https://download.pytorch.org/models/vgg11-8a719046.pth";
-/// torchvision puts the first hexadecimal digits of a file's SHA-256 into its name.
+/// First hexadecimal digits of the file's SHA-256, which torchvision puts into its name.
 const DIGEST: &str = "8a719046";
-/// Larger than the file (507 MB); a server that sends more is not the one meant.
-const LIMIT: u64 = 600 << 20;
+/// Most bytes that are accepted; the file has 507 MB.
+const MAX_BYTES: u64 = 600 << 20;
 
 /// Why there are no weights.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// No network, or the server does not have it.
+    /// There is no network, or the server does not have the file.
     #[error(
         "cannot download {URL} ({0}); fetch it on a machine with a network and run \
          `host-trainer import-weights vgg11-8a719046.pth OUT.safetensors`"
     )]
     Download(String),
-    /// Another file than expected.
+    /// The file is not the expected one.
     #[error("expected a file whose SHA-256 begins with {DIGEST}, found {0}")]
     Digest(String),
-    /// The temporary file failed.
-    #[error("cannot keep the download in a temporary file")]
+    /// The temporary file cannot be written.
+    #[error("cannot write the download to a temporary file")]
     Io(#[from] io::Error),
-    /// It cannot be converted.
+    /// The file cannot be converted.
     #[error(transparent)]
     Import(#[from] ImportError),
 }
 
-/// Downloads, checks and converts; `on_progress` is told the bytes received and, if known, their total.
+/// Downloads, checks and converts the file. `on_progress` gets the bytes received and, if known,
+/// their total.
 pub fn fetch_vgg11(
     out: &Path,
     on_progress: &mut dyn FnMut(u64, Option<u64>),
@@ -43,7 +45,7 @@ pub fn fetch_vgg11(
     let failed = |error: ureq::Error| FetchError::Download(error.to_string());
     let mut response = ureq::get(URL).call().map_err(failed)?;
     let total = response.body().content_length();
-    let mut reader = response.body_mut().with_config().limit(LIMIT).reader();
+    let mut reader = response.body_mut().with_config().limit(MAX_BYTES).reader();
     let mut file = tempfile::NamedTempFile::new()?;
     let mut digest = Sha256::new();
     let mut block = vec![0; 1 << 16];

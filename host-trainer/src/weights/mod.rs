@@ -1,4 +1,5 @@
-//! Pretrained feature weights as `.safetensors`: from torchvision's `.pth` file, without executing its pickle code.
+//! Imports pretrained feature weights: converts torchvision's `.pth` files to `.safetensors`,
+//! without executing the pickle code in them.
 
 mod fetch;
 mod pickle;

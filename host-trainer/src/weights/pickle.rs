@@ -1,21 +1,23 @@
-//! A restricted reader of pickles: enough for PyTorch's state dicts, and nothing that could run code.
+//! Reads pickles of PyTorch's state dicts without executing code. In: bytes. Out: a [`Value`].
 //!
-//! A pickle is a program for a stack machine. This one knows the opcodes that a state dict needs, and calls nothing:
-//! of the functions that a pickle may name, three are understood as data (`OrderedDict`, `_rebuild_tensor_v2`,
-//! `_rebuild_parameter`); any other is refused by name. Every length is checked against the bytes that are there.
+//! A pickle is a program for a stack machine. This one knows the opcodes that a state dict needs,
+//! and calls nothing: of the functions that a pickle may name, three are understood as data
+//! (`OrderedDict`, `_rebuild_tensor_v2`, `_rebuild_parameter`), and any other is refused by name.
+//! Every length is checked against the bytes that there are.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// Most opcodes, and so values: far beyond any state dict, far below trouble.
+/// Most opcodes, and therefore values: far more than any state dict has, and few enough for memory.
 const MAX_OPCODES: usize = 1_000_000;
-/// Deepest nesting; a state dict has about five levels. Dropping a value recurses, so depth costs stack.
+/// Deepest nesting of values; a state dict has about five levels. Dropping a value recurses, so
+/// that depth takes stack.
 const MAX_DEPTH: u8 = 32;
 
 /// Why a pickle is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PickleError {
-    /// It ends in the middle.
+    /// It ends too early.
     #[error("the pickle is cut off at byte {0}")]
     CutOff(usize),
     /// An opcode that no state dict needs.
@@ -23,29 +25,29 @@ pub enum PickleError {
     Opcode {
         /// The opcode.
         code: u8,
-        /// Where.
+        /// Its position.
         at: usize,
     },
-    /// A function that is not data.
+    /// It names a function that is not understood as data.
     #[error("refused to execute {0}: a file of weights has no use for it")]
     Refused(String),
-    /// Operands that do not fit.
+    /// An opcode has unsuitable operands.
     #[error("the pickle is malformed at byte {at}: expected {expected}")]
     Malformed {
-        /// Where.
+        /// Its position.
         at: usize,
-        /// What should have been there.
+        /// What was expected there.
         expected: &'static str,
     },
-    /// Longer than any state dict.
+    /// It is longer than any state dict.
     #[error("the pickle has more than {MAX_OPCODES} opcodes")]
     TooMany,
-    /// Nested further than any state dict.
+    /// It nests values deeper than any state dict.
     #[error("the pickle nests values more than {MAX_DEPTH} deep")]
     TooDeep,
 }
 
-/// A value; compound ones are shared, so that a memo costs nothing.
+/// A value. Compound values are shared, so that memoising them is cheap.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
     None,
@@ -53,19 +55,22 @@ pub(super) enum Value {
     Int(i64),
     Text(Rc<str>),
     Tuple(Rc<[Value]>),
-    /// A list or dict under construction is not shared; state dicts do not need it to be.
+    /// A list; not shared, because it is filled after it is created and a state dict refers to no
+    /// list twice.
     List(Vec<Value>),
+    /// A dict; not shared, for the same reason.
     Dict(Vec<(Value, Value)>),
-    /// `module.name`, not called.
+    /// The name of a function, `module.name`.
     Global(Rc<str>),
-    /// What PyTorch's persistent ids hold.
+    /// The content of a persistent id, by which PyTorch refers to a storage.
     Persistent(Rc<Value>),
-    /// A tensor: its storage and the arguments that place it there.
+    /// The arguments of `_rebuild_tensor_v2`: the storage, and the tensor's layout in it.
     Tensor(Rc<[Value]>),
+    /// The mark from which an opcode takes values.
     Mark,
 }
 
-/// Reads one pickle; returns its value and how many bytes it took.
+/// Reads one pickle. Returns its value and the number of bytes that it took.
 pub(super) fn read(bytes: &[u8]) -> Result<(Value, usize), PickleError> {
     let mut machine = Machine {
         bytes,
@@ -81,40 +86,43 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Value, usize), PickleError> {
     Err(PickleError::TooMany)
 }
 
-/// A value and how deep it is nested.
+/// A value with the depth of its nesting.
 #[derive(Clone)]
-struct Held {
+struct Nested {
     value: Value,
     depth: u8,
 }
 
-impl Held {
+impl Nested {
     fn flat(value: Value) -> Self {
         Self { value, depth: 0 }
     }
 }
 
-/// Depth of a value that contains these.
-fn depth_around(contents: &[Held]) -> Result<u8, PickleError> {
-    match contents.iter().map(|held| held.depth).max() {
+/// The depth of a value that contains these.
+fn depth_around(contents: &[Nested]) -> Result<u8, PickleError> {
+    match contents.iter().map(|nested| nested.depth).max() {
         None => Ok(0),
         Some(depth) if depth < MAX_DEPTH => Ok(depth + 1),
         Some(_) => Err(PickleError::TooDeep),
     }
 }
 
-fn values(contents: Vec<Held>) -> impl Iterator<Item = Value> {
-    contents.into_iter().map(|held| held.value)
+/// The values without their depths.
+fn values(contents: Vec<Nested>) -> impl Iterator<Item = Value> {
+    contents.into_iter().map(|nested| nested.value)
 }
 
+/// The stack machine.
 struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
-    stack: Vec<Held>,
-    memo: HashMap<u32, Held>,
+    stack: Vec<Nested>,
+    memo: HashMap<u32, Nested>,
 }
 
 impl Machine<'_> {
+    /// Takes the next `count` bytes.
     fn take(&mut self, count: usize) -> Result<&[u8], PickleError> {
         let end = self
             .at
@@ -126,6 +134,7 @@ impl Machine<'_> {
         Ok(taken)
     }
 
+    /// Takes the bytes of a number.
     fn number<const N: usize>(&mut self) -> Result<[u8; N], PickleError> {
         let mut number = [0; N];
         number.copy_from_slice(self.take(N)?);
@@ -139,18 +148,20 @@ impl Machine<'_> {
         })
     }
 
-    fn pop(&mut self) -> Result<Held, PickleError> {
+    /// Pops one value.
+    fn pop(&mut self) -> Result<Nested, PickleError> {
         match self.stack.pop() {
-            Some(held) if held.value != Value::Mark => Ok(held),
+            Some(nested) if nested.value != Value::Mark => Ok(nested),
             _ => self.malformed("a value on the stack"),
         }
     }
 
-    fn pop_to_mark(&mut self) -> Result<Vec<Held>, PickleError> {
+    /// Pops the values above the last mark, and the mark.
+    fn pop_to_mark(&mut self) -> Result<Vec<Nested>, PickleError> {
         let mark = self
             .stack
             .iter()
-            .rposition(|held| held.value == Value::Mark);
+            .rposition(|nested| nested.value == Value::Mark);
         match mark {
             Some(mark) => {
                 let contents = self.stack.split_off(mark + 1);
@@ -169,6 +180,7 @@ impl Machine<'_> {
         }
     }
 
+    /// Takes the bytes up to the next newline.
     fn line(&mut self) -> Result<String, PickleError> {
         let rest = &self.bytes[self.at..];
         let Some(length) = rest.iter().position(|&byte| byte == b'\n') else {
@@ -179,14 +191,15 @@ impl Machine<'_> {
         Ok(line)
     }
 
-    fn insert(&mut self, pairs: Vec<Held>) -> Result<(), PickleError> {
+    /// Adds keys and values to the dict on top of the stack.
+    fn insert(&mut self, pairs: Vec<Nested>) -> Result<(), PickleError> {
         if !pairs.len().is_multiple_of(2) {
             return self.malformed("keys with values");
         }
         let around = depth_around(&pairs)?;
         let mut pairs = values(pairs);
         match self.stack.last_mut() {
-            Some(Held {
+            Some(Nested {
                 value: Value::Dict(dict),
                 depth,
             }) => {
@@ -200,10 +213,11 @@ impl Machine<'_> {
         }
     }
 
-    fn append(&mut self, contents: Vec<Held>) -> Result<(), PickleError> {
+    /// Adds values to the list on top of the stack.
+    fn append(&mut self, contents: Vec<Nested>) -> Result<(), PickleError> {
         let around = depth_around(&contents)?;
         match self.stack.last_mut() {
-            Some(Held {
+            Some(Nested {
                 value: Value::List(list),
                 depth,
             }) => {
@@ -215,9 +229,9 @@ impl Machine<'_> {
         }
     }
 
-    /// The only calls that mean anything; each merely arranges its arguments.
+    /// Interprets a call of one of the three known functions; each only arranges its arguments.
     fn call(&mut self) -> Result<(), PickleError> {
-        let Held {
+        let Nested {
             value: arguments,
             depth,
         } = self.pop()?;
@@ -231,35 +245,41 @@ impl Machine<'_> {
             ("torch._utils._rebuild_parameter", [tensor @ Value::Tensor(_), ..]) => tensor.clone(),
             _ => return Err(PickleError::Refused(name.to_string())),
         };
-        self.stack.push(Held { value, depth });
+        self.stack.push(Nested { value, depth });
         Ok(())
     }
 
-    fn remember(&mut self, slot: u32) -> Result<(), PickleError> {
+    /// Memoises the value on top of the stack.
+    fn memoise(&mut self, slot: u32) -> Result<(), PickleError> {
         match self.stack.last() {
-            // Containers are filled after they are memoised, and a state dict never refers back to one.
-            Some(held) if matches!(held.value, Value::Dict(_) | Value::List(_) | Value::Mark) => {
+            // Containers are filled after they are memoised, and a state dict does not refer to
+            // them again.
+            Some(nested)
+                if matches!(nested.value, Value::Dict(_) | Value::List(_) | Value::Mark) =>
+            {
                 Ok(())
             }
-            Some(held) => {
-                self.memo.insert(slot, held.clone());
+            Some(nested) => {
+                self.memo.insert(slot, nested.clone());
                 Ok(())
             }
-            None => self.malformed("a value to remember"),
+            None => self.malformed("a value to memoise"),
         }
     }
 
+    /// Pushes a memoised value.
     fn recall(&mut self, slot: u32) -> Result<(), PickleError> {
         match self.memo.get(&slot) {
-            Some(held) => {
-                self.stack.push(held.clone());
+            Some(nested) => {
+                self.stack.push(nested.clone());
                 Ok(())
             }
-            None => self.malformed("a value remembered before"),
+            None => self.malformed("a memoised value"),
         }
     }
 
-    fn pop_count(&mut self, count: usize) -> Result<Vec<Held>, PickleError> {
+    /// Pops `count` values, in the order in which they were pushed.
+    fn pop_count(&mut self, count: usize) -> Result<Vec<Nested>, PickleError> {
         let mut contents = Vec::with_capacity(count);
         for _ in 0..count {
             contents.push(self.pop()?);
@@ -268,18 +288,20 @@ impl Machine<'_> {
         Ok(contents)
     }
 
-    fn tuple(&mut self, contents: Vec<Held>) -> Result<(), PickleError> {
+    /// Pushes a tuple of these values.
+    fn tuple(&mut self, contents: Vec<Nested>) -> Result<(), PickleError> {
         let depth = depth_around(&contents)?;
         let value = Value::Tuple(values(contents).collect());
-        self.stack.push(Held { value, depth });
+        self.stack.push(Nested { value, depth });
         Ok(())
     }
 
+    /// Executes one opcode. Returns the pickle's value if it was the last one.
     fn step(&mut self) -> Result<Option<Value>, PickleError> {
         let at = self.at;
         let [code] = self.number()?;
         let value = match code {
-            b'.' => return self.pop().map(|held| Some(held.value)), // STOP
+            b'.' => return self.pop().map(|nested| Some(nested.value)), // STOP
             0x80 => {
                 self.take(1)?; // PROTO
                 return Ok(None);
@@ -300,7 +322,7 @@ impl Machine<'_> {
                 let negative = digits.last().is_some_and(|byte| byte & 0x80 != 0);
                 let mut number = [if negative { 0xff } else { 0 }; 16];
                 number[..length].copy_from_slice(digits);
-                // PyTorch's magic number has ten bytes; its low eight tell it apart well enough.
+                // PyTorch's magic number has ten bytes; the low eight suffice to recognise it.
                 Value::Int(i128::from_le_bytes(number) as i64)
             }
             b'X' => {
@@ -336,7 +358,7 @@ impl Machine<'_> {
                 let id = self.pop()?; // BINPERSID
                 let depth = depth_around(std::slice::from_ref(&id))?;
                 let value = Value::Persistent(Rc::new(id.value));
-                self.stack.push(Held { value, depth });
+                self.stack.push(Nested { value, depth });
                 return Ok(None);
             }
             b'R' => {
@@ -345,12 +367,12 @@ impl Machine<'_> {
             }
             b'q' => {
                 let slot = self.number::<1>()?[0].into();
-                self.remember(slot)?;
+                self.memoise(slot)?;
                 return Ok(None);
             }
             b'r' => {
                 let slot = u32::from_le_bytes(self.number()?);
-                self.remember(slot)?;
+                self.memoise(slot)?;
                 return Ok(None);
             }
             b'h' => {
@@ -384,16 +406,16 @@ impl Machine<'_> {
                 return Ok(None);
             }
             b'b' => {
-                // BUILD: a state dict carries `_metadata` this way; it is of no use here.
+                // BUILD: sets a state dict's `_metadata`, which is not needed here.
                 self.pop()?;
-                match self.stack.last().map(|held| &held.value) {
+                match self.stack.last().map(|nested| &nested.value) {
                     Some(Value::Dict(_)) => return Ok(None),
                     _ => return self.malformed("a dict to build"),
                 }
             }
             _ => return Err(PickleError::Opcode { code, at }),
         };
-        self.stack.push(Held::flat(value));
+        self.stack.push(Nested::flat(value));
         Ok(None)
     }
 }
@@ -412,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_beyond_the_end_are_no_allocation() {
+    fn lengths_beyond_the_end_are_refused() {
         assert!(matches!(
             read(b"X\xff\xff\xff\xffabc"),
             Err(PickleError::CutOff(8))
@@ -424,9 +446,10 @@ mod tests {
         ));
     }
 
-    /// Dropping a value recurses, so one nested without bound would overflow the stack: an abort, not an error.
+    /// Dropping a value recurses, so that unlimited nesting would overflow the stack, which aborts
+    /// the program.
     #[test]
-    fn nesting_without_end_is_an_error() {
+    fn deep_nesting_is_an_error() {
         let count = 400_000;
         let nested = |head: &[u8], body: &[u8], tail: &[u8]| {
             let mut bytes = head.to_vec();

@@ -1,5 +1,6 @@
-//! PyTorch's two containers of a state dict: the zip format (`archive/data.pkl`, `archive/data/KEY`), and the older one
-//! (magic number, protocol, system information, the pickle, storage keys, then each storage's length and data).
+//! Converts state dicts from PyTorch's files to safetensors. There are two formats: zip archives
+//! (`archive/data.pkl`, `archive/data/KEY`), and the older one (magic number, protocol, system
+//! information, the pickle, storage keys, and each storage's length and data).
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -7,8 +8,8 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use edge_runtime::io::atomic::{WriteError, write_atomic};
 use safetensors::tensor::Dtype;
+use scoring::io::atomic::{WriteError, write_atomic};
 
 use crate::arrays::encoded;
 
@@ -16,58 +17,60 @@ use super::pickle::{self, PickleError, Value};
 
 /// The low eight bytes of 0x1950a86a20f9469cfc6c.
 const MAGIC: i64 = 0xa86a_20f9_469c_fc6c_u64 as i64;
-/// Larger than any VGG.
+/// Most bytes of a file that are read; no VGG has more.
 const MAX_FILE_BYTES: u64 = 2 << 30;
-/// Names of the tensors that a perceptual loss needs begin so.
-const KEPT: &str = "features.";
-/// Largest data.pkl.
+/// Prefix of the names of the tensors that a perceptual loss needs.
+const FEATURES: &str = "features.";
+/// Most bytes of a data.pkl.
 const MAX_PICKLE_BYTES: u64 = 64 << 20;
 
 /// Why weights cannot be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// Not a zip archive that PyTorch writes.
+    /// The file is not a readable zip archive.
     #[error("not a PyTorch archive: {0}")]
     Zip(#[from] zip::result::ZipError),
-    /// The pickle in it is refused.
+    /// Its pickle is refused.
     #[error(transparent)]
     Pickle(#[from] PickleError),
-    /// The pickle holds something else than a state dict.
+    /// Its content is not a state dict.
     #[error("not a state dict: {0}")]
     Content(String),
-    /// It cannot be encoded.
+    /// The weights cannot be encoded.
     #[error("cannot encode the weights")]
     Encode(#[from] safetensors::SafeTensorError),
-    /// It cannot be written.
+    /// The result cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
 }
 
-/// What was imported.
+/// Result of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
-    /// Names of the tensors kept.
+    /// Names of the imported tensors.
     pub tensors: Vec<String>,
-    /// Tensors left out: a classifier's, which no loss needs.
+    /// Number of tensors left out: those of the classifier, which no loss needs.
     pub left_out: usize,
 }
 
+/// Type of a storage's elements.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Element {
+enum ElementType {
     F32,
     F64,
     F16,
 }
 
-impl Element {
+impl ElementType {
+    /// The type of a storage class.
     fn of(storage: &str) -> Option<Self> {
         match storage {
             "torch.FloatStorage" => Some(Self::F32),
@@ -77,6 +80,7 @@ impl Element {
         }
     }
 
+    /// Bytes per element.
     fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -85,6 +89,7 @@ impl Element {
         }
     }
 
+    /// An element's value.
     fn value(self, bytes: &[u8]) -> Option<f32> {
         Some(match self {
             Self::F32 => f32::from_le_bytes(bytes.try_into().ok()?),
@@ -94,7 +99,7 @@ impl Element {
     }
 }
 
-/// IEEE 754 binary16.
+/// The value of an IEEE 754 binary16.
 fn half(bits: u16) -> f32 {
     let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
     let exponent = i32::from(bits >> 10 & 0x1f);
@@ -107,10 +112,12 @@ fn half(bits: u16) -> f32 {
     }
 }
 
-/// Where a tensor's values lie.
+/// Where a tensor's values are.
 struct Layout {
-    element: Element,
+    element: ElementType,
+    /// Key of the storage.
     key: String,
+    /// Index of the first value in the storage.
     offset: usize,
     size: Vec<usize>,
     stride: Vec<usize>,
@@ -142,7 +149,7 @@ pub fn import_weights(pth: &Path, out: &Path) -> Result<Imported, ImportError> {
         let (Value::Text(name), Value::Tensor(arguments)) = (name, value) else {
             return Err(ImportError::Content("expected names with tensors".into()));
         };
-        if !name.starts_with(KEPT) {
+        if !name.starts_with(FEATURES) {
             left_out += 1;
             continue;
         }
@@ -169,13 +176,14 @@ pub fn import_weights(pth: &Path, out: &Path) -> Result<Imported, ImportError> {
     })
 }
 
-/// Storages by key; borrowed from the file where it holds them in one piece.
+/// Storages by key, borrowed from the file where it has them in one piece.
 type Storages<'a> = HashMap<String, Cow<'a, [u8]>>;
 
 fn big_endian() -> ImportError {
     ImportError::Content("expected little-endian values, found big-endian".into())
 }
 
+/// Reads a zip archive.
 fn from_zip(bytes: &[u8]) -> Result<(Value, Storages<'_>), ImportError> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes))?;
     let names = archive
@@ -187,7 +195,8 @@ fn from_zip(bytes: &[u8]) -> Result<(Value, Storages<'_>), ImportError> {
         .find(|name| name.ends_with("/data.pkl"))
         .ok_or_else(|| ImportError::Content("no data.pkl in the archive".into()))?;
     let root = pickle.trim_end_matches("data.pkl").to_owned();
-    // Honest entries together fit the archive that stores them as they are; a bomb's do not.
+    // Entries are stored uncompressed, so together they cannot be larger than the archive. Those of
+    // a zip bomb claim to be.
     let mut budget = bytes.len() as u64;
     let mut extract = |name: &str, limit: u64| -> Result<Vec<u8>, ImportError> {
         let entry = archive.by_name(name)?;
@@ -207,13 +216,13 @@ fn from_zip(bytes: &[u8]) -> Result<(Value, Storages<'_>), ImportError> {
             .map_err(zip::result::ZipError::Io)?;
         Ok(content)
     };
-    // Files from before PyTorch 2.1 do not say; they are little-endian in practice.
+    // Files from before PyTorch 2.1 do not state the byte order; in practice it is little-endian.
     let order = format!("{root}byteorder");
     if names.contains(&order) && extract(&order, 16)? != b"little" {
         return Err(big_endian());
     }
     let (state, _) = pickle::read(&extract(pickle, MAX_PICKLE_BYTES)?)?;
-    let wanted = storage_elements(&state, |name| name.starts_with(KEPT))?;
+    let wanted = storage_elements(&state, |name| name.starts_with(FEATURES))?;
     let mut storages = HashMap::new();
     let known: HashSet<&String> = names.iter().collect();
     for key in wanted.into_keys() {
@@ -226,6 +235,7 @@ fn from_zip(bytes: &[u8]) -> Result<(Value, Storages<'_>), ImportError> {
     Ok((state, storages))
 }
 
+/// Reads a file in the older format.
 fn from_legacy(bytes: &[u8]) -> Result<(Value, Storages<'_>), ImportError> {
     let mut at = 0;
     let mut next = || -> Result<Value, PickleError> {
@@ -275,11 +285,11 @@ fn from_legacy(bytes: &[u8]) -> Result<(Value, Storages<'_>), ImportError> {
     Ok((state, storages))
 }
 
-/// The element type of every storage that a tensor of such a name lies in.
+/// The element type of each storage that a tensor with a wanted name uses.
 fn storage_elements(
     state: &Value,
     wanted: impl Fn(&str) -> bool,
-) -> Result<HashMap<String, Element>, ImportError> {
+) -> Result<HashMap<String, ElementType>, ImportError> {
     let mut elements = HashMap::new();
     if let Value::Dict(entries) = state {
         for entry in entries {
@@ -294,7 +304,7 @@ fn storage_elements(
     Ok(elements)
 }
 
-/// Arguments of `_rebuild_tensor_v2`: storage, offset, size, stride, ….
+/// Reads the arguments of `_rebuild_tensor_v2`: storage, offset, size, stride, ….
 fn layout(name: &str, arguments: &[Value]) -> Result<Layout, ImportError> {
     let wrong = |what: &str| ImportError::Content(format!("tensor {name}: expected {what}"));
     let [
@@ -313,14 +323,14 @@ fn layout(name: &str, arguments: &[Value]) -> Result<Layout, ImportError> {
     let [Value::Text(word), Value::Global(kind), Value::Text(key), ..] = &**id else {
         return Err(wrong("a storage"));
     };
-    // Files of PyTorch before 0.4 may place a storage inside another: its values start elsewhere.
+    // Files from before PyTorch 0.4 may place a storage inside another one, with an offset.
     if !matches!(
         &**id,
         [_, _, _] | [_, _, _, _] | [_, _, _, _, _] | [_, _, _, _, _, Value::None]
     ) {
         return Err(wrong("a storage of its own, not a view of another"));
     }
-    let element = Element::of(kind).filter(|_| &**word == "storage");
+    let element = ElementType::of(kind).filter(|_| &**word == "storage");
     let whole = |values: &[Value]| -> Option<Vec<usize>> {
         let number = |value: &Value| match value {
             Value::Int(number) => usize::try_from(*number).ok(),
@@ -335,11 +345,11 @@ fn layout(name: &str, arguments: &[Value]) -> Result<Layout, ImportError> {
         size: whole(size).ok_or_else(|| wrong("a size"))?,
         stride: whole(stride)
             .filter(|s| s.len() == size.len())
-            .ok_or_else(|| wrong("a stride a side"))?,
+            .ok_or_else(|| wrong("a stride for each dimension"))?,
     })
 }
 
-/// Values in row-major order, wherever the strides put them.
+/// Collects a tensor's values in row-major order, following its strides.
 fn gather(name: &str, layout: &Layout, storage: &[u8]) -> Result<Vec<f32>, ImportError> {
     let outside = || ImportError::Content(format!("tensor {name} reaches beyond its storage"));
     let bytes = layout.element.bytes();
@@ -348,7 +358,7 @@ fn gather(name: &str, layout: &Layout, storage: &[u8]) -> Result<Vec<f32>, Impor
         .size
         .iter()
         .try_fold(1usize, |product, &side| product.checked_mul(side))
-        // A broadcast tensor (stride 0) could be larger than its storage; weights never are.
+        // A broadcast tensor (stride 0) may be larger than its storage, but weights never are.
         .filter(|&count| count <= available)
         .ok_or_else(outside)?;
     let mut values = Vec::with_capacity(count);

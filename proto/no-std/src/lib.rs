@@ -1,5 +1,6 @@
-//! A program without `std` that uses `proto`. Its own panic handler clashes with the one of `std` as soon as anything
-//! links it ("found duplicate lang item `panic_impl`"); `cargo xtask test` checks that it does not.
+//! A crate without `std` that uses `proto`. It has its own panic handler, which clashes with that of
+//! `std` ("found duplicate lang item `panic_impl`") as soon as `proto` or anything below it links
+//! `std`. `cargo xtask test` checks that it compiles.
 
 #![no_std]
 
@@ -10,7 +11,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Takes frames apart in a buffer of its own, without an allocator.
+/// Decodes a frame in the caller's buffer, without an allocator. Returns the length of the payload.
 pub fn payload_bytes(buffer: &mut [u8; 512], bytes: &[u8]) -> Option<usize> {
     match Accumulator::new(buffer).feed(bytes) {
         Fed::Frame { payload, .. } => Some(payload.len()),

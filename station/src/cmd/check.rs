@@ -1,18 +1,22 @@
-//! `station check`: a package before it goes to a camera.
+//! `station check`: checks a package before it goes to a camera.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use edge_runtime::inspector::Inspector;
-use edge_runtime::package::{self, Trust, key_id};
+use scoring::inspector::Inspector;
+use scoring::package::{self, Trust, key_id};
 
-/// Check a package as a camera would: signature, signer, consistency, and the parity gate on this machine.
+/// Check a package as a camera would, before flashing it.
+///
+/// Checks the signature, the signer and the consistency of the package, and scores its golden tiles
+/// on this machine.
 #[derive(Args)]
 pub(crate) struct Check {
-    /// The package.
+    /// The package (.awr).
     package: PathBuf,
-    /// Public key that it must be signed by; may be given several times, as on a camera's allow-list.
+    /// Public key (.key.pub) of a trusted signer. Repeat it for several signers, as in a camera's
+    /// `model.trust`.
     #[arg(long, required = true)]
     trust: Vec<PathBuf>,
 }

@@ -1,46 +1,48 @@
-//! `station replay-compare`: what another package would have decided, before it goes to the line.
+//! `station replay-compare`: compares the verdicts of two packages on the same frames.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use edge_runtime::capture::pixel_format::to_frame;
-use edge_runtime::capture::replay::{Pace, Replay};
-use edge_runtime::capture::{Delivery, Source, SourceError};
-use edge_runtime::inspect::verdict::Verdict;
-use edge_runtime::inspector::{Inspection, Inspector};
-use edge_runtime::package::{self, Trust};
-use edge_runtime::render::overlay;
 use image::RgbImage;
 use indicatif::ProgressBar;
+use scoring::inspect::verdict::Verdict;
+use scoring::inspector::{Inspection, Inspector};
+use scoring::package::{self, Trust};
+use scoring::render::overlay;
+use scoring::source::pixel_format::to_frame;
+use scoring::source::replay::{Pace, Replay};
+use scoring::source::{Delivery, Source, SourceError};
 use serde::Serialize;
 
 use super::print_json;
 
 /// Compare the verdicts of two packages on a recording or a folder of images.
 ///
-/// Frames are scored here as a camera would. The table lists the frames whose verdict changes; with --out a picture of
-/// each: the frame with what A marks beside the frame with what B marks.
+/// Scores the frames as a camera would, and lists those whose verdict changes. With --out, writes a
+/// picture of each such frame: the regions that A marks beside those that B marks. Use it before
+/// you flash a new package.
 #[derive(Args)]
 pub(crate) struct ReplayCompare {
-    /// The package in use.
+    /// Package A, such as the one in use.
     a: PathBuf,
-    /// The other one.
+    /// Package B, such as a new one.
     b: PathBuf,
-    /// A recording (`edge-runtime record`, `station pull --recordings`) or a folder of images.
+    /// A recording (of `edge-runtime record` or `station pull --recordings`) or a folder of images.
     recording: PathBuf,
-    /// Folder for pictures of the frames whose verdict changes.
+    /// Folder for pictures of the frames whose verdict changes; none are written unless given.
     #[arg(long)]
     out: Option<PathBuf>,
 }
 
-/// A verdict by one package.
+/// The verdict of one package on a frame.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Decision {
     score: f32,
     ng: bool,
 }
 
+/// A frame whose verdict changes.
 #[derive(Serialize)]
 struct Change {
     frame: u64,
@@ -48,7 +50,7 @@ struct Change {
     b: Decision,
 }
 
-/// How many frames both found OK, both NG, only A NG, only B NG.
+/// Numbers of frames by the verdicts of both packages.
 #[derive(Debug, Default, Serialize)]
 struct Counts {
     frames: u64,
@@ -68,7 +70,7 @@ struct Comparison {
     changes: Vec<Change>,
 }
 
-/// A package that decides.
+/// One of the two packages.
 struct Side {
     inspector: Inspector,
     threshold: f32,
@@ -175,9 +177,9 @@ impl ReplayCompare {
     }
 }
 
-/// What A marks beside what B marks.
+/// Writes a picture of a frame: the regions that A marks beside those that B marks.
 fn picture(out: &Path, number: u64, sides: [(&Inspection, &Side); 2]) -> Result<()> {
-    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let pictures = sides.map(|(inspection, side)| {
         let frame = inspection.prepared.to_rgb8();
         overlay(&frame, &inspection.map, side.threshold)
@@ -206,10 +208,11 @@ impl Comparison {
         println!("A: {a}, threshold {:.4}", self.thresholds[0]);
         println!("B: {b}, threshold {:.4}", self.thresholds[1]);
         println!(
-            "{frames} frames: {both_ok} both OK, {both_ng} both NG, {only_a_ng} NG by A only, {only_b_ng} NG by B only"
+            "{frames} frames: {both_ok} both OK, {both_ng} both NG, {only_a_ng} NG by A only, \
+             {only_b_ng} NG by B only"
         );
         if failed > 0 {
-            println!("{failed} could not be read or scored");
+            println!("{failed} frames could not be read or scored");
         }
         if self.changes.is_empty() {
             return;

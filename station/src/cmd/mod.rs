@@ -1,4 +1,4 @@
-//! The commands: arguments in, text or JSON out.
+//! The commands. In: arguments. Out: text or JSON.
 
 pub(crate) mod check;
 pub(crate) mod compare;
@@ -13,21 +13,23 @@ use anyhow::{Result, bail};
 use proto::message::{Answer, Command, Start};
 use serde::Serialize;
 
-use crate::client::{Client, Place};
-use crate::home::Home;
+use crate::client::{Client, Endpoint};
+use crate::key_store::KeyStore;
 
-/// One command to one camera.
-fn ask(camera: &Place, command: Command) -> Result<Answer> {
-    let home = Home::open()?;
-    let (mut client, _) = Client::greet(&home, camera, Start::Now)?;
+/// Sends one command to a camera and returns its answer.
+fn ask(camera: &Endpoint, command: Command) -> Result<Answer> {
+    let key_store = KeyStore::open()?;
+    let (mut client, _) = Client::greet(&key_store, camera, Start::Now)?;
     client.ask(command)
 }
 
+/// The error for an answer that does not belong to the command.
 fn unexpected<T>(answer: &Answer) -> Result<T> {
-    bail!("the camera answers something else: {answer:?}")
+    bail!("unexpected answer from the camera: {answer:?}")
 }
 
-/// Version of what `--json` prints; a field that is new does not change it, one that is gone or means something else does.
+/// Version of the JSON that `--json` prints. A new field does not change it; a field that is
+/// removed or changes its meaning does.
 const JSON_SCHEMA: u32 = 1;
 
 #[derive(Serialize)]
@@ -37,7 +39,7 @@ struct Versioned<T> {
     value: T,
 }
 
-/// What is serialised as an object, with the version of its form.
+/// Adds the version of the JSON to a value that is serialised as an object.
 fn versioned<T: Serialize>(value: T) -> impl Serialize {
     Versioned {
         schema: JSON_SCHEMA,
@@ -45,20 +47,21 @@ fn versioned<T: Serialize>(value: T) -> impl Serialize {
     }
 }
 
+/// Prints a value as JSON, with the version.
 fn print_json(value: impl Serialize) -> Result<()> {
     println!("{}", serde_json::to_string_pretty(&versioned(value))?);
     Ok(())
 }
 
-/// The cameras meant: those named, or all that are paired.
-fn meant(home: &Home, named: &[Place]) -> Result<Vec<Place>> {
+/// The named cameras, or all paired ones if none is named.
+fn cameras_or_all(key_store: &KeyStore, named: &[Endpoint]) -> Result<Vec<Endpoint>> {
     if !named.is_empty() {
         return Ok(named.to_vec());
     }
-    let all: Vec<Place> = home
+    let all: Vec<Endpoint> = key_store
         .cameras()?
         .into_iter()
-        .map(|camera| Place::Paired(camera.name))
+        .map(|camera| Endpoint::Paired(camera.name))
         .collect();
     if all.is_empty() {
         bail!("no camera is paired: `station pair --help`");

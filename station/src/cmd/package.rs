@@ -1,30 +1,33 @@
-//! Packages on cameras: what is in the slots, flash, confirm, roll back.
+//! Commands about the packages on cameras: slots, flash, confirm, rollback.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use edge_runtime::package::{Loaded, Trust, Verified, key_id};
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::message::{Answer, Command, PackageState, SlotInfo, Start};
-use proto::recovery::{Request, Response, Slot, SlotState};
+use proto::recovery::{Request, Response, SlotState, SlotStatus};
+use scoring::package::{Loaded, Trust, Verified, key_id};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{ask, meant, print_json, unexpected};
-use crate::client::{Client, Place, read_file};
-use crate::flash::{How, Progress, flash};
-use crate::home::Home;
+use super::{ask, cameras_or_all, print_json, unexpected};
+use crate::client::{Client, Endpoint, read_file};
+use crate::flash::{Progress, TransferOptions, flash};
+use crate::key_store::KeyStore;
 
-/// The first version that understands compressed pieces.
-const DEFLATES_SINCE: u16 = 2;
+/// The first version of the protocol with compressed chunks.
+const COMPRESSION_SINCE: u16 = 2;
 
-/// What is in a camera's two slots.
+/// Show the packages in a camera's two slots.
+///
+/// Prints the state of each slot (empty, ready, active or trial), its package, and by how much the
+/// camera's scores of the golden tiles differ from the trainer's.
 #[derive(Args)]
 pub(crate) struct Slots {
-    /// The camera.
-    camera: Place,
+    /// The camera's name, or `serial:PATH`.
+    camera: Endpoint,
 }
 
 impl Slots {
@@ -38,7 +41,7 @@ impl Slots {
     }
 }
 
-fn read_slots(camera: &Place) -> Result<Vec<SlotInfo>> {
+fn read_slots(camera: &Endpoint) -> Result<Vec<SlotInfo>> {
     match ask(camera, Command::ReadSlots)? {
         Answer::Slots(slots) => Ok(slots),
         other => unexpected(&other),
@@ -67,22 +70,24 @@ fn print_slots(slots: &[SlotInfo]) {
     }
 }
 
-/// Bring a package to cameras and put it to work, on trial until it is confirmed.
+/// Transfer a package to cameras and activate it, on trial until it is confirmed.
 ///
-/// The package is checked here first. A broken link is resumed, also after this program was stopped and started again.
-/// The camera verifies signature and signer, scores the golden tiles, and swaps the model between two frames; if it is
-/// not confirmed before its program ends, the model before is active again.
+/// The package is checked on this machine first. The camera then verifies its signature and signer,
+/// scores its golden tiles, and switches to it between two frames. If the package is not confirmed
+/// before the camera's program ends, the previous one is active again. A broken transfer is
+/// resumed, even after `station` was stopped and started again.
 #[derive(Args)]
 pub(crate) struct Flash {
-    /// The package.
+    /// The package (.awr).
     package: PathBuf,
-    /// The cameras.
+    /// The cameras to flash.
     #[arg(required_unless_present = "all")]
-    cameras: Vec<Place>,
-    /// All paired cameras, one after the other, until one fails its check.
+    cameras: Vec<Endpoint>,
+    /// Flash all paired cameras, one after the other. Stops at the first whose golden-sample check
+    /// fails.
     #[arg(long, conflicts_with = "cameras")]
     all: bool,
-    /// Confirm when the camera's golden-sample check passes.
+    /// Run the camera's golden-sample check, and confirm the package if it passes.
     #[arg(long)]
     confirm: bool,
 }
@@ -97,9 +102,9 @@ struct Flashed {
 
 impl Flash {
     pub(crate) fn run(&self, json: bool) -> Result<()> {
-        let home = Home::open()?;
+        let key_store = KeyStore::open()?;
         let bytes = read_file(&self.package)?;
-        // Whom the cameras trust only they know; what is damaged or contradicts itself need not be sent.
+        // Only the cameras know whom they trust. A damaged or inconsistent package is not sent.
         let package = Loaded::new(bytes)
             .and_then(|loaded| loaded.verify(&Trust::AnySigner))
             .with_context(|| format!("package {}", self.package.display()))?;
@@ -112,15 +117,15 @@ impl Flash {
             key_id(package.signer())
         );
         let mut done = Vec::new();
-        for place in meant(&home, &self.cameras)? {
+        for endpoint in cameras_or_all(&key_store, &self.cameras)? {
             let flashed = self
-                .flash_one(&home, &place, &package, json)
-                .with_context(|| format!("camera {place}"))?;
+                .flash_one(&key_store, &endpoint, &package, json)
+                .with_context(|| format!("camera {endpoint}"))?;
             if !json {
-                println!("{place}: {:.1} s", flashed.seconds);
+                println!("{endpoint}: {:.1} s", flashed.seconds);
                 print_slots(&flashed.slots);
                 if !flashed.confirmed {
-                    println!("on trial: `station confirm {place}` keeps it");
+                    println!("on trial: `station confirm {endpoint}` keeps it");
                 }
             }
             done.push(flashed);
@@ -131,24 +136,25 @@ impl Flash {
         Ok(())
     }
 
+    /// Flashes one camera.
     fn flash_one(
         &self,
-        home: &Home,
-        place: &Place,
+        key_store: &KeyStore,
+        endpoint: &Endpoint,
         package: &Verified,
         json: bool,
     ) -> Result<Flashed> {
         let bytes = package.bytes();
-        // A camera of another version may not even say hello; the recovery exchange needs none.
-        let greeted = Client::greet(home, place, Start::Now);
+        // A camera of another version may refuse the hello. The recovery exchange works without it.
+        let greeted = Client::greet(key_store, endpoint, Start::Now);
         let version = greeted.as_ref().map_or(0, |(_, hello)| hello.version);
         drop(greeted);
-        let how = How {
-            is_serial: matches!(place, Place::Serial { .. }),
-            deflates: version >= DEFLATES_SINCE,
+        let options = TransferOptions {
+            is_serial: matches!(endpoint, Endpoint::Serial { .. }),
+            can_inflate: version >= COMPRESSION_SINCE,
         };
-        if let Place::Serial { baud, .. } = place {
-            // Ten bits a byte, and what frames and answers add.
+        if let Endpoint::Serial { baud, .. } = endpoint {
+            // Ten bits per byte, and five per cent for frames and answers.
             let seconds = bytes.len() as f64 * 10.5 / f64::from(*baud);
             let minutes = (seconds / 60.0).ceil();
             eprintln!("about {minutes:.0} min at {baud} baud");
@@ -157,29 +163,27 @@ impl Flash {
         let started = Instant::now();
         let flashed = flash(
             bytes,
-            how,
-            || Client::connect(home, place),
+            options,
+            || Client::connect(key_store, endpoint),
             |progress| match progress {
-                Progress::At(offset) => bar.set_position(offset),
-                Progress::Again => bar.set_message("link broken, trying again"),
-                Progress::Trying => bar.set_message("the camera verifies and tries it"),
+                Progress::Transferred(offset) => bar.set_position(offset),
+                Progress::Reconnecting => bar.set_message("link broken, trying again"),
+                Progress::Activating => bar.set_message("the camera verifies and activates it"),
             },
         );
         bar.finish_and_clear();
         flashed?;
         let seconds = started.elapsed().as_secs_f64();
         if version == 0 {
-            eprintln!(
-                "{place} speaks another version: it was flashed through the recovery exchange"
-            );
+            eprintln!("{endpoint} has another version; it was flashed by the recovery exchange");
             return Ok(Flashed {
-                camera: place.to_string(),
+                camera: endpoint.to_string(),
                 seconds,
                 confirmed: false,
-                slots: frozen_slots(home, place)?,
+                slots: slots_by_recovery(key_store, endpoint)?,
             });
         }
-        let (mut client, _) = Client::greet(home, place, Start::Now)?;
+        let (mut client, _) = Client::greet(key_store, endpoint, Start::Now)?;
         if self.confirm || self.all {
             match client.ask(Command::GoldenCheck)? {
                 Answer::Golden(result) if result.passed => {}
@@ -196,11 +200,11 @@ impl Flash {
         let on_trial = slots.iter().any(|slot| slot.state == PackageState::Trial);
         if self.confirm && on_trial {
             client.request(&Request::Confirm)?;
-            client.response()?;
+            client.receive_response()?;
             slots = self::slots(&mut client)?;
         }
         Ok(Flashed {
-            camera: place.to_string(),
+            camera: endpoint.to_string(),
             seconds,
             confirmed: self.confirm || !on_trial,
             slots,
@@ -208,14 +212,14 @@ impl Flash {
     }
 }
 
-/// As far as a camera of any version tells.
-fn frozen_slots(home: &Home, place: &Place) -> Result<Vec<SlotInfo>> {
-    let mut client = Client::connect(home, place)?;
+/// The slots, as far as a camera of any version reports them.
+fn slots_by_recovery(key_store: &KeyStore, endpoint: &Endpoint) -> Result<Vec<SlotInfo>> {
+    let mut client = Client::connect(key_store, endpoint)?;
     client.request(&Request::Slots)?;
-    let Response::Slots(slots) = client.response()? else {
-        bail!("the camera answers something else");
+    let Response::Slots(slots) = client.receive_response()? else {
+        bail!("expected the camera's slots, found another answer");
     };
-    let info = |slot: Slot| SlotInfo {
+    let info = |slot: SlotStatus| SlotInfo {
         state: match slot.state {
             SlotState::Empty => PackageState::Empty,
             SlotState::Ready => PackageState::Ready,
@@ -238,7 +242,7 @@ fn slots(client: &mut Client) -> Result<Vec<SlotInfo>> {
     }
 }
 
-/// Shown on a terminal only.
+/// A progress bar for bytes; indicatif shows it on a terminal only.
 pub(super) fn progress_bar(bytes: u64, json: bool) -> ProgressBar {
     if json {
         return ProgressBar::hidden();
@@ -254,25 +258,26 @@ pub(super) fn progress_bar(bytes: u64, json: bool) -> ProgressBar {
     }
 }
 
-fn request(camera: &Place, request: &Request) -> Result<()> {
-    let home = Home::open()?;
-    // Without a hello: it works with a camera of any version.
-    let mut client = Client::connect(&home, camera)?;
+/// Sends a request of the recovery exchange, which must succeed.
+fn request(camera: &Endpoint, request: &Request) -> Result<()> {
+    let key_store = KeyStore::open()?;
+    // No hello is sent, so that it works with a camera of any version.
+    let mut client = Client::connect(&key_store, camera)?;
     client.request(request)?;
     match client
-        .response()
+        .receive_response()
         .with_context(|| format!("camera {camera}"))?
     {
         Response::Done => Ok(()),
-        other => bail!("the camera answers {other:?}"),
+        other => bail!("unexpected answer from the camera: {other:?}"),
     }
 }
 
-/// Keep the package that is on trial.
+/// Keep the package that is on trial on a camera.
 #[derive(Args)]
 pub(crate) struct Confirm {
-    /// The camera.
-    camera: Place,
+    /// The camera's name, or `serial:PATH`.
+    camera: Endpoint,
 }
 
 impl Confirm {
@@ -281,11 +286,11 @@ impl Confirm {
     }
 }
 
-/// Put the package of the other slot to work again.
+/// Activate the package in the camera's other slot again.
 #[derive(Args)]
 pub(crate) struct Rollback {
-    /// The camera.
-    camera: Place,
+    /// The camera's name, or `serial:PATH`.
+    camera: Endpoint,
 }
 
 impl Rollback {

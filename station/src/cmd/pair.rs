@@ -1,12 +1,12 @@
-//! Who knows whom: finding cameras, pairing, and taking access away again.
+//! Commands about access: find cameras, pair with them, and revoke access.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use edge_runtime::link::announce::{KEY_PROPERTY, SERVICE, VERSION_PROPERTY};
 use mdns_sd::{ServiceDaemon, ServiceEvent};
+use proto::discovery::{KEY_PROPERTY, SERVICE, VERSION_PROPERTY};
 use proto::message::{Answer, Command, Role, Start};
 use secure::handshake::Intent;
 use secure::pairing::Code;
@@ -15,16 +15,18 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{ask, print_json, unexpected};
-use crate::client::{Client, Place, station_name};
-use crate::home::{Home, Known, resolve};
+use crate::client::{Client, Endpoint, station_name};
+use crate::key_store::{KeyStore, PairedCamera, resolve};
 
-/// From connecting to the first answer.
-const PAIRS_WITHIN: Duration = Duration::from_secs(10);
+/// Longest time from connecting to the first answer.
+const PAIR_WITHIN: Duration = Duration::from_secs(10);
 
-/// Find cameras on the local network (mDNS), and serial ports.
+/// Find cameras on the local network, and serial ports of this machine.
+///
+/// Cameras announce themselves by mDNS unless their configuration sets `link.announce = false`.
 #[derive(Args)]
 pub(crate) struct Discover {
-    /// How long to listen, in seconds.
+    /// Time to listen for cameras, in seconds (0.1 to 60).
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
 }
@@ -46,10 +48,10 @@ struct Discovery {
 
 impl Discover {
     pub(crate) fn run(&self, json: bool) -> Result<()> {
-        let known = Home::open()?.cameras()?;
+        let known = KeyStore::open()?.cameras()?;
         let found = self
             .listen(&known)
-            .context("cannot listen on the network")?;
+            .context("cannot listen for cameras on the network")?;
         let found = Discovery {
             cameras: found,
             serial_ports: serial_ports(),
@@ -67,7 +69,7 @@ impl Discover {
             );
         }
         if found.cameras.is_empty() {
-            println!("no camera tells of itself on this network");
+            println!("no camera announces itself on this network");
         }
         for port in &found.serial_ports {
             println!("serial:{port}");
@@ -75,7 +77,8 @@ impl Discover {
         Ok(())
     }
 
-    fn listen(&self, known: &[Known]) -> Result<Vec<Found>> {
+    /// Collects the cameras that announce themselves.
+    fn listen(&self, known: &[PairedCamera]) -> Result<Vec<Found>> {
         let daemon = ServiceDaemon::new()?;
         let events = daemon.browse(SERVICE)?;
         let deadline = Instant::now() + Duration::from_secs_f64(self.seconds.clamp(0.1, 60.0));
@@ -114,7 +117,7 @@ impl Discover {
     }
 }
 
-/// Ports that a cable may be in.
+/// Serial ports that a cable to a camera may be in.
 fn serial_ports() -> Vec<String> {
     let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
     let mut ports: Vec<String> = entries
@@ -130,59 +133,64 @@ fn serial_ports() -> Vec<String> {
     ports
 }
 
-/// Pair with a camera: each learns the other's key.
+/// Pair with a camera, so that station and camera know each other's key.
 ///
-/// Run `edge-runtime pair --config camera.toml` on the camera, or `station invite` at a station that is paired (or at the
-/// end of a serial cable), and type the code here. A code is good for ten minutes and for one station.
+/// For a code, run `edge-runtime pair --config camera.toml` on the camera, or `station invite` on a
+/// station that is paired with it or connected by a serial cable. A code is valid for ten minutes
+/// and for one station.
 #[derive(Args)]
 pub(crate) struct Pair {
-    /// Where the camera listens, HOST:PORT.
+    /// Where the camera listens (its `link.tcp`), as HOST:PORT, such as 10.0.0.7:9750.
     address: String,
-    /// The code that the camera shows.
+    /// The pairing code.
     #[arg(long)]
     code: String,
-    /// Name of the camera here; its own unless given.
+    /// Name for the camera on this station [default: the camera's own name].
     #[arg(long)]
     name: Option<String>,
-    /// Name of this station on the camera.
-    #[arg(long, default_value_t = station_name())]
+    /// Name for this station on the camera. Default: the host name.
+    #[arg(long, default_value_t = station_name(), hide_default_value = true)]
     station: String,
 }
 
 impl Pair {
     pub(crate) fn run(&self, json: bool) -> Result<()> {
-        let home = Home::open()?;
+        let key_store = KeyStore::open()?;
         let code: Code = self.code.parse()?;
-        let identity = home.identity()?;
+        let identity = key_store.identity()?;
         let intent = Intent::Pair {
             code,
             name: self.station.clone(),
         };
         let address = resolve(&self.address)?;
-        let link = open(address, &identity, None, &intent, PAIRS_WITHIN)?;
+        let link = open(address, &identity, None, &intent, PAIR_WITHIN)?;
         let key = link.remote;
         let mut client = Client::over(Box::new(link.reader), Box::new(link.writer));
         let hello = client.hello(Start::Now).context(
-            "the camera does not accept the code: it is mistyped, too old or was used; ask for another one",
+            "the camera does not accept the code, which is mistyped, expired or used: ask for \
+             another one",
         )?;
-        // It knows best what was granted.
+        // The role that the code granted.
         let own = match client.ask(Command::ReadStations)? {
             Answer::Stations(stations) => stations
                 .into_iter()
                 .find(|station| station.key_id[..] == identity.public()[..8]),
             other => return unexpected(&other),
         };
-        let own = own.context("the camera forgot the station at once")?;
-        let camera = Known {
+        let own = own.context("the camera does not list this station after pairing")?;
+        let camera = PairedCamera {
             name: self.name.clone().unwrap_or(hello.camera),
             address: self.address.clone(),
             key: secure::hex(&key),
             role: own.role.name().to_owned(),
         };
         if camera.name.starts_with("serial:") {
-            bail!("a camera cannot be called {:?}", camera.name);
+            bail!(
+                "the name {:?} is reserved for serial ports: choose another with --name",
+                camera.name
+            );
         }
-        home.remember(camera.clone())?;
+        key_store.add(camera.clone())?;
         if json {
             return print_json(&camera);
         }
@@ -197,12 +205,15 @@ impl Pair {
     }
 }
 
-/// Have a camera give out a pairing code for another station.
+/// Ask a camera for a pairing code for another station.
+///
+/// A code is valid for ten minutes and for one station. A new code replaces an older one.
 #[derive(Args)]
 pub(crate) struct Invite {
-    /// The camera.
-    camera: Place,
-    /// What the other station may do: watch, operate or engineer.
+    /// The camera's name, or `serial:PATH`.
+    camera: Endpoint,
+    /// Role of the other station: watch (read only), operate (also golden-sample check and mode) or
+    /// engineer (everything).
     #[arg(long, default_value = "watch")]
     role: Role,
 }
@@ -216,7 +227,7 @@ impl Invite {
             Answer::Pairing { code, valid_s } => {
                 println!("{code}");
                 eprintln!(
-                    "good for {} min, for one station: station pair HOST:PORT --code {code}",
+                    "valid for {} min and one station: station pair HOST:PORT --code {code}",
                     valid_s / 60
                 );
                 Ok(())
@@ -226,13 +237,13 @@ impl Invite {
     }
 }
 
-/// The cameras that this station was paired with.
+/// List the cameras that this station is paired with.
 #[derive(Args)]
 pub(crate) struct List {}
 
 impl List {
     pub(crate) fn run(&self, json: bool) -> Result<()> {
-        let cameras = Home::open()?.cameras()?;
+        let cameras = KeyStore::open()?.cameras()?;
         if json {
             return print_json(json!({ "cameras": cameras }));
         }
@@ -247,27 +258,29 @@ impl List {
     }
 }
 
-/// Forget a camera. (To keep this station out, revoke it on the camera.)
+/// Remove a camera from this station's list.
+///
+/// The camera still lets this station in. To end that, use `revoke`.
 #[derive(Args)]
 pub(crate) struct Forget {
-    /// Its name.
+    /// Name of the camera on this station.
     name: String,
 }
 
 impl Forget {
     pub(crate) fn run(&self) -> Result<()> {
-        if !Home::open()?.forget(&self.name)? {
+        if !KeyStore::open()?.remove(&self.name)? {
             bail!("no camera {:?}", self.name);
         }
         Ok(())
     }
 }
 
-/// The stations that have access to a camera.
+/// List the stations that have access to a camera, with their roles.
 #[derive(Args)]
 pub(crate) struct Stations {
-    /// The camera.
-    camera: Place,
+    /// The camera's name, or `serial:PATH`.
+    camera: Endpoint,
 }
 
 impl Stations {
@@ -287,14 +300,14 @@ impl Stations {
     }
 }
 
-/// Keep a station out of a camera from now on; sessions that it has end within seconds.
+/// Revoke a station's access to a camera; its open sessions end within seconds.
 #[derive(Args)]
 pub(crate) struct Revoke {
-    /// The camera.
-    camera: Place,
-    /// The station's name or key id, as `station stations` shows them.
+    /// The camera's name, or `serial:PATH`.
+    camera: Endpoint,
+    /// Name or key id of the station, as `station stations` shows them.
     station: String,
-    /// Why; it is journalled.
+    /// Reason, for the camera's journal.
     #[arg(long)]
     reason: String,
 }

@@ -1,4 +1,4 @@
-//! `station pull`: frames and recordings from cameras, for the next training.
+//! `station pull`: fetches frames and recordings from a camera, for the next training.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, Write};
@@ -10,34 +10,35 @@ use proto::message::{Answer, Command, FileInfo, FileKind, Start};
 use serde_json::json;
 
 use super::{print_json, unexpected};
-use crate::client::{Client, Place, Refused};
+use crate::client::{Client, Endpoint, Refused};
 use crate::cmd::package::progress_bar;
-use crate::home::Home;
+use crate::key_store::KeyStore;
 
-/// Fetch stored frames, and recordings, from a camera.
+/// Fetch stored frames and recordings from a camera, for training and evaluation.
 ///
-/// OUT gets the layout of MVTec AD as far as a camera can know it: frames that were OK in `train/good`, frames that were
-/// NG in `test/ng` (sort them by kind of defect, and paint their masks, before they are evaluated), their maps and facts
-/// in `maps`, recordings in `recordings`. What is there already is not fetched again, and what was broken off goes on.
+/// OUT gets the layout of MVTec AD, as far as the camera knows it: OK frames in `train/good`, NG
+/// frames in `test/ng`, their maps and metadata in `maps`, and recordings in `recordings`. Before
+/// an evaluation, sort the NG frames by kind of defect and paint their masks. Files that exist in
+/// OUT are not fetched again; an interrupted transfer is resumed.
 #[derive(Args)]
 pub(crate) struct Pull {
-    /// The camera.
-    camera: Place,
+    /// The camera's name, or `serial:PATH`.
+    camera: Endpoint,
     /// Folder to write to.
     #[arg(long)]
     out: PathBuf,
-    /// Recordings too.
+    /// Fetch recordings too.
     #[arg(long)]
     recordings: bool,
-    /// NG frames only.
+    /// Fetch no OK frames.
     #[arg(long)]
     ng_only: bool,
 }
 
 impl Pull {
     pub(crate) fn run(&self, json: bool) -> Result<()> {
-        let home = Home::open()?;
-        let (mut client, _) = Client::greet(&home, &self.camera, Start::Now)?;
+        let key_store = KeyStore::open()?;
+        let (mut client, _) = Client::greet(&key_store, &self.camera, Start::Now)?;
         let mut kinds = vec![FileKind::Ng];
         if !self.ng_only {
             kinds.push(FileKind::Ok);
@@ -55,7 +56,7 @@ impl Pull {
                 }
                 match fetch(&mut client, kind, &info, &path, json) {
                     Ok(()) => fetched += 1,
-                    // The camera's ring goes on meanwhile.
+                    // The camera may have deleted it meanwhile, to make room for newer files.
                     Err(error) if error.is::<Refused>() => {
                         eprintln!("{}: {error:#}", info.name);
                         gone += 1;
@@ -67,13 +68,15 @@ impl Pull {
         if json {
             print_json(json!({ "fetched": fetched, "present": present, "gone": gone }))?;
         } else {
-            println!("{fetched} files fetched, {present} were there, {gone} were gone");
+            println!(
+                "{fetched} files fetched, {present} existed already, {gone} no longer on the camera"
+            );
         }
         Ok(())
     }
 }
 
-/// Where a file belongs.
+/// The folder in OUT for a file.
 fn folder(kind: FileKind, name: &str) -> &'static str {
     match kind {
         FileKind::Recording => "recordings",
@@ -83,6 +86,7 @@ fn folder(kind: FileKind, name: &str) -> &'static str {
     }
 }
 
+/// Lists all files of a kind.
 fn list(client: &mut Client, kind: FileKind) -> Result<Vec<FileInfo>> {
     let mut all: Vec<FileInfo> = Vec::new();
     loop {
@@ -97,7 +101,7 @@ fn list(client: &mut Client, kind: FileKind) -> Result<Vec<FileInfo>> {
     }
 }
 
-/// Under another name until it is whole.
+/// Fetches a file under a temporary name, and renames it when it is complete.
 fn fetch(
     client: &mut Client,
     kind: FileKind,
@@ -106,7 +110,7 @@ fn fetch(
     json: bool,
 ) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let partial = folder.join(format!(".{}.part", info.name));
     let failed = || format!("cannot write {}", partial.display());
     let mut file: File = OpenOptions::new()

@@ -1,18 +1,21 @@
-//! Settings of a camera, read and changed. Changes carry a reason, are journalled with the station's name, and hold until
-//! the camera's program ends or another package is activated.
+//! Commands that read and change a camera's settings.
+//!
+//! The camera journals each change with its reason and the station's name. A change lasts until the
+//! camera's program ends; threshold and mask also end when another package is activated.
 
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use edge_runtime::io::image_file::read_roi_mask;
 use proto::manifest::Roi;
 use proto::message::{Answer, Command, Mode};
+use scoring::io::image_file::read_roi_mask;
 use serde_json::json;
 
 use super::{ask, print_json, unexpected};
-use crate::client::Place;
+use crate::client::Endpoint;
 
+/// Expects that the camera has done it.
 fn done(answer: &Answer) -> Result<()> {
     match answer {
         Answer::Done => Ok(()),
@@ -20,15 +23,17 @@ fn done(answer: &Answer) -> Result<()> {
     }
 }
 
-/// Read the threshold in force, or set another one.
+/// Show the threshold in force, or change it.
+///
+/// A change lasts until the camera's program ends or another package is activated.
 #[derive(Args)]
 pub(crate) struct Threshold {
-    /// The camera.
-    camera: Place,
-    /// Decide by this from now on.
+    /// The camera's name, or `serial:PATH`.
+    camera: Endpoint,
+    /// New threshold, in the unit of the package's scores. A part is NG if its score exceeds it.
     #[arg(long, requires = "reason")]
     set: Option<f32>,
-    /// Why; it is journalled.
+    /// Reason, for the camera's journal.
     #[arg(long, requires = "set")]
     reason: Option<String>,
 }
@@ -44,24 +49,28 @@ impl Threshold {
                 println!("{value}");
                 Ok(())
             }
-            Answer::Threshold(None) => bail!("no threshold is in force"),
+            Answer::Threshold(None) => {
+                bail!("no threshold is in force: set one with --set, or calibrate the package")
+            }
             other => unexpected(&other),
         }
     }
 }
 
-/// Read which part of the frame is inspected, or set another one.
+/// Show which part of the frame is inspected, or change it.
+///
+/// A change lasts until the camera's program ends or another package is activated.
 #[derive(Args)]
 pub(crate) struct Mask {
-    /// The camera.
-    camera: Place,
-    /// Inspect where this picture is white; it is stretched over the frame.
+    /// The camera's name, or `serial:PATH`.
+    camera: Endpoint,
+    /// Picture whose white pixels are inspected. It is stretched over the frame.
     #[arg(long, requires = "reason", conflicts_with = "whole")]
     set: Option<PathBuf>,
     /// Inspect the whole frame.
     #[arg(long, requires = "reason")]
     whole: bool,
-    /// Why; it is journalled.
+    /// Reason, for the camera's journal.
     #[arg(long)]
     reason: Option<String>,
 }
@@ -98,24 +107,26 @@ impl Mask {
     }
 }
 
-/// What a camera does with verdicts.
+/// What a camera does with its verdicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ModeName {
-    /// Drives the gate.
+    /// Drive the reject gate.
     Inspect,
-    /// Lets every part pass.
+    /// Score and report, but let every part pass.
     Observe,
 }
 
-/// Read the mode in force, or change it.
+/// Show the mode in force, or change it.
+///
+/// A change lasts until the camera's program ends.
 #[derive(Args)]
 pub(crate) struct ModeCommand {
-    /// The camera.
-    camera: Place,
-    /// Change it to this.
+    /// The camera's name, or `serial:PATH`.
+    camera: Endpoint,
+    /// New mode.
     #[arg(long, requires = "reason")]
     set: Option<ModeName>,
-    /// Why; it is journalled.
+    /// Reason, for the camera's journal.
     #[arg(long, requires = "set")]
     reason: Option<String>,
 }
@@ -141,10 +152,12 @@ impl ModeCommand {
 }
 
 /// Run a camera's golden-sample check.
+///
+/// Fails if the check does. Use it after work on optics or lighting.
 #[derive(Args)]
 pub(crate) struct Golden {
-    /// The camera.
-    camera: Place,
+    /// The camera's name, or `serial:PATH`.
+    camera: Endpoint,
 }
 
 impl Golden {

@@ -1,4 +1,4 @@
-//! `station status`: how cameras are.
+//! `station status`: shows the state of cameras.
 
 use std::time::{Duration, Instant};
 
@@ -8,42 +8,44 @@ use proto::message::{Answer, Command, Health, Start};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{meant, print_json, unexpected};
-use crate::client::{Client, Place};
-use crate::home::Home;
+use super::{cameras_or_all, print_json, unexpected};
+use crate::client::{Client, Endpoint};
+use crate::key_store::KeyStore;
 
-/// Tables are renewed so often.
-const EVERY: Duration = Duration::from_secs(2);
+/// Time between two tables of `--watch`.
+const PERIOD: Duration = Duration::from_secs(2);
 
-/// How cameras are: model, counts, scoring time, faults.
+/// Show the state of cameras: model, numbers of OK, NG and faulty parts, scoring time, uptime.
 #[derive(Args)]
 pub(crate) struct Status {
-    /// The cameras; all that are paired unless given.
-    cameras: Vec<Place>,
-    /// Go on until Ctrl-C.
+    /// The cameras [default: all paired cameras].
+    cameras: Vec<Endpoint>,
+    /// Print a new table every 2 s until Ctrl-C.
     #[arg(long)]
     watch: bool,
 }
 
+/// What is known of one camera.
 #[derive(Serialize)]
 struct Row {
     camera: String,
-    /// Why nothing is known.
+    /// Why the camera did not answer.
     error: Option<String>,
     model: Option<String>,
     program: Option<String>,
     health: Option<Health>,
 }
 
-fn row(home: &Home, place: &Place) -> Row {
+/// Asks one camera.
+fn row(key_store: &KeyStore, endpoint: &Endpoint) -> Row {
     let mut row = Row {
-        camera: place.to_string(),
+        camera: endpoint.to_string(),
         error: None,
         model: None,
         program: None,
         health: None,
     };
-    let asked = Client::greet(home, place, Start::Now).and_then(|(mut client, hello)| {
+    let asked = Client::greet(key_store, endpoint, Start::Now).and_then(|(mut client, hello)| {
         row.model = Some(hello.model);
         row.program = Some(hello.program);
         match client.ask(Command::ReadHealth)? {
@@ -58,12 +60,12 @@ fn row(home: &Home, place: &Place) -> Row {
     row
 }
 
-/// All at once: one that does not answer holds up no other.
-fn rows(home: &Home, places: &[Place]) -> Vec<Row> {
+/// Asks all cameras at once, so that one that does not answer delays no other.
+fn rows(key_store: &KeyStore, endpoints: &[Endpoint]) -> Vec<Row> {
     std::thread::scope(|scope| {
-        let asked: Vec<_> = places
+        let asked: Vec<_> = endpoints
             .iter()
-            .map(|place| scope.spawn(move || row(home, place)))
+            .map(|endpoint| scope.spawn(move || row(key_store, endpoint)))
             .collect();
         let answers = asked.into_iter().map(std::thread::ScopedJoinHandle::join);
         answers.flatten().collect()
@@ -72,11 +74,11 @@ fn rows(home: &Home, places: &[Place]) -> Vec<Row> {
 
 impl Status {
     pub(crate) fn run(&self, json: bool) -> Result<()> {
-        let home = Home::open()?;
-        let places = meant(&home, &self.cameras)?;
+        let key_store = KeyStore::open()?;
+        let endpoints = cameras_or_all(&key_store, &self.cameras)?;
         loop {
             let started = Instant::now();
-            let rows = rows(&home, &places);
+            let rows = rows(&key_store, &endpoints);
             if json {
                 print_json(json!({ "cameras": rows }))?;
             } else {
@@ -89,7 +91,7 @@ impl Status {
                 }
                 return Ok(());
             }
-            std::thread::sleep(EVERY.saturating_sub(started.elapsed()));
+            std::thread::sleep(PERIOD.saturating_sub(started.elapsed()));
             println!();
         }
     }

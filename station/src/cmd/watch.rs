@@ -1,4 +1,4 @@
-//! `station watch`: parts and events of cameras as they come.
+//! `station watch`: shows parts and events of cameras as they happen.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -10,86 +10,92 @@ use proto::message::{FromCamera, Start, ToCamera};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
 use serde_json::json;
 
-use super::{meant, versioned};
-use crate::client::{Client, Heard, Place};
-use crate::home::Home;
-use crate::scene::{News, Scene};
+use super::{cameras_or_all, versioned};
+use crate::client::{Client, Endpoint, Received};
+use crate::key_store::KeyStore;
+use crate::scene::{Scene, Update};
 use crate::screen::{Palette, draw};
-use crate::words;
+use crate::text;
 
-/// A camera that cannot be reached is tried again after so long.
-const AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// The screen is drawn so often.
+/// Pause before another try to reach a camera.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Time between two drawings of the screen.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
-/// News that wait to be shown; beyond, cameras wait.
-const NEWS: usize = 1_024;
+/// Updates that may wait to be shown. When there are more, cameras must wait.
+const MAX_WAITING: usize = 1_024;
 
-/// Watch cameras: rates, the last NG part with its anomaly map, events.
+/// Watch cameras live: rates, the last NG part with its anomaly map, events.
 ///
-/// On a terminal the view fills the screen; into a pipe, with --lines or with --json there is a line for each NG part, fault and
-/// event. Only what happens from now on is shown.
+/// On a terminal, the view fills the screen. In a pipe, with --lines or with --json, it prints a
+/// line for each NG part, fault and event. It shows what happens from now on.
 #[derive(Args)]
 pub(crate) struct Watch {
-    /// The cameras; all that are paired unless given.
-    cameras: Vec<Place>,
-    /// OK parts get a line too.
+    /// The cameras [default: all paired cameras].
+    cameras: Vec<Endpoint>,
+    /// Print lines for OK parts too.
     #[arg(long)]
     all: bool,
-    /// Lines, also on a terminal.
+    /// Print lines on a terminal too, instead of the full-screen view.
     #[arg(long)]
     lines: bool,
 }
 
 impl Watch {
     pub(crate) fn run(&self, json: bool) -> Result<()> {
-        let home = Home::open()?;
-        let places = meant(&home, &self.cameras)?;
-        let (sender, news) = sync_channel(NEWS);
-        for (index, place) in places.iter().cloned().enumerate() {
+        let key_store = KeyStore::open()?;
+        let endpoints = cameras_or_all(&key_store, &self.cameras)?;
+        let (sender, updates) = sync_channel(MAX_WAITING);
+        for (index, endpoint) in endpoints.iter().cloned().enumerate() {
             let sender = sender.clone();
             std::thread::Builder::new()
-                .name(format!("watch {place}"))
-                .spawn(move || keep_following(&place, index, &sender))
+                .name(format!("watch {endpoint}"))
+                .spawn(move || keep_following(&endpoint, index, &sender))
                 .context("cannot start a thread")?;
         }
         drop(sender);
-        let names: Vec<String> = places.iter().map(ToString::to_string).collect();
+        let names: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
         if json || self.lines || !std::io::stdout().is_terminal() {
-            return self.print(&news, &names, json);
+            return self.print(&updates, &names, json);
         }
-        // It may have come halfway.
+        // A failed set-up may have changed some settings of the terminal: restore them.
         let mut terminal = ratatui::try_init()
             .inspect_err(|_| ratatui::restore())
             .context("cannot use the terminal; try --lines")?;
         let shown = show(
             &mut terminal,
             Scene::new(names.into_iter(), self.all),
-            &news,
+            &updates,
         );
         ratatui::restore();
         shown
     }
 
-    fn print(&self, news: &Receiver<(usize, News)>, names: &[String], json: bool) -> Result<()> {
+    /// Prints updates as lines of text or JSON.
+    fn print(
+        &self,
+        updates: &Receiver<(usize, Update)>,
+        names: &[String],
+        json: bool,
+    ) -> Result<()> {
         let mut out = std::io::stdout().lock();
         let mut scene = Scene::new(names.iter().cloned(), self.all);
-        for (index, news) in news {
-            if json && let News::Record(record) = &news {
-                if words::line(record, self.all).is_some() {
+        for (index, update) in updates {
+            if json && let Update::Record(record) = &update {
+                if text::record_line(record, self.all).is_some() {
                     let line = versioned(json!({ "camera": names[index], "record": record }));
-                    if is_over(writeln!(out, "{}", serde_json::to_string(&line)?))? {
+                    if is_closed(writeln!(out, "{}", serde_json::to_string(&line)?))? {
                         return Ok(());
                     }
                 }
                 continue;
             }
-            // Links are of this program, everything else is of the camera.
-            let is_link = !matches!(news, News::Record(_));
-            scene.tell(index, news, Instant::now());
+            // Records of the camera are results; the state of the link is not.
+            let is_link = !matches!(update, Update::Record(_));
+            scene.apply(index, update, Instant::now());
             if let Some((_, _, line)) = scene.lines.pop_back() {
                 if is_link {
                     eprintln!("{}: {line}", names[index]);
-                } else if is_over(writeln!(out, "{}: {line}", names[index]))? {
+                } else if is_closed(writeln!(out, "{}: {line}", names[index]))? {
                     return Ok(());
                 }
             }
@@ -98,52 +104,53 @@ impl Watch {
     }
 }
 
-/// Whoever read the lines has read enough (`station watch | head`): that is no error.
-fn is_over(written: std::io::Result<()>) -> Result<bool> {
+/// Whether the reader of the pipe has ended (`station watch | head`), which is not an error.
+fn is_closed(written: std::io::Result<()>) -> Result<bool> {
     match written {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(true),
         written => written.map(|()| false).context("cannot write"),
     }
 }
 
-/// Until the receiver is gone.
-fn keep_following(place: &Place, index: usize, sender: &SyncSender<(usize, News)>) {
+/// Follows a camera, and connects again after failures, until the receiver is dropped.
+fn keep_following(endpoint: &Endpoint, index: usize, sender: &SyncSender<(usize, Update)>) {
     loop {
-        let reason = match follow(place, index, sender) {
+        let reason = match follow(endpoint, index, sender) {
             Ok(()) => return,
             Err(error) => format!("{error:#}"),
         };
-        if sender.send((index, News::Lost { reason })).is_err() {
+        if sender.send((index, Update::Lost { reason })).is_err() {
             return;
         }
-        std::thread::sleep(AGAIN_AFTER);
+        std::thread::sleep(RETRY_AFTER);
     }
 }
 
-fn follow(place: &Place, index: usize, sender: &SyncSender<(usize, News)>) -> Result<()> {
-    let home = Home::open()?;
-    let (mut client, hello) = Client::greet(&home, place, Start::Now)?;
-    let mut news = Some(News::Connected { model: hello.model });
+/// Follows a camera until its link fails, or returns when the receiver is dropped.
+fn follow(endpoint: &Endpoint, index: usize, sender: &SyncSender<(usize, Update)>) -> Result<()> {
+    let key_store = KeyStore::open()?;
+    let (mut client, hello) = Client::greet(&key_store, endpoint, Start::Now)?;
+    let mut update = Some(Update::Connected { model: hello.model });
     loop {
-        if let Some(told) = news.take() {
-            // A screen that is held up (Ctrl-S) must not break the link: the camera hears of us meanwhile.
-            let mut told = (index, told);
+        if let Some(update) = update.take() {
+            // The link is kept alive while the queue is full, as when output is paused by Ctrl-S.
+            let mut waiting = (index, update);
             loop {
-                match sender.try_send(told) {
+                match sender.try_send(waiting) {
                     Ok(()) => break,
                     Err(TrySendError::Disconnected(_)) => return Ok(()),
-                    Err(TrySendError::Full(back)) => told = back,
+                    Err(TrySendError::Full(returned)) => waiting = returned,
                 }
                 std::thread::sleep(DRAW_EVERY);
                 client.keep_alive()?;
             }
         }
-        let Some(Heard::Message(message)) = client.next()? else {
+        let Some(Received::Message(message)) = client.receive()? else {
             continue;
         };
         match *message {
             FromCamera::Record { sequence, record } => {
-                news = Some(News::Record(Box::new(record)));
+                update = Some(Update::Record(Box::new(record)));
                 client.send(&ToCamera::Acknowledge { sequence })?;
             }
             FromCamera::Goodbye { reason } => anyhow::bail!("{reason}"),
@@ -152,24 +159,25 @@ fn follow(place: &Place, index: usize, sender: &SyncSender<(usize, News)>) -> Re
     }
 }
 
+/// Shows updates on the full screen until the user quits.
 fn show(
     terminal: &mut ratatui::DefaultTerminal,
     mut scene: Scene,
-    news: &Receiver<(usize, News)>,
+    updates: &Receiver<(usize, Update)>,
 ) -> Result<()> {
     let palette = Palette::of_terminal();
     loop {
         let now = Instant::now();
-        for (index, news) in news.try_iter().take(NEWS) {
-            scene.tell(index, news, now);
+        for (index, update) in updates.try_iter().take(MAX_WAITING) {
+            scene.apply(index, update, now);
         }
-        scene.look();
+        scene.unpack_shown_pictures();
         terminal
             .draw(|frame| draw(frame, &scene, palette, now))
             .context("cannot draw")?;
         while event::poll(DRAW_EVERY.saturating_sub(now.elapsed())).context("cannot read keys")? {
             let Event::Key(key) = event::read().context("cannot read keys")? else {
-                // Another size: draw at once.
+                // The terminal was resized: draw at once.
                 break;
             };
             let control = key.modifiers.contains(KeyModifiers::CONTROL);

@@ -1,4 +1,4 @@
-//! Pseudo-terminals, for what goes over serial lines.
+//! Pseudo-terminals, in place of serial lines.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -6,14 +6,14 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Both ends of a pseudo-terminal: ours, and the path of the camera's.
+/// Opens a pseudo-terminal: our end, and the path of the end for the program under test.
 pub(crate) fn terminal() -> (File, PathBuf) {
     use rustix::pty;
     use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
     let ours = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).unwrap();
     pty::grantpt(&ours).unwrap();
     pty::unlockpt(&ours).unwrap();
-    // Until the camera opens its end, what we write must not be echoed back to us.
+    // Raw mode, so that bytes that we write are not echoed before the program opens its end.
     let mut settings = tcgetattr(&ours).unwrap();
     settings.make_raw();
     tcsetattr(&ours, OptionalActions::Now, &settings).unwrap();
@@ -22,10 +22,10 @@ pub(crate) fn terminal() -> (File, PathBuf) {
     (File::from(ours), path)
 }
 
-/// A terminal's end as a reader that times out.
-pub(crate) struct Patient(pub(crate) File);
+/// Our end as a reader that times out.
+pub(crate) struct TimeoutReader(pub(crate) File);
 
-impl Read for Patient {
+impl Read for TimeoutReader {
     fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
         use rustix::event::{PollFd, PollFlags, poll};
         let mut waiting = [PollFd::new(&self.0, PollFlags::IN)];
@@ -36,7 +36,7 @@ impl Read for Patient {
         if poll(&mut waiting, Some(&timeout))? == 0 {
             return Err(std::io::ErrorKind::TimedOut.into());
         }
-        // EIO: the camera has not opened its end yet.
+        // EIO means that the program has not opened its end yet.
         self.0
             .read(bytes)
             .or(Err(std::io::ErrorKind::TimedOut.into()))

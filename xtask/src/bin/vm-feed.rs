@@ -1,5 +1,7 @@
-//! `vm-feed DEVICE FRAME_BYTES FRAMES_PER_SECOND [--loop] FILE…`: writes raw frames into a V4L2 loopback device, one
-//! write a frame, evenly in time. Runs in the test VM (`cargo xtask vm-test`); the device's format is set beforehand.
+//! `vm-feed DEVICE FRAME_BYTES FRAMES_PER_SECOND [--loop] FILE…`: writes raw frames to a V4L2
+//! loopback device at an even rate, each with one write.
+//!
+//! It runs in the guest of `cargo xtask vm-test`, after the device's format was set.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File};
@@ -39,7 +41,7 @@ fn feed(arguments: &[String]) -> io::Result<u64> {
         let bytes = fs::read(file)?;
         if bytes.is_empty() || bytes.len() % frame_bytes != 0 {
             let length = bytes.len();
-            let why = format!("{file}: {length} bytes are not frames of {frame_bytes}");
+            let why = format!("{file}: {length} bytes are not a multiple of {frame_bytes}");
             return Err(io::Error::other(why));
         }
         frames.extend(bytes.chunks(frame_bytes).map(<[u8]>::to_vec));
@@ -50,7 +52,7 @@ fn feed(arguments: &[String]) -> io::Result<u64> {
     let mut count = 0;
     loop {
         for frame in &frames {
-            // Against the start, so that a late frame does not delay all that follow.
+            // Counted from the start, so that a late frame does not delay those after it.
             let due = started + interval.mul_f64(count as f64);
             sleep(due.saturating_duration_since(Instant::now()));
             let written = device.write(frame)?;

@@ -1,5 +1,6 @@
-//! A running guest: QEMU started, talked to, and killed. Everything waits for a limited time, and no QEMU outlives its
-//! `Guest`.
+//! Starts QEMU with a guest, runs commands in it and kills it.
+//!
+//! Every wait has a limit, and no QEMU outlives its `Guest`.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -13,38 +14,39 @@ use anyhow::{Context, Result, bail};
 use super::control::{Control, Output};
 use super::image::{self, GuestFile};
 use super::kit::Kit;
-use super::tool::{last_words, need, run_logged};
+use super::tool::{last_lines, need, run_logged};
 
-/// From QEMU's start to the first answer; measured: 3 to 7 s on two shared cores.
-const BOOT: Duration = Duration::from_secs(120);
-/// For a command that says nothing else.
-const COMMAND: Duration = Duration::from_secs(60);
+/// Longest time from QEMU's start to the guest's first answer.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// Longest time for a command, unless the caller sets another limit.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a guest is booted with.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Boot {
-    /// Added to the guest's root file system, which is in memory and new at every boot.
+    /// Files to add to the guest's root file system, which is in memory and new at every boot.
     pub(crate) files: Vec<GuestFile>,
-    /// Mounted at /state; see `make_disk`.
+    /// A disk of `make_disk` to mount at /state.
     pub(crate) disk: Option<PathBuf>,
-    /// Ports of the guest that the host reaches, at `Guest::address`.
+    /// Ports of the guest to forward, see `Guest::address`.
     pub(crate) ports: Vec<u16>,
 }
 
-/// A guest that has answered. Dropping it is a power cut.
+/// A guest that has booted. Dropping it is a power cut.
 pub(crate) struct Guest {
     qemu: Qemu,
     control: Control,
-    /// (in the guest, here)
+    /// Port in the guest, and the port on the host that is forwarded to it.
     ports: Vec<(u16, u16)>,
-    /// How long it took to answer.
+    /// Time from QEMU's start to the first answer.
     pub(crate) boot_time: Duration,
 }
 
 impl Guest {
-    /// Boots with its sockets, logs and image in `folder`.
+    /// Boots a guest; its sockets, logs and image are in `folder`.
     pub(crate) fn start(kit: &Kit, folder: &Path, boot: &Boot) -> Result<Self> {
-        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("creating {}", folder.display()))?;
         image::write(kit, &boot.files, &folder.join("root.cpio"))?;
         let mut ports = Vec::new();
         for port in &boot.ports {
@@ -54,8 +56,8 @@ impl Guest {
         let mut qemu = Qemu::spawn(kit, folder, boot, &ports)?;
         let stream = qemu.connect("control.sock")?;
         let mut control = Control::new(stream)?;
-        // What is sent before the guest listens waits in the socket.
-        let hello = control.run("true", &[], BOOT, &mut || qemu.alive());
+        // The command waits in the socket until the guest reads it.
+        let hello = control.run("true", &[], BOOT_LIMIT, &mut || qemu.alive());
         hello.with_context(|| {
             format!(
                 "booting a guest; see {}",
@@ -70,12 +72,12 @@ impl Guest {
         })
     }
 
-    /// Runs a shell command, whatever its exit code.
+    /// Runs a shell command; any exit code is fine.
     pub(crate) fn run(&mut self, command: &str) -> Result<Output> {
-        self.run_with(command, &[], COMMAND)
+        self.run_with(command, &[], COMMAND_LIMIT)
     }
 
-    /// The same with standard input and a limit, after which the command is killed.
+    /// Runs a shell command with standard input, and kills it after `limit`.
     pub(crate) fn run_with(
         &mut self,
         command: &str,
@@ -88,7 +90,7 @@ impl Guest {
             .with_context(|| format!("running `{command}` in the guest"))
     }
 
-    /// Runs a command that has to succeed and returns what it printed.
+    /// Runs a shell command that must succeed.
     pub(crate) fn check(&mut self, command: &str) -> Result<Output> {
         let output = self.run(command)?;
         if output.status != 0 {
@@ -102,7 +104,8 @@ impl Guest {
         Ok(output)
     }
 
-    /// Leaves a program running in the guest: `log` gets what it says, and /run/NAME.pid holds its process number.
+    /// Starts a program in the background of the guest. Its output goes to the file `log`, its
+    /// process id to /run/NAME.pid.
     pub(crate) fn background(&mut self, name: &str, command: &str, log: &str) -> Result<()> {
         self.check(&format!(
             "rm -f /run/{name}.pid
@@ -112,16 +115,16 @@ impl Guest {
         Ok(())
     }
 
-    /// A file of the guest's.
+    /// Reads a file in the guest.
     pub(crate) fn read(&mut self, path: &str) -> Result<Vec<u8>> {
         Ok(self.check(&format!("cat '{path}'"))?.stdout)
     }
 
     /// Writes a file in the guest.
     pub(crate) fn write(&mut self, path: &str, bytes: &[u8]) -> Result<()> {
-        let output = self.run_with(&format!("cat >'{path}'"), bytes, COMMAND)?;
+        let output = self.run_with(&format!("cat >'{path}'"), bytes, COMMAND_LIMIT)?;
         if output.status != 0 {
-            bail!("{path} in the guest cannot be written");
+            bail!("cannot write {path} in the guest");
         }
         Ok(())
     }
@@ -131,22 +134,23 @@ impl Guest {
         let deadline = Instant::now() + limit;
         while self.run(command)?.status != 0 {
             if Instant::now() > deadline {
-                bail!("`{command}` did not come true within {} s", limit.as_secs());
+                bail!("`{command}` did not succeed within {} s", limit.as_secs());
             }
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(())
     }
 
-    /// Where a port of the guest's is reached, if the boot asked for it. A connection is accepted at once, and closed if
-    /// nobody listens in the guest.
+    /// The address on the host that is forwarded to a port of the guest. QEMU accepts a connection
+    /// at once, and closes it if no program listens in the guest.
     pub(crate) fn address(&self, port: u16) -> Result<SocketAddr> {
         let found = self.ports.iter().find(|(guest, _)| *guest == port);
         let (_, here) = found.with_context(|| format!("the boot did not ask for port {port}"))?;
         Ok(([127, 0, 0, 1], *here).into())
     }
 
-    /// The other end of /dev/cable. One at a time; what the guest writes while nobody is connected is lost.
+    /// Connects to the other end of /dev/cable. There can be one connection at a time; what the
+    /// guest writes while there is none is lost.
     pub(crate) fn serial(&mut self) -> Result<UnixStream> {
         self.qemu.connect("serial.sock")
     }
@@ -157,13 +161,13 @@ impl Guest {
         self.qemu.monitor(&format!("set_link net {state}"))
     }
 
-    /// A power cut: QEMU gets SIGKILL. The disk keeps what the guest's kernel had written to it.
+    /// Cuts the power: QEMU gets SIGKILL. The disk keeps what the guest's kernel has written to it.
     pub(crate) fn kill(self) {
         drop(self);
     }
 }
 
-/// The process, killed when dropped.
+/// QEMU's process, killed when dropped.
 struct Qemu {
     child: Child,
     folder: PathBuf,
@@ -177,7 +181,7 @@ impl Qemu {
             net.push_str(&format!(",hostfwd=tcp:127.0.0.1:{here}-10.0.2.15:{guest}"));
         }
         command
-            // Socket names are relative to it: absolute ones can exceed what the system allows.
+            // Socket names are relative to it: absolute ones may be longer than the system allows.
             .current_dir(folder)
             .args(kit.machine().board())
             .args(["-accel", "tcg,thread=multi"])
@@ -186,10 +190,10 @@ impl Qemu {
             .arg("-kernel")
             .arg(kit.kernel())
             .args(["-initrd", "root.cpio", "-append"])
-            // A guest that nobody attacks; a panic ends QEMU instead of hanging.
+            // Nobody attacks the guest, so it needs no mitigations. A panic ends QEMU.
             .arg(format!(
                 "{} loglevel=5 panic=-1 mitigations=off nokaslr",
-                kit.machine().lines()
+                kit.machine().serial_ports()
             ))
             .args(["-monitor", "unix:monitor.sock,server=on,wait=off"])
             .args(["-device", "virtio-serial-pci"])
@@ -222,17 +226,17 @@ impl Qemu {
     }
 
     fn alive(&mut self) -> Result<()> {
-        let Some(status) = self.child.try_wait().context("asking for QEMU")? else {
+        let Some(status) = self.child.try_wait().context("checking on QEMU")? else {
             return Ok(());
         };
         bail!(
             "QEMU has ended ({status}): {} | console: {}",
-            last_words(&self.folder.join("qemu.log"), 3),
-            last_words(&self.folder.join("console.log"), 3)
+            last_lines(&self.folder.join("qemu.log"), 3),
+            last_lines(&self.folder.join("console.log"), 3)
         );
     }
 
-    /// Opens one of its sockets, which appear when it has started.
+    /// Connects to one of its sockets, which it creates when it starts.
     fn connect(&mut self, name: &str) -> Result<UnixStream> {
         let path = self.folder.join(name);
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -248,26 +252,26 @@ impl Qemu {
         }
     }
 
-    /// Has QEMU's monitor carry out a command that prints nothing.
+    /// Runs a command of QEMU's monitor that prints nothing.
     fn monitor(&mut self, command: &str) -> Result<()> {
         use std::io::{Read, Write};
         let mut stream = self.connect("monitor.sock")?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.write_all(format!("{command}\n").as_bytes())?;
-        // It prompts at the start and again when it is done.
-        let mut said = Vec::new();
+        // The monitor prompts at the start, and again when the command is done.
+        let mut printed = Vec::new();
         let mut buffer = [0; 1024];
-        while said.windows(6).filter(|part| part == b"(qemu)").count() < 2 {
+        while printed.windows(6).filter(|part| part == b"(qemu)").count() < 2 {
             let count = stream
                 .read(&mut buffer)
                 .context("waiting for QEMU's monitor")?;
             if count == 0 {
                 bail!("QEMU's monitor closed");
             }
-            said.extend_from_slice(&buffer[..count]);
+            printed.extend_from_slice(&buffer[..count]);
         }
-        let said = String::from_utf8_lossy(&said);
-        match said.lines().find(|line| line.starts_with("Error")) {
+        let printed = String::from_utf8_lossy(&printed);
+        match printed.lines().find(|line| line.starts_with("Error")) {
             Some(error) => bail!("QEMU's monitor: {error}"),
             None => Ok(()),
         }
@@ -281,20 +285,20 @@ impl Drop for Qemu {
     }
 }
 
-/// An empty ext4 file system of so many MiB in a sparse file.
+/// Makes an empty ext4 file system in a sparse file.
 pub(crate) fn make_disk(path: &Path, mebibytes: u64) -> Result<()> {
     let mkfs = need("mkfs.ext4", "install it: package e2fsprogs")?;
     let file = File::create(path).with_context(|| format!("writing {}", path.display()))?;
     file.set_len(mebibytes << 20)?;
     let mut command = Command::new(mkfs);
-    // Nothing is left for the guest to initialise in the background.
+    // Everything is initialised now instead of by the guest in the background.
     command
         .args(["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
         .arg(path);
-    run_logged(&mut command, &path.with_extension("log"), COMMAND)
+    run_logged(&mut command, &path.with_extension("log"), COMMAND_LIMIT)
 }
 
-/// A port that was free a moment ago.
+/// A port that no program uses at the moment.
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
     Ok(listener.local_addr()?.port())

@@ -1,4 +1,4 @@
-//! Running commands in the guest: the host's end of `guest/agent.sh`.
+//! Runs commands in the guest: the host's side of `guest/agent.sh`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -6,29 +6,29 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// No answer is longer: a mistaken length must not fill the memory.
-const LARGEST: usize = 512 << 20;
-/// On top of the command's own limit, which the guest enforces.
+/// Longest answer in bytes, so that a wrong length does not fill the memory.
+const MAX_ANSWER_BYTES: usize = 512 << 20;
+/// Time to wait for an answer beyond the command's limit, which the guest enforces.
 const GRACE: Duration = Duration::from_secs(20);
 
 /// How a command in the guest ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Output {
-    /// Its exit code; 137 also when it took too long.
+    /// Its exit code; 137 if it exceeded its limit.
     pub(crate) status: i32,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
 }
 
 impl Output {
-    /// Standard output as text, without the last line's end.
+    /// Standard output as text, without line breaks at the end.
     pub(crate) fn text(&self) -> String {
         let text = String::from_utf8_lossy(&self.stdout);
         text.trim_end_matches('\n').to_owned()
     }
 }
 
-/// The open channel.
+/// An open control channel.
 pub(crate) struct Control {
     stream: UnixStream,
     received: Vec<u8>,
@@ -36,7 +36,7 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) fn new(stream: UnixStream) -> Result<Self> {
-        // Short, so that a guest that has gone is noticed soon.
+        // Short, so that the end of QEMU is noticed soon.
         stream.set_read_timeout(Some(Duration::from_millis(200)))?;
         stream.set_write_timeout(Some(GRACE))?;
         Ok(Self {
@@ -45,8 +45,8 @@ impl Control {
         })
     }
 
-    /// Runs `command` in a shell with `input` on its standard input, for at most `limit`. `alive` is asked now and then
-    /// and can end the wait with an error.
+    /// Runs `command` in a shell with `input` as its standard input, for at most `limit`. `alive`
+    /// is called now and then while waiting; its error ends the wait.
     pub(crate) fn run(
         &mut self,
         command: &str,
@@ -54,13 +54,13 @@ impl Control {
         limit: Duration,
         alive: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Output> {
-        // The guest's limit is in whole seconds.
+        // The guest measures its limit in whole seconds.
         let seconds = limit.as_secs().max(1);
         let header = format!("{seconds} {} {}\n", command.len(), input.len());
         for part in [header.as_bytes(), command.as_bytes(), input] {
             self.stream
                 .write_all(part)
-                .context("the guest takes no command")?;
+                .context("cannot send a command to the guest")?;
         }
         let deadline = Instant::now() + limit + GRACE;
         let end = loop {
@@ -73,10 +73,13 @@ impl Control {
         self.received.drain(..=end);
         let numbers: Vec<usize> = line.split(' ').flat_map(str::parse).collect();
         let [status, out, err] = numbers[..] else {
-            bail!("the guest's agent said `{line}`");
+            bail!("expected three numbers from the guest's agent, found `{line}`");
         };
-        if out.saturating_add(err) > LARGEST {
-            bail!("`{command}` wrote {} bytes: too much to fetch", out + err);
+        if out.saturating_add(err) > MAX_ANSWER_BYTES {
+            bail!(
+                "`{command}` wrote {} bytes; at most {MAX_ANSWER_BYTES} can be fetched",
+                out + err
+            );
         }
         while self.received.len() < out + err {
             self.receive(deadline, alive)?;
@@ -94,7 +97,7 @@ impl Control {
         let mut buffer = vec![0; 1 << 16];
         match self.stream.read(&mut buffer) {
             Ok(0) => {
-                // Its sockets close a little before it ends, and how it ended says more.
+                // QEMU closes its sockets shortly before it ends; how it ends says more.
                 std::thread::sleep(Duration::from_millis(500));
                 alive()?;
                 bail!("QEMU closed the control channel");

@@ -1,5 +1,5 @@
-//! Writes the `newc` archive that Linux takes as its first file system. Done here, it needs neither the cpio program
-//! nor root for the device node.
+//! Writes the `newc` archive that Linux takes as its initial file system. Written here, it needs
+//! neither the cpio program nor root for the device node.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ const REGULAR: u32 = 0o100_000;
 const SYMLINK: u32 = 0o120_777;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
-/// An archive being written; parents of what is added are made by themselves.
+/// An archive being written. The parent folders of an entry are added before it.
 pub(crate) struct Archive<W> {
     out: W,
     folders: BTreeSet<String>,
@@ -17,7 +17,7 @@ pub(crate) struct Archive<W> {
 }
 
 impl<W: Write> Archive<W> {
-    /// Nothing is written yet.
+    /// An archive without entries; nothing is written yet.
     pub(crate) fn new(out: W) -> Self {
         Self {
             out,
@@ -26,7 +26,7 @@ impl<W: Write> Archive<W> {
         }
     }
 
-    /// A folder; one that is there already is left alone.
+    /// Adds a folder, unless it was added before.
     pub(crate) fn folder(&mut self, path: &str) -> io::Result<()> {
         let path = path.trim_matches('/');
         if path.is_empty() || self.folders.contains(path) {
@@ -37,28 +37,28 @@ impl<W: Write> Archive<W> {
         self.entry(path, DIRECTORY, (0, 0), &[])
     }
 
-    /// A file with the permissions `mode`.
+    /// Adds a file with the permissions `mode`.
     pub(crate) fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> io::Result<()> {
         let path = path.trim_matches('/');
         self.parents(path)?;
         self.entry(path, REGULAR | mode, (0, 0), content)
     }
 
-    /// A symbolic link.
+    /// Adds a symbolic link.
     pub(crate) fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
         let path = path.trim_matches('/');
         self.parents(path)?;
         self.entry(path, SYMLINK, (0, 0), target.as_bytes())
     }
 
-    /// A character device.
+    /// Adds a character device with its major and minor number.
     pub(crate) fn device(&mut self, path: &str, number: (u32, u32)) -> io::Result<()> {
         let path = path.trim_matches('/');
         self.parents(path)?;
         self.entry(path, CHARACTER_DEVICE, number, &[])
     }
 
-    /// Ends the archive.
+    /// Writes the end of the archive.
     pub(crate) fn finish(mut self) -> io::Result<W> {
         self.entry("TRAILER!!!", 0, (0, 0), &[])?;
         self.out.flush()?;
@@ -83,7 +83,8 @@ impl<W: Write> Archive<W> {
         let size = u32::try_from(content.len()).map_err(too_long)?;
         let name_size = u32::try_from(path.len() + 1).map_err(too_long)?;
         self.inode += 1;
-        // Inode, mode, user, group, links, time, size, the disk's device, the node's device, name's length, checksum.
+        // Inode, mode, user, group, links, time, size, the disk's device number, that of the node,
+        // the length of the name, checksum.
         let fields = [
             self.inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name_size, 0,
         ];
@@ -93,7 +94,8 @@ impl<W: Write> Archive<W> {
         }
         self.out.write_all(header.as_bytes())?;
         self.out.write_all(path.as_bytes())?;
-        // The name ends in NUL; it and the content are padded so that the next part starts at a multiple of four.
+        // The name ends in NUL. Name and content are padded, so that what follows starts at a
+        // multiple of four bytes.
         let name_end = header.len() + path.len() + 1;
         self.out.write_all(&[0; 4][..1 + padding(name_end)])?;
         self.out.write_all(content)?;
@@ -101,6 +103,7 @@ impl<W: Write> Archive<W> {
     }
 }
 
+/// Bytes from `length` to the next multiple of four.
 fn padding(length: usize) -> usize {
     length.wrapping_neg() % 4
 }
@@ -110,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_aligned_and_parents_come_once_and_first() {
+    fn entries_are_aligned_and_each_parent_comes_once_before_them() {
         let mut archive = Archive::new(Vec::new());
         archive.file("/a/b/one", 0o755, b"12345").unwrap();
         archive.file("a/b/two", 0o644, b"").unwrap();

@@ -1,5 +1,8 @@
-//! Debian packages without installing them: an apt of our own folders with the host's sources and keyring,
-//! `apt-get download` and `dpkg-deb -x`. No root, and nothing on the host changes.
+//! Downloads and unpacks Debian packages without installing them, by `apt-get download` and
+//! `dpkg-deb -x`.
+//!
+//! apt works in folders of our own with the host's sources and keyring. This needs no root, and
+//! changes nothing on the host.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,28 +14,26 @@ use anyhow::{Context, Result, bail};
 use super::machine::Machine;
 use super::tool::{Unavailable, need, run_logged};
 
-/// Enough for 250 MB on a slow line; a line that is down is noticed by apt's own time-outs long before.
-const DOWNLOAD: Duration = Duration::from_secs(900);
+/// Longest time for a download, enough for 250 MB on a slow line. apt's own time-outs notice a
+/// broken connection much earlier.
+const DOWNLOAD_LIMIT: Duration = Duration::from_secs(900);
 
-/// Lists of what the host's sources offer, fetched when made.
+/// The package lists of the host's sources.
 pub(crate) struct Apt {
     folder: PathBuf,
     configuration: PathBuf,
-    /// Why lists may be incomplete, in apt's words.
+    /// apt's message if the lists may be incomplete.
     complaint: Option<String>,
 }
 
 impl Apt {
-    /// Fetches the lists of packages for the host and for such guests into `folder`.
+    /// Fetches the lists of packages for the host and for the guest into `folder`.
     pub(crate) fn open(folder: &Path, machine: Machine) -> Result<Self> {
         need("apt-get", "vm-test needs Debian 12's archive through apt")?;
-        need(
-            "dpkg-deb",
-            "it unpacks what apt-get downloads: package dpkg",
-        )?;
+        need("dpkg-deb", "install it: package dpkg")?;
         for part in ["lists/partial", "archives/partial"] {
             let part = folder.join(part);
-            fs::create_dir_all(&part).with_context(|| format!("making {}", part.display()))?;
+            fs::create_dir_all(&part).with_context(|| format!("creating {}", part.display()))?;
         }
         let configuration = folder.join("apt.conf");
         fs::write(&configuration, settings(folder, machine))
@@ -42,7 +43,8 @@ impl Apt {
             configuration,
             complaint: None,
         };
-        // Its exit code says little: one dead third-party source makes it fail although Debian's lists came.
+        // The exit code is ignored: one dead third-party source makes apt fail although Debian's
+        // lists were fetched.
         let output = apt.get().arg("update").output();
         let output = output.context("running apt-get update")?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -53,7 +55,7 @@ impl Apt {
         Ok(apt)
     }
 
-    /// The packages that `package` directly depends on.
+    /// The packages that `package` depends on directly.
     pub(crate) fn depends(&self, package: &str) -> Result<Vec<String>> {
         let output = self
             .command("apt-cache")
@@ -72,8 +74,9 @@ impl Apt {
         Ok(names)
     }
 
-    /// `package` for such a machine and those of its dependencies that this host has not installed. It is a simulated installation, so
-    /// that apt decides; that it would remove, renew or keep back something of the host's does not matter here.
+    /// `package` for the machine, and those of its dependencies that this host has not installed.
+    /// apt finds them by simulating an installation; what it would remove, upgrade or keep back on
+    /// the host does not matter.
     pub(crate) fn missing(&self, package: &str, machine: Machine) -> Result<Vec<String>> {
         let package = machine.package(package);
         let output = self
@@ -100,18 +103,18 @@ impl Apt {
         Ok(names.collect())
     }
 
-    /// Downloads packages and unpacks them over each other into `into`.
+    /// Downloads packages and unpacks all of them into the folder `into`.
     pub(crate) fn unpack(&self, packages: &[String], into: &Path) -> Result<()> {
         let debs = self.folder.join("debs");
         if debs.exists() {
             fs::remove_dir_all(&debs)?;
         }
-        fs::create_dir_all(&debs).with_context(|| format!("making {}", debs.display()))?;
-        fs::create_dir_all(into).with_context(|| format!("making {}", into.display()))?;
+        fs::create_dir_all(&debs).with_context(|| format!("creating {}", debs.display()))?;
+        fs::create_dir_all(into).with_context(|| format!("creating {}", into.display()))?;
         let mut download = self.get();
         download.arg("download").args(packages).current_dir(&debs);
         let log = self.folder.join("download.log");
-        if let Err(error) = run_logged(&mut download, &log, DOWNLOAD) {
+        if let Err(error) = run_logged(&mut download, &log, DOWNLOAD_LIMIT) {
             return Err(error.context(Unavailable(format!(
                 "apt-get could not download {}",
                 packages.join(" ")
@@ -122,7 +125,7 @@ impl Apt {
             let mut unpack = Command::new("dpkg-deb");
             unpack.arg("-x").arg(&deb).arg(into);
             run_logged(&mut unpack, &log, Duration::from_secs(120))?;
-            // Half a gigabyte of them would lie beside what was unpacked.
+            // All of them together would take half a gigabyte more.
             fs::remove_file(&deb)?;
         }
         Ok(())
@@ -145,21 +148,23 @@ impl Apt {
         command
     }
 
-    fn not_offered(&self, what: &str, said: &[u8]) -> Unavailable {
-        // That lists could not be fetched explains more than that the package is not in them.
-        let said = String::from_utf8_lossy(said);
-        let error = said.lines().find(|line| line.starts_with("E:"));
+    /// The error for a package that is in no list; `stderr` is apt's.
+    fn not_offered(&self, what: &str, stderr: &[u8]) -> Unavailable {
+        // Why a list could not be fetched says more than that it lacks the package.
+        let stderr = String::from_utf8_lossy(stderr);
+        let error = stderr.lines().find(|line| line.starts_with("E:"));
         let why = self.complaint.as_deref().or(error).unwrap_or(
-            "the sources in the host's apt configuration have no such package; Debian 12's have",
+            "the sources in the host's apt configuration lack this package, which Debian 12 has",
         );
         Unavailable(format!("apt cannot offer {what}: {why}"))
     }
 }
 
-/// Own lists, own cache; sources, keyring and the state of what is installed are the host's.
+/// An apt configuration with lists and cache in `folder`. Sources, keyring and the list of
+/// installed packages are the host's.
 fn settings(folder: &Path, machine: Machine) -> String {
     let folder = folder.display();
-    // Only named where there are two: otherwise the host's own setting stands.
+    // Set only for two architectures; otherwise the host's setting is kept.
     let architectures = match machine {
         Machine::Pc => "",
         Machine::Arm => "APT::Architectures { \"amd64\"; \"arm64\"; };\n",

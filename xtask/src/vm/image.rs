@@ -1,4 +1,5 @@
-//! The guest's first and only root file system: busybox, kernel modules, programs with their shared libraries, files.
+//! Writes the guest's only root file system: busybox, kernel modules, files, and programs with
+//! their shared libraries.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,15 +14,17 @@ use super::kit::{Kit, library_path};
 use super::machine::Machine;
 use super::tool::need;
 
-/// A PC's programs name their dynamic linker so; ARM's is in /lib, where all libraries are in the guest.
+/// Path of the dynamic linker in programs for a PC. That of ARM is in /lib, like all libraries of
+/// the guest.
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+/// Scripts of the guest, and their paths there.
 const SCRIPTS: [(&str, &str); 3] = [
     ("/init", include_str!("guest/init.sh")),
     ("/lib/vm/agent", include_str!("guest/agent.sh")),
     ("/bin/gpio", include_str!("guest/gpio.sh")),
 ];
 
-/// Something that a boot adds to the guest.
+/// A file that a boot adds to the guest.
 #[derive(Clone, Debug)]
 pub(crate) struct GuestFile {
     /// Absolute, in the guest.
@@ -37,22 +40,22 @@ pub(crate) enum Content {
     Bytes(Vec<u8>),
     /// A file of the host's.
     Host(PathBuf),
-    /// A program of the host's: its shared libraries come along.
+    /// A program of the host's. Its shared libraries are added too.
     Program(PathBuf),
 }
 
-/// Writes the archive to `at`.
+/// Writes the file system as an archive to `at`.
 pub(crate) fn write(kit: &Kit, files: &[GuestFile], at: &Path) -> Result<()> {
     let file = File::create(at).with_context(|| format!("writing {}", at.display()))?;
     let mut archive = Archive::new(BufWriter::new(file));
-    // The kernel opens it for the first process, before that could make devices appear.
+    // The kernel opens it for the first process, before that process can mount /dev.
     archive.device("/dev/console", (5, 1))?;
     archive.file("/bin/busybox", 0o755, &read(&kit.busybox())?)?;
     archive.link("/bin/sh", "busybox")?;
     for (path, script) in SCRIPTS {
         archive.file(path, 0o755, script.as_bytes())?;
     }
-    // modprobe looks in a folder named by the kernel's release.
+    // modprobe looks in a folder named after the kernel's release.
     let release = kit.release();
     for entry in fs::read_dir(kit.modules())? {
         let module = entry?.path();
@@ -89,8 +92,8 @@ pub(crate) fn write(kit: &Kit, files: &[GuestFile], at: &Path) -> Result<()> {
     Ok(())
 }
 
-/// (path in the guest, path here) of all that the dynamic linker would load, itself included. In the guest all lie in
-/// /lib, which it searches last but without being told.
+/// Paths in the guest and on the host of all libraries that a program loads, the dynamic linker
+/// included. In the guest all are in /lib, which the dynamic linker searches by default.
 fn loaded(program: &Path, search: &str) -> Result<Vec<(String, PathBuf)>> {
     let output = Command::new("ldd")
         .arg(program)
@@ -119,15 +122,15 @@ fn loaded(program: &Path, search: &str) -> Result<Vec<(String, PathBuf)>> {
             }
             (Some("=>"), Some(path)) => found.push((format!("/lib/{name}"), PathBuf::from(path))),
             _ if name.starts_with('/') => found.push((LOADER.to_owned(), PathBuf::from(name))),
-            // linux-vdso: the kernel's own.
+            // linux-vdso, which the kernel provides.
             _ => {}
         }
     }
     Ok(found)
 }
 
-/// The same of a program for another machine, which cannot be asked to load anything here: what it and its libraries say that they
-/// need, looked for in `folders`.
+/// Adds to `found` the libraries of a program for another machine, whose dynamic linker cannot run
+/// here: those that the program and its libraries name, as they are in `folders`.
 fn needed(
     program: &Path,
     folders: &[PathBuf],
@@ -140,7 +143,7 @@ fn needed(
         .output()
         .context("running readelf")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    // " 0x0000000000000001 (NEEDED)  Shared library: [libc.so.6]"
+    // A line is like " 0x0000000000000001 (NEEDED)  Shared library: [libc.so.6]".
     let names = text.lines().filter(|line| line.contains("(NEEDED)"));
     for name in names.filter_map(|line| line.split(['[', ']']).nth(1)) {
         let guest = format!("/lib/{name}");

@@ -1,5 +1,6 @@
-//! The guest's kernel: Debian's own, its modules that the rig uses, and two that are built here because Debian has them
-//! only as source (v4l2loopback) or not at all (gpio-sim).
+//! The guest's kernel: Debian's kernel, those of its modules that the scenarios need, and two
+//! modules that are built here, because Debian has them only as source (v4l2loopback) or not at all
+//! (gpio-sim).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,9 +15,10 @@ use super::machine::Machine;
 use super::modules;
 use super::tool::{Unavailable, need, run_logged};
 
-/// Debian 12's. Both built modules are known to compile against it.
+/// Debian 12's kernel series, against which both modules are known to compile.
 const SERIES: &str = "6.1";
-/// With everything that they depend on. crc32c is asked for by ext4 at run time, which its dependencies do not say.
+/// Modules to install, together with those that they depend on. crc32c_generic is listed because
+/// ext4 loads it at run time, without depending on it.
 const WANTED: [&str; 10] = [
     "virtio_pci",
     "virtio_blk",
@@ -29,9 +31,10 @@ const WANTED: [&str; 10] = [
     "gpio_sim",
     "v4l2loopback",
 ];
-const BUILD: Duration = Duration::from_secs(300);
+/// Longest time for one step of building the modules.
+const BUILD_LIMIT: Duration = Duration::from_secs(300);
 
-/// The release that the archive has now, such as `6.1.0-44-amd64`.
+/// The kernel release that the archive offers now, such as `6.1.0-44-amd64`.
 pub(crate) fn release(apt: &Apt, machine: Machine) -> Result<String> {
     let depends = apt.depends(&machine.package(&format!("linux-image-{}", machine.debian())))?;
     let prefix = "linux-image-";
@@ -42,13 +45,13 @@ pub(crate) fn release(apt: &Apt, machine: Machine) -> Result<String> {
     match found {
         Some(release) => Ok(release.to_owned()),
         None => bail!(Unavailable(format!(
-            "the host's apt sources have the kernel {}, and the rig is made for Debian 12's {SERIES}",
+            "the host's apt sources offer the kernel {}; the test VM needs Debian 12's {SERIES}",
             depends.join(" ")
         ))),
     }
 }
 
-/// What `make` runs is here, or the error says what to install.
+/// Checks that the tools that `make` runs are installed. The error says what to install.
 pub(crate) fn check_tools(machine: Machine) -> Result<()> {
     let (compiler, its_package) = machine.tool("gcc");
     for (program, package) in [
@@ -62,7 +65,7 @@ pub(crate) fn check_tools(machine: Machine) -> Result<()> {
     Ok(())
 }
 
-/// Puts `vmlinux` and `modules` into `kit`; `work` is for what is thrown away.
+/// Puts `vmlinux` and `modules` into the folder `kit`. Temporary files are in `work`.
 pub(crate) fn make(
     apt: &Apt,
     release: &str,
@@ -81,7 +84,7 @@ pub(crate) fn make(
         format!("linux-kbuild-{SERIES}"),
         format!("linux-source-{SERIES}"),
         "v4l2loopback-dkms".to_owned(),
-        // The kernel's objtool, which runs on the host as all of kbuild does, links against it.
+        // The kernel's objtool, which runs on the host like all of kbuild, links against it.
         "libelf1".to_owned(),
     ];
     apt.unpack(&packages, &tree)?;
@@ -103,19 +106,20 @@ pub(crate) fn make(
     let kernel = kit.join("vmlinux");
     match machine {
         Machine::Pc => unpack_kernel(&image, &kernel),
-        // As it is: ARM's is not compressed.
+        // The image for ARM is not compressed.
         Machine::Arm => fs::copy(&image, &kernel)
             .map(drop)
             .with_context(|| format!("copying {}", image.display())),
     }
 }
 
-/// QEMU can start the kernel proper as it can the compressed image, which would first unpack itself: emulated, that is
-/// half of the time of a boot.
+/// Unpacks the kernel from its compressed image. QEMU starts either, but the image unpacks itself
+/// first, which takes half of the boot time in an emulated guest.
 fn unpack_kernel(image: &Path, to: &Path) -> Result<()> {
     let bytes = fs::read(image).with_context(|| format!("reading {}", image.display()))?;
-    // The x86 boot protocol: number of set-up sectors at 0x1f1; where in what follows them the compressed kernel is, and
-    // its length, at 0x248 and 0x24c. The length includes four bytes after the stream.
+    // The x86 boot protocol has the number of set-up sectors at 0x1f1. The compressed kernel is in
+    // what follows them, its offset at 0x248 and its length at 0x24c. The length includes four
+    // bytes after the stream.
     let number = |at: usize| {
         let field = bytes.get(at..at + 4)?.try_into().ok()?;
         usize::try_from(u32::from_le_bytes(field)).ok()
@@ -134,12 +138,13 @@ fn unpack_kernel(image: &Path, to: &Path) -> Result<()> {
     run_logged(
         Command::new("xz").arg("-d").arg(&compressed),
         &to.with_extension("log"),
-        BUILD,
+        BUILD_LIMIT,
     )
     .with_context(|| format!("unpacking {}", image.display()))
 }
 
-/// The packages name each other by absolute path; here they lie elsewhere.
+/// Lets the headers include the common ones, which they name by absolute path, where they were
+/// unpacked; returns their folder.
 fn headers(tree: &Path, release: &str, version: &str) -> Result<PathBuf> {
     let sources = tree.join("usr/src");
     let headers = sources.join(format!("linux-headers-{release}"));
@@ -150,11 +155,12 @@ fn headers(tree: &Path, release: &str, version: &str) -> Result<PathBuf> {
     Ok(headers)
 }
 
-/// Three files of the kernel's source make a module. The simulator of interrupts is built into it, since Debian's kernel
-/// has none; it uses a function that is not exported to modules, for which an exported one stands in.
+/// Makes the source of a gpio-sim module from three files of the kernel. Debian's kernel lacks the
+/// interrupt simulator, so that is built into the module; a function that it calls is not exported
+/// to modules and is replaced by one that is.
 fn gpio_sim(tree: &Path, work: &Path) -> Result<PathBuf> {
     let folder = work.join("gpio-sim");
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let top = format!("linux-source-{SERIES}");
     let members = [
         "drivers/gpio/gpio-sim.c",
@@ -166,10 +172,10 @@ fn gpio_sim(tree: &Path, work: &Path) -> Result<PathBuf> {
         .arg(tree.join(format!("usr/src/{top}.tar.xz")))
         .arg("-C")
         .arg(work)
-        // Each member once: the rest of the archive need not be read.
+        // tar need not read the archive to its end, because each file occurs once.
         .arg("--occurrence=1")
         .args(members.map(|member| format!("{top}/{member}")));
-    run_logged(&mut tar, &work.join("modules.log"), BUILD)?;
+    run_logged(&mut tar, &work.join("modules.log"), BUILD_LIMIT)?;
     for member in members {
         let from = work.join(&top).join(member);
         let name = from.file_name().context("a member has a name")?;
@@ -179,7 +185,7 @@ fn gpio_sim(tree: &Path, work: &Path) -> Result<PathBuf> {
                 "irq_to_desc(irqnum)",
                 "irq_data_to_desc(irq_get_irq_data(irqnum))",
             );
-        // Named apart from the module, which is linked from both.
+        // It must not have the name of the module, which is linked from both files.
         let name = if name == "gpio-sim.c" {
             "gpio-sim-main.c".as_ref()
         } else {
@@ -194,6 +200,7 @@ fn gpio_sim(tree: &Path, work: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// The folder of the source of v4l2loopback, made ready for the kernel's build.
 fn v4l2loopback(tree: &Path) -> Result<PathBuf> {
     let sources = tree.join("usr/src");
     let found = fs::read_dir(&sources)?
@@ -206,11 +213,12 @@ fn v4l2loopback(tree: &Path) -> Result<PathBuf> {
         })
         .with_context(|| format!("no v4l2loopback in {}", sources.display()))?
         .path();
-    // Its own Makefile is for a running kernel of the same version; the kernel's build reads Kbuild first.
+    // The Makefile of the package is for the running kernel; the kernel's build prefers Kbuild.
     fs::write(found.join("Kbuild"), "obj-m := v4l2loopback.o\n")?;
     Ok(found)
 }
 
+/// Builds the module in `source` against `headers`.
 fn build(headers: &Path, tree: &Path, source: &Path, log: &Path, machine: Machine) -> Result<()> {
     let mut make = Command::new("make");
     make.arg("-C")
@@ -219,9 +227,9 @@ fn build(headers: &Path, tree: &Path, source: &Path, log: &Path, machine: Machin
         .args(machine.kernel_make())
         .arg("modules")
         .env("LD_LIBRARY_PATH", tree.join("usr/lib/x86_64-linux-gnu"))
-        // Cargo's and an outer make's settings mean something else here.
+        // Their values from cargo or an outer make are not meant for this build.
         .env_remove("MAKEFLAGS")
         .env_remove("ARCH")
         .env_remove("CROSS_COMPILE");
-    run_logged(&mut make, log, BUILD)
+    run_logged(&mut make, log, BUILD_LIMIT)
 }

@@ -1,6 +1,8 @@
-//! What a guest is booted from, kept in the user's cache folder: QEMU where the host has none, kernel and modules,
-//! busybox and v4l2-ctl. Made once in about a minute; deleting the folder makes it anew, with the archive's kernel of
-//! that day.
+//! What a guest is booted from: QEMU (if the host has none), kernel and modules, busybox and
+//! v4l2-ctl.
+//!
+//! The kit is made once and kept in the user's cache folder. To make it again, with the kernel that
+//! the archive offers then, delete its folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,12 +16,12 @@ use super::kernel;
 use super::machine::Machine;
 use super::tool::{Unavailable, find};
 
-/// Raised when what is made, or how, changes; older folders are then left unused.
+/// Version of the kit. It is raised when the contents change; older folders are then unused.
 const RECIPE: u32 = 2;
-/// The first QEMU whose emulated processor has AVX2, which inference is compiled for.
+/// The first QEMU that emulates AVX2, which inference is compiled for.
 const OLDEST_QEMU: (u32, u32) = (7, 2);
 
-/// The folder and the QEMU in use.
+/// A complete kit and the QEMU to use.
 pub(crate) struct Kit {
     machine: Machine,
     folder: PathBuf,
@@ -29,21 +31,21 @@ pub(crate) struct Kit {
 
 enum Qemu {
     Installed(PathBuf),
-    /// Debian's packages, unpacked here.
+    /// The folder with Debian's unpacked packages.
     Unpacked(PathBuf),
 }
 
 impl Kit {
-    /// Finds the kit for such guests in `cache`, or makes it.
+    /// Finds the kit for guests of this kind in `cache`, or makes it.
     pub(crate) fn ensure(cache: &Path, machine: Machine) -> Result<Self> {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
             bail!(Unavailable("vm-test runs on x86-64 Linux only".to_owned()));
         }
-        fs::create_dir_all(cache).with_context(|| format!("making {}", cache.display()))?;
+        fs::create_dir_all(cache).with_context(|| format!("creating {}", cache.display()))?;
         let work = Work(cache.join(format!("vm-partial-{}", std::process::id())));
-        let prefix = format!("vm-{}r{RECIPE}-", machine.cached());
+        let prefix = format!("vm-{}r{RECIPE}-", machine.cache_prefix());
         let made = newest(cache, &prefix)?;
-        // Before anything is downloaded.
+        // Missing tools are reported before anything is downloaded.
         if made.is_none() {
             kernel::check_tools(machine)?;
         }
@@ -66,7 +68,7 @@ impl Kit {
         })
     }
 
-    /// What its guests are.
+    /// The kind of its guests.
     pub(crate) fn machine(&self) -> Machine {
         self.machine
     }
@@ -92,12 +94,13 @@ impl Kit {
         self.folder.join("programs/usr/bin/v4l2-ctl")
     }
 
-    /// Where the libraries of the kit's programs are: for a PC those that the host lacks, for another machine all.
+    /// Folders with the libraries of the kit's programs: those that the host lacks for a PC, and
+    /// all of them for another machine.
     pub(crate) fn libraries(&self) -> Vec<PathBuf> {
         libraries(&self.folder.join("programs"), self.machine)
     }
 
-    /// A command that starts QEMU, its firmware found.
+    /// A command that starts QEMU with its firmware.
     pub(crate) fn qemu(&self) -> Command {
         match &self.qemu {
             Qemu::Installed(path) => guarded(path),
@@ -115,7 +118,7 @@ impl Kit {
         }
     }
 
-    /// One line for a person.
+    /// A line for the user about the kit and QEMU.
     pub(crate) fn describe(&self) -> String {
         let qemu = match &self.qemu {
             Qemu::Installed(path) | Qemu::Unpacked(path) => path.display(),
@@ -124,7 +127,8 @@ impl Kit {
     }
 }
 
-/// util-linux's setpriv has the kernel end QEMU when this program is killed, however that happens.
+/// A command for QEMU. If util-linux's setpriv is installed, the kernel ends QEMU when this program
+/// ends, even if it is killed.
 fn guarded(qemu: &Path) -> Command {
     match find("setpriv") {
         Some(setpriv) => {
@@ -136,12 +140,13 @@ fn guarded(qemu: &Path) -> Command {
     }
 }
 
+/// The installed QEMU, if it is new enough.
 fn installed(machine: Machine) -> Option<PathBuf> {
     let path = find(machine.qemu().0)?;
     (version(Command::new(&path)).ok()? >= OLDEST_QEMU).then_some(path)
 }
 
-/// "QEMU emulator version 7.2.22 (Debian …)"
+/// Reads the version, which QEMU prints as "QEMU emulator version 7.2.22 (Debian …)".
 fn version(mut qemu: Command) -> Result<(u32, u32)> {
     let output = qemu.arg("--version").output().context("running QEMU")?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -151,14 +156,15 @@ fn version(mut qemu: Command) -> Result<(u32, u32)> {
         (number().unwrap_or(0), number().unwrap_or(0))
     });
     numbers.with_context(|| {
-        let words = String::from_utf8_lossy(&output.stderr);
-        format!("QEMU does not start: {}", words.trim())
+        let message = String::from_utf8_lossy(&output.stderr);
+        format!("QEMU does not start: {}", message.trim())
     })
 }
 
-/// Debian's QEMU, not installed but unpacked: as an installed package it can displace a newer qemu-utils.
+/// Debian's QEMU, unpacked into the cache. It is not installed, because the package may replace a
+/// newer qemu-utils.
 fn unpacked(cache: &Path, work: &Path, apt: &mut Option<Apt>, machine: Machine) -> Result<PathBuf> {
-    let tree = cache.join(format!("qemu-{}r1", machine.cached()));
+    let tree = cache.join(format!("qemu-{}r1", machine.cache_prefix()));
     let (program, package) = machine.qemu();
     let answers = |tree: &Path| {
         let mut command = Command::new(tree.join("usr/bin").join(program));
@@ -172,10 +178,12 @@ fn unpacked(cache: &Path, work: &Path, apt: &mut Option<Apt>, machine: Machine) 
         if answers(&tree).is_ok() {
             return Ok(tree);
         }
-        // A library of the host's that it was unpacked for is gone.
+        // A library of the host that it needs is gone: unpack it again.
         fs::remove_dir_all(&tree).with_context(|| format!("removing {}", tree.display()))?;
     }
-    eprintln!("vm-test: no QEMU here; unpacking Debian's into the cache (15 MB to download) …");
+    eprintln!(
+        "vm-test: no QEMU is installed; unpacking Debian's into the cache (15 MB to download) …"
+    );
     let apt = open(apt, work, machine)?;
     let packages = apt.missing(package, Machine::Pc)?;
     let partial = work.join("qemu");
@@ -189,6 +197,7 @@ fn unpacked(cache: &Path, work: &Path, apt: &mut Option<Apt>, machine: Machine) 
     Ok(tree)
 }
 
+/// Makes the kit in the folder `work` and moves it into `cache`.
 fn make(
     cache: &Path,
     prefix: &str,
@@ -214,6 +223,7 @@ fn make(
     Ok(folder)
 }
 
+/// apt, opened at first use.
 fn open<'a>(apt: &'a mut Option<Apt>, work: &Path, machine: Machine) -> Result<&'a Apt> {
     let opened = match apt.take() {
         Some(opened) => opened,
@@ -222,16 +232,17 @@ fn open<'a>(apt: &'a mut Option<Apt>, work: &Path, machine: Machine) -> Result<&
     Ok(apt.insert(opened))
 }
 
-/// A folder of the cache is complete or absent.
+/// Moves a complete folder into the cache, so that there is never half of one.
 fn publish(partial: &Path, folder: &Path) -> Result<()> {
     match fs::rename(partial, folder) {
         Ok(()) => Ok(()),
-        // Another run was faster: its copy is as good.
+        // Another process was faster: its copy is as good.
         Err(_) if folder.is_dir() => Ok(()),
         Err(error) => Err(error).with_context(|| format!("renaming to {}", folder.display())),
     }
 }
 
+/// The last kit that was made.
 fn newest(cache: &Path, prefix: &str) -> Result<Option<PathBuf>> {
     let folders = fs::read_dir(cache)?
         .flatten()
@@ -244,13 +255,13 @@ fn libraries(tree: &Path, machine: Machine) -> Vec<PathBuf> {
     machine.libraries().map(|folder| tree.join(folder)).into()
 }
 
-/// Folders as the dynamic linker's environment has them.
+/// Folders in the form of LD_LIBRARY_PATH.
 pub(crate) fn library_path(folders: &[PathBuf]) -> String {
     let folders = folders.iter().map(|folder| folder.display().to_string());
     folders.collect::<Vec<_>>().join(":")
 }
 
-/// Removed at the end, whatever the end.
+/// A temporary folder, removed when dropped.
 struct Work(PathBuf);
 
 impl Drop for Work {

@@ -1,22 +1,23 @@
-//! What a station knows of a camera, and what must hold of it whatever happens between them.
+//! All records that a station has received from a camera, and what must hold for them whatever
+//! happens to links, program and power.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 use proto::report::{Body, Event, PartReport, Record};
 
-/// All that a station ever received, across links and restarts of the camera.
+/// Every record that a station has received, across links and restarts of the camera.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     records: BTreeMap<u64, Record>,
-    /// The highest number that was acknowledged, heard by the camera or not.
+    /// The highest sequence number that was acknowledged, whether the camera received that or not.
     pub(super) acknowledged: u64,
-    /// Records that came again, as they may.
+    /// Records that were delivered again, which is allowed.
     pub(crate) repeated: usize,
 }
 
 impl Ledger {
-    /// The highest number received.
+    /// The highest sequence number received.
     pub(crate) fn last(&self) -> u64 {
         self.records.keys().next_back().copied().unwrap_or(0)
     }
@@ -25,12 +26,12 @@ impl Ledger {
         &self.records
     }
 
-    /// Parts in order.
+    /// All parts in order.
     pub(crate) fn parts(&self) -> Vec<&PartReport> {
         self.parts_after(0)
     }
 
-    /// Parts behind the record of this number, in order.
+    /// Parts after the record of this number, in order.
     pub(crate) fn parts_after(&self, sequence: u64) -> Vec<&PartReport> {
         let records = self.records.range(sequence + 1..);
         records
@@ -41,7 +42,7 @@ impl Ledger {
             .collect()
     }
 
-    /// Events behind the record of this number, in order.
+    /// Events after the record of this number, in order.
     pub(crate) fn events_after(&self, sequence: u64) -> Vec<&Event> {
         let records = self.records.range(sequence + 1..);
         records
@@ -52,27 +53,29 @@ impl Ledger {
             .collect()
     }
 
-    /// Drops all records, for a run that is too long to keep them; says how many.
-    pub(crate) fn forget(&mut self) -> usize {
+    /// Drops all records, as a run that is too long to keep them must, and returns their number.
+    pub(crate) fn clear(&mut self) -> usize {
         std::mem::take(&mut self.records).len()
     }
 
-    /// Same number, same record, for ever.
-    pub(super) fn take(&mut self, sequence: u64, record: Record) -> Result<()> {
+    /// Adds a record. One that is delivered again must be the same.
+    pub(super) fn insert(&mut self, sequence: u64, record: Record) -> Result<()> {
         match self.records.get(&sequence) {
             None => {
                 self.records.insert(sequence, record);
             }
             Some(before) if *before == record => self.repeated += 1,
-            Some(before) => bail!("record {sequence} was {before:?} and came again as {record:?}"),
+            Some(before) => {
+                bail!("record {sequence} was {before:?} and was delivered again as {record:?}")
+            }
         }
         Ok(())
     }
 
-    /// Numbers are consecutive from the first of all.
+    /// Fails unless the sequence numbers are consecutive from 1.
     pub(crate) fn check_complete(&self) -> Result<()> {
         match (1..).zip(self.records.keys()).find(|(n, key)| n != *key) {
-            Some((missing, _)) => bail!("record {missing} never came"),
+            Some((missing, _)) => bail!("record {missing} is missing"),
             None => Ok(()),
         }
     }

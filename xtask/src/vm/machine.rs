@@ -1,16 +1,17 @@
-//! The two kinds of guests, and all that differs between them: a PC of the host's own kind, and a 64-bit ARM machine as cameras are.
+//! The two kinds of guests and the differences between them: a PC like the host, and a 64-bit ARM
+//! machine like a camera.
 
-/// What a guest is.
+/// The kind of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Machine {
     /// x86-64.
     Pc,
-    /// aarch64, of a Jetson Nano's class.
+    /// aarch64, with the processor of a Jetson Nano.
     Arm,
 }
 
 impl Machine {
-    /// Debian's name of the architecture.
+    /// Debian's name for the architecture.
     pub(crate) fn debian(self) -> &'static str {
         match self {
             Self::Pc => "amd64",
@@ -18,7 +19,7 @@ impl Machine {
         }
     }
 
-    /// A package for the guest, as apt takes it on an x86-64 host.
+    /// The name by which apt on an x86-64 host knows a package for the guest.
     pub(crate) fn package(self, name: &str) -> String {
         match self {
             Self::Pc => name.to_owned(),
@@ -26,7 +27,7 @@ impl Machine {
         }
     }
 
-    /// QEMU's program, and Debian's package of it.
+    /// The program of QEMU, and Debian's package of it.
     pub(crate) fn qemu(self) -> (&'static str, &'static str) {
         match self {
             Self::Pc => ("qemu-system-x86_64", "qemu-system-x86"),
@@ -34,7 +35,7 @@ impl Machine {
         }
     }
 
-    /// Where Debian's packages for the guest have their libraries.
+    /// Folders of the libraries in Debian's packages for the guest.
     pub(crate) fn libraries(self) -> [&'static str; 2] {
         match self {
             Self::Pc => ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"],
@@ -42,7 +43,7 @@ impl Machine {
         }
     }
 
-    /// A compiler's or binutils' program for the guest, and Debian's package of it.
+    /// The compiler or a program of binutils for the guest, and Debian's package of it.
     pub(crate) fn tool(self, name: &str) -> (String, String) {
         let package = match name {
             "gcc" => name,
@@ -57,10 +58,10 @@ impl Machine {
         }
     }
 
-    /// What the kernel's make is told.
+    /// Arguments for the kernel's make.
     pub(crate) fn kernel_make(self) -> &'static [&'static str] {
         match self {
-            // The headers ask for a compiler by the version that built the kernel.
+            // By default, the headers want the compiler version that built the kernel.
             Self::Pc => &["CC=gcc"],
             Self::Arm => &[
                 "CC=aarch64-linux-gnu-gcc",
@@ -70,7 +71,8 @@ impl Machine {
         }
     }
 
-    /// QEMU's board, processor and serial lines: a console into console.log, and the cable at serial.sock.
+    /// QEMU's arguments for board, processor and serial ports: the console goes to console.log, the
+    /// cable to serial.sock.
     pub(crate) fn board(self) -> &'static [&'static str] {
         match self {
             Self::Pc => &[
@@ -83,7 +85,7 @@ impl Machine {
                 "-serial",
                 "unix:serial.sock,server=on,wait=off",
             ],
-            // This board has one serial line of its own; the cable's is a card's.
+            // The board has one serial port, so the cable's port is on a PCI card.
             Self::Arm => &[
                 "-M",
                 "virt",
@@ -99,16 +101,16 @@ impl Machine {
         }
     }
 
-    /// What the kernel is told of them. `cable` is for `init`, which makes /dev/cable.
-    pub(crate) fn lines(self) -> &'static str {
+    /// Kernel arguments that name the serial ports. `init` makes /dev/cable from `cable`.
+    pub(crate) fn serial_ports(self) -> &'static str {
         match self {
             Self::Pc => "console=ttyS0 cable=ttyS1",
             Self::Arm => "console=ttyAMA0 cable=ttyS0",
         }
     }
 
-    /// Begins the names of what the cache has for such guests.
-    pub(crate) fn cached(self) -> &'static str {
+    /// Prefix of the names of cache folders for guests of this kind.
+    pub(crate) fn cache_prefix(self) -> &'static str {
         match self {
             Self::Pc => "",
             Self::Arm => "arm64-",

@@ -1,6 +1,8 @@
-//! What the camera's program inspects with and what it looks at: a model package, the key that signed it, and images of
-//! good and defective product. By default a tiny model for small images: it tells only strong defects, but an emulated
-//! guest scores many frames a second with it.
+//! What the camera's program inspects, and with what: a model package, the key that signed it, and
+//! images of good and defective products.
+//!
+//! The default is a tiny model for small images. It finds strong defects only, but an emulated
+//! guest scores many frames per second with it.
 
 use std::fs::{self, File};
 use std::io::BufReader;
@@ -13,17 +15,18 @@ use anyhow::{Context, Result, bail};
 use super::devices::{Format, Pixels};
 use super::tool::run_logged;
 
-/// Seconds to train, and enough to tell a drawn defect from a good image.
+/// Commands of host-trainer that make it. They take seconds, and suffice to tell a drawn defect
+/// from a good image.
 const STEPS: [&str; 5] = [
     "synth data --size 80 --train 4 --test-good 4 --per-kind 1",
-    "train --data data --run run --iterations 300 --size 80 --width 16 --batch 8 --tiles 20 --loss l2 --hold-out 0.5 \
-     --threads 2 --device cpu --checkpoint-every 300",
+    "train --data data --run run --iterations 300 --size 80 --width 16 --batch 8 --tiles 20 \
+     --loss l2 --hold-out 0.5 --threads 2 --device cpu --checkpoint-every 300",
     "keygen --out k.key",
     "package --run run --key k.key --name tiny --out m.awr",
     "package --run run --key k.key --name tiny --version 2 --out n.awr",
 ];
 
-/// A folder that holds them.
+/// The folder with package, key and images.
 #[derive(Clone, Debug)]
 pub(crate) struct Material {
     folder: PathBuf,
@@ -37,23 +40,23 @@ pub(crate) struct RawFrame {
 }
 
 impl Material {
-    /// A folder with `m.awr`, `k.key.pub` and `data`, as `host-trainer synth` makes it.
+    /// Opens a folder with `m.awr`, `k.key.pub` and `data`, laid out as by `host-trainer synth`.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
         let material = Self {
             folder: folder.to_owned(),
         };
         for part in [material.package(), material.key()] {
             if !part.is_file() {
-                bail!("no {}", part.display());
+                bail!("{} does not exist", part.display());
             }
         }
         material.images("good")?;
         Ok(material)
     }
 
-    /// Made by `host-trainer`.
+    /// Makes it with `host-trainer` in `folder`.
     pub(crate) fn make(trainer: &Path, folder: &Path) -> Result<Self> {
-        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         let log = folder.join("log");
         for step in STEPS {
             let mut command = Command::new(trainer);
@@ -64,23 +67,23 @@ impl Material {
         Self::open(folder)
     }
 
-    /// The model package.
+    /// Path of the model package.
     pub(crate) fn package(&self) -> PathBuf {
         self.folder.join("m.awr")
     }
 
-    /// Another package by the same signer.
-    pub(crate) fn second(&self) -> Result<Vec<u8>> {
+    /// Contents of another package by the same signer.
+    pub(crate) fn second_package(&self) -> Result<Vec<u8>> {
         let path = self.folder.join("n.awr");
         fs::read(&path).with_context(|| format!("reading {}", path.display()))
     }
 
-    /// The public key that signed it.
+    /// Path of the signer's public key.
     pub(crate) fn key(&self) -> PathBuf {
         self.folder.join("k.key.pub")
     }
 
-    /// Test images of a kind (`good`, or a defect such as `scratch`), in order.
+    /// Paths of the test images of a kind (`good`, or a defect such as `scratch`), in order.
     pub(crate) fn images(&self, kind: &str) -> Result<Vec<PathBuf>> {
         let folder = self.folder.join("data/test").join(kind);
         let entries =
@@ -94,7 +97,7 @@ impl Material {
     }
 }
 
-/// Reads an 8-bit PNG, grey or colour, without changing a pixel.
+/// Reads the pixels of an 8-bit PNG, grey or colour, as they are.
 pub(crate) fn raw_frame(image: &Path) -> Result<RawFrame> {
     let file = File::open(image).with_context(|| format!("reading {}", image.display()))?;
     let read = || -> Result<RawFrame> {
@@ -106,7 +109,9 @@ pub(crate) fn raw_frame(image: &Path) -> Result<RawFrame> {
         let pixels = match (info.color_type, info.bit_depth) {
             (png::ColorType::Grayscale, png::BitDepth::Eight) => Pixels::Grey,
             (png::ColorType::Rgb, png::BitDepth::Eight) => Pixels::Rgb,
-            (other, depth) => bail!("{other:?}, {depth:?}: only 8-bit grey and RGB are read"),
+            (other, depth) => {
+                bail!("expected 8-bit grey or RGB, found {other:?} of {depth:?} bits")
+            }
         };
         let format = Format {
             width_px: usize::try_from(info.width)?,

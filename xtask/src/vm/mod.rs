@@ -1,10 +1,13 @@
-//! `cargo xtask vm-test`: the camera's program against real kernel devices, in a virtual machine.
+//! `cargo xtask vm-test`: tests the camera's program with real kernel devices, in a virtual
+//! machine.
 //!
-//! A guest has V4L2 devices (vivid, whose faults can be asked for, and a loopback that is fed frames), simulated GPIO
-//! lines, a serial port, a network and a disk, and can lose power at any instant. Nothing is installed on the host, no
-//! root and no hardware virtualisation is needed.
+//! A guest has V4L2 devices (vivid, which fails on request, and a loopback that is fed with
+//! frames), simulated GPIO lines, a serial port, a network and a disk, and can lose power at any
+//! instant. Nothing is installed on the host, and neither root nor hardware virtualisation is
+//! needed.
 //!
-//! `kit` (cached: `debian`, `kernel`, `modules`) → `image` (`cpio`) → `boot` (`control`) → `rig` → `camera`, `station` → `scenarios`.
+//! From the bottom up: `kit` (cached; made by `debian`, `kernel`, `modules`), `image` (`cpio`),
+//! `boot` (`control`), `rig`, `camera` and `station`, `scenarios`.
 
 mod boot;
 mod camera;
@@ -19,6 +22,7 @@ pub(crate) mod ledger;
 mod machine;
 mod material;
 mod modules;
+mod pictures;
 mod rig;
 mod scenarios;
 pub(crate) mod station;
@@ -37,7 +41,7 @@ use self::material::Material;
 use self::rig::{Rig, Scenario};
 use self::tool::Unavailable;
 
-/// What the command line said.
+/// The command line.
 #[derive(Default)]
 struct Options {
     only: Vec<String>,
@@ -45,17 +49,18 @@ struct Options {
     list: bool,
     shell: bool,
     if_possible: bool,
-    /// The guest is an ARM machine.
+    /// Use a 64-bit ARM guest.
     arm: bool,
-    /// A third of the power cuts.
+    /// Make a third of the power cuts.
     quick: bool,
-    /// Used instead of being built.
+    /// Programs to use instead of building them.
     programs: Vec<PathBuf>,
-    /// Used instead of being made.
+    /// Material to use instead of making it.
     material: Option<PathBuf>,
 }
 
-/// Exit codes: 0 all passed, 1 some failed or the rig broke, 2 this machine lacks something (0 with `--if-possible`).
+/// Runs scenarios. The exit code is 0 if all passed, 1 if some failed or could not be run, and 2 if
+/// this machine lacks something (0 with `--if-possible`).
 pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<ExitCode> {
     let options = parse(arguments)?;
     if options.list {
@@ -83,7 +88,8 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<ExitCode> {
 
 fn test(root: &Path, options: &Options, chosen: &[&Scenario]) -> Result<ExitCode> {
     let started = Instant::now();
-    // What scenarios need is checked here: what they find missing is a failure, never excused.
+    // Tools that scenarios need are checked here, where a missing one is excused. During a scenario
+    // it is a failure.
     let machine = if options.arm {
         Machine::Arm
     } else {
@@ -121,12 +127,12 @@ fn test(root: &Path, options: &Options, chosen: &[&Scenario]) -> Result<ExitCode
     })
 }
 
-/// Boots a guest and runs the lines of standard input in it, to try things out.
+/// Boots a guest and runs lines of standard input in it.
 fn shell(rig: &mut Rig) -> Result<ExitCode> {
     let folder = rig.folder().to_owned();
     let guest = rig.shared()?;
     eprintln!(
-        "a shell command a line; end with ^D. Console: {}",
+        "type a shell command per line; end with ^D. Console log: {}",
         folder.display()
     );
     for line in std::io::stdin().lines() {
@@ -164,7 +170,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
             },
             "--program" => match words.next() {
                 Some(file) => options.programs.push(std::path::absolute(file)?),
-                None => bail!("--program needs a file, such as one's own edge-runtime"),
+                None => bail!("--program needs a file, such as target/debug/edge-runtime"),
             },
             other => bail!("unknown argument `{other}`; `cargo xtask help` lists them"),
         }
@@ -172,6 +178,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
     Ok(options)
 }
 
+/// The scenarios with these names, or all if there are none.
 fn choose(only: &[String]) -> Result<Vec<&'static Scenario>> {
     for name in only {
         if !scenarios::ALL.iter().any(|scenario| scenario.name == name) {

@@ -1,5 +1,7 @@
-//! Kernel modules with all that they need, and the modules.dep that says so to modprobe. Read from the modules
-//! themselves: the packages carry no such list, depmod makes it at installation.
+//! Installs kernel modules with their dependencies, and writes modules.dep for modprobe.
+//!
+//! The dependencies are read from the modules themselves: the packages have no list of them,
+//! because depmod makes it at installation.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Every .ko below `folder`, by its normal name.
+/// Adds every module (.ko) below `folder` to `found`, by its normalised name.
 pub(crate) fn collect(folder: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
         let entry = entry?;
@@ -16,21 +18,21 @@ pub(crate) fn collect(folder: &Path, found: &mut BTreeMap<String, PathBuf>) -> R
             collect(&path, found)?;
         } else if path.extension().is_some_and(|extension| extension == "ko") {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            found.insert(normal(&stem), path);
+            found.insert(normalised(&stem), path);
         }
     }
     Ok(())
 }
 
-/// Copies `wanted` and everything they depend on into a new folder, with modules.dep.
+/// Copies the modules `wanted`, with all that they depend on, and modules.dep into a new folder.
 pub(crate) fn install(
     found: &BTreeMap<String, PathBuf>,
     wanted: &[&str],
     into: &Path,
 ) -> Result<()> {
-    fs::create_dir_all(into).with_context(|| format!("making {}", into.display()))?;
+    fs::create_dir_all(into).with_context(|| format!("creating {}", into.display()))?;
     let mut needs = BTreeMap::new();
-    let mut open: Vec<String> = wanted.iter().map(|name| normal(name)).collect();
+    let mut open: Vec<String> = wanted.iter().map(|name| normalised(name)).collect();
     while let Some(name) = open.pop() {
         if needs.contains_key(&name) {
             continue;
@@ -55,7 +57,7 @@ pub(crate) fn install(
     fs::write(&list, text).with_context(|| format!("writing {}", list.display()))
 }
 
-/// What `name` needs, each module before those that it needs itself.
+/// Adds the modules that `name` needs to `all`, each before those that it needs itself.
 fn closure(name: &str, needs: &BTreeMap<String, Vec<String>>, all: &mut Vec<String>) {
     for next in needs.get(name).into_iter().flatten() {
         all.retain(|module| module != next);
@@ -64,7 +66,8 @@ fn closure(name: &str, needs: &BTreeMap<String, Vec<String>>, all: &mut Vec<Stri
     }
 }
 
-/// A module carries the names of those that it needs, as `depends=a,b` among its NUL-terminated notes.
+/// The modules that a module needs directly. It names them as `depends=a,b` among NUL-terminated
+/// strings.
 fn depends(module: &[u8]) -> Vec<String> {
     let key = b"\0depends=";
     let Some(at) = module.windows(key.len()).position(|part| part == key) else {
@@ -74,12 +77,12 @@ fn depends(module: &[u8]) -> Vec<String> {
     let list = String::from_utf8_lossy(list.unwrap_or_default()).into_owned();
     list.split(',')
         .filter(|name| !name.is_empty())
-        .map(normal)
+        .map(normalised)
         .collect()
 }
 
-/// `crc32c-intel` and `crc32c_intel` are one module.
-fn normal(name: &str) -> String {
+/// The name of a module with underscores: `crc32c-intel` and `crc32c_intel` are the same module.
+fn normalised(name: &str) -> String {
     name.replace('-', "_")
 }
 
@@ -88,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dependencies_come_after_what_needs_them_and_once() {
+    fn each_dependency_is_listed_once_and_after_the_modules_that_need_it() {
         assert_eq!(
             depends(b"\x7fELF\0depends=mc,v4l2-tpg\0x"),
             ["mc", "v4l2_tpg"]

@@ -1,4 +1,4 @@
-//! What a scenario gets, and the running of scenarios.
+//! Runs scenarios, and provides them with guests, disks, programs and material.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::boot::{Boot, Guest, make_disk};
-use super::camera::Pictures;
 use super::image::{Content, GuestFile};
 use super::kit::Kit;
 use super::machine::Machine;
 use super::material::Material;
+use super::pictures::Pictures;
 use super::tool::{need, run_logged};
+use crate::setup;
+use crate::workspace::{cargo, target};
 
 const FEEDER: &str = "vm-feed";
-const CAMERA: [&str; 4] = ["--package", "edge-runtime", "--bin", "edge-runtime"];
+const CAMERA: &str = "edge-runtime";
+const CAMERA_TARGET: [&str; 4] = ["--package", CAMERA, "--bin", CAMERA];
 
 /// A named test; it fails by returning an error.
 pub(crate) struct Scenario {
@@ -24,23 +27,23 @@ pub(crate) struct Scenario {
     pub(crate) run: fn(&mut Rig) -> Result<()>,
 }
 
-/// Guests, disks, and the programs under test.
+/// What scenarios use: guests, disks, and the programs under test.
 pub(crate) struct Rig {
     kit: Kit,
     root: PathBuf,
-    /// Logs, disks and images of this run; one folder a boot.
+    /// Logs, disks and images of this run, in a folder for each boot.
     folder: PathBuf,
-    /// Of the scenario that runs.
+    /// Name of the running scenario.
     name: &'static str,
     boots: usize,
     shared: Option<Guest>,
-    /// The host's programs that need not be built, by their file names.
+    /// Programs of the host that need not be built, known by their file names.
     given: Vec<PathBuf>,
+    /// Stripped programs for the guest, by their names.
     programs: Vec<(&'static str, PathBuf)>,
     material: Option<Material>,
     quick: bool,
-    /// Made from the material when first asked for.
-    pub(super) pictures: Option<Pictures>,
+    pictures: Option<Pictures>,
 }
 
 impl Rig {
@@ -52,7 +55,7 @@ impl Rig {
         quick: bool,
     ) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("awr-vm-{}", std::process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         Ok(Self {
             kit,
             root: root.to_owned(),
@@ -68,35 +71,35 @@ impl Rig {
         })
     }
 
-    /// How often the power is cut, of so many times in a full run. Each cut comes at a random moment, so that quick runs come to as many
-    /// moments as full ones, over more runs.
+    /// Number of power cuts, of `full` in a full run. Each cut is at a random moment, so that quick
+    /// runs reach as many moments as full ones, over more runs.
     pub(crate) fn power_cuts(&self, full: usize) -> usize {
         if self.quick { full.div_ceil(3) } else { full }
     }
 
-    /// The repository.
+    /// The root of the repository.
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Where this run's files are.
+    /// The folder of this run's files.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Boots a guest of the scenario's own.
+    /// Boots a guest for the running scenario alone.
     pub(crate) fn boot(&mut self, boot: &Boot) -> Result<Guest> {
         self.boots += 1;
         let folder = self.folder.join(format!("{}-{}", self.name, self.boots));
         let guest = Guest::start(&self.kit, &folder, boot)?;
         eprintln!("    booted in {:.1} s", guest.boot_time.as_secs_f64());
-        // It has been unpacked into the guest's memory; twenty power cuts would leave a gigabyte of them.
+        // The guest has it in memory. Kept, the images of twenty power cuts take a gigabyte.
         fs::remove_file(folder.join("root.cpio")).ok();
         Ok(guest)
     }
 
-    /// A guest that scenarios without special wishes share: no disk, port 9000, `vm-feed`. A failure ends it, so that
-    /// the next scenario starts from a clean one.
+    /// A guest that simple scenarios share. It has no disk, but port 9000 and `vm-feed`. A failure
+    /// ends it, so that the next scenario starts with a new one.
     pub(crate) fn shared(&mut self) -> Result<&mut Guest> {
         let guest = match self.shared.take() {
             Some(guest) => guest,
@@ -112,7 +115,7 @@ impl Rig {
         Ok(self.shared.insert(guest))
     }
 
-    /// A new disk for `Boot::disk`, empty, 128 MiB.
+    /// Makes a disk for `Boot::disk`, empty, 128 MiB.
     pub(crate) fn disk(&mut self) -> Result<PathBuf> {
         self.boots += 1;
         let path = self
@@ -130,16 +133,22 @@ impl Rig {
 
     /// The camera's program as /bin/edge-runtime.
     pub(crate) fn edge_runtime(&mut self) -> Result<GuestFile> {
-        let program = self.program("edge-runtime", &CAMERA)?;
+        let program = self.program(CAMERA, &CAMERA_TARGET)?;
         Ok(executable("/bin/edge-runtime", program))
     }
 
-    /// The camera's program on the host.
-    pub(crate) fn camera_program(&mut self) -> Result<PathBuf> {
-        self.built("edge-runtime", &CAMERA)
+    /// The pictures for a camera, made from the material once per run.
+    pub(crate) fn pictures(&mut self) -> Result<Pictures> {
+        if let Some(pictures) = &self.pictures {
+            return Ok(pictures.clone());
+        }
+        let material = self.material()?;
+        let program = self.built(CAMERA, &CAMERA_TARGET)?;
+        let pictures = Pictures::make(&program, &material, &self.folder)?;
+        Ok(self.pictures.insert(pictures).clone())
     }
 
-    /// A package, its key and frames, made once a run unless the command line gave some.
+    /// A package, its key and frames: those of the command line, or else made once per run.
     pub(crate) fn material(&mut self) -> Result<Material> {
         if let Some(material) = &self.material {
             return Ok(material.clone());
@@ -149,7 +158,8 @@ impl Rig {
         Ok(self.material.insert(material).clone())
     }
 
-    /// A copy of a program for the guest without debugging information, of which the guest would have to hold 50 MB in memory.
+    /// A copy of a program for the guest. It is stripped, because the guest has it in memory: the
+    /// debugging information takes 50 MB.
     fn program(&mut self, name: &'static str, build: &[&str]) -> Result<PathBuf> {
         if let Some((_, path)) = self.programs.iter().find(|(known, _)| *known == name) {
             return Ok(path.clone());
@@ -173,22 +183,22 @@ impl Rig {
         Ok(copy)
     }
 
-    /// A program of this workspace for the host, built unless the command line gave it.
+    /// A program of this workspace for the host: that of the command line, or else built.
     fn built(&self, name: &str, build: &[&str]) -> Result<PathBuf> {
         if let Some(file) = self.given.iter().find(|file| file.ends_with(name)) {
             return Ok(file.clone());
         }
-        // What the two large programs link against; costs nothing when it is there.
+        // The two large programs need it; it costs nothing when it was done before.
         if name != FEEDER {
-            crate::setup::run(&self.root, None)?;
+            setup::run(&self.root, None)?;
         }
         let mut arguments = vec!["build", "--quiet", "--locked"];
         arguments.extend(build);
-        crate::cargo(&self.root, &arguments)?;
-        Ok(crate::target(&self.root).join("debug").join(name))
+        cargo(&self.root, &arguments)?;
+        Ok(target(&self.root).join("debug").join(name))
     }
 
-    /// Runs `scenarios`, prints a line for each, and returns how many passed and failed.
+    /// Runs `scenarios`, prints a line for each, and returns the numbers of passed and failed ones.
     pub(crate) fn run(&mut self, scenarios: &[&Scenario]) -> (usize, usize) {
         let (mut passed, mut failed) = (0, 0);
         for scenario in scenarios {
@@ -213,7 +223,7 @@ impl Rig {
     }
 }
 
-/// A program of the host's at `path` in the guest.
+/// A program of the host, to be at `path` in the guest.
 pub(crate) fn executable(path: &str, program: PathBuf) -> GuestFile {
     GuestFile {
         path: path.to_owned(),
@@ -222,7 +232,7 @@ pub(crate) fn executable(path: &str, program: PathBuf) -> GuestFile {
     }
 }
 
-/// Bytes at `path` in the guest.
+/// Bytes, to be at `path` in the guest.
 pub(crate) fn bytes(path: &str, bytes: &[u8]) -> GuestFile {
     GuestFile {
         path: path.to_owned(),
@@ -231,7 +241,7 @@ pub(crate) fn bytes(path: &str, bytes: &[u8]) -> GuestFile {
     }
 }
 
-/// A file of the host's at `path` in the guest.
+/// A file of the host, to be at `path` in the guest.
 pub(crate) fn host(path: &str, file: PathBuf) -> GuestFile {
     GuestFile {
         path: path.to_owned(),
@@ -240,16 +250,19 @@ pub(crate) fn host(path: &str, file: PathBuf) -> GuestFile {
     }
 }
 
-/// `Ok` if both are equal; a scenario's assertion.
-pub(crate) fn same(what: &str, got: &[u8], wanted: &[u8]) -> Result<()> {
-    if got == wanted {
+/// Fails unless both are equal.
+pub(crate) fn ensure_equal(what: &str, found: &[u8], expected: &[u8]) -> Result<()> {
+    if found == expected {
         return Ok(());
     }
-    let at = got.iter().zip(wanted).position(|(one, other)| one != other);
+    let at = found
+        .iter()
+        .zip(expected)
+        .position(|(one, other)| one != other);
     bail!(
-        "{what}: {} bytes instead of {}, different from byte {}",
-        got.len(),
-        wanted.len(),
-        at.unwrap_or(got.len().min(wanted.len()))
+        "{what}: expected {} bytes, found {}, which differ from byte {}",
+        expected.len(),
+        found.len(),
+        at.unwrap_or(found.len().min(expected.len()))
     );
 }

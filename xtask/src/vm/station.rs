@@ -1,5 +1,7 @@
-//! A station as small as it can be: says hello, takes records, acknowledges, and is strict about what the protocol
-//! promises. Over TCP or the guest's serial port.
+//! A minimal station, over TCP or the guest's serial port.
+//!
+//! It says hello, receives records and acknowledges them, and fails where the camera does not keep
+//! what the protocol promises.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -19,12 +21,13 @@ use secure::tcp::open;
 
 use super::ledger::Ledger;
 
-/// From connecting to the camera's hello: an emulated camera that has just started is slow.
-const HELLO: Duration = Duration::from_secs(20);
-/// The camera closes a link that is silent for long.
-const ALIVE: Duration = Duration::from_secs(3);
+/// Longest time from connecting to the camera's hello: an emulated camera that has just started is
+/// slow.
+const HELLO_WITHIN: Duration = Duration::from_secs(20);
+/// Longest silence before the station says that it is alive: the camera closes silent links.
+const ALIVE_EVERY: Duration = Duration::from_secs(3);
 
-/// The key of a station of this name: the name, filled up.
+/// The key of a station: its name, padded to the length of a key.
 pub(crate) fn identity(name: &str) -> Result<Identity> {
     let mut secret = [7; 32];
     let length = name.len().min(32);
@@ -32,7 +35,7 @@ pub(crate) fn identity(name: &str) -> Result<Identity> {
     Ok(Identity::from_secret(secret)?)
 }
 
-/// A camera's access list that lets these stations in (`secure::access`).
+/// The access list of a camera (see `secure::access`) that lets these stations in as engineers.
 pub(crate) fn access_list(names: &[&str]) -> Result<String> {
     let lines: Result<Vec<String>> = names
         .iter()
@@ -44,34 +47,40 @@ pub(crate) fn access_list(names: &[&str]) -> Result<String> {
     Ok(lines?.concat())
 }
 
-/// One session.
+/// A session with a camera.
 pub(crate) struct Station {
     reader: Box<dyn Read>,
     writer: Box<dyn Write>,
     accumulator: Accumulator<Vec<u8>>,
     bytes: Vec<u8>,
     responses: VecDeque<Response>,
-    spoke: Instant,
-    /// The number that has to come next; `None` before the first.
+    last_sent: Instant,
+    /// The sequence number that must come next; `None` before the first record.
     next: Option<u64>,
-    /// What the camera said first.
+    /// The camera's hello.
     pub(crate) hello: CameraHello,
-    /// All that came over the link.
+    /// Bytes received over the link.
     pub(crate) received_bytes: u64,
 }
 
 impl Station {
-    /// Over TCP, behind what was acknowledged last.
+    /// Connects over TCP; delivery starts after the last acknowledged record.
     pub(crate) fn tcp(address: SocketAddr, name: &str, ledger: &Ledger) -> Result<Self> {
-        let link = open(address, &identity(name)?, None, &Intent::Session, HELLO);
+        let link = open(
+            address,
+            &identity(name)?,
+            None,
+            &Intent::Session,
+            HELLO_WITHIN,
+        );
         let link = link.context("connecting to the camera")?;
         Self::open(Box::new(link.reader), Box::new(link.writer), name, ledger)
     }
 
-    /// Over the serial port's socket.
+    /// Connects over the socket of the guest's serial port.
     pub(crate) fn serial(stream: UnixStream, name: &str, ledger: &Ledger) -> Result<Self> {
         stream.set_read_timeout(Some(Duration::from_millis(50)))?;
-        stream.set_write_timeout(Some(HELLO))?;
+        stream.set_write_timeout(Some(HELLO_WITHIN))?;
         let reader = stream.try_clone()?;
         Self::open(Box::new(reader), Box::new(stream), name, ledger)
     }
@@ -88,7 +97,7 @@ impl Station {
             accumulator: Accumulator::new(vec![0; MAX_STUFFED_BYTES]),
             bytes: Vec::new(),
             responses: VecDeque::new(),
-            spoke: Instant::now(),
+            last_sent: Instant::now(),
             next: None,
             hello: CameraHello {
                 magic: MAGIC,
@@ -112,16 +121,19 @@ impl Station {
             station: name.to_owned(),
             start: Start::Acknowledged,
         }))?;
-        let deadline = Instant::now() + HELLO;
-        // On a serial line something of an earlier session may come first.
+        let deadline = Instant::now() + HELLO_WITHIN;
+        // On a serial line, messages of an earlier session may come first.
         station.hello = loop {
             match station.message()? {
                 Some(FromCamera::Hello(hello)) => break hello,
-                _ if Instant::now() > deadline => bail!("the camera says no hello"),
+                _ if Instant::now() > deadline => bail!(
+                    "the camera sent no hello within {} s",
+                    HELLO_WITHIN.as_secs()
+                ),
                 _ => {}
             }
         };
-        // What was received had been on the disk.
+        // The camera sends a record only after it is on the disk.
         if station.hello.next <= ledger.last() {
             bail!(
                 "the camera's next record is {}, but {} was received before",
@@ -138,18 +150,18 @@ impl Station {
 
     fn send_payload(&mut self, payload: &[u8]) -> Result<()> {
         let wire = encode(payload).context("a message is too long")?;
-        self.spoke = Instant::now();
+        self.last_sent = Instant::now();
         let sent = self.writer.write_all(&wire);
         sent.and_then(|()| self.writer.flush())
             .context("sending to the camera")
     }
 
-    /// A request of the recovery exchange.
+    /// Sends a request of the recovery exchange.
     pub(crate) fn request(&mut self, request: &Request) -> Result<()> {
         self.send_payload(&request.encode())
     }
 
-    /// The answer to a request, waiting at most until `deadline`.
+    /// The answer to a request; `None` if there is none before `deadline`.
     pub(crate) fn response(
         &mut self,
         ledger: &mut Ledger,
@@ -164,41 +176,41 @@ impl Station {
         Ok(self.responses.pop_front())
     }
 
-    /// Everything up to `sequence` is safe here.
+    /// Acknowledges all records up to `sequence`.
     pub(crate) fn acknowledge(&mut self, ledger: &mut Ledger, sequence: u64) -> Result<()> {
         ledger.acknowledged = ledger.acknowledged.max(sequence);
         self.send(&ToCamera::Acknowledge { sequence })
     }
 
-    /// Takes what comes within some 50 ms into the ledger: at most one message.
+    /// Receives at most one message, within some 50 ms; a record goes into the ledger.
     pub(crate) fn receive(&mut self, ledger: &mut Ledger) -> Result<()> {
-        if self.spoke.elapsed() > ALIVE {
+        if self.last_sent.elapsed() > ALIVE_EVERY {
             self.send(&ToCamera::Alive)?;
         }
         match self.message()? {
             Some(FromCamera::Record { sequence, record }) => {
                 match self.next {
                     Some(next) if next != sequence => {
-                        bail!("record {sequence} came instead of {next}")
+                        bail!("expected record {next}, found {sequence}")
                     }
                     None if sequence > ledger.acknowledged + 1 => bail!(
-                        "delivery began at {sequence}, but only {} was acknowledged",
+                        "delivery started at {sequence}, but only {} is acknowledged",
                         ledger.acknowledged
                     ),
                     _ => {}
                 }
                 self.next = Some(sequence + 1);
-                ledger.take(sequence, record)
+                ledger.insert(sequence, record)
             }
             Some(FromCamera::Displaced { from, to }) => {
-                bail!("the camera lost the records {from} to {to}")
+                bail!("the camera has lost the records {from} to {to}")
             }
-            Some(FromCamera::Goodbye { reason }) => bail!("the camera says goodbye: {reason}"),
+            Some(FromCamera::Goodbye { reason }) => bail!("the camera ended the session: {reason}"),
             _ => Ok(()),
         }
     }
 
-    /// Receives until `enough`, for at most `limit`.
+    /// Receives until `enough` returns true, for at most `limit`.
     pub(crate) fn receive_until(
         &mut self,
         ledger: &mut Ledger,
@@ -211,7 +223,7 @@ impl Station {
             if Instant::now() > deadline {
                 let tail: Vec<_> = ledger.records().values().rev().take(3).collect();
                 bail!(
-                    "waited {} s in vain for {what}; {} records, the last: {}",
+                    "waited {} s for {what} in vain; {} records, the last ones: {}",
                     limit.as_secs(),
                     ledger.records().len(),
                     short(&format!("{tail:?}"))
@@ -222,7 +234,8 @@ impl Station {
         Ok(())
     }
 
-    /// The next message, if one is complete within the reader's time-out.
+    /// The next message; `None` if none is complete within the reader's time-out. Answers of the
+    /// recovery exchange go to `responses`.
     fn message(&mut self) -> Result<Option<FromCamera>> {
         let mut piece = [0; 16 << 10];
         loop {
@@ -234,18 +247,18 @@ impl Station {
                     if payload.first() == Some(&MARK) {
                         let response = Response::decode(payload);
                         self.responses
-                            .push_back(response.context("a recovery answer")?);
+                            .push_back(response.context("decoding a recovery answer")?);
                         return Ok(None);
                     }
                     let message = FromCamera::decode(payload);
-                    let message = message.context("a message cannot be understood")?;
+                    let message = message.context("decoding a message")?;
                     return Ok(Some(message));
                 }
                 Fed::Discarded { reason, rest } => {
                     self.bytes = rest.to_vec();
-                    // A session may begin in the middle of another one's frame.
+                    // A session may start in the middle of a frame of an earlier one.
                     if self.hello.version != 0 {
-                        bail!("a damaged frame came: {reason:?}");
+                        bail!("received a damaged frame: {reason:?}");
                     }
                     continue;
                 }
@@ -267,7 +280,7 @@ impl Station {
     }
 }
 
-/// Pictures in a record would fill the screen.
+/// The start of a text: pictures in a record would fill the screen.
 fn short(text: &str) -> String {
     text.chars().take(600).collect()
 }
@@ -288,7 +301,7 @@ mod tests {
         }
     }
 
-    /// A camera that answers the hello with `next` and these records, and then closes.
+    /// A fake camera, which answers the hello with `next`, sends these records and closes the link.
     fn camera(next: u64, records: &[(u64, u64)]) -> (UnixStream, JoinHandle<()>) {
         let (station, mut camera) = UnixStream::pair().unwrap();
         let hello = FromCamera::Hello(CameraHello {
@@ -308,7 +321,7 @@ mod tests {
             sequence: *sequence,
             record: record(*ms),
         }));
-        let speaks = std::thread::spawn(move || {
+        let sender = std::thread::spawn(move || {
             camera.read_exact(&mut [0; 10]).unwrap();
             for message in messages {
                 camera.write_all(&encode(&message.encode()).unwrap()).ok();
@@ -316,20 +329,21 @@ mod tests {
             camera.shutdown(std::net::Shutdown::Write).unwrap();
             camera.read_to_end(&mut Vec::new()).ok();
         });
-        (station, speaks)
+        (station, sender)
     }
 
-    /// What the station thinks of it: the error in words, or that the link closed.
+    /// The error that the station ends with.
     fn verdict(ledger: &mut Ledger, next: u64, records: &[(u64, u64)]) -> String {
-        let (stream, speaks) = camera(next, records);
-        let found = Station::serial(stream, "test", ledger)
-            .and_then(|mut station| station.receive_until(ledger, "the end", HELLO, |_| false));
-        speaks.join().unwrap();
+        let (stream, sender) = camera(next, records);
+        let found = Station::serial(stream, "test", ledger).and_then(|mut station| {
+            station.receive_until(ledger, "the end", HELLO_WITHIN, |_| false)
+        });
+        sender.join().unwrap();
         format!("{:#}", found.unwrap_err())
     }
 
     #[test]
-    fn what_comes_again_must_be_what_it_was() {
+    fn a_record_that_is_delivered_again_must_be_the_same() {
         let mut ledger = Ledger::default();
         let closed = "the camera closed the link";
         assert_eq!(verdict(&mut ledger, 3, &[(1, 10), (2, 20)]), closed);
@@ -343,14 +357,14 @@ mod tests {
     }
 
     #[test]
-    fn holes_and_forgotten_records_are_noticed() {
+    fn missing_and_forgotten_records_are_errors() {
         let mut ledger = Ledger::default();
         let hole = verdict(&mut ledger, 9, &[(1, 10), (3, 30)]);
-        assert!(hole.contains("record 3 came instead of 2"), "{hole}");
-        // Nothing was acknowledged, so nothing may be left out.
+        assert!(hole.contains("expected record 2, found 3"), "{hole}");
+        // Nothing was acknowledged, so delivery must start at the first record.
         let late = verdict(&mut ledger, 9, &[(2, 20)]);
-        assert!(late.contains("delivery began at 2"), "{late}");
-        ledger.take(3, record(30)).unwrap();
+        assert!(late.contains("delivery started at 2"), "{late}");
+        ledger.insert(3, record(30)).unwrap();
         assert!(ledger.check_complete().is_err());
         let forgotten = verdict(&mut ledger, 3, &[]);
         assert!(forgotten.contains("3 was received before"), "{forgotten}");

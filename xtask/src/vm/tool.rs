@@ -1,4 +1,4 @@
-//! Running the host's tools: found or said to be missing, with a time-out, their words kept in a log.
+//! Finds and runs tools of the host, with a time-out and a log of their output.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// This machine lacks something that the project does not bring: no fault of what is tested.
+/// This machine lacks something that the project does not provide, so the tests cannot run.
 #[derive(Debug)]
 pub(crate) struct Unavailable(pub(crate) String);
 
@@ -20,7 +20,8 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-/// Where `program` is. System folders are looked through too: an ordinary user's PATH lacks mkfs.ext4's.
+/// The path of `program`. System folders are searched too: an ordinary user's PATH lacks that of
+/// mkfs.ext4.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -29,7 +30,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Like `find`, but its absence ends the run with a hint.
+/// Like `find`, but an absent program is an error with the hint how to install it.
 pub(crate) fn need(program: &str, hint: &str) -> Result<PathBuf> {
     match find(program) {
         Some(file) => Ok(file),
@@ -37,7 +38,7 @@ pub(crate) fn need(program: &str, hint: &str) -> Result<PathBuf> {
     }
 }
 
-/// Waits for a child at most so long; `None` when it still runs.
+/// Waits for a child until `limit` has passed; `None` if it still runs then.
 pub(crate) fn wait_at_most(
     child: &mut std::process::Child,
     limit: Duration,
@@ -54,7 +55,8 @@ pub(crate) fn wait_at_most(
     }
 }
 
-/// Runs to the end with its output appended to `log`; what it said last is part of the error.
+/// Runs a command that must succeed, with its output appended to `log`. The error contains the last
+/// lines of the log.
 pub(crate) fn run_logged(command: &mut Command, log: &Path, limit: Duration) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let file = File::options()
@@ -74,19 +76,19 @@ pub(crate) fn run_logged(command: &mut Command, log: &Path, limit: Duration) -> 
         bail!("`{name}` took more than {} s", limit.as_secs());
     };
     if !status.success() {
-        bail!("`{name}` failed: {}", last_words(log, 3));
+        bail!("`{name}` failed: {}", last_lines(log, 3));
     }
     Ok(())
 }
 
-/// The last lines of a log, in one.
-pub(crate) fn last_words(log: &Path, lines: usize) -> String {
+/// The last lines of a log, joined into one.
+pub(crate) fn last_lines(log: &Path, lines: usize) -> String {
     let bytes = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let spoken: Vec<&str> = text
+    let filled: Vec<&str> = text
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    spoken[spoken.len().saturating_sub(lines)..].join(" | ")
+    filled[filled.len().saturating_sub(lines)..].join(" | ")
 }

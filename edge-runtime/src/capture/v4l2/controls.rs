@@ -1,25 +1,25 @@
-//! Exposure, gain, white balance …: found by name, checked before anything is written, written, and read back.
+//! Controls such as exposure, gain and white balance: found by name, checked before anything is
+//! written, written, and read back.
 
 use std::collections::BTreeMap;
 
 use v4l::control::{self, Control, Description, Flags, MenuItem, Type};
 use v4l::device::Device;
 
-use super::Refusal;
-use super::negotiate::none_if_invalid;
+use super::refusal::{Refusal, none_if_invalid};
 
 /// A control's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlValue {
-    /// A number in the device's own unit, or a menu item's index.
+    /// A number in the device's unit, or the index of a menu item.
     Integer(i64),
     /// On or off.
     Boolean(bool),
-    /// A menu item's name.
+    /// The name of a menu item.
     Item(String),
 }
 
-/// Something to write, known to be what the device accepts.
+/// A value to write, already checked against what the device accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Setting {
     id: u32,
@@ -27,13 +27,13 @@ struct Setting {
     value: i64,
 }
 
-/// Writes the controls asked for, and gives all that can be read, as they then stand.
+/// Writes the configured controls and returns the values of all readable ones afterwards.
 pub(super) fn apply(
     device: &Device,
     asked: &BTreeMap<String, ControlValue>,
 ) -> Result<Vec<(String, i64)>, Refusal> {
     let offered = none_if_invalid(device.query_controls())?;
-    let settings = plan(asked, &offered).map_err(Refusal::Cannot)?;
+    let settings = plan(asked, &offered).map_err(Refusal::Unsupported)?;
     for setting in &settings {
         let written = device.set_control(Control {
             id: setting.id,
@@ -41,7 +41,7 @@ pub(super) fn apply(
         });
         written.map_err(|error| match error.raw_os_error() {
             Some(libc::EINVAL | libc::ERANGE | libc::EACCES | libc::EPERM) => {
-                Refusal::Cannot(format!(
+                Refusal::Unsupported(format!(
                     "control {} does not take {} now ({error}); an automatic mode that is on may hold it",
                     setting.name, setting.value
                 ))
@@ -49,11 +49,11 @@ pub(super) fn apply(
             _ => Refusal::Failed(error),
         })?;
     }
-    // Only now: a control may move one that was written before it.
+    // Read back after all are written, because a control may change one that was written before it.
     for setting in &settings {
         let found = value(&device.control(setting.id)?.value);
         if found != Some(setting.value) {
-            return Err(Refusal::Cannot(format!(
+            return Err(Refusal::Unsupported(format!(
                 "control {}: expected {} after writing it, found {}",
                 setting.name,
                 setting.value,
@@ -65,14 +65,15 @@ pub(super) fn apply(
         is_usable(control) && has_value(control.typ) && !control.flags.contains(Flags::WRITE_ONLY)
     });
     let values = readable.filter_map(|control| {
-        // Controls that nobody asked for are for the record only; some webcams list ones that they cannot read.
+        // Controls that are not configured are kept for the record only. Some webcams list controls
+        // that they cannot read.
         let found = device.control(control.id).ok()?;
         Some((normalised(&control.name), value(&found.value)?))
     });
     Ok(values.collect())
 }
 
-/// As `v4l2-ctl` spells names: "Exposure Time, Absolute" → `exposure_time_absolute`.
+/// Spells a name as `v4l2-ctl` does: "Exposure Time, Absolute" becomes `exposure_time_absolute`.
 fn normalised(name: &str) -> String {
     let words = name.split(|letter: char| !letter.is_alphanumeric());
     let words: Vec<String> = words
@@ -82,12 +83,12 @@ fn normalised(name: &str) -> String {
     words.join("_")
 }
 
-/// Headings of groups are listed among the controls.
+/// Whether a control can be used. Headings of groups are listed among the controls.
 fn is_usable(control: &Description) -> bool {
     control.typ != Type::CtrlClass && !control.flags.contains(Flags::DISABLED)
 }
 
-/// The types that the crate can read back.
+/// Whether the crate can read back controls of this type.
 fn has_value(typ: Type) -> bool {
     matches!(
         typ,
@@ -103,7 +104,8 @@ fn value(found: &control::Value) -> Option<i64> {
     }
 }
 
-/// What to write, automatic modes first: while one is on, drivers refuse or overwrite the value that it governs.
+/// The settings to write, automatic modes first: while one is on, drivers refuse or overwrite the
+/// value that it controls.
 fn plan(
     asked: &BTreeMap<String, ControlValue>,
     offered: &[Description],
@@ -140,7 +142,7 @@ fn setting(asked: &str, value: &ControlValue, offered: &[Description]) -> Result
     })
 }
 
-/// The value as the device takes it, if it does.
+/// The value in the form that the device accepts, or `None` if it does not accept it.
 fn accepted(control: &Description, value: &ControlValue) -> Option<i64> {
     let items = control.items.as_deref().unwrap_or_default();
     match (control.typ, value) {
@@ -155,7 +157,7 @@ fn accepted(control: &Description, value: &ControlValue) -> Option<i64> {
         (Type::Boolean, ControlValue::Boolean(on)) => Some(i64::from(*on)),
         (Type::Boolean, ControlValue::Integer(on @ (0 | 1))) => Some(*on),
         (Type::Integer | Type::Integer64, ControlValue::Integer(value)) => {
-            // In 128 bits, where the widest range does not overflow.
+            // Computed in 128 bits, where even the widest range does not overflow.
             let above = i128::from(*value) - i128::from(control.minimum);
             let fits = (control.minimum..=control.maximum).contains(value)
                 && above % i128::from(control.step.max(1)) == 0;
@@ -172,7 +174,7 @@ fn item_text(item: &MenuItem) -> String {
     }
 }
 
-/// What a control takes.
+/// The values that a control accepts, as text.
 fn range(control: &Description) -> String {
     match control.typ {
         Type::Boolean => "true or false".to_owned(),
@@ -229,7 +231,7 @@ mod tests {
         }
     }
 
-    /// What a webcam lists.
+    /// The controls of a typical webcam.
     fn offered() -> Vec<Description> {
         let mut exposure = control(3, "Auto Exposure", Type::Menu, (0, 3, 1));
         exposure.items = Some(vec![
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_v4l2_ctl() {
+    fn names_are_spelt_as_by_v4l2_ctl() {
         assert_eq!(
             normalised("Exposure Time, Absolute"),
             "exposure_time_absolute"
@@ -307,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_what_the_control_takes() {
+    fn refusals_name_the_accepted_values() {
         use ControlValue::{Boolean, Integer, Item};
         let refusal = |name, value| planned(&[(name, value)]).unwrap_err();
         for wrong in [105, -11, 13] {
@@ -335,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_control_lists_the_others() {
+    fn an_unknown_control_is_refused_with_a_list_of_controls() {
         let refusal = planned(&[("focus_absolute", ControlValue::Integer(1))]).unwrap_err();
         assert_eq!(
             refusal,

@@ -1,8 +1,10 @@
-//! Pixel format, size and frame interval: exactly as asked for, or a refusal that names what the device offers.
+//! Sets pixel format, size and frame interval exactly as asked for, or refuses with a list of what
+//! the device offers.
 
-use std::io;
 use std::time::Duration;
 
+use scoring::source::FourCc;
+use scoring::source::pixel_format::{self, SUPPORTED};
 use v4l::device::Device;
 use v4l::format::{FieldOrder, Format, FourCC};
 use v4l::fraction::Fraction;
@@ -11,9 +13,8 @@ use v4l::framesize::FrameSizeEnum;
 use v4l::video::Capture;
 use v4l::video::capture::Parameters;
 
-use super::super::FourCc;
-use super::super::pixel_format::{self, SUPPORTED};
-use super::{CameraOptions, Refusal};
+use super::options::CameraOptions;
+use super::refusal::{Refusal, is_not_offered, none_if_invalid};
 
 /// Sets format and size.
 pub(super) fn set_format(device: &Device, options: &CameraOptions) -> Result<Format, Refusal> {
@@ -22,8 +23,9 @@ pub(super) fn set_format(device: &Device, options: &CameraOptions) -> Result<For
         .iter()
         .map(|format| FourCc(format.fourcc.repr))
         .collect();
-    let format = choose(options.format, &offered)
-        .map_err(|reason| Refusal::Cannot(format!("{reason}; {}", describe(device, &offered))))?;
+    let format = choose(options.format, &offered).map_err(|reason| {
+        Refusal::Unsupported(format!("{reason}; {}", describe(device, &offered)))
+    })?;
     let present = device.format()?;
     let mut wanted = Format::new(
         options.width_px.unwrap_or(present.width),
@@ -32,21 +34,23 @@ pub(super) fn set_format(device: &Device, options: &CameraOptions) -> Result<For
     );
     wanted.field_order = FieldOrder::Progressive;
     let found = device.set_format(&wanted)?;
-    check(options, format, &found)
-        .map_err(|reason| Refusal::Cannot(format!("{reason}; {}", describe(device, &offered))))?;
+    check(options, format, &found).map_err(|reason| {
+        Refusal::Unsupported(format!("{reason}; {}", describe(device, &offered)))
+    })?;
     Ok(found)
 }
 
-/// What stands now, if it is still as asked for.
+/// The format that is set now, checked again against what was asked for.
 pub(super) fn check_format(device: &Device, options: &CameraOptions) -> Result<Format, Refusal> {
     let found = device.format()?;
     let code = FourCc(found.fourcc.repr);
-    check(options, options.format.unwrap_or(code), &found)
-        .map_err(|reason| Refusal::Cannot(format!("{reason} (after the controls were set)")))?;
+    check(options, options.format.unwrap_or(code), &found).map_err(|reason| {
+        Refusal::Unsupported(format!("{reason} (after the controls were set)"))
+    })?;
     Ok(found)
 }
 
-/// The format asked for, or the best of those on offer.
+/// The format asked for, or the best of those offered.
 fn choose(asked: Option<FourCc>, offered: &[FourCc]) -> Result<FourCc, String> {
     match asked {
         Some(asked) if !pixel_format::is_supported(asked) => Err(format!(
@@ -68,6 +72,7 @@ fn choose(asked: Option<FourCc>, offered: &[FourCc]) -> Result<FourCc, String> {
     }
 }
 
+/// Checks format, size and field order against what was asked for.
 fn check(options: &CameraOptions, format: FourCc, found: &Format) -> Result<(), String> {
     let code = FourCc(found.fourcc.repr);
     let width_px = options.width_px.unwrap_or(found.width);
@@ -89,7 +94,7 @@ fn check(options: &CameraOptions, format: FourCc, found: &Format) -> Result<(), 
     }
 }
 
-/// "the device offers YUYV (640×480, 320×240), MJPG (1920×1080)".
+/// Text such as "the device offers YUYV (640×480, 320×240), MJPG (1920×1080)".
 fn describe(device: &Device, offered: &[FourCc]) -> String {
     if offered.is_empty() {
         return "the device offers none".to_owned();
@@ -128,7 +133,7 @@ fn size_text(size: &FrameSizeEnum) -> String {
     }
 }
 
-/// Sets the frame interval, if one is asked for.
+/// Sets the frame interval if one is asked for.
 pub(super) fn set_interval(
     device: &Device,
     options: &CameraOptions,
@@ -153,7 +158,7 @@ pub(super) fn set_interval(
     let found = match found {
         Ok(parameters) => parameters.interval,
         Err(error) if is_not_offered(&error) => {
-            return Err(Refusal::Cannot(
+            return Err(Refusal::Unsupported(
                 "the device does not let its frame interval be set".to_owned(),
             ));
         }
@@ -163,14 +168,14 @@ pub(super) fn set_interval(
         return Ok(());
     }
     let offered: Vec<String> = offered.iter().map(interval_text).collect();
-    Err(Refusal::Cannot(format!(
+    Err(Refusal::Unsupported(format!(
         "expected a frame interval of {:.3} ms, found {found} s; the device offers {} s",
         wanted.as_secs_f64() * 1e3,
         offered.join(", ")
     )))
 }
 
-/// The frame interval that is set, if the driver tells one.
+/// The frame interval that is set, if the driver reports one.
 pub(super) fn interval(device: &Device) -> Option<Duration> {
     let found = device.params().ok()?.interval;
     (found.numerator > 0 && found.denominator > 0).then(|| Duration::from_secs_f64(seconds(found)))
@@ -187,21 +192,22 @@ fn seconds(interval: Fraction) -> f64 {
     f64::from(interval.numerator) / f64::from(interval.denominator)
 }
 
-/// The closest of those on offer, as the driver itself writes it: drivers round up or down to the next one, so that
-/// 0.033333 s may give 1/40. Without any, microseconds, or 1/n where that is as close.
+/// The interval to ask the driver for. It is the closest of those offered, as the driver itself
+/// writes it, because drivers round 0.033333 s up or down to the next one and may choose 1/40. If
+/// the driver offers none, it is 1/n if that is as close, and otherwise in microseconds.
 fn nearest(wanted: Duration, offered: &[Fraction]) -> Fraction {
-    let off = |interval: Fraction| (seconds(interval) - wanted.as_secs_f64()).abs();
+    let error = |interval: Fraction| (seconds(interval) - wanted.as_secs_f64()).abs();
     let best = offered
         .iter()
         .copied()
         .filter(|interval| interval.denominator != 0)
-        .min_by(|a, b| off(*a).total_cmp(&off(*b)));
+        .min_by(|a, b| error(*a).total_cmp(&error(*b)));
     if let Some(best) = best {
         return best;
     }
     let rate = wanted.as_secs_f64().recip().round();
     let whole = Fraction::new(1, (rate as u32).max(1));
-    if off(whole) < 1e-6 {
+    if error(whole) < 1e-6 {
         return whole;
     }
     Fraction::new(
@@ -210,23 +216,10 @@ fn nearest(wanted: Duration, offered: &[Fraction]) -> Fraction {
     )
 }
 
-/// Within 1 %.
+/// Whether the interval is within 1 % of the one asked for.
 fn is_met(wanted: Duration, found: Fraction) -> bool {
     let wanted = wanted.as_secs_f64();
     (seconds(found) - wanted).abs() <= wanted * 0.01
-}
-
-/// Drivers that lack a query say so in one of these ways.
-fn is_not_offered(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTTY))
-}
-
-/// An enumeration without entries ends in such an error, too.
-pub(super) fn none_if_invalid<T>(list: io::Result<Vec<T>>) -> io::Result<Vec<T>> {
-    match list {
-        Err(error) if is_not_offered(&error) => Ok(Vec::new()),
-        list => list,
-    }
 }
 
 #[cfg(test)]
@@ -239,7 +232,7 @@ mod tests {
     const H264: FourCc = FourCc(*b"H264");
 
     #[test]
-    fn the_format_asked_for_or_the_best() {
+    fn the_format_asked_for_is_chosen_and_otherwise_the_best() {
         let offered = [H264, MJPG, GREY, YUYV];
         assert_eq!(choose(Some(MJPG), &offered), Ok(MJPG));
         assert_eq!(choose(None, &offered), Ok(YUYV));
@@ -258,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_frames_of_the_size_asked_for_pass() {
+    fn only_progressive_frames_of_the_size_asked_for_are_accepted() {
         let mut options = CameraOptions::new("/dev/video0");
         let mut found = Format::new(640, 480, FourCC::new(b"YUYV"));
         assert_eq!(check(&options, YUYV, &found), Ok(()));
@@ -279,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn intervals_are_asked_for_as_the_driver_writes_them() {
+    fn intervals_are_requested_as_the_driver_writes_them() {
         let fraction = |interval: Fraction| (interval.numerator, interval.denominator);
         let rate = |rate: u32| Fraction::new(1, rate);
         let offered = [rate(15), rate(30), rate(60), Fraction::new(1, 0)];
@@ -300,7 +293,7 @@ mod tests {
         assert!(is_met(ntsc, Fraction::new(1001, 30_000)));
         assert!(!is_met(thirty, rate(29)));
         assert!(!is_met(thirty, Fraction::new(0, 0)));
-        // Absurd wishes are refused later, and do not panic here.
+        // Absurd values are refused later and must not panic here.
         nearest(Duration::ZERO, &[]);
         nearest(Duration::MAX, &[]);
     }

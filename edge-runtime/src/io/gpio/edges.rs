@@ -1,4 +1,4 @@
-//! Edges of an input line: the kernel notes when each came and counts them.
+//! Edges of an input line. The kernel stamps each with its time and counts them.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -7,45 +7,48 @@ use std::time::{Duration, Instant};
 use gpiocdev::line::{Bias, EdgeDetection, EventClock};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{GpioError, Pin, request};
+use super::error::GpioError;
+use super::pin::{Pin, request};
 
-/// Edges that the kernel keeps for us; beyond it drops the oldest.
+/// Edges that the kernel buffers; when the buffer is full, it drops the oldest.
 const KERNEL_BUFFER_EDGES: u32 = 256;
 
-/// Which edges of the logical level count.
+/// Which edges of the logical level are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edge {
-    /// Inactive → active.
+    /// From inactive to active.
     Rising,
-    /// Active → inactive.
+    /// From active to inactive.
     Falling,
     /// Both.
     Both,
 }
 
-/// An edge, as the kernel saw it.
+/// An edge, as the kernel recorded it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EdgeEvent {
-    /// CLOCK_MONOTONIC at the interrupt (after debouncing, if any).
+    /// Time of the interrupt (after debouncing, if any) on CLOCK_MONOTONIC.
     pub timestamp: Duration,
-    /// The kernel's count of edges on this line since it was opened; the first is 1.
+    /// The kernel's count of edges since the line was requested; the first is 1.
     pub line_seqno: u32,
-    /// Edges between the previous event and this one that the kernel dropped because they were not fetched in time.
+    /// Edges between the previous event and this one that were lost because they were not read in
+    /// time.
     pub lost: u32,
 }
 
-/// The edges of an input line, one after the other.
+/// Reads the edges of an input line one by one.
 #[derive(Debug)]
 pub struct Edges {
     pin: Pin,
-    /// Room for one event in the kernel's layout. gpiocdev's own `read_edge_event` reads several and returns the first.
+    /// Buffer for exactly one event in the kernel's layout, because gpiocdev's `read_edge_event`
+    /// reads several and returns only the first.
     buffer: Vec<u64>,
     last_seqno: u32,
 }
 
 impl Edges {
-    /// Takes a line as input with edge detection. The kernel ignores changes shorter than `debounce`; zero lets all
-    /// pass. `bias` is the pull resistor, `None` leaves it as it is.
+    /// Requests a line as an input with edge detection. The kernel ignores changes shorter than
+    /// `debounce`; zero reports all. `bias` sets the pull resistor; `None` leaves it unchanged.
     pub fn open(
         chip: &Path,
         line: u32,
@@ -77,12 +80,12 @@ impl Edges {
         })
     }
 
-    /// The next edge, or `None` if there is none within `timeout`.
+    /// Waits for the next edge; returns `None` if there is none within `timeout`.
     pub fn wait(&mut self, timeout: Duration) -> Result<Option<EdgeEvent>, GpioError> {
         let failed = self.pin.failed("wait for an edge");
         let deadline = Instant::now().checked_add(timeout);
         loop {
-            // Beyond what the clock can express is for ever.
+            // A time-out beyond the range of the clock waits for ever.
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let left = left.and_then(|left| Timespec::try_from(left).ok());
             let mut line = [PollFd::from_borrowed_fd(
@@ -111,7 +114,7 @@ impl Edges {
     }
 }
 
-/// Edges between two that the kernel counted, where 0 stands for none before; the count wraps.
+/// Number of edges between two counts of the kernel; 0 stands for no edge yet. The count wraps.
 fn lost_between(last_seqno: u32, seqno: u32) -> u32 {
     seqno.wrapping_sub(last_seqno).wrapping_sub(1)
 }
@@ -121,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gap_in_the_count_is_what_was_lost() {
+    fn a_gap_in_the_count_is_the_number_of_lost_edges() {
         assert_eq!(lost_between(0, 1), 0, "the first edge");
         assert_eq!(lost_between(0, 4), 3);
         assert_eq!(lost_between(7, 8), 0);

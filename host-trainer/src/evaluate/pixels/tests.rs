@@ -12,13 +12,15 @@ fn measure(images: &[(&[f32], &[bool], usize)]) -> PixelResult {
 }
 
 #[test]
-fn a_case_to_compute_by_hand() {
-    // Scores 4 3 2 1, defect at 4 and 2: AUROC = 3 of 4 pairs; AP = (1 + 2/3) / 2; F1-max at 2: 2·2/(3 + 2).
+fn agrees_with_a_case_computed_by_hand() {
+    // Scores 4, 3, 2, 1 with defects at 4 and 2: AUROC is 3 of 4 pairs, AP is (1 + 2/3) / 2, and
+    // F1-max is 2·2/(3 + 2), at 2.
     let found = measure(&[(&[4.0, 3.0, 2.0, 1.0], &[true, false, true, false], 4)]);
     assert_eq!(found.auroc, Some(0.75));
     assert!((found.aupr.unwrap() - 5.0 / 6.0).abs() < 1e-12);
     assert_eq!((found.f1_max, found.f1_threshold), (Some(0.8), Some(2.0)));
-    // PRO: one of two regions at FPR 0, the rise to FPR 0.5 is flat at 1/2: area 0.15 / 0.3.
+    // PRO: one of two regions is covered at FPR 0, and the overlap stays at 1/2 up to FPR 0.5. The
+    // area is 0.15 / 0.3.
     assert!((found.aupro.unwrap() - 0.5).abs() < 1e-12);
     assert_eq!(found.pro.last(), Some(&[0.3, 0.5]));
 }
@@ -30,8 +32,8 @@ fn ties_count_half() {
 }
 
 #[test]
-fn of_equal_f1_the_highest_threshold_is_named() {
-    // Defect at 4 and 1: F1 is 2·1/(1 + 2) at threshold 4 and 2·2/(4 + 2) at 1.
+fn of_equal_f1_the_highest_threshold_is_returned() {
+    // Defects at 4 and 1: F1 is 2·1/(1 + 2) at threshold 4 and 2·2/(4 + 2) at threshold 1.
     let found = measure(&[(&[4.0, 3.0, 2.0, 1.0], &[true, false, false, true], 4)]);
     assert_eq!(
         (found.f1_max, found.f1_threshold),
@@ -40,7 +42,7 @@ fn of_equal_f1_the_highest_threshold_is_named() {
 }
 
 #[test]
-fn quantiles_are_those_that_the_stated_share_exceeds() {
+fn the_stated_fraction_exceeds_each_percentile() {
     let mut scores: Vec<f32> = (0..1_000).map(|score| score as f32).collect();
     scores.push(5_000.0);
     let mask: Vec<bool> = (0..1_001).map(|index| index == 1_000).collect();
@@ -52,7 +54,7 @@ fn quantiles_are_those_that_the_stated_share_exceeds() {
 }
 
 #[test]
-fn one_class_alone_has_no_figure() {
+fn one_class_alone_has_no_metrics() {
     let found = measure(&[(&[1.0, 2.0], &[false, false], 2)]);
     assert_eq!((found.auroc, found.aupro, found.f1_max), (None, None, None));
     let found = measure(&[(&[1.0, 2.0], &[true, true], 2)]);
@@ -63,7 +65,7 @@ fn one_class_alone_has_no_figure() {
 }
 
 #[test]
-fn what_cannot_be_counted_is_refused() {
+fn malformed_images_are_refused() {
     let mut metrics = PixelMetrics::new(2, 10, &std::env::temp_dir());
     let mut add = |scores: &[f32], mask: &[bool], width, kind| {
         metrics.add(scores, mask, width, kind).unwrap_err()
@@ -82,7 +84,8 @@ fn what_cannot_be_counted_is_refused() {
     assert!(matches!(wrong, PixelError::Kind { kinds: 2, found: 2 }));
 }
 
-/// Golden values from scikit-learn and an independent PRO implementation: tests/fixtures/metrics/make.py.
+/// Compares with scikit-learn and an independent implementation of PRO, see
+/// tests/fixtures/metrics/make.py.
 #[test]
 fn agrees_with_scikit_learn_and_mvtecs_pro() {
     let golden: serde_json::Value =
@@ -112,7 +115,7 @@ fn agrees_with_scikit_learn_and_mvtecs_pro() {
             let value = value.unwrap();
             assert!(
                 (value - expected).abs() < 1e-9,
-                "{} {key}: {value} for {expected}",
+                "{} {key}: {value}, expected {expected}",
                 case["name"]
             );
         }
@@ -127,7 +130,7 @@ fn close(a: Option<f64>, b: Option<f64>) -> bool {
 }
 
 proptest! {
-    /// A kind's figures are those of its images and the good ones measured alone.
+    /// The metrics of a kind equal those of its images and the good ones alone.
     #[test]
     fn kinds_share_the_good_images(
         images in proptest::collection::vec(
@@ -164,16 +167,17 @@ proptest! {
             prop_assert!(close(found.auroc, expected.auroc));
             prop_assert!(close(found.aupr, expected.aupr));
             prop_assert!(close(found.f1_max, expected.f1_max));
-            prop_assert!(close(found.aupro, expected.aupro), "{:?} for {:?}", found.aupro, expected.aupro);
+            let (aupro, wanted) = (found.aupro, expected.aupro);
+            prop_assert!(close(aupro, wanted), "{aupro:?}, expected {wanted:?}");
             prop_assert_eq!(found.f1_threshold, expected.f1_threshold);
         }
     }
 }
 
-/// By hand: `cargo test -p host-trainer --lib -- --ignored a_thousand_maps`, under `/usr/bin/time -v` for the
-/// peak memory. Needs 8.4 GB of temporary space.
+/// To measure peak memory, run `cargo test -p host-trainer --lib -- --ignored a_thousand_maps`
+/// under `/usr/bin/time -v`.
 #[test]
-#[ignore = "minutes, and 8.4 GB of temporary space"]
+#[ignore = "takes minutes and 8.4 GB of temporary space"]
 fn a_thousand_maps_of_a_megapixel() {
     use rand::RngExt;
     const SIDE: usize = 1024;
@@ -191,8 +195,9 @@ fn a_thousand_maps_of_a_megapixel() {
         metrics.add(&scores, &mask, SIDE, kind).unwrap();
     }
     let found = metrics.finish().unwrap();
-    // Uniform on 0..1 against uniform on 0.5..1.5: AUROC = 1 - 0.5² / 2; the overlap at false-positive rate f is
-    // 0.5 + f, so AUPRO = 0.5 + 0.15. Chance is far below the tolerance.
+    // Good pixels are uniform on 0..1, defect pixels on 0.5..1.5, so AUROC is 1 - 0.5² / 2. The
+    // overlap at false-positive rate f is 0.5 + f, so AUPRO is 0.5 + 0.15. Random deviations are
+    // far below the tolerance.
     for found in found.kinds.iter().chain([&found.total]) {
         assert!((found.auroc.unwrap() - 0.875).abs() < 1e-3);
         assert!((found.aupro.unwrap() - 0.65).abs() < 1e-3);

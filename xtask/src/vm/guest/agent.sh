@@ -1,7 +1,10 @@
 #!/bin/sh
-# Runs commands for the host over a virtio port. Asked: a line "SECONDS COMMAND_BYTES INPUT_BYTES", then the command and
-# its standard input. Answered: a line "STATUS OUT_BYTES ERR_BYTES", then what it wrote. Files stand between the command
-# and the port, so that what it leaves running in the background cannot hold up or disturb the answer.
+# Runs commands for the host over a virtio port.
+#
+# A request is a line "SECONDS COMMAND_BYTES INPUT_BYTES", then the command and its standard input.
+# An answer is a line "STATUS OUT_BYTES ERR_BYTES", then standard output and standard error. The
+# command reads and writes files instead of the port, so that programs that it leaves running in the
+# background neither delay nor disturb the answer.
 number=0
 for port in /sys/class/virtio-ports/*; do
 	[ "$(cat "$port/name")" = control ] && device=/dev/${port##*/}

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Simulated GPIO lines, through configfs and sysfs.
-#   gpio make LINES      a chip of so many; prints its name, such as gpiochip0
-#   gpio level LINE      0 or 1: what an output drives, or what an input is pulled to
-#   gpio pull LINE up|down   moves an input; a program that waits for edges sees one
-#   gpio watch LINE      prints its level, and each new one
+# Simulated GPIO lines (gpio-sim), through configfs and sysfs.
+#   gpio make LINES         makes a chip with LINES lines and prints its name, such as gpiochip0
+#   gpio level LINE         prints 0 or 1: what an output drives, or what an input is pulled to
+#   gpio pull LINE up|down  pulls an input; a program that waits for edges sees one
+#   gpio watch LINE         prints the level, and again whenever it changes
 set -e
 config=/sys/kernel/config
 rig=$config/gpio-sim/rig

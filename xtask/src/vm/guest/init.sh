@@ -1,5 +1,6 @@
 #!/bin/busybox sh
-# The guest's first process: mounts, drivers, network, then the control channel for good.
+# The guest's first process: mounts file systems, loads drivers, sets up the network, then runs the
+# agent for ever.
 /bin/busybox mkdir -p /sbin /usr/bin /usr/sbin /proc /sys /dev /tmp /run /state
 /bin/busybox --install -s
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/ TERM=dumb
@@ -13,9 +14,10 @@ mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 
 modprobe -a virtio_pci virtio_console virtio_blk virtio_net
-# Named by the kernel's command line: serial ports are called otherwise from machine to machine.
+# The kernel's command line names the serial port, whose name depends on the machine.
 ln -s "$cable" /dev/cable
-# QEMU's ARM board has a GPIO chip of its own (its power key's), and the simulated one is to be gpiochip0.
+# QEMU's ARM board has a GPIO chip of its own, for its power key. It is removed, so that the
+# simulated one becomes gpiochip0.
 own=/sys/bus/amba/drivers/pl061_gpio
 for chip in "$own"/*.pl061; do
 	[ ! -e "$chip" ] || echo "${chip##*/}" >"$own/unbind"
@@ -29,7 +31,7 @@ if [ -b /dev/vda ]; then
 	mount -t ext4 -o data=ordered,barrier=1 /dev/vda /state || echo "init: /state cannot be mounted"
 fi
 
-# One command at a time; if the agent ever ends, so does its channel, and the next one begins afresh.
+# If the agent ends, its channel closes; the next agent opens it again.
 while :; do
 	/lib/vm/agent
 	sleep 1

@@ -16,13 +16,14 @@ const TRIGGER: u32 = 3;
 const READY: u32 = 4;
 const FAULT: u32 = 5;
 const ENCODER: u32 = 6;
-/// From trigger to gate, and how long the gate is active, in encoder counts.
+/// Encoder counts from the trigger to the gate.
 const DELAY_COUNTS: u64 = 6;
+/// Length of the gate's pulse in encoder counts.
 const PULSE_COUNTS: u64 = 2;
-/// Long enough to be seen from outside an emulated guest.
+/// Length of the gate's pulse in time, long enough to be seen from outside an emulated guest.
 const PULSE_MS: u64 = 700;
 
-/// A station, and what it is told of a camera whose gate is watched.
+/// A camera whose gate is watched, and a station that receives its reports.
 struct Line<'a> {
     camera: &'a mut Camera,
     station: Station,
@@ -39,7 +40,8 @@ impl<'a> Line<'a> {
         camera.start()?;
         let ledger = Ledger::default();
         let station = camera.station("line", &ledger)?;
-        // Until the first frame it cannot inspect, and with `on_fault = "reject"` nothing passes unseen.
+        // Until the first frame the camera cannot inspect; with `on_fault = "reject"` the gate is
+        // active then.
         wait_for_metric(camera, "awr_capturing", 1.0)?;
         std::thread::sleep(Duration::from_millis(500));
         let mut line = Self {
@@ -51,19 +53,23 @@ impl<'a> Line<'a> {
         };
         line.rejects = match line.gate()? {
             (rises @ 1, false) => rises,
-            found => bail!("before the first part the gate's rises and level are {found:?}"),
+            found => bail!(
+                "before the first part, expected the gate's rises and level to be (1, false), \
+                 found {found:?}"
+            ),
         };
         Ok(line)
     }
 
-    /// How often the gate has moved so far, and whether it is active.
+    /// Number of the gate's rising edges so far, and whether it is active.
     fn gate(&mut self) -> Result<(usize, bool)> {
         let seen = self.camera.guest.check("cat /tmp/gate")?.text();
         let rises = seen.lines().filter(|line| *line == "1").count();
         Ok((rises, seen.ends_with('1')))
     }
 
-    /// Waits for the next part's report, which must say so, and for the gate, which must do so.
+    /// Waits for the next part, whose report must have this outcome and action, and checks the
+    /// gate.
     fn expect(&mut self, outcome: Outcome, action: GateAction) -> Result<()> {
         let number = self.parts + 1;
         self.station
@@ -74,7 +80,7 @@ impl<'a> Line<'a> {
         let part = self.ledger.parts()[number - 1];
         if (part.outcome, part.action) != (outcome, action) {
             bail!(
-                "part {number} is {:?} {:?} (score {:?}) instead of {outcome:?} {action:?}",
+                "part {number}: expected {outcome:?} {action:?}, found {:?} {:?} (score {:?})",
                 part.outcome,
                 part.action,
                 part.score
@@ -83,12 +89,13 @@ impl<'a> Line<'a> {
         if action == GateAction::Reject {
             self.rejects += 1;
         }
-        // Over the pulse: one more or one less would be seen.
+        // The pulse is over then, so that a missing or an additional one shows.
         std::thread::sleep(Duration::from_millis(PULSE_MS + 300));
         let found = self.gate()?;
         if found != (self.rejects, false) {
             bail!(
-                "after part {number} ({outcome:?}) the gate's rises and level are {found:?} instead of {:?}",
+                "after part {number} ({outcome:?}), expected the gate's rises and level to be \
+                 {:?}, found {found:?}",
                 (self.rejects, false)
             );
         }
@@ -105,15 +112,17 @@ fn gate() -> String {
 
 fn trigger() -> String {
     format!(
-        "[trigger]\nkind = \"gpio\"\nchip = \"/dev/gpiochip0\"\nline = {TRIGGER}\nframe_within_ms = 1500\n"
+        "[trigger]\nkind = \"gpio\"\nchip = \"/dev/gpiochip0\"\nline = {TRIGGER}\n\
+         frame_within_ms = 1500\n"
     )
 }
 
 fn loopback() -> &'static str {
-    "[capture]\nkind = \"v4l2\"\ndevice = \"/dev/video10\"\nformat = \"GREY\"\ntimeout_ms = 20000\n"
+    "[capture]\nkind = \"v4l2\"\ndevice = \"/dev/video10\"\nformat = \"GREY\"\n\
+     timeout_ms = 20000\n"
 }
 
-/// Good frames never move the gate, bad ones do, each once.
+/// Good frames never move the gate; each bad frame moves it once.
 pub(crate) fn reject(rig: &mut Rig) -> Result<()> {
     let mut camera = Camera::boot(rig)?;
     camera.guest.make_gpio(LINES)?;
@@ -122,9 +131,9 @@ pub(crate) fn reject(rig: &mut Rig) -> Result<()> {
     camera.configure(threshold, &format!("{}{}", loopback(), gate()))?;
     camera.explain(|camera| {
         let mut line = Line::start(camera)?;
-        // A new reader of a loopback gets the frame that was written last before it came.
+        // A new reader first gets the last frame that was written before it opened the device.
         line.expect(Outcome::Ok, GateAction::Pass)
-            .context("the frame from before")?;
+            .context("the frame that was written before the start")?;
         for good in [true, false, true, true, false, false, true, false, true] {
             line.camera.feed(if good { "good" } else { "bad" })?;
             match good {
@@ -132,15 +141,16 @@ pub(crate) fn reject(rig: &mut Rig) -> Result<()> {
                 false => line.expect(Outcome::Ng, GateAction::Reject)?,
             }
         }
-        let ready = line.camera.http("/health")?;
-        if !ready.starts_with("HTTP/1.1 200") {
-            bail!("not healthy: {ready}");
+        let health = line.camera.http("/health")?;
+        if !health.starts_with("HTTP/1.1 200") {
+            bail!("the camera is not healthy: {health}");
         }
         Ok(())
     })
 }
 
-/// An edge begins a part, the frame behind it shows it, and a part without a frame is a fault that is pushed out.
+/// A rising edge of the trigger starts a part, and the next frame shows it. A part without a frame
+/// is a fault and is rejected.
 pub(crate) fn triggered(rig: &mut Rig) -> Result<()> {
     let mut camera = Camera::boot(rig)?;
     camera.guest.make_gpio(LINES)?;
@@ -151,13 +161,14 @@ pub(crate) fn triggered(rig: &mut Rig) -> Result<()> {
         let mut line = Line::start(camera)?;
         let unassigned = "awr_drops_total{place=\"unassigned\"}";
         for picture in ["good", "bad", "", "good", "", "bad"] {
-            // Only the rising edge counts, and a frame without a trigger is no part.
+            // A frame without a trigger is not a part, and a falling edge does not start one.
             let before = line.camera.metric(unassigned)?;
             line.camera.feed("bad")?;
             wait_for_metric(line.camera, unassigned, before + 1.0)?;
             line.camera.guest.gpio_pull(TRIGGER, true)?;
             line.camera.guest.gpio_pull(TRIGGER, false)?;
-            // An edge is told by a thread of the program, a frame by another.
+            // Edges and frames are received by different threads of the program, so the frame must
+            // not come at once.
             std::thread::sleep(Duration::from_millis(200));
             if !picture.is_empty() {
                 line.camera.feed(picture)?;
@@ -172,18 +183,18 @@ pub(crate) fn triggered(rig: &mut Rig) -> Result<()> {
     })
 }
 
-/// Parts on a belt whose encoder says where they are.
+/// A belt with an encoder, and the parts on it.
 struct Belt<'a> {
     camera: &'a mut Camera,
     station: Station,
     ledger: Ledger,
     counts: u64,
-    /// Where the bad parts were triggered.
+    /// Encoder counts at which bad parts were triggered.
     bad: Vec<u64>,
 }
 
 impl Belt<'_> {
-    /// A part passes the trigger here, and its report says what it is.
+    /// Lets a part pass the trigger, and checks its report.
     fn part(&mut self, picture: &str) -> Result<()> {
         let before = self.ledger.last();
         self.camera.guest.gpio_pull(TRIGGER, true)?;
@@ -196,20 +207,20 @@ impl Belt<'_> {
                 !ledger.parts_after(before).is_empty()
             })?;
         let found = self.ledger.parts_after(before)[0].outcome;
-        let (wanted, rejected) = match picture {
+        let (expected, is_rejected) = match picture {
             "bad" => (Outcome::Ng, true),
             _ => (Outcome::Ok, false),
         };
-        if found != wanted {
-            bail!("a {picture} part is {found:?}");
+        if found != expected {
+            bail!("a {picture} part: expected {expected:?}, found {found:?}");
         }
-        if rejected {
+        if is_rejected {
             self.bad.push(self.counts);
         }
         Ok(())
     }
 
-    /// The belt moves on by a count; the gate must be where the parts want it.
+    /// Moves the belt by one encoder count, and checks the gate.
     fn step(&mut self) -> Result<()> {
         self.camera.guest.gpio_pull(ENCODER, true)?;
         self.camera.guest.gpio_pull(ENCODER, false)?;
@@ -217,16 +228,18 @@ impl Belt<'_> {
         self.check()
     }
 
+    /// Checks that the gate is active exactly while a bad part is at it.
     fn check(&mut self) -> Result<()> {
         std::thread::sleep(Duration::from_millis(200));
         let pulses = self.bad.iter().map(|start| start + DELAY_COUNTS);
-        let wanted = pulses
+        let expected = pulses
             .map(|from| from..from + PULSE_COUNTS)
             .any(|pulse| pulse.contains(&self.counts));
         let found = self.camera.guest.gpio_level(GATE)?;
-        if found != wanted {
+        if found != expected {
             bail!(
-                "after {} counts the gate's level is {found}; bad parts were triggered at {:?}",
+                "after {} counts, expected the gate's level to be {expected}, found {found}; bad \
+                 parts were triggered at {:?}",
                 self.counts,
                 self.bad
             );
@@ -234,13 +247,15 @@ impl Belt<'_> {
         Ok(())
     }
 
+    /// Moves the belt by several counts.
     fn steps(&mut self, counts: u64) -> Result<()> {
         (0..counts).try_for_each(|_| self.step())
     }
 }
 
-/// Parts reach the gate by encoder counts, however long the belt takes or stands, several of them on the way at once;
-/// also those that are on the way when the program is asked to end.
+/// Bad parts are rejected by encoder counts, even if the belt stops, with several parts between
+/// trigger and gate at once. Parts that are on their way when the program is asked to end are
+/// rejected too.
 pub(crate) fn encoder(rig: &mut Rig) -> Result<()> {
     let mut camera = Camera::boot(rig)?;
     camera.guest.make_gpio(LINES)?;
@@ -270,7 +285,7 @@ pub(crate) fn encoder(rig: &mut Rig) -> Result<()> {
         belt.steps(2)?;
         belt.part("bad")?;
         belt.steps(3)?;
-        // It stands in the middle of a pulse.
+        // The belt stops in the middle of a pulse.
         std::thread::sleep(Duration::from_secs(3));
         belt.check()?;
         belt.steps(6)?;
@@ -279,14 +294,14 @@ pub(crate) fn encoder(rig: &mut Rig) -> Result<()> {
             .metric("awr_stage_seconds_count{stage=\"gate\"}")?
             != 2.0
         {
-            bail!("the times of two pulses should be on record");
+            bail!("expected the times of two pulses among the metrics");
         }
         let late_s = belt
             .camera
             .metric("awr_stage_seconds_sum{stage=\"gate\"}")?
             / 2.0;
         eprintln!(
-            "  the gate moved {:.1} ms after the encoder's edge, on average",
+            "    the gate moved {:.1} ms after the encoder's edge, on average",
             late_s * 1e3
         );
         belt.part("bad")?;
@@ -295,7 +310,7 @@ pub(crate) fn encoder(rig: &mut Rig) -> Result<()> {
         belt.camera
             .guest
             .check("kill -TERM $(cat /run/camera.pid)")?;
-        // The good part is past the gate when the pulse of the bad one ends: nothing is left to wait for.
+        // The good part needs no pulse, so the program ends with that of the bad one.
         belt.steps(DELAY_COUNTS)?;
         let last = "gpio pull 6 up; gpio pull 6 down";
         belt.camera.guest.check(last)?;
@@ -303,13 +318,14 @@ pub(crate) fn encoder(rig: &mut Rig) -> Result<()> {
         belt.camera.guest.wait_until(ended, PATIENCE)?;
         let log = belt.camera.guest.check("cat /tmp/camera.log")?.text();
         if log.contains("held safe") || log.contains("ERROR") {
-            bail!("it did not end as it should");
+            bail!("the program did not end cleanly");
         }
         Ok(())
     })
 }
 
-/// While no frames come nothing passes unseen, whoever looks can tell, and it ends by itself when frames come again.
+/// While no frames come, the gate rejects every part and ready, fault, health and reports show the
+/// outage. When frames come again, it ends without help.
 pub(crate) fn outage(rig: &mut Rig) -> Result<()> {
     let mut camera = Camera::boot(rig)?;
     camera.guest.make_gpio(LINES)?;
@@ -325,13 +341,13 @@ pub(crate) fn outage(rig: &mut Rig) -> Result<()> {
         let mut ledger = Ledger::default();
         let mut station = camera.station("line", &ledger)?;
         for round in 1..=2 {
-            wait_for(camera, true).with_context(|| format!("round {round}"))?;
+            wait_for_capturing(camera, true).with_context(|| format!("round {round}"))?;
             part(camera, &mut station, &mut ledger, Outcome::Ok)?;
             let before = ledger.last();
             camera
                 .guest
                 .vivid_fault("percentage_of_dropped_buffers", 100)?;
-            wait_for(camera, false).with_context(|| format!("round {round}"))?;
+            wait_for_capturing(camera, false).with_context(|| format!("round {round}"))?;
             part(
                 camera,
                 &mut station,
@@ -341,19 +357,20 @@ pub(crate) fn outage(rig: &mut Rig) -> Result<()> {
             camera
                 .guest
                 .vivid_fault("percentage_of_dropped_buffers", 0)?;
-            station.receive_until(&mut ledger, "word of the end", PATIENCE, |ledger| {
+            station.receive_until(&mut ledger, "the end of the outage", PATIENCE, |ledger| {
                 let events = ledger.events_after(before);
                 let resumed = events.last();
                 matches!(events.first(), Some(Event::CaptureLost { .. }))
                     && matches!(resumed, Some(Event::CaptureResumed { .. }))
             })?;
         }
-        wait_for(camera, true)
+        wait_for_capturing(camera, true)
     })
 }
 
-/// Waits until gate, ready, fault and /health say that frames come, or that none do.
-fn wait_for(camera: &mut Camera, capturing: bool) -> Result<()> {
+/// Waits until gate, ready, fault and /health agree that the camera is capturing, or that it is
+/// not.
+fn wait_for_capturing(camera: &mut Camera, capturing: bool) -> Result<()> {
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         let lines = [GATE, READY, FAULT].map(|line| camera.guest.gpio_level(line));
@@ -365,14 +382,15 @@ fn wait_for(camera: &mut Camera, capturing: bool) -> Result<()> {
         }
         if std::time::Instant::now() > deadline {
             bail!(
-                "capturing should be {capturing}, but gate, ready and fault are {found:?} and healthy is {healthy}"
+                "expected the signals of capturing = {capturing}, found gate, ready and fault \
+                 {found:?}, and healthy = {healthy}"
             );
         }
         std::thread::sleep(Duration::from_millis(200));
     }
 }
 
-/// A part passes the trigger and is reported so.
+/// Lets a part pass the trigger; its report must have this outcome.
 fn part(
     camera: &mut Camera,
     station: &mut Station,
@@ -395,21 +413,21 @@ fn part(
         _ => GateAction::Reject,
     };
     if found != [(outcome, action)] {
-        bail!("one trigger became {found:?} instead of {outcome:?} {action:?}");
+        bail!("expected one part, {outcome:?} {action:?}, found {found:?}");
     }
     Ok(())
 }
 
-/// Waits until a counter has reached a value.
-pub(super) fn wait_for_metric(camera: &mut Camera, series: &str, wanted: f64) -> Result<()> {
+/// Waits until a metric has reached a value.
+pub(super) fn wait_for_metric(camera: &mut Camera, series: &str, value: f64) -> Result<()> {
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         let found = camera.metric(series)?;
-        if found >= wanted {
+        if found >= value {
             return Ok(());
         }
         if std::time::Instant::now() > deadline {
-            bail!("{series} is {found} instead of {wanted}");
+            bail!("expected {series} to reach {value}, found {found}");
         }
         camera.alive()?;
         std::thread::sleep(Duration::from_millis(100));

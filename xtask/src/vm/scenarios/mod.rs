@@ -1,4 +1,4 @@
-//! The tests. A new one is a function and a line here.
+//! The list of scenarios. A new one is a function in a file here and an entry of `ALL`.
 
 mod capture;
 mod delivery;
@@ -8,7 +8,7 @@ mod update;
 
 use super::rig::Scenario;
 
-/// In the order of running.
+/// All scenarios, in the order in which they run.
 pub(crate) const ALL: &[Scenario] = &[
     Scenario {
         name: "boot",

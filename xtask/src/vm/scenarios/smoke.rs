@@ -1,4 +1,5 @@
-//! Each device of the rig alone, without the camera's program: when these fail, the others say nothing.
+//! Each device of the guest alone, without the camera's program. If one of these fails, the
+//! failures of others mean nothing.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,28 +9,31 @@ use anyhow::{Context, Result, bail};
 
 use crate::vm::boot::{Boot, Guest};
 use crate::vm::devices::{Format, Pixels};
-use crate::vm::rig::{Rig, bytes, host, same};
+use crate::vm::rig::{Rig, bytes, ensure_equal, host};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A shell runs in the guest, and exit code, output and input come through as they are.
+/// Commands run in the guest; exit code, output and input are passed through unchanged.
 pub(crate) fn boot(rig: &mut Rig) -> Result<()> {
     let guest = rig.shared()?;
     let input: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     let output = guest.run_with("cat; echo spoken >&2; exit 7", &input, PATIENCE)?;
-    same("standard input and back", &output.stdout, &input)?;
-    same("standard error", &output.stderr, b"spoken\n")?;
+    ensure_equal("standard input passed through", &output.stdout, &input)?;
+    ensure_equal("standard error", &output.stderr, b"spoken\n")?;
     if output.status != 7 {
         bail!("exit code {} instead of 7", output.status);
     }
     let output = guest.run_with("sleep 60", &[], Duration::from_secs(1))?;
     if output.status != 137 {
-        bail!("a command past its limit ended with {}", output.status);
+        bail!(
+            "a command that exceeded its limit ended with {}",
+            output.status
+        );
     }
     Ok(())
 }
 
-/// Files and programs that a boot adds are in the guest, and the camera's program starts there.
+/// Files and programs of a boot are in the guest, and the camera's program starts there.
 pub(crate) fn program(rig: &mut Rig) -> Result<()> {
     let manifest = include_bytes!("../../../Cargo.toml");
     let boot = Boot {
@@ -41,8 +45,8 @@ pub(crate) fn program(rig: &mut Rig) -> Result<()> {
         ..Boot::default()
     };
     let mut guest = rig.boot(&boot)?;
-    same("bytes", &guest.read("/etc/vm/bytes")?, &[0, 255, 10])?;
-    same(
+    ensure_equal("bytes", &guest.read("/etc/vm/bytes")?, &[0, 255, 10])?;
+    ensure_equal(
         "a host's file",
         &guest.read("/etc/vm/Cargo.toml")?,
         manifest,
@@ -51,7 +55,7 @@ pub(crate) fn program(rig: &mut Rig) -> Result<()> {
     Ok(())
 }
 
-/// Frames come out of the loopback as they were fed, each once and in order.
+/// The loopback delivers the frames that it is fed, unchanged, each once and in order.
 pub(crate) fn loopback(rig: &mut Rig) -> Result<()> {
     for (width_px, pixels) in [(320, Pixels::Grey), (64, Pixels::Rgb)] {
         let format = Format {
@@ -59,8 +63,7 @@ pub(crate) fn loopback(rig: &mut Rig) -> Result<()> {
             height_px: width_px * 3 / 4,
             pixels,
         };
-        let what = format.code();
-        feed_and_capture(rig.shared()?, format).context(what)?;
+        feed_and_capture(rig.shared()?, format).context(format.code())?;
     }
     Ok(())
 }
@@ -73,15 +76,19 @@ fn feed_and_capture(guest: &mut Guest, format: Format) -> Result<()> {
         .map(|at| (at / frame * 37 + at % 251) as u8)
         .collect();
     guest.write("/tmp/fed.raw", &fed)?;
-    // The device tells a reader's format only once it has been written to; and a new reader first gets the frame that
-    // was written last before it came.
+    // The device has a format for readers only after the first write; and a new reader first gets
+    // the last frame that was written before it opened the device.
     guest.check(&format!(
-        "head -c {frame} /dev/zero >/tmp/first.raw && vm-feed /dev/video10 {frame} 10 /tmp/first.raw"
+        "head -c {frame} /dev/zero >/tmp/first.raw && \
+         vm-feed /dev/video10 {frame} 10 /tmp/first.raw"
     ))?;
     let wanted = FRAMES + 1;
     guest.background(
         "capture",
-        &format!("v4l2-ctl -d /dev/video10 --stream-mmap=4 --stream-count={wanted} --stream-to=/tmp/got.raw"),
+        &format!(
+            "v4l2-ctl -d /dev/video10 --stream-mmap=4 --stream-count={wanted} \
+             --stream-to=/tmp/got.raw"
+        ),
         "/tmp/capture.log",
     )?;
     guest.wait_until("[ -s /tmp/got.raw ]", PATIENCE)?;
@@ -91,16 +98,17 @@ fn feed_and_capture(guest: &mut Guest, format: Format) -> Result<()> {
         PATIENCE,
     )?;
     let got = guest.read("/tmp/got.raw")?;
-    same("frames", &got[frame..], &fed)
+    ensure_equal("frames", &got[frame..], &fed)
 }
 
-/// vivid streams, and a fault that is asked for ends the stream.
+/// vivid streams, and ends the stream when it is asked for a fatal error.
 pub(crate) fn vivid(rig: &mut Rig) -> Result<()> {
     let guest = rig.shared()?;
     guest.load_vivid()?;
     let capture = "v4l2-ctl -d /dev/video0 --stream-mmap=4 --stream-count";
     guest.check(
-        "v4l2-ctl -d /dev/video0 --set-fmt-video=width=320,height=180,pixelformat=GREY --set-parm=10",
+        "v4l2-ctl -d /dev/video0 --set-fmt-video=width=320,height=180,pixelformat=GREY \
+         --set-parm=10",
     )?;
     guest.check(&format!("{capture}=5 --stream-to=/tmp/vivid.raw"))?;
     let length = guest.check("stat -c %s /tmp/vivid.raw")?.text();
@@ -119,7 +127,7 @@ pub(crate) fn vivid(rig: &mut Rig) -> Result<()> {
         .context("the capture went on after a fatal error")
 }
 
-/// Inputs can be moved and interrupt, outputs can be read back, and each line is its own.
+/// Inputs can be pulled and cause interrupts, outputs can be read back, and lines are independent.
 pub(crate) fn gpio(rig: &mut Rig) -> Result<()> {
     let guest = rig.shared()?;
     let chip = guest.make_gpio(16)?;
@@ -131,7 +139,7 @@ pub(crate) fn gpio(rig: &mut Rig) -> Result<()> {
             bail!("pulled line 3 to {high}; lines 3 and 4 are {levels:?}");
         }
     }
-    // The kernel's old interface stands in for a program that holds the lines.
+    // The kernel's older interface (sysfs) takes the place of a program that uses the lines.
     let base = guest.check(&format!(
         "cat /sys/bus/gpio/devices/{chip}/../gpio/*/base | head -n 1"
     ))?;
@@ -147,7 +155,7 @@ pub(crate) fn gpio(rig: &mut Rig) -> Result<()> {
             u8::from(high)
         ))?;
         if guest.gpio_level(5)? != high {
-            bail!("line 5 was driven to {high} and is not");
+            bail!("line 5 was driven to {high}, but its level did not follow");
         }
     }
     let edges =
@@ -157,12 +165,16 @@ pub(crate) fn gpio(rig: &mut Rig) -> Result<()> {
     guest.gpio_pull(6, false)?;
     let after: u32 = guest.check(edges)?.text().parse()?;
     if after != before + 2 {
-        bail!("two edges were {} interrupts", after - before);
+        bail!(
+            "expected 2 interrupts for 2 edges, found {}",
+            after - before
+        );
     }
     Ok(())
 }
 
-/// Bytes go into the guest and come back; while the cable is pulled, none do, and none are lost.
+/// The network carries bytes into the guest and back. While the cable is pulled it carries none,
+/// and none are lost.
 pub(crate) fn tcp(rig: &mut Rig) -> Result<()> {
     let guest = rig.shared()?;
     guest.background("echo", "nc -l -p 9000 -e cat", "/tmp/echo.log")?;
@@ -172,14 +184,14 @@ pub(crate) fn tcp(rig: &mut Rig) -> Result<()> {
     let sent: Vec<u8> = (0..=255).cycle().take(64 << 10).collect();
     let mut writer = stream.try_clone()?;
     let copy = sent.clone();
-    // Both ways at once: the echo stops reading when nobody takes what it writes.
+    // Sent while the echo is read: it stops reading when nobody takes what it writes.
     let sender = std::thread::spawn(move || writer.write_all(&copy));
     let mut got = vec![0; sent.len()];
     stream.read_exact(&mut got).context("reading the echo")?;
     sender
         .join()
         .map_err(|_| anyhow::anyhow!("the sender panicked"))??;
-    same("echo", &got, &sent)?;
+    ensure_equal("echo", &got, &sent)?;
 
     guest.cable(false)?;
     stream.write_all(b"late")?;
@@ -193,10 +205,10 @@ pub(crate) fn tcp(rig: &mut Rig) -> Result<()> {
     stream
         .read_exact(&mut got)
         .context("reading after the cable was plugged")?;
-    same("echo", &got, b"late")
+    ensure_equal("echo", &got, b"late")
 }
 
-/// The serial line carries every byte, both ways.
+/// The serial port carries every byte value, both ways.
 pub(crate) fn serial(rig: &mut Rig) -> Result<()> {
     let guest = rig.shared()?;
     let mut line = guest.serial()?;
@@ -208,22 +220,23 @@ pub(crate) fn serial(rig: &mut Rig) -> Result<()> {
         "dd if=/dev/cable of=/tmp/serial bs=1 count=256",
         "/tmp/serial.log",
     )?;
-    // What arrives while no program has the port open is lost.
+    // Bytes that arrive while no program has the port open are lost.
     guest.wait_until(
         "ls -l /proc/$(cat /run/serial.pid)/fd | grep -q $(readlink /dev/cable)",
         PATIENCE,
     )?;
     line.write_all(&sent)?;
     guest.wait_until("[ $(stat -c %s /tmp/serial) = 256 ]", PATIENCE)?;
-    same("host to guest", &guest.read("/tmp/serial")?, &sent)?;
+    ensure_equal("host to guest", &guest.read("/tmp/serial")?, &sent)?;
     guest.check("cat /tmp/serial >/dev/cable")?;
     let mut got = vec![0; sent.len()];
     line.read_exact(&mut got)
         .context("reading the serial line")?;
-    same("guest to host", &got, &sent)
+    ensure_equal("guest to host", &got, &sent)
 }
 
-/// What was synced is on the disk after a power cut, what was not is lost, and the file system comes up again.
+/// After a power cut, synced data is on the disk, other data is lost, and the file system mounts
+/// again.
 pub(crate) fn power_cut(rig: &mut Rig) -> Result<()> {
     let boot = Boot {
         disk: Some(rig.disk()?),
@@ -231,7 +244,8 @@ pub(crate) fn power_cut(rig: &mut Rig) -> Result<()> {
     };
     let mut guest = rig.boot(&boot)?;
     guest.check(
-        "grep -q ' /state ext4 ' /proc/mounts && echo kept >/state/file && sync && echo lost >/state/lost",
+        "grep -q ' /state ext4 ' /proc/mounts && echo kept >/state/file && sync && \
+         echo lost >/state/lost",
     )?;
     let cut = Instant::now();
     guest.kill();
@@ -240,9 +254,9 @@ pub(crate) fn power_cut(rig: &mut Rig) -> Result<()> {
     }
     let mut guest = rig.boot(&boot)?;
     guest.check("grep -q ' /state ext4 ' /proc/mounts")?;
-    same("the file", &guest.read("/state/file")?, b"kept\n")?;
+    ensure_equal("the file", &guest.read("/state/file")?, b"kept\n")?;
     if guest.run("grep -q lost /state/lost")?.status == 0 {
-        bail!("what was only in the guest's memory survived: the cut was none");
+        bail!("data that was only in the guest's memory survived: the power was not cut");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Packages arrive, whatever happens to the power.
+//! Flashing a package survives power cuts.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,12 +12,12 @@ use crate::vm::ledger::Ledger;
 use crate::vm::rig::Rig;
 use crate::vm::station::Station;
 
-/// Power cuts, each at a moment of its own.
+/// Power cuts in a full run, each at a random moment.
 const POWER_CUTS: usize = 20;
-/// A flash takes about so long here, from the first byte to the confirmation.
-const A_FLASH_MS: u64 = 2_500;
-/// A small piece, so that there are many moments between two.
-const PIECE_BYTES: usize = 4 << 10;
+/// Approximate duration of a flash here, from the first byte to the confirmation.
+const FLASH_MS: u64 = 2_500;
+/// Size of a chunk: small, so that a flash has many.
+const CHUNK_BYTES: usize = 4 << 10;
 
 struct Package {
     bytes: Vec<u8>,
@@ -31,22 +31,25 @@ impl Package {
     }
 }
 
-/// The power is cut at random moments of a flash. After every start one complete package is active, one of the two that
-/// there are, and it inspects.
+/// The power is cut at random moments of a flash. After every start one of the two packages is
+/// active and complete, and inspects.
 pub(crate) fn cuts(rig: &mut Rig) -> Result<()> {
     let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
     let mut random = Random(seed);
     let disk = rig.disk()?;
     let material = rig.material()?;
     let first = std::fs::read(material.package()).context("the first package")?;
-    let packages = [Package::new(first), Package::new(material.second()?)];
+    let packages = [
+        Package::new(first),
+        Package::new(material.second_package()?),
+    ];
     let (boot, pictures) = boot_with(rig, Some(disk))?;
     let mut camera = power_up(rig, &boot, &pictures)?;
     let mut confirmed = 0;
     let power_cuts = rig.power_cuts(POWER_CUTS);
     for round in 1..=power_cuts {
-        let lived = camera.explain(|camera| live(camera, &packages, &mut random));
-        confirmed += lived.with_context(|| format!("round {round} of {power_cuts}"))?;
+        let count = camera.explain(|camera| live(camera, &packages, &mut random));
+        confirmed += count.with_context(|| format!("round {round} of {power_cuts}"))?;
         camera.guest.kill();
         camera = power_up(rig, &boot, &pictures)?;
     }
@@ -60,40 +63,41 @@ pub(crate) fn cuts(rig: &mut Rig) -> Result<()> {
     Ok(())
 }
 
-/// One life: what is active inspects, and the other package is flashed until the power goes. How many were confirmed.
+/// One run up to the power cut: the active package inspects, then the other one is flashed, in
+/// turns. Returns how many flashes were confirmed.
 fn live(camera: &mut Camera, packages: &[Package; 2], random: &mut Random) -> Result<usize> {
     camera.start()?;
     let mut ledger = Ledger::default();
     let mut station = camera.station("line", &ledger)?;
-    let mut now = active(&mut station, &mut ledger, packages)?;
+    let mut current = active(&mut station, &mut ledger, packages)?;
     let last = station.hello.next;
     station.receive_until(&mut ledger, "a part's report", PATIENCE, |ledger| {
         !ledger.parts_after(last.saturating_sub(1)).is_empty()
     })?;
     let part = ledger.parts_after(last - 1)[0].model_id;
-    if part[..] != packages[now].sha256[..8] {
-        bail!("another package inspects than the slots say");
+    if part[..] != packages[current].sha256[..8] {
+        bail!("the package that inspects is not the active one of the slots");
     }
-    let deadline = Instant::now() + Duration::from_millis(random.below(2 * A_FLASH_MS));
+    let deadline = Instant::now() + Duration::from_millis(random.below(2 * FLASH_MS));
     let mut confirmed = 0;
-    while flash(&mut station, &mut ledger, &packages[1 - now], deadline)? {
-        now = 1 - now;
+    while flash(&mut station, &mut ledger, &packages[1 - current], deadline)? {
+        current = 1 - current;
         confirmed += 1;
     }
     Ok(confirmed)
 }
 
-/// Which package is active; it must be exactly one.
+/// Index of the active package. Exactly one must be active, and none on trial.
 fn active(station: &mut Station, ledger: &mut Ledger, packages: &[Package; 2]) -> Result<usize> {
     station.request(&Request::Slots)?;
     let deadline = Instant::now() + PATIENCE;
     let Some(Response::Slots(slots)) = station.response(ledger, deadline)? else {
-        bail!("no answer about the slots");
+        bail!("the camera does not answer the request for its slots");
     };
     let is_active = |state| matches!(state, SlotState::Active | SlotState::Trial);
     let mut active = slots.iter().filter(|slot| is_active(slot.state));
     let (Some(slot), None) = (active.next(), active.next()) else {
-        bail!("the slots are {slots:?}");
+        bail!("expected one active slot, found {slots:?}");
     };
     if slot.state == SlotState::Trial {
         bail!("a package is on trial after a start");
@@ -101,10 +105,10 @@ fn active(station: &mut Station, ledger: &mut Ledger, packages: &[Package; 2]) -
     let known = packages
         .iter()
         .position(|package| package.sha256 == slot.sha256);
-    known.context("the active package is neither of the two")
+    known.context("the active package is not one of the two")
 }
 
-/// Flashes and confirms, until the deadline; whether it came to the end.
+/// Flashes and confirms a package; false if the deadline came first.
 fn flash(
     station: &mut Station,
     ledger: &mut Ledger,
@@ -134,7 +138,7 @@ fn flash(
         if start == package.bytes.len() {
             break;
         }
-        let end = package.bytes.len().min(start + PIECE_BYTES);
+        let end = package.bytes.len().min(start + CHUNK_BYTES);
         let bytes = package.bytes[start..end].to_vec();
         next = exchange(&Request::FlashChunk {
             offset_bytes,

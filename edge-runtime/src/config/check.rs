@@ -1,0 +1,250 @@
+//! The allowed values of the keys, and values that follow from several keys together.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use scoring::source::replay::MAX_PAUSE;
+
+use super::schema::{Capture, Config, Speed, Trigger};
+
+/// Allowed frame rates, in frames per second.
+const RATES: RangeInclusive<f64> = 0.01..=10_000.0;
+
+/// Longest time, in milliseconds: one hour. A longer time is almost certainly a mistake.
+const LONGEST_MS: u64 = 3_600_000;
+
+/// Longest interval, in minutes: one year.
+const MAX_MINUTES: u64 = 525_600;
+
+/// Largest size on disk, in MiB: one tebibyte.
+const MAX_DISK_MB: u64 = 1 << 20;
+
+/// Most encoder counts between trigger and gate.
+const MAX_COUNTS: u64 = 1 << 32;
+
+/// Most threads, and most stations.
+const MAX_COUNT: u64 = 64;
+
+/// The allowed values of a key, and whether the configuration keeps to them. The reference of
+/// `camera.toml` shows `expected`, so what is checked and what is documented cannot differ.
+pub(super) struct Limit {
+    /// The key with its tables, such as `gate.encoder.delay_counts`.
+    pub(super) key: &'static str,
+    /// The allowed values, as text.
+    pub(super) expected: String,
+    /// The configured value if it is not allowed.
+    violation: Option<String>,
+}
+
+impl Limit {
+    /// A number within a range; a key that is not set is allowed.
+    fn range<T: PartialOrd + Display>(
+        key: &'static str,
+        range: RangeInclusive<T>,
+        found: Option<T>,
+    ) -> Self {
+        Self {
+            key,
+            expected: format!("{} to {}", range.start(), range.end()),
+            violation: found
+                .filter(|found| !range.contains(found))
+                .map(|found| found.to_string()),
+        }
+    }
+
+    fn new(key: &'static str, expected: &str, violation: Option<String>) -> Self {
+        Self {
+            key,
+            expected: expected.to_owned(),
+            violation,
+        }
+    }
+}
+
+impl Config {
+    pub(super) fn check(&self) -> Result<(), String> {
+        let violated = self
+            .limits()
+            .into_iter()
+            .find_map(|limit| Some((limit.key, limit.expected, limit.violation?)));
+        match violated {
+            Some((key, expected, found)) => {
+                Err(format!("{key}: expected {expected}, found {found}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The limits of all keys, whether they are set or not.
+    pub(super) fn limits(&self) -> Vec<Limit> {
+        let name_bytes = self.name.len() as u64;
+        let trust = &self.model.trust;
+        let threshold = self.model.threshold;
+        let (inspection, gate) = (&self.inspection, self.gate.as_ref());
+        let encoder = gate.and_then(|gate| gate.encoder.as_ref());
+        let mut limits = vec![
+            Limit {
+                expected: format!("1 to {} bytes", proto::limits::MAX_TEXT_BYTES),
+                ..Limit::range(
+                    "name",
+                    1..=proto::limits::MAX_TEXT_BYTES as u64,
+                    Some(name_bytes),
+                )
+            },
+            Limit::new(
+                "model.trust",
+                "at least one public key",
+                trust.is_empty().then(|| "none".to_owned()),
+            ),
+            Limit::new(
+                "model.threshold",
+                "at least 0",
+                threshold
+                    .filter(|threshold| !(threshold.is_finite() && *threshold >= 0.0))
+                    .map(|threshold| threshold.to_string()),
+            ),
+            Limit::range(
+                "inspection.threads",
+                1..=MAX_COUNT,
+                Some(inspection.threads as u64),
+            ),
+            Limit::range(
+                "inspection.threads_per_frame",
+                1..=MAX_COUNT,
+                Some(inspection.threads_per_frame as u64),
+            ),
+            Limit::range(
+                "link.max_stations",
+                1..=MAX_COUNT,
+                Some(self.link.max_stations as u64),
+            ),
+            Limit::range(
+                "report.thumbnail_px",
+                16..=320,
+                Some(self.report.thumbnail_px),
+            ),
+            Limit::range("journal.max_mb", 1..=MAX_DISK_MB, Some(self.journal.max_mb)),
+            // The report thread must give a sign of life at least this often.
+            Limit::range("journal.sync_ms", 0..=5_000, Some(self.journal.sync_ms)),
+            Limit::range("images.max_mb", 0..=MAX_DISK_MB, Some(self.images.max_mb)),
+            Limit::range(
+                "golden.every_min",
+                0..=MAX_MINUTES,
+                Some(self.golden.every_min),
+            ),
+            Limit::range(
+                "inspection.deadline_ms",
+                1..=LONGEST_MS,
+                inspection.deadline_ms,
+            ),
+        ];
+        limits.extend(self.capture.limits());
+        limits.extend(self.trigger.limits());
+        limits.extend([
+            Limit::range(
+                "gate.delay_ms",
+                0..=LONGEST_MS,
+                gate.map(|gate| gate.delay_ms),
+            ),
+            Limit::range(
+                "gate.pulse_ms",
+                1..=LONGEST_MS,
+                gate.map(|gate| gate.pulse_ms),
+            ),
+            Limit::range(
+                "gate.encoder.delay_counts",
+                0..=MAX_COUNTS,
+                encoder.map(|encoder| encoder.delay_counts),
+            ),
+            Limit::range(
+                "gate.encoder.pulse_counts",
+                1..=MAX_COUNTS,
+                encoder.map(|encoder| encoder.pulse_counts),
+            ),
+        ]);
+        limits
+    }
+
+    /// The longest pause between two frames while the source works.
+    pub fn longest_wait(&self) -> Duration {
+        match self.capture {
+            Capture::V4l2 { timeout_ms, .. } => Duration::from_millis(timeout_ms),
+            Capture::Replay {
+                speed: Speed::FramesPerSecond(fps),
+                ..
+            } => Duration::from_secs_f64(fps.recip()),
+            Capture::Replay { .. } => MAX_PAUSE,
+        }
+    }
+
+    /// The longest time from a part's trigger to its verdict; a later verdict is too late.
+    pub fn deadline(&self) -> Option<Duration> {
+        let own = self.inspection.deadline_ms;
+        // With an encoder, the way to the gate is a distance and not a time.
+        let gate = self.gate.as_ref().filter(|gate| gate.encoder.is_none());
+        let shortest = match (own, gate.map(|gate| gate.delay_ms)) {
+            (Some(own), Some(gate)) if gate > 0 => Some(own.min(gate)),
+            (None, Some(gate)) if gate > 0 => Some(gate),
+            (own, _) => own,
+        };
+        shortest.map(Duration::from_millis)
+    }
+}
+
+impl Trigger {
+    fn limits(&self) -> [Limit; 2] {
+        let (debounce_us, frame_within_ms) = match *self {
+            Self::Free {} => (None, None),
+            Self::Gpio {
+                debounce_us,
+                frame_within_ms,
+                ..
+            } => (Some(debounce_us), Some(frame_within_ms)),
+        };
+        [
+            Limit::range("trigger.debounce_us", 0..=1_000_000, debounce_us),
+            Limit::range("trigger.frame_within_ms", 1..=LONGEST_MS, frame_within_ms),
+        ]
+    }
+}
+
+impl Capture {
+    fn limits(&self) -> [Limit; 5] {
+        let (mut timeout, mut exposure_to_stamp, mut rate) = (None, None, None);
+        let (mut code, mut replay_rate) = (None, None);
+        match self {
+            Self::V4l2 {
+                format,
+                fps,
+                timeout_ms,
+                exposure_to_stamp_us,
+                ..
+            } => {
+                (timeout, exposure_to_stamp) = (Some(*timeout_ms), *exposure_to_stamp_us);
+                (rate, code) = (*fps, format.clone());
+            }
+            Self::Replay {
+                speed: Speed::FramesPerSecond(fps),
+                ..
+            } => replay_rate = Some(*fps),
+            Self::Replay { .. } => {}
+        }
+        let is_code = |code: &str| (1..=4).contains(&code.len()) && code.is_ascii();
+        [
+            Limit::range("capture.timeout_ms", 1..=LONGEST_MS, timeout),
+            Limit::range(
+                "capture.exposure_to_stamp_us",
+                0..=60_000_000,
+                exposure_to_stamp,
+            ),
+            Limit::range("capture.fps", RATES, rate),
+            Limit::new(
+                "capture.format",
+                "a code of up to 4 characters like GREY",
+                code.filter(|code| !is_code(code)),
+            ),
+            Limit::range("capture.speed", RATES, replay_rate),
+        ]
+    }
+}

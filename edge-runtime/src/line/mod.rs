@@ -1,0 +1,7 @@
+//! The line between trigger and reject gate: parts, conveyor position, readiness and outputs.
+
+pub mod conveyor;
+pub mod outputs;
+pub mod parts;
+pub mod readiness;
+pub mod shared;

@@ -1,0 +1,166 @@
+//! Parts and conveyor, shared by the threads that begin parts, decide them and act on them. Every
+//! change wakes the gate thread.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::conveyor::{Conveyor, Due, Moment};
+use super::parts::{PartId, Parts};
+use crate::clock::monotonic;
+
+/// Longest interval between two polls of the gate thread.
+const GATE_ROUND: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+struct LineState {
+    parts: Parts,
+    conveyor: Conveyor,
+    /// Grows with every change, so that the gate thread misses none while it is not waiting.
+    generation: u64,
+}
+
+/// Parts in flight and the conveyor's position, behind one lock.
+#[derive(Debug)]
+pub struct LineShared {
+    state: Mutex<LineState>,
+    changed: Condvar,
+    triggered: bool,
+}
+
+/// The line at one moment, for the gate thread.
+#[derive(Debug)]
+pub(crate) struct LineView {
+    pub(crate) generation: u64,
+    pub(crate) now: Moment,
+    pub(crate) level: bool,
+    pub(crate) undecided: usize,
+    pub(crate) idle: bool,
+    pub(crate) blind: bool,
+    pub(crate) observing: bool,
+    pub(crate) by_encoder: bool,
+    pub(crate) missed_pulses: u64,
+    /// When the pulse that begins now was due.
+    pub(crate) pulse_due: Option<Duration>,
+}
+
+impl LineShared {
+    /// With `triggered`, a part begins at an edge of the trigger input, otherwise with each frame.
+    pub fn new(parts: Parts, triggered: bool) -> Self {
+        Self {
+            state: Mutex::new(LineState {
+                parts,
+                conveyor: Conveyor::default(),
+                generation: 0,
+            }),
+            changed: Condvar::new(),
+            triggered,
+        }
+    }
+
+    /// Whether a part begins at an edge of the trigger input instead of with each frame.
+    pub(crate) fn is_triggered(&self) -> bool {
+        self.triggered
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LineState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, work: impl FnOnce(&mut LineState) -> T) -> T {
+        let mut state = self.lock();
+        state.generation += 1;
+        let result = work(&mut state);
+        drop(state);
+        self.changed.notify_all();
+        result
+    }
+
+    /// Runs `work` on the parts and wakes the gate thread.
+    pub fn with_parts<T>(&self, work: impl FnOnce(&mut Parts) -> T) -> T {
+        self.change(|state| work(&mut state.parts))
+    }
+
+    /// Wakes the gate thread after a change outside the line, for example of readiness.
+    pub fn wake(&self) {
+        self.change(|_| ());
+    }
+
+    /// The time, and where the conveyor is.
+    pub fn now(&self) -> Moment {
+        Moment {
+            time: monotonic(),
+            counts: self.lock().conveyor.counts(),
+        }
+    }
+
+    /// A time of the monotonic clock, and where the conveyor was then.
+    pub fn moment(&self, time: Duration) -> Moment {
+        let counts = self.lock().conveyor.counts_at(time);
+        Moment { time, counts }
+    }
+
+    /// Moves the conveyor by `counts` encoder counts, the last of them at `time` of the monotonic
+    /// clock.
+    pub fn advance_conveyor(&self, counts: u64, time: Duration) {
+        self.change(|state| state.conveyor.advance(counts, time));
+    }
+
+    /// Number of parts that await their verdict. Does not wake the gate thread.
+    pub fn undecided(&self) -> usize {
+        self.lock().parts.undecided()
+    }
+
+    /// Parts whose frame is overdue ([`Parts::expire_frames`]). Does not wake the gate
+    /// thread.
+    pub(crate) fn expire_frames(&self, now: Duration) -> Vec<PartId> {
+        self.lock().parts.expire_frames(now)
+    }
+
+    /// Begins a part at an edge of the trigger at `time` of the monotonic clock. Returns false if
+    /// too many parts are in flight.
+    pub fn trigger(&self, time: Duration) -> bool {
+        let moment = self.moment(time);
+        self.with_parts(|parts| parts.begin(moment, true)).is_some()
+    }
+
+    /// Advances the parts to the present ([`Parts::advance`]). Only the gate thread may call it.
+    pub(crate) fn advance(&self) -> LineView {
+        let mut state = self.lock();
+        let now = Moment {
+            time: monotonic(),
+            counts: state.conveyor.counts(),
+        };
+        let level = state.parts.advance(now);
+        let pulse_due = match state.parts.take_pulse_due() {
+            Some(Due::Time(time)) => Some(time),
+            Some(Due::Counts(counts)) => state.conveyor.time_of(counts),
+            None => None,
+        };
+        let parts = &state.parts;
+        LineView {
+            generation: state.generation,
+            now,
+            level,
+            undecided: parts.undecided(),
+            idle: parts.is_idle(),
+            blind: parts.is_blind(),
+            observing: parts.is_observing(),
+            by_encoder: parts.is_by_encoder(),
+            missed_pulses: parts.missed_pulses(),
+            pulse_due,
+        }
+    }
+
+    /// Waits until something changes after the view of generation `seen`, a part is due, or
+    /// [`GATE_ROUND`] has passed.
+    pub(crate) fn wait_for_change(&self, seen: u64) {
+        let state = self.lock();
+        let due = state.parts.next_change();
+        let due = due.map_or(GATE_ROUND, |due| due.saturating_sub(monotonic()));
+        let unchanged = |state: &mut LineState| state.generation == seen;
+        drop(
+            self.changed
+                .wait_timeout_while(state, due.min(GATE_ROUND), unchanged),
+        );
+    }
+}

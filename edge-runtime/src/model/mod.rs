@@ -1,0 +1,14 @@
+//! The active model and its replacement: slots on disk, transfer of packages, and the switch
+//! between two frames.
+
+pub mod active;
+mod commands;
+pub mod error;
+pub mod incoming;
+pub mod requirements;
+pub mod slots;
+pub mod startup;
+pub mod store;
+mod switch;
+mod transfer;
+pub mod update;

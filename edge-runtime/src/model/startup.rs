@@ -1,0 +1,132 @@
+//! The model at the start: the active one of the slots, or the configured package.
+
+use proto::message::cut_text;
+use proto::report::Event;
+use scoring::inspector::Inspector;
+use scoring::package::Verified;
+
+use super::active::model_name;
+use super::error::UpdateError;
+use super::requirements::Requirements;
+use super::store::Store;
+use super::update::{SlotSummary, Updater};
+use crate::error_text::one_line;
+
+/// The model at the start.
+#[derive(Debug)]
+pub struct StartupModel {
+    /// Replaces the model later.
+    pub updater: Updater,
+    /// The active inspector; `None` if there is no model yet, so that the gate stays safe.
+    pub inspector: Option<Inspector>,
+    /// Events to report, such as a package that cannot be used.
+    pub events: Vec<Event>,
+}
+
+impl Updater {
+    /// Chooses the model: the active one of the slots, or `configured` if another package was
+    /// configured at the last start. A package on trial is rolled back. If the active package
+    /// cannot be used, the other slot's is tried, then `configured`.
+    pub fn start(
+        mut store: Store,
+        requirements: Requirements,
+        configured: Option<&Verified>,
+    ) -> Result<StartupModel, UpdateError> {
+        let mut events = Vec::new();
+        let mut summaries = Vec::new();
+        let mut slots = store.slots().clone().restarted();
+        let rolled_back = slots != *store.slots();
+        if let Some(package) = configured
+            && slots.configured() != Some(*package.sha256())
+        {
+            let inspector = requirements.inspector(package, true)?;
+            let sha256 = *package.sha256();
+            let slot = slots.slot_holding(&sha256).unwrap_or(slots.free());
+            slots = slots.configured_as(slot, sha256);
+            summaries.push(SlotSummary::of(package, Some(&inspector)));
+            let put = store
+                .put(&sha256, package.bytes())
+                .and_then(|()| store.commit(slots.clone()));
+            if let Err(error) = put {
+                tracing::error!(
+                    error = one_line(&error),
+                    "cannot write the configured package to a slot; it inspects all the same"
+                );
+                store.set_unsaved(slots);
+            }
+            let updater = Self::new(store, summaries, requirements);
+            return Ok(StartupModel {
+                updater,
+                inspector: Some(inspector),
+                events,
+            });
+        }
+        let mut found = None;
+        while let Some(slot) = slots.active() {
+            store.set_unsaved(slots.clone());
+            let tried = match store.read(slot, &requirements.trust) {
+                Some(Ok(package)) => {
+                    let is_configured = slots.configured() == Some(*package.sha256());
+                    let tried = requirements.inspector(&package, is_configured);
+                    tried
+                        .map(|inspector| (package, inspector))
+                        .map_err(|error| one_line(&error))
+                }
+                Some(Err(error)) => Err(one_line(&error)),
+                None => Err("the slot is empty".to_owned()),
+            };
+            match tried {
+                Ok((package, inspector)) => {
+                    summaries.push(SlotSummary::of(&package, Some(&inspector)));
+                    found = Some(inspector);
+                    break;
+                }
+                Err(reason) => {
+                    tracing::error!(
+                        reason,
+                        slot = slot.name(),
+                        "cannot use the package in a slot"
+                    );
+                    events.push(Event::PackageRefused {
+                        reason: cut_text(&reason),
+                        station: String::new(),
+                    });
+                    slots = slots.cleared(slot);
+                }
+            }
+        }
+        // The configured package is better than none: perhaps only its copy in a slot is damaged.
+        if found.is_none()
+            && let Some(package) = configured
+        {
+            let inspector = requirements.inspector(package, true)?;
+            summaries.push(SlotSummary::of(package, Some(&inspector)));
+            slots = slots.clone().configured_as(slots.free(), *package.sha256());
+            if let Err(error) = store.put(package.sha256(), package.bytes()) {
+                tracing::error!(
+                    error = one_line(&error),
+                    "cannot write the configured package to a slot"
+                );
+            }
+            found = Some(inspector);
+        }
+        if let Err(error) = store.commit(slots.clone()) {
+            tracing::error!(error = one_line(&error), "cannot write the slots");
+            store.set_unsaved(slots.clone());
+        }
+        if let (true, Some(inspector)) = (rolled_back, &found) {
+            events.push(Event::RolledBack {
+                model_id: inspector.model_id(),
+                model: model_name(inspector),
+                reason: "the package on trial was not confirmed before the program ended"
+                    .to_owned(),
+                station: String::new(),
+            });
+        }
+        Ok(StartupModel {
+            updater: Self::new(store, summaries, requirements),
+            inspector: found,
+            events,
+        })
+    }
+}

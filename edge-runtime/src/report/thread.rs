@@ -1,0 +1,295 @@
+//! The report thread: from verdicts to the journal. It is a thread of its own so that a slow disk
+//! never holds up scoring.
+//!
+//! In: the report queue. Out: journal records, pictures for the image store, and a
+//! [`DurableSignal`] when records are durable. Stations are served by `link`.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::RecvTimeoutError;
+use proto::limits::MAX_REGIONS;
+use proto::message::Message;
+use proto::report::{Body, Event, Outcome, PartReport, Record};
+use scoring::inspect::drift::Appearance;
+use scoring::inspect::verdict::Verdict;
+
+use super::drift::{DRIFT_KINDS, DriftMonitor};
+use super::durable::DurableSignal;
+use super::order::ReorderBuffer;
+use super::pictures::{ImageSink, Picture, heat_map, model_text, thumbnail, wire_region};
+use super::queue::{Inbox, PartResult, QueueItem};
+use crate::clock::unix_ms;
+use crate::config::{Pictures, Report};
+use crate::error_text::one_line;
+use crate::journal::Journal;
+use crate::journal::boot_counter::BootCounter;
+use crate::journal::positions::Positions;
+use crate::line::readiness::Readiness;
+use crate::metrics::{Loss, Metrics, Queue, Stage};
+use crate::model::active::{Control, LastPart};
+
+/// Longest interval between two polls of the queue.
+const REPORT_ROUND: Duration = Duration::from_millis(100);
+
+/// Everything that the report thread works with.
+pub struct ReportThread {
+    /// Source of parts and events.
+    pub inbox: Inbox,
+    /// Destination of records.
+    pub journal: Journal,
+    /// Positions that stations acknowledged; this thread writes them to disk.
+    pub positions: Arc<Mutex<Positions>>,
+    /// Notified when records are durable.
+    pub signal: Arc<DurableSignal>,
+    /// Longest time that a record waits to be synced to disk.
+    pub sync_every: Duration,
+    /// The queue to the image store, if images are stored.
+    pub images: Option<ImageSink>,
+    /// Drift detection.
+    pub drift: DriftMonitor,
+    /// What reports carry.
+    pub report: Report,
+    /// Number of starts of the program, part of every record.
+    pub boot_counter: BootCounter,
+    /// Keeps the last part, for snapshots.
+    pub control: Arc<Control>,
+    /// Where it is recorded whether the journal can be written.
+    pub readiness: Arc<Readiness>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+impl ReportThread {
+    /// Runs until [`Reporter::close`](super::queue::Reporter::close), and journals everything that
+    /// was sent before. Calls `beat` in every round.
+    pub fn run(mut self, beat: &dyn Fn()) {
+        let mut order = ReorderBuffer::new();
+        // Since when a record waits to be synced.
+        let mut unsynced: Option<Instant> = None;
+        let mut events = VecDeque::new();
+        let mut lost_reported = 0;
+        let mut positions_failing = false;
+        loop {
+            beat();
+            let patience = unsynced.map_or(REPORT_ROUND, |since| {
+                self.sync_every
+                    .saturating_sub(since.elapsed())
+                    .min(REPORT_ROUND)
+            });
+            let closed = match self.inbox.receiver.recv_timeout(patience) {
+                Ok(QueueItem::Part(part)) => {
+                    order.push(part);
+                    false
+                }
+                Ok(QueueItem::Event(event)) => {
+                    events.push_back(Body::Event(*event));
+                    false
+                }
+                Err(RecvTimeoutError::Timeout) => false,
+                Ok(QueueItem::End) | Err(RecvTimeoutError::Disconnected) => true,
+            };
+            while let Some(part) = order.pop(closed) {
+                let started = Instant::now();
+                let unix_ms = part.unix_ms;
+                let (report, drift_events) = self.report_of(*part);
+                self.append(unix_ms, Body::Part(report));
+                events.extend(drift_events.into_iter().map(Body::Event));
+                self.metrics.took(Stage::Report, started.elapsed());
+                unsynced.get_or_insert_with(Instant::now);
+            }
+            for event in events.drain(..) {
+                self.append(unix_ms(), event);
+                unsynced.get_or_insert_with(Instant::now);
+            }
+            let due = unsynced.is_some_and(|since| closed || since.elapsed() >= self.sync_every);
+            let lost = self.inbox.lost_records.load(Ordering::Relaxed);
+            if due || (unsynced.is_none() && lost > lost_reported) {
+                let durable = self.sync();
+                // After the sync: while unsynced records fill the memory, there is no room for this
+                // event either.
+                let reported =
+                    durable && lost > lost_reported && self.report_lost(lost - lost_reported);
+                if reported {
+                    lost_reported = lost;
+                }
+                if reported && closed {
+                    self.sync();
+                }
+                unsynced = (reported || !durable).then(Instant::now);
+            }
+            self.metrics
+                .waiting(Queue::Reports, self.inbox.receiver.len());
+            self.metrics.waiting(Queue::Journal, self.journal.pending());
+            let mut positions = self
+                .positions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let written = if closed {
+                positions.flush_now().map(|()| true)
+            } else {
+                positions.flush(Instant::now())
+            };
+            match written {
+                Ok(wrote) => positions_failing &= !wrote,
+                Err(error) => {
+                    if !std::mem::replace(&mut positions_failing, true) {
+                        tracing::warn!(
+                            error = one_line(&error),
+                            "cannot write the positions of stations"
+                        );
+                    }
+                }
+            }
+            drop(positions);
+            if closed {
+                return;
+            }
+        }
+    }
+
+    fn report_lost(&mut self, count: u64) -> bool {
+        let reason = "disk or processor too slow, or disk full".to_owned();
+        let event = Event::RecordsLost { count, reason };
+        self.append(unix_ms(), Body::Event(event))
+    }
+
+    fn append(&mut self, unix_ms: u64, body: Body) -> bool {
+        let record = Record {
+            unix_ms,
+            boot: self.boot_counter.number(),
+            body,
+        };
+        match self.journal.append(&record.encode()) {
+            Ok(_) => true,
+            Err(error) => {
+                if self.readiness.journal_ok() {
+                    tracing::error!(%error, "cannot append to the journal");
+                }
+                self.readiness.set_journal_ok(false);
+                if !matches!(record.body, Body::Event(Event::RecordsLost { .. })) {
+                    self.inbox.lost_records.fetch_add(1, Ordering::Relaxed);
+                    self.metrics.dropped(Loss::Journal, 1);
+                }
+                false
+            }
+        }
+    }
+
+    /// Makes all records durable. Returns whether they are.
+    fn sync(&mut self) -> bool {
+        let kept = self.boot_counter.keep().map_err(|error| one_line(&error));
+        let synced = kept.and_then(|()| self.journal.sync().map_err(|error| one_line(&error)));
+        let was_ok = self.readiness.journal_ok();
+        self.readiness.set_journal_ok(synced.is_ok());
+        match &synced {
+            Ok(_) => {
+                if !was_ok {
+                    tracing::info!("the journal is written again");
+                }
+                self.count_evicted();
+                self.signal.notify();
+            }
+            Err(error) if was_ok => {
+                tracing::error!(error, "journal cannot be written; inspection goes on");
+            }
+            Err(_) => {}
+        }
+        synced.is_ok()
+    }
+
+    /// Counts records that the journal's size limit evicted before any station acknowledged them.
+    fn count_evicted(&mut self) {
+        let evicted = self.journal.take_evicted();
+        if evicted.is_empty() {
+            return;
+        }
+        let positions = self.positions.lock();
+        let positions = positions.unwrap_or_else(PoisonError::into_inner);
+        let first = positions.highest().map_or(0, |last| last + 1);
+        let lost = evicted.end.saturating_sub(evicted.start.max(first));
+        self.metrics.dropped(Loss::Evicted, lost);
+    }
+
+    /// The report of a part, and drift events that it raises. Sends the part to the image store and
+    /// keeps it for snapshots.
+    fn report_of(&mut self, result: PartResult) -> (PartReport, Vec<Event>) {
+        let mut report = PartReport {
+            part: result.part,
+            frame_sequence: result.frame_sequence,
+            model_id: result.model_id,
+            outcome: result.outcome,
+            action: result.action,
+            score: None,
+            threshold: result.threshold,
+            latency_us: u32::try_from(result.latency.as_micros()).unwrap_or(u32::MAX),
+            regions: Vec::new(),
+            regions_found: 0,
+            heat_map: None,
+            thumbnail_jpeg: None,
+        };
+        let mut events = Vec::new();
+        let Some((frame, inspection)) = result.scored else {
+            return (report, events);
+        };
+        report.score = Some(inspection.score);
+        report.regions_found = inspection.regions.len() as u32;
+        let regions = inspection.regions.iter().take(MAX_REGIONS);
+        report.regions = regions.map(wire_region).collect();
+        let wanted = |pictures: Pictures| match pictures {
+            Pictures::None => false,
+            Pictures::Ng => inspection.verdict == Some(Verdict::Ng),
+            Pictures::All => true,
+        };
+        if wanted(self.report.heat_map) {
+            report.heat_map = heat_map(&inspection.map, result.threshold);
+        }
+        if wanted(self.report.thumbnail) {
+            report.thumbnail_jpeg = thumbnail(&frame, self.report.thumbnail_px);
+        }
+        if result.outcome == Outcome::Ok
+            && let Some(drift) = self.drift.watch_of(result.model_id, &self.control)
+        {
+            let changes = drift.add(Appearance::of(&inspection.prepared), inspection.score);
+            for (kind, name) in DRIFT_KINDS {
+                self.metrics.drift(name, drift.is_out(kind));
+            }
+            for change in changes {
+                let (found, expected) = (change.found, change.expected);
+                tracing::warn!(kind = ?change.kind, found, expected, "drift");
+                events.push(Event::Drift {
+                    kind: change.kind,
+                    found,
+                    expected,
+                });
+            }
+        }
+        let verdict = inspection.verdict;
+        let scored = Arc::new(LastPart {
+            part: result.part,
+            frame,
+            inspection,
+        });
+        if let (Some(images), Some(verdict), Some(threshold)) =
+            (&mut self.images, verdict, result.threshold)
+            && images.sampler.wants(verdict)
+        {
+            let sent = images.sender.try_send(Picture {
+                id: u64::from(self.boot_counter.number()) << 40 | result.part,
+                unix_ms: result.unix_ms,
+                verdict,
+                threshold,
+                model: model_text(&self.control, result.model_id),
+                scored: Arc::clone(&scored),
+            });
+            self.metrics.waiting(Queue::Pictures, images.sender.len());
+            if sent.is_err() {
+                self.metrics.dropped(Loss::Images, 1);
+            }
+        }
+        self.control.set_last_part(scored);
+        (report, events)
+    }
+}

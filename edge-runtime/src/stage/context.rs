@@ -1,0 +1,115 @@
+//! State that the stages share, and what any of them may do with it: settle a part that cannot be
+//! scored, and record which devices fail.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use proto::message::cut_text;
+use proto::report::{Event, Fault, GateAction, Outcome};
+
+use super::slot::{FrameSlot, Job};
+use crate::clock::unix_ms;
+use crate::line::parts::PartId;
+use crate::line::readiness::{Need, Readiness};
+use crate::line::shared::LineShared;
+use crate::metrics::{Loss, Metrics};
+use crate::model::active::Control;
+use crate::report::queue::{PartResult, Reporter};
+
+/// State shared by the threads of all stages.
+#[derive(Debug)]
+pub struct StageContext {
+    /// Parts in flight.
+    pub line: Arc<LineShared>,
+    /// Frames for scoring.
+    pub slot: FrameSlot<Job>,
+    /// The active model and its settings.
+    pub control: Arc<Control>,
+    /// Reports and events.
+    pub reporter: Reporter,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Set to stop all stages.
+    pub stop: AtomicBool,
+    /// Set when no part begins any more: the gate thread may end once the line is empty.
+    pub drained: AtomicBool,
+    /// Set when a thread hangs: the gate thread ends at once and leaves the gate safe.
+    pub abandon: AtomicBool,
+    /// Whether the gate may follow the parts.
+    pub readiness: Arc<Readiness>,
+    /// Action for a part without a verdict.
+    pub safe_action: GateAction,
+    /// The source is a camera, so its time stamps may be on the monotonic clock.
+    pub live: bool,
+}
+
+impl StageContext {
+    pub(super) fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Settles a part that could not be scored.
+    pub(super) fn fault(&self, part: PartId, fault: Fault, sequence: u32) {
+        let now = self.line.now();
+        let settled = self
+            .line
+            .with_parts(|parts| parts.decide(part, self.safe_action, now));
+        let Some(settled) = settled else { return };
+        let inspector = self.control.inspector();
+        self.reporter.part(PartResult {
+            part,
+            unix_ms: unix_ms(),
+            frame_sequence: sequence,
+            model_id: inspector
+                .as_ref()
+                .map_or([0; 8], |inspector| inspector.model_id()),
+            threshold: inspector.and_then(|inspector| inspector.threshold()),
+            outcome: Outcome::Fault(fault),
+            action: settled.action,
+            latency: Duration::ZERO,
+            scored: None,
+        });
+    }
+
+    /// Counts parts that passed the trigger at about `time` and cannot be tracked. The gate is held
+    /// until they are past it.
+    pub fn lose_track(&self, count: u64, time: Duration) {
+        self.metrics.dropped(Loss::Parts, count);
+        let moment = self.line.moment(time);
+        self.line.with_parts(|parts| parts.lose_track(moment));
+    }
+
+    /// Records that a device fails. Reports the first failure of an outage.
+    pub fn mark_failing(&self, need: Need, reason: &str) {
+        if self.readiness.set_failing(need, true) {
+            let reason = cut_text(reason);
+            tracing::error!(reason, "gate fault");
+            self.reporter.event(Event::GateFault { reason });
+            self.line.wake();
+        }
+    }
+
+    /// Records that a device works.
+    pub fn mark_working(&self, need: Need) {
+        if !self.readiness.is_failing(need) {
+            return;
+        }
+        tracing::info!(?need, "works again");
+        if matches!(need, Need::Trigger | Need::Encoder) {
+            // Parts between trigger and gate came unseen, or are not where the count says.
+            let now = self.line.now();
+            self.line.with_parts(|parts| parts.lose_track(now));
+        }
+        self.readiness.set_failing(need, false);
+        self.line.wake();
+    }
+
+    /// Sleeps for `time`, or until `stop` is set.
+    pub(super) fn sleep(&self, time: Duration) {
+        let end = Instant::now() + time;
+        while !self.stopping() && Instant::now() < end {
+            std::thread::sleep(time.min(Duration::from_millis(20)));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The gate thread. In: the parts in flight and readiness. Out: levels of the outputs, which no
+//! other thread sets.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use proto::report::{Event, Fault};
+
+use super::context::StageContext;
+use crate::clock::monotonic;
+use crate::line::outputs::{OutputStates, Outputs};
+use crate::line::readiness::Need;
+use crate::line::shared::LineView;
+use crate::metrics::Stage;
+
+/// Longest wait for parts to reach the gate at a stop.
+const LONGEST_DRAIN: Duration = Duration::from_secs(10);
+
+/// Time without an encoder count after which the belt stands, so that parts will not reach the
+/// gate.
+const BELT_STANDS_AFTER: Duration = Duration::from_secs(2);
+
+/// Leaves the gate safe however the thread ends. After a panic the thread may be restarted, so the
+/// outputs themselves live on.
+struct SafeOnExit<'a>(&'a mut Outputs);
+
+impl Drop for SafeOnExit<'_> {
+    fn drop(&mut self) {
+        self.0.make_safe();
+    }
+}
+
+/// Drives the outputs until the line is drained and empty, or is abandoned.
+pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
+    let SafeOnExit(outputs) = &mut SafeOnExit(outputs);
+    let mut missed_reported = 0;
+    let mut was_blind = false;
+    let mut drain = None;
+    loop {
+        beat();
+        if context.abandon.load(Ordering::Relaxed) {
+            return;
+        }
+        let drained = context.drained.load(Ordering::Relaxed);
+        // Once drained, no further frame comes: every part that waits for one is overdue.
+        let time = if drained { Duration::MAX } else { monotonic() };
+        // Before the line advances, so that it is not idle before the pulses of these parts.
+        for part in context.line.expire_frames(time) {
+            context.fault(part, Fault::NoFrame, 0);
+        }
+        let view = context.line.advance();
+        let (capturing, stopping) = (context.readiness.capturing(), context.stopping());
+        let has_model = context.control.inspector().is_some();
+        let trusted = !context.readiness.any_failing() && !view.blind && has_model;
+        context.metrics.pending(view.undecided);
+        context.readiness.set_gate_ok(trusted);
+        let ready = capturing && trusted && !stopping;
+        let failures = outputs.set(OutputStates {
+            reject: view.level,
+            busy: view.undecided > 0,
+            ready,
+            fault: !capturing
+                || !trusted
+                || !context.readiness.journal_ok()
+                || outputs.is_failing(),
+            follows_parts: ready || (stopping && trusted && !view.idle) || view.observing,
+        });
+        if let Some(due) = view.pulse_due {
+            let late = monotonic().saturating_sub(due);
+            context.metrics.took(Stage::Gate, late);
+        }
+        match failures {
+            Some(reason) if outputs.is_gate_failing() => {
+                context.mark_failing(Need::RejectOutput, &reason);
+            }
+            // A signal, not the gate: parts are inspected and rejected all the same.
+            Some(reason) => gate_fault(context, &reason),
+            None if !outputs.is_gate_failing() => context.mark_working(Need::RejectOutput),
+            None => {}
+        }
+        if view.missed_pulses > missed_reported {
+            context
+                .metrics
+                .missed_pulses(view.missed_pulses - missed_reported);
+            missed_reported = view.missed_pulses;
+            gate_fault(
+                context,
+                "a reject pulse began after it should have ended: the processor is overloaded",
+            );
+        }
+        if view.blind && !was_blind {
+            gate_fault(
+                context,
+                "parts passed the trigger unseen or faster than they can be followed: the gate is \
+                 held safe until they are past it",
+            );
+        }
+        was_blind = view.blind;
+        if drained {
+            let drain = drain.get_or_insert(Drain::new(&view));
+            if view.idle {
+                return;
+            }
+            if drain.is_over(&view) {
+                gate_fault(
+                    context,
+                    "stopped with parts before the gate: it is held safe",
+                );
+                return;
+            }
+        }
+        context.line.wait_for_change(view.generation);
+    }
+}
+
+fn gate_fault(context: &StageContext, reason: &str) {
+    tracing::error!(reason, "gate fault");
+    context.reporter.event(Event::GateFault {
+        reason: reason.to_owned(),
+    });
+}
+
+/// The wait for the last parts to reach the gate.
+#[derive(Debug)]
+struct Drain {
+    since: Duration,
+    counts: u64,
+    /// When the encoder last counted.
+    moved: Duration,
+}
+
+impl Drain {
+    fn new(view: &LineView) -> Self {
+        Self {
+            since: view.now.time,
+            counts: view.now.counts,
+            moved: view.now.time,
+        }
+    }
+
+    fn is_over(&mut self, view: &LineView) -> bool {
+        if view.now.counts != self.counts {
+            (self.counts, self.moved) = (view.now.counts, view.now.time);
+        }
+        let elapsed_since = |start: Duration| view.now.time.saturating_sub(start);
+        elapsed_since(self.since) >= LONGEST_DRAIN
+            || (view.by_encoder && elapsed_since(self.moved) >= BELT_STANDS_AFTER)
+    }
+}

@@ -1,0 +1,109 @@
+//! A scoring thread. In: frames from the slot. Out: decisions about their parts, and results for
+//! the report thread.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use proto::message::cut_text;
+use proto::report::{Event, Fault, GateAction, Outcome};
+use scoring::inspect::frame::Frame;
+use scoring::inspect::verdict::Verdict;
+use scoring::inspector::{Inspection, Inspector};
+use scoring::source::pixel_format::to_frame;
+
+use super::context::StageContext;
+use super::slot::Job;
+use super::supervise::panic_text;
+use crate::clock::monotonic;
+use crate::error_text::one_line;
+use crate::metrics::{Loss, Stage};
+use crate::report::queue::PartResult;
+
+/// Scores frames until the slot is closed and empty. A panic costs one part.
+pub fn score(context: &StageContext, beat: &dyn Fn()) {
+    while let Some(job) = context.slot.take(beat) {
+        beat();
+        let taken = monotonic();
+        let (part, sequence) = (job.part, job.captured.sequence);
+        context
+            .metrics
+            .took(Stage::Queue, taken.saturating_sub(job.arrived));
+        let Some(inspector) = context.control.inspector() else {
+            context.fault(part, Fault::NoModel, sequence);
+            continue;
+        };
+        let work = || inspect(context, &inspector, &job);
+        let found = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            let reason = panic_text(&*panic);
+            tracing::error!(reason, "scoring failed for one part and continues");
+            context.reporter.event(Event::StageRestarted {
+                stage: "score".to_owned(),
+                reason: cut_text(&reason),
+            });
+            Err(Fault::Scoring)
+        });
+        let (frame, inspection) = match found {
+            Ok(found) => found,
+            Err(fault) => {
+                if fault == Fault::DamagedFrame {
+                    context.metrics.dropped(Loss::Damaged, 1);
+                } else {
+                    context.control.record_scoring(false);
+                }
+                context.fault(part, fault, sequence);
+                continue;
+            }
+        };
+        context.control.record_scoring(true);
+        let (outcome, wanted) = match inspection.verdict {
+            Some(Verdict::Ok) => (Outcome::Ok, GateAction::Pass),
+            Some(Verdict::Ng) => (Outcome::Ng, GateAction::Reject),
+            None => (Outcome::Fault(Fault::NoModel), context.safe_action),
+        };
+        let now = context.line.now();
+        let settled = context
+            .line
+            .with_parts(|parts| parts.decide(part, wanted, now));
+        let Some(settled) = settled else { continue };
+        let latency = now.time.saturating_sub(job.arrived);
+        context.metrics.took(Stage::Total, latency);
+        let scoring = inspection.elapsed + taken.saturating_sub(job.arrived);
+        context
+            .metrics
+            .took(Stage::Around, latency.saturating_sub(scoring));
+        context.reporter.part(PartResult {
+            part,
+            unix_ms: job.unix_ms,
+            frame_sequence: sequence,
+            model_id: inspector.model_id(),
+            threshold: inspector.threshold(),
+            outcome: if settled.late {
+                Outcome::Fault(Fault::Late)
+            } else {
+                outcome
+            },
+            action: settled.action,
+            latency,
+            scored: Some((frame, inspection)),
+        });
+    }
+}
+
+fn inspect(
+    context: &StageContext,
+    inspector: &Inspector,
+    job: &Job,
+) -> Result<(Frame, Inspection), Fault> {
+    let started = Instant::now();
+    let frame = to_frame(&job.captured.raw).map_err(|error| {
+        tracing::warn!(%error, "frame cannot be read");
+        Fault::DamagedFrame
+    })?;
+    context.metrics.took(Stage::Convert, started.elapsed());
+    let inspection = inspector.inspect(&frame).map_err(|error| {
+        tracing::error!(error = one_line(&error), "frame cannot be scored");
+        Fault::Scoring
+    })?;
+    context.metrics.took(Stage::Score, inspection.elapsed);
+    Ok((frame, inspection))
+}

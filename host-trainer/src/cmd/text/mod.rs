@@ -1,0 +1,13 @@
+//! Texts and tables that the commands print.
+
+mod evaluation;
+mod manifest;
+mod promise;
+mod recommendation;
+mod weights;
+
+pub(crate) use evaluation::evaluation_table;
+pub(crate) use manifest::manifest_facts;
+pub(crate) use promise::promise;
+pub(crate) use recommendation::Recommendation;
+pub(crate) use weights::imported_weights;

@@ -1,0 +1,167 @@
+//! `host-trainer train`: arguments ([`arguments`]), what follows from them ([`setup`]), and the
+//! session ([`session`]).
+
+mod arguments;
+mod session;
+mod setup;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use host_trainer::dataset::Coordinates;
+use host_trainer::memory;
+use host_trainer::run_folder::{self, Run};
+use host_trainer::train::{BatchSource, Recipe, Schedule};
+use proto::manifest::TrainingMode;
+
+pub(crate) use arguments::Train;
+use session::run_session;
+
+impl Train {
+    pub(crate) fn run(self) -> Result<()> {
+        memory::keep_freed_memory();
+        let device = self.device.open()?;
+        if let Some(threads) = self.threads {
+            tch::set_num_threads(i32::from(threads));
+        }
+        let checkpoint = run_folder::checkpoint(&self.run);
+        match (self.resume, checkpoint.exists()) {
+            (true, false) => bail!(
+                "nothing to resume: no checkpoint in {}; leave --resume out to start",
+                self.run.display()
+            ),
+            (false, true) => bail!(
+                "{} already holds a run; add --resume to go on with it, or choose another --run",
+                self.run.display()
+            ),
+            _ => {}
+        }
+        if !(0.0..1.0).contains(&self.hold_out) {
+            bail!(
+                "--hold-out expects a fraction from 0 to below 1, found {}",
+                self.hold_out
+            );
+        }
+        let teacher = self.load_teacher(device)?;
+        let images = self.load_images(device)?;
+        let run = self.describe(&images, teacher.as_ref())?;
+        if self.resume {
+            self.check_same(&run)?;
+        }
+        std::fs::create_dir_all(&self.run)
+            .with_context(|| format!("making {}", self.run.display()))?;
+        run.write(&self.run)?;
+        let recipe = Recipe {
+            mode: run.mode,
+            activation: run.activation,
+            quiet: self.quiet,
+            average: self.average,
+            schedule: self.schedule,
+            loss: self.make_loss(device)?,
+            teacher: teacher.map(|teacher| teacher.network),
+            architecture: run.architecture(),
+            iterations: run.iterations,
+            seed: run.seed,
+            device,
+            workers: self.workers.unwrap_or_else(|| default_workers(device)),
+            checkpoint_every: self.checkpoint_every,
+        };
+        let frames = images.set.frames;
+        let source = Arc::new(BatchSource {
+            coordinates: Coordinates::draw(&frames, run.tiles, run.batch, run.seed),
+            frames,
+            noise: match run.mode {
+                TrainingMode::Reconstruction => None,
+                TrainingMode::Direct | TrainingMode::Denoising => Some(self.noise_bank()?),
+            },
+            lighting: self.lighting,
+            seed: run.seed,
+        });
+        run_session(&self.run, &recipe, &source, &checkpoint)
+    }
+
+    /// Refuses to resume with settings or images that the run was not started with.
+    fn check_same(&self, run: &Run) -> Result<()> {
+        let before = Run::read(&self.run)?;
+        // Any number of iterations may follow, unless the learning rate depends on it.
+        let same = Run {
+            iterations: match run.schedule {
+                Schedule::Constant => run.iterations,
+                Schedule::Cosine => before.iterations,
+            },
+            ..before.clone()
+        };
+        if same != *run {
+            bail!(
+                "the settings or the images differ from those the run in {} was started with, so its result would \
+                 be neither; give the same ones (only --iterations may change, and not under --schedule cosine)",
+                self.run.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// One thread makes tiles faster than a few cores learn from them; a GPU needs several.
+fn default_workers(device: tch::Device) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if device.is_cuda() {
+        (cores / 2).clamp(1, 8)
+    } else {
+        1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use host_trainer::network::OutputActivation;
+    use host_trainer::perceptual::Depth;
+    use host_trainer::train::LossKind;
+    use proto::manifest::InputSize;
+
+    use super::arguments::Mode;
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        train: Train,
+    }
+
+    fn train(extra: &[&str]) -> Train {
+        let line = [&["x", "--data", "d", "--run", "r"], extra].concat();
+        Line::parse_from(line).train
+    }
+
+    #[test]
+    fn the_defaults_are_the_papers() {
+        let train = train(&[]);
+        let (width_px, height_px) = (256, 256);
+        assert_eq!(
+            train.size,
+            InputSize::Fixed {
+                width_px,
+                height_px
+            }
+        ); // IV-A
+        assert_eq!(train.width, 128); // IV-C
+        assert_eq!(train.activation, OutputActivation::RefRelu); // IV-D
+        assert_eq!(train.loss, LossKind::Perceptual); // IV-E
+        assert_eq!(train.feature_depth, Depth::Last);
+        assert_eq!(
+            (train.tiles, train.batch, train.iterations),
+            (80_000, 64, 3_500)
+        ); // IV-F
+        assert!(matches!(train.mode, Mode::Direct));
+        assert_eq!((train.quiet, train.lighting), (0.0, 0.0));
+        assert_eq!((train.average, train.schedule), (0.0, Schedule::Constant));
+        assert_eq!(train.noise_bank().unwrap().algorithms().len(), 12); // IV-B
+    }
+
+    #[test]
+    fn leaving_out_every_family_is_refused() {
+        let nothing = train(&["--noise", "opaque", "--without", "opaque"]);
+        assert!(nothing.noise_bank().is_err());
+    }
+}

@@ -1,0 +1,195 @@
+//! From the arguments to what training needs: the teacher, the loss, the images, and the
+//! description of the run.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use host_trainer::dataset::{
+    Groups, Skipped, Split, TrainingSet, hex, split, training_files, usable,
+};
+use host_trainer::network::Network;
+use host_trainer::perceptual::Features;
+use host_trainer::run_folder::{self, Run};
+use host_trainer::train::{Checkpoint, Loss, LossKind, Ssim};
+use proto::manifest::TrainingMode;
+use tch::Device;
+
+use super::arguments::Train;
+use crate::cmd::notices::{report_skipped, report_ungrouped};
+use crate::cmd::progress;
+
+/// The network to imitate.
+pub(super) struct Teacher {
+    description: String,
+    run: Run,
+    pub(super) network: Network,
+}
+
+/// The images of a run, and which of them are held out.
+pub(super) struct Images {
+    groups: Groups,
+    split: Split,
+    pub(super) set: TrainingSet,
+    held_out: Vec<PathBuf>,
+}
+
+impl Train {
+    /// Loads the network to imitate, if there is one.
+    pub(super) fn load_teacher(&self, device: Device) -> Result<Option<Teacher>> {
+        let Some(folder) = &self.teacher else {
+            return Ok(None);
+        };
+        let run = Run::read(folder)?;
+        if [run.mode, self.mode()] != [TrainingMode::Direct; 2] {
+            bail!("--teacher is for mode direct, of the teacher and of this run");
+        }
+        let saved = Checkpoint::open(&run_folder::checkpoint(folder))?;
+        let network = Network::from_weights(&saved.layers(&run.architecture())?, device)?;
+        Ok(Some(Teacher {
+            description: format!(
+                "a network of width {}, {} iterations, seed {}, SHA-256 {}…",
+                run.width,
+                saved.progress.iterations,
+                run.seed,
+                &saved.sha256()[..8]
+            ),
+            run,
+            network,
+        }))
+    }
+
+    /// Makes the loss.
+    pub(super) fn make_loss(&self, device: Device) -> Result<Loss> {
+        Ok(match self.loss {
+            // A teacher replaces the loss, so any one that needs no file will do.
+            _ if self.teacher.is_some() => Loss::L2,
+            LossKind::L2 => Loss::L2,
+            LossKind::Ssim => Loss::Ssim(Ssim::new(device)?),
+            LossKind::Perceptual => {
+                let features = match self.features.strip_prefix("random:") {
+                    _ if self.features == "builtin" => Features::built_in(device)?,
+                    Some(seed) => {
+                        let seed = seed.parse().with_context(|| {
+                            format!("--features random:SEED, found seed `{seed}`")
+                        })?;
+                        Features::random(seed, device)?
+                    }
+                    None => Features::from_file(Path::new(&self.features), device)?,
+                };
+                Loss::Perceptual(features.with_depth(self.feature_depth))
+            }
+        })
+    }
+
+    /// Reads the images, and holds some of them out.
+    pub(super) fn load_images(&self, device: Device) -> Result<Images> {
+        let files = training_files(&self.data)?;
+        let mut groups = match &self.groups {
+            Some(path) => Groups::read(path, &self.data)?,
+            None => Groups::default(),
+        };
+        report_ungrouped(&groups, &files)?;
+        if self.hold_out > 0.0 {
+            groups.join_copies(&files);
+        }
+        let split = split(&files, &groups, self.hold_out, self.seed)?;
+        let bar = progress::bar(split.train.len(), "reading images");
+        let set = TrainingSet::load(&split.train, self.size, self.colour, &mut |done| {
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
+        // Checked now, not after hours of training, when `package` needs them.
+        let bar = progress::bar(split.held_out.len(), "reading held-out images");
+        let (held_out, unusable) = usable(&split.held_out, &set.input, &mut |done| {
+            bar.set_position(done as u64);
+        });
+        bar.finish_and_clear();
+        let left_out: Vec<&Skipped> = set.skipped.iter().chain(&unusable).collect();
+        report_skipped(&left_out, files.len());
+        eprintln!(
+            "{} images to train on, {} held out, on {device:?}",
+            set.frames.len(),
+            held_out.len()
+        );
+        Ok(Images {
+            groups,
+            split,
+            set,
+            held_out,
+        })
+    }
+
+    /// Describes everything that decides the result.
+    pub(super) fn describe(&self, images: &Images, teacher: Option<&Teacher>) -> Result<Run> {
+        let Images {
+            groups,
+            split,
+            set,
+            held_out,
+        } = images;
+        if let Some(teacher) = teacher.filter(|teacher| teacher.run.input != set.input) {
+            bail!(
+                "the teacher sees {:?}, this run {:?}: its maps would be of something else; give its --size and --colour",
+                teacher.run.input,
+                set.input
+            );
+        }
+        let mode = self.mode();
+        let noise = match mode {
+            TrainingMode::Reconstruction => "none".to_owned(),
+            TrainingMode::Direct | TrainingMode::Denoising => self.noise_bank()?.describe(),
+        };
+        let skipped: Vec<&PathBuf> = set.skipped.iter().map(|s| &s.file).collect();
+        // Absolute paths, so that `package` finds the images from any folder.
+        let absolute = |file: &PathBuf| {
+            std::path::absolute(file).with_context(|| format!("finding {}", file.display()))
+        };
+        Ok(Run {
+            schema: Run::schema(),
+            quiet: self.quiet,
+            lighting: self.lighting,
+            average: self.average,
+            schedule: self.schedule,
+            teacher: teacher.map(|teacher| teacher.description.clone()),
+            teacher_digests: teacher
+                .map(|Teacher { run, .. }| [&run.train_digests[..], &run.teacher_digests].concat())
+                .unwrap_or_default(),
+            mode,
+            loss: self.loss,
+            activation: self.activation,
+            features: self.features_label(teacher)?,
+            noise,
+            width: i64::from(self.width),
+            upsampled: self.upsampled,
+            iterations: self.iterations,
+            batch: self.batch,
+            tiles: self.tiles,
+            seed: self.seed,
+            input: set.input,
+            train_files: split
+                .train
+                .iter()
+                .filter(|file| !skipped.contains(file))
+                .map(absolute)
+                .collect::<Result<_>>()?,
+            train_digests: set.digests.iter().map(|digest| hex(digest)).collect(),
+            held_out_parts: held_out.iter().map(|file| groups.part(file)).collect(),
+            held_out: held_out.iter().map(absolute).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The perceptual features in words.
+    fn features_label(&self, teacher: Option<&Teacher>) -> Result<String> {
+        if let Some(teacher) = teacher {
+            // The teacher learned from these features, so the student does too.
+            return Ok(format!("{} (its teacher's)", teacher.run.features));
+        }
+        Ok(match self.loss {
+            LossKind::Perceptual => match self.make_loss(Device::Cpu)? {
+                Loss::Perceptual(features) => features.label().to_owned(),
+                Loss::L2 | Loss::Ssim(_) => String::new(),
+            },
+            LossKind::L2 | LossKind::Ssim => "none".to_owned(),
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! Errors of data sets.
+
+use std::path::PathBuf;
+
+/// Why a folder cannot be used as a data set.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// There is no such folder.
+    #[error("no folder at {}", .0.display())]
+    Missing(PathBuf),
+    /// The folder cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// It has no images of the supported formats.
+    #[error(
+        "no images in {} (looked for PNG, JPEG, BMP and TIFF{})",
+        folder.display(),
+        if *layout { ", in train/good or directly" } else { "" }
+    )]
+    Empty {
+        /// The folder.
+        folder: PathBuf,
+        /// Whether train/good, as in MVTec AD's layout, was looked for too.
+        layout: bool,
+    },
+    /// No file can be used.
+    #[error("none of {count} images can be used; the first: {first}")]
+    NothingLeft {
+        /// Number of files.
+        count: usize,
+        /// Why the first one cannot be used.
+        first: String,
+    },
+    /// There is no test folder.
+    #[error(
+        "{} has no test folder: expected MVTec's layout, test/<kind>/*.png and \
+         ground_truth/<kind>/<name>_mask.png",
+        .0.display()
+    )]
+    NoTest(PathBuf),
+    /// A ground-truth mask cannot be used.
+    #[error("ground truth {}: {reason}", path.display())]
+    Mask {
+        /// The mask.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A line of the groups file is malformed.
+    #[error("{} line {line}: {reason}", path.display())]
+    Groups {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The groups file names none of the images.
+    #[error(
+        "{} names none of the {count} images, e.g. not {}: expected paths relative to {}",
+        path.display(),
+        example.display(),
+        root.display()
+    )]
+    OtherImages {
+        /// The groups file.
+        path: PathBuf,
+        /// Number of images.
+        count: usize,
+        /// The first of them.
+        example: PathBuf,
+        /// The folder that its paths are relative to.
+        root: PathBuf,
+    },
+    /// The hold-out leaves nothing to train on.
+    #[error("holding out {fraction} of {parts} parts leaves none to train on")]
+    HoldOut {
+        /// The fraction asked for.
+        fraction: f64,
+        /// Number of parts.
+        parts: usize,
+    },
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

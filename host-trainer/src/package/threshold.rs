@@ -1,0 +1,205 @@
+//! From good frames to a draft's threshold: scores each with the draft itself, and records the
+//! threshold with its promise and the histograms of good scores.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use ed25519_dalek::SigningKey;
+use proto::manifest::{NormalScores, Promise, Threshold};
+use scoring::inspect::drift::{Appearance, image_statistics};
+use scoring::inspector::{InspectError, Inspector};
+use scoring::io::image_file::read_frame;
+
+use super::digests::file_id;
+use super::draft::Draft;
+use super::error::PackagingError;
+use super::histogram::{bin_width, fine_histogram, histogram};
+use crate::calibrate::{Calibration, calibrate, highest};
+use crate::dataset::{Skipped, chain, digest_of_files, file_digest};
+
+/// An image of a good part.
+#[derive(Debug, Clone)]
+pub struct CalibrationFrame {
+    /// The image.
+    pub file: PathBuf,
+    /// Name of the part. Several images of one part count as one: its score is their highest.
+    pub part: String,
+}
+
+/// How the threshold is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ThresholdRule {
+    /// The lowest threshold that carries this promise, or an error.
+    Promise {
+        /// False rejects per 10,000 parts.
+        per_10_000: f64,
+        /// Confidence, 0..1.
+        confidence: f64,
+    },
+    /// The highest good score, with the bound that it happens to carry.
+    Highest {
+        /// Confidence of the bound, 0..1.
+        confidence: f64,
+    },
+    /// The highest score of the training images, without a promise.
+    FromTraining,
+}
+
+impl ThresholdRule {
+    fn apply(self, scores: &[f32]) -> Result<Calibration, PackagingError> {
+        Ok(match self {
+            Self::Promise {
+                per_10_000,
+                confidence,
+            } => calibrate(scores, per_10_000, confidence)?,
+            Self::Highest { confidence } => highest(scores, confidence)?,
+            Self::FromTraining => highest(scores, 0.95)?,
+        })
+    }
+
+    /// The rule in words, for the manifest.
+    fn note(self) -> &'static str {
+        match self {
+            Self::Promise { .. } => "lowest threshold that carries the promise wanted",
+            Self::Highest { .. } => "highest score of the good parts held out of training",
+            Self::FromTraining => {
+                "highest score of the training images themselves: no promise, good parts may score higher"
+            }
+        }
+    }
+}
+
+/// The result of a calibration.
+#[derive(Debug)]
+pub struct CalibrationOutcome {
+    /// Threshold and bound.
+    pub calibration: Calibration,
+    /// Images that could not be scored and were left out.
+    pub skipped: Vec<Skipped>,
+}
+
+/// What is measured on good frames.
+#[derive(Default)]
+struct Measured<'a> {
+    /// SHA-256 of each scored image.
+    digests: Vec<[u8; 32]>,
+    /// The part that each distinct image shows: copies show the part of the first of them.
+    part_of: HashMap<[u8; 32], &'a str>,
+    /// Highest score of each part.
+    parts: BTreeMap<&'a str, f32>,
+    /// Score of each frame.
+    frame_scores: Vec<f32>,
+    /// A fine histogram of each map.
+    maps: Vec<Vec<(f32, u64)>>,
+    appearances: Vec<Appearance>,
+    skipped: Vec<Skipped>,
+}
+
+impl<'a> Measured<'a> {
+    /// Scores a frame. Images that cannot be read, or are too small, are skipped.
+    fn add(
+        &mut self,
+        inspector: &Inspector,
+        good: &'a CalibrationFrame,
+        refused: impl Fn(&[u8; 32]) -> bool,
+    ) -> Result<(), PackagingError> {
+        let frame = match read_frame(&good.file) {
+            Ok(frame) => frame,
+            Err(error) => {
+                self.skip(good, chain(&error));
+                return Ok(());
+            }
+        };
+        let digest = file_digest(&good.file)?;
+        if refused(&digest) {
+            return Err(PackagingError::TrainedOn(good.file.clone()));
+        }
+        let found = match inspector.inspect(&frame) {
+            Ok(found) => found,
+            Err(InspectError::Preprocess(error)) => {
+                self.skip(good, chain(&error));
+                return Ok(());
+            }
+            Err(source) => {
+                return Err(PackagingError::Inspect {
+                    path: good.file.clone(),
+                    source,
+                });
+            }
+        };
+        self.digests.push(digest);
+        let part = *self.part_of.entry(digest).or_insert(&good.part);
+        let part = self.parts.entry(part).or_insert(0.0);
+        *part = part.max(found.score);
+        self.frame_scores.push(found.score);
+        self.appearances.push(Appearance::of(&found.prepared));
+        self.maps.push(fine_histogram(&found.map.data));
+        Ok(())
+    }
+
+    fn skip(&mut self, good: &CalibrationFrame, reason: String) {
+        self.skipped.push(Skipped {
+            file: good.file.clone(),
+            reason,
+        });
+    }
+
+    fn normal_scores(&self) -> NormalScores {
+        let peak = self.frame_scores.iter().copied().fold(0.0, f32::max);
+        let bin_width = bin_width(peak);
+        let frames = self.frame_scores.iter().map(|&score| (score, 1));
+        NormalScores {
+            frames: histogram(bin_width, frames),
+            pixels: histogram(bin_width, self.maps.iter().flatten().copied()),
+            images: image_statistics(&self.appearances),
+        }
+    }
+}
+
+/// Scores good frames with the draft itself and gives it a threshold and histograms.
+pub fn calibrate_draft(
+    draft: &mut Draft,
+    frames: &[CalibrationFrame],
+    rule: ThresholdRule,
+    key: &SigningKey,
+    on_progress: &mut dyn FnMut(usize),
+) -> Result<CalibrationOutcome, PackagingError> {
+    let inspector = draft.inspector(key)?;
+    let trained_on = &draft.manifest.training.file_ids;
+    let refused = |digest: &[u8; 32]| {
+        rule != ThresholdRule::FromTraining && trained_on.contains(&file_id(digest))
+    };
+    let mut measured = Measured::default();
+    for (index, good) in frames.iter().enumerate() {
+        on_progress(index);
+        measured.add(&inspector, good, refused)?;
+    }
+    on_progress(frames.len());
+    if measured.parts.is_empty()
+        && let Some(first) = measured.skipped.first()
+    {
+        return Err(PackagingError::NothingLeft {
+            count: measured.skipped.len(),
+            first: format!("{}: {}", first.file.display(), first.reason),
+        });
+    }
+    let scores: Vec<f32> = measured.parts.values().copied().collect();
+    let found = rule.apply(&scores)?;
+    let promised = rule != ThresholdRule::FromTraining;
+    draft.manifest.threshold = Some(Threshold {
+        value: found.threshold,
+        promise: promised.then_some(Promise {
+            max_false_rejects_per_10_000: found.bound_per_10_000,
+            confidence: found.confidence,
+            rejected_in_calibration: found.rejected as u32,
+        }),
+        calibration_digest: digest_of_files(&measured.digests),
+        parts: scores.len() as u32,
+        note: rule.note().to_owned(),
+    });
+    draft.manifest.normal_scores = Some(measured.normal_scores());
+    Ok(CalibrationOutcome {
+        calibration: found,
+        skipped: measured.skipped,
+    })
+}

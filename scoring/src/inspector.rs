@@ -1,0 +1,315 @@
+//! Puts a verified package to work, with all stages in a row. In: a frame. Out: an [`Inspection`]
+//! with map, score, regions and verdict. This is the only way to a score.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use proto::manifest::{ColourMode, Manifest, PostProcessing, Roi, Scoring, SegmentationNetwork};
+
+use crate::infer::{Engine, InferError, SegmentationEngine, Tuning};
+use crate::inspect::frame::Frame;
+use crate::inspect::grid::GRIDS;
+use crate::inspect::map::ScoreMap;
+use crate::inspect::normal_map::Normaliser;
+use crate::inspect::preprocess::{Planes, PreprocessError, prepare, to_planes};
+use crate::inspect::region::{Region, regions};
+use crate::inspect::roi::{RoiError, rasterise};
+use crate::inspect::score::score;
+use crate::inspect::segmentation;
+use crate::inspect::texture::CellFeatures;
+use crate::inspect::variation::{deviations, grid_features};
+use crate::inspect::verdict::{Verdict, decide, frame_score};
+use crate::package::{ParityError, Verified, check_parity, check_segmentation_parity};
+
+/// Why a package cannot be used, or a frame not inspected.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// The frame cannot be prepared.
+    #[error(transparent)]
+    Preprocess(#[from] PreprocessError),
+    /// The network cannot be run.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// The package does not pass the parity gate.
+    #[error("the package does not pass the parity gate")]
+    Parity(#[from] ParityError),
+    /// The region of interest cannot be used.
+    #[error(transparent)]
+    Roi(#[from] RoiError),
+}
+
+/// The result of inspecting a frame.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// The frame in the colour and size that it was scored at.
+    pub prepared: Frame,
+    /// The anomaly map after post-processing, at the size that the frame was scored at. If the
+    /// package has a normal map or a variation model, scores are relative to it.
+    pub map: ScoreMap,
+    /// The frame's score: the maximum of the map.
+    pub score: f32,
+    /// Regions above the threshold, in pixels of the captured frame. There are none without a
+    /// threshold.
+    pub regions: Vec<Region>,
+    /// The decision; `None` if there is no threshold.
+    pub verdict: Option<Verdict>,
+    /// Time from the frame to the decision.
+    pub elapsed: Duration,
+}
+
+/// The region of interest as flags of a map's pixels; `None` for the whole map.
+type RoiFlags = Option<Arc<Vec<bool>>>;
+
+/// A package at work. It may be used by several threads at once.
+#[derive(Debug, Clone)]
+pub struct Inspector {
+    /// Region of interest for the last map's size. A line's frames all have one size, so it is
+    /// rasterised once.
+    roi: Arc<Mutex<Option<(usize, usize, RoiFlags)>>>,
+    /// Normal map for the last map's size.
+    normaliser: Arc<Mutex<Option<Arc<Normaliser>>>>,
+    manifest: Manifest,
+    engine: Engine,
+    /// The segmentation network, if the package has one.
+    segmentation: Option<SegmentationEngine>,
+    threshold: Option<f32>,
+    parity_off: f32,
+    sha256: [u8; 32],
+}
+
+impl Inspector {
+    /// Loads the network, to be run on the caller's thread, and checks the golden tiles (parity
+    /// gate).
+    pub fn new(package: &Verified) -> Result<Self, InspectError> {
+        Self::tuned(package, &Tuning::default())
+    }
+
+    /// Like [`Self::new`], with a choice of how to run the network.
+    pub fn tuned(package: &Verified, tuning: &Tuning) -> Result<Self, InspectError> {
+        let manifest = package.manifest().clone();
+        let engine = Engine::tuned(package.onnx(), manifest.network, tuning)?;
+        let parity_off = check_parity(&engine, &manifest.golden)?;
+        let segmentation = match &manifest.segmentation {
+            Some(network) => {
+                let planes = segmentation::plane_count(manifest.input.colour == ColourMode::Rgb);
+                let engine = SegmentationEngine::new(&network.onnx, planes)?;
+                check_segmentation_parity(&engine, network, &manifest)?;
+                Some(engine)
+            }
+            None => None,
+        };
+        Ok(Self {
+            segmentation,
+            roi: Arc::default(),
+            normaliser: Arc::default(),
+            threshold: manifest.threshold.as_ref().map(|threshold| threshold.value),
+            manifest,
+            engine,
+            parity_off,
+            sha256: *package.sha256(),
+        })
+    }
+
+    /// Scores in this mode instead of the package's. If the mode changes, everything that was
+    /// calibrated for the other mode is dropped: threshold, normal map, variation model and
+    /// segmentation network.
+    #[must_use]
+    pub fn with_scoring(mut self, scoring: Scoring) -> Self {
+        if self.manifest.scoring != scoring {
+            self.manifest.scoring = scoring;
+            self.drop_calibration();
+        }
+        self
+    }
+
+    /// Drops what describes good frames' scores in another mode.
+    fn drop_calibration(&mut self) {
+        self.manifest.normal_map = None;
+        self.manifest.variation = None;
+        self.manifest.segmentation = None;
+        self.threshold = None;
+    }
+
+    /// Uses this post-processing instead of the package's. If it changes, the same is dropped as by
+    /// [`Self::with_scoring`].
+    #[must_use]
+    pub fn with_post(mut self, post: PostProcessing) -> Self {
+        if self.manifest.post != post {
+            self.manifest.post = post;
+            self.drop_calibration();
+        }
+        self
+    }
+
+    /// Decides by this threshold instead of the package's.
+    #[must_use]
+    pub fn with_threshold(mut self, threshold: f32) -> Self {
+        self.threshold = Some(threshold);
+        self
+    }
+
+    /// Inspects this region of interest instead of the package's.
+    #[must_use]
+    pub fn with_roi(mut self, roi: Roi) -> Self {
+        self.manifest.roi = roi;
+        self.roi = Arc::default();
+        self
+    }
+
+    /// Rasterises the region of interest for maps of this size now, so that the next frame does not
+    /// have to. An error means that it cannot be used at this size.
+    pub fn prepare_roi(&self, width_px: usize, height_px: usize) -> Result<(), RoiError> {
+        self.roi_flags(width_px, height_px).map(drop)
+    }
+
+    /// Uses the region of interest of `other`, already rasterised if `other` has done so.
+    #[must_use]
+    pub fn with_roi_of(mut self, other: &Self) -> Self {
+        self.manifest.roi = other.manifest.roi.clone();
+        self.roi = Arc::clone(&other.roi);
+        self
+    }
+
+    fn roi_flags(&self, width_px: usize, height_px: usize) -> Result<RoiFlags, RoiError> {
+        if matches!(self.manifest.roi, Roi::Whole) {
+            return Ok(None);
+        }
+        // A panic in another thread leaves complete flags, because they are stored last.
+        let mut kept = self.roi.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((width, height, flags)) if (*width, *height) == (width_px, height_px) => {
+                Ok(flags.clone())
+            }
+            _ => {
+                let flags = rasterise(&self.manifest.roi, width_px, height_px)?.map(Arc::new);
+                *kept = Some((width_px, height_px, flags.clone()));
+                Ok(flags)
+            }
+        }
+    }
+
+    /// The normal map at the size of this map, if the package has one.
+    fn normaliser(&self, map: &ScoreMap) -> Option<Arc<Normaliser>> {
+        let normal = self.manifest.normal_map.as_ref()?;
+        let mut kept = self
+            .normaliser
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let fitting = kept.take().filter(|kept| kept.fits(map));
+        let fitting = fitting
+            .unwrap_or_else(|| Arc::new(Normaliser::new(normal, map.width_px, map.height_px)));
+        *kept = Some(Arc::clone(&fitting));
+        Some(fitting)
+    }
+
+    /// The package's manifest with the overrides applied.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The threshold in use.
+    pub fn threshold(&self) -> Option<f32> {
+        self.threshold
+    }
+
+    /// SHA-256 of the package file.
+    pub fn sha256(&self) -> &[u8; 32] {
+        &self.sha256
+    }
+
+    /// The first 8 bytes of [`Self::sha256`], which identify the model in reports.
+    pub fn model_id(&self) -> [u8; 8] {
+        std::array::from_fn(|n| self.sha256[n])
+    }
+
+    /// Whether frames are scored in half precision.
+    pub fn half_precision(&self) -> bool {
+        self.engine.half()
+    }
+
+    /// Checks the golden tiles again (parity gate) and returns their largest deviation.
+    pub fn check_parity(&self) -> Result<f32, ParityError> {
+        if let (Some(engine), Some(network)) = (&self.segmentation, &self.manifest.segmentation) {
+            check_segmentation_parity(engine, network, &self.manifest)?;
+        }
+        check_parity(&self.engine, &self.manifest.golden)
+    }
+
+    /// The largest deviation of the golden tiles when the package was loaded.
+    pub fn parity_off(&self) -> f32 {
+        self.parity_off
+    }
+
+    /// The frame in the colour and size that the network takes, to be shown beside the map.
+    pub fn prepare(&self, frame: &Frame) -> Result<Frame, InspectError> {
+        Ok(prepare(frame, &self.manifest.input)?)
+    }
+
+    /// The post-processed scores of a prepared frame, before they are related to good frames.
+    pub fn scores(&self, planes: &Planes) -> Result<ScoreMap, InspectError> {
+        let network = &self.manifest.network;
+        let mut map = score(&self.engine, planes, network, self.manifest.scoring)?;
+        map.post_process(&self.manifest.post);
+        Ok(map)
+    }
+
+    /// Inspects a frame.
+    pub fn inspect(&self, frame: &Frame) -> Result<Inspection, InspectError> {
+        let started = Instant::now();
+        let prepared = prepare(frame, &self.manifest.input)?;
+        let planes = to_planes(&prepared, usize::from(self.manifest.network.channels));
+        let mut map = self.scores(&planes)?;
+        if let Some(normaliser) = self.normaliser(&map) {
+            normaliser.apply(&mut map);
+        }
+        if let Some(model) = &self.manifest.variation {
+            let colour = self.manifest.input.colour == ColourMode::Rgb;
+            let features = grid_features(&planes, colour, &map);
+            let segmentation = match (&self.segmentation, &self.manifest.segmentation) {
+                (Some(engine), Some(network)) => {
+                    let input = segmentation_input(network, &planes, colour, &features);
+                    Some((network, engine.logits(&input)?))
+                }
+                _ => None,
+            };
+            let segmentation = segmentation
+                .as_ref()
+                .map(|(network, logits)| (*network, logits.as_slice()));
+            let size = [map.width_px, map.height_px];
+            map = deviations(model, &features, segmentation, size);
+        }
+        // Last, so that smoothing does not spread scores across the region's border.
+        if let Some(inside) = self.roi_flags(map.width_px, map.height_px)? {
+            map.apply_roi(&inside);
+        }
+        let score = frame_score(&map);
+        let scale = [
+            frame.width_px() as f32 / map.width_px as f32,
+            frame.height_px() as f32 / map.height_px as f32,
+        ];
+        let regions = self
+            .threshold
+            .map(|threshold| regions(&map, threshold, scale));
+        Ok(Inspection {
+            prepared,
+            score,
+            regions: regions.unwrap_or_default(),
+            verdict: self.threshold.map(|threshold| decide(score, threshold)),
+            map,
+            elapsed: started.elapsed(),
+        })
+    }
+}
+
+/// The segmentation network's input for a frame whose features the variation model already has.
+fn segmentation_input(
+    network: &SegmentationNetwork,
+    planes: &Planes,
+    colour: bool,
+    features: &[CellFeatures; GRIDS.len()],
+) -> Vec<f32> {
+    let resized = segmentation::resized(planes, colour);
+    let texture = segmentation::texture_of_features(planes, features)
+        .unwrap_or_else(|| segmentation::texture(&resized, colour));
+    segmentation::input(&network.mean, &network.scale, &resized, &texture, colour)
+}

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use scoring::source::replay::MAX_PAUSE;
 
-use super::schema::{Capture, Config, Speed, Trigger};
+use super::hardware::{Capture, Speed, Trigger};
+use super::schema::Config;
 
 /// Allowed frame rates, in frames per second.
 const RATES: RangeInclusive<f64> = 0.01..=10_000.0;

@@ -17,14 +17,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::{key, manifest, package};
-use edge_runtime::config::Report;
+use edge_runtime::config::{Report, SerialLine, SerialRole};
 use edge_runtime::image_store::Sampler;
 use edge_runtime::journal::boot_counter::BootCounter;
 use edge_runtime::journal::positions::Positions;
 use edge_runtime::journal::{Journal, JournalReader, Limits};
 use edge_runtime::line::parts::{Parts, Settings};
 use edge_runtime::line::shared::LineShared;
-use edge_runtime::link::access_control::{ACCESS_FILE, AccessControl};
+use edge_runtime::link::access_control::{ACCESS_FILE, AccessControl, TICKET_FILE, issue_code};
 use edge_runtime::link::{LinkContext, server};
 use edge_runtime::metrics::{Loss, Metrics};
 use edge_runtime::model::active::{Control, GoldenFrames, LastPart};
@@ -45,6 +45,7 @@ use proto::message::{
 use proto::recovery::{Request, Response};
 use proto::report::{Body, Event, GateAction, Outcome, Record};
 use proto::version::{MAGIC, SCHEMA_HASH, VERSION};
+use rustix::pty;
 use scoring::infer::Tuning;
 use scoring::inspect::frame::{Channels, Frame, Pixels};
 use scoring::inspect::map::ScoreMap;
@@ -54,8 +55,9 @@ use scoring::package::{Loaded, Trust};
 use secure::access::{Access, Entry};
 use secure::handshake::Intent;
 use secure::identity::Identity;
+use secure::pairing::{Code, Moment, Tickets};
 use secure::stream::{Reader, Writer};
-use secure::tcp::open;
+use secure::tcp::{LinkError, open};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SMALL: Limits = Limits {
@@ -116,8 +118,7 @@ impl Rig {
             .0
     }
 
-    fn serve(&self, journal: JournalReader) -> Server {
-        let stop = Arc::new(AtomicBool::new(false));
+    fn context(&self, journal: JournalReader) -> Arc<LinkContext> {
         let state = self.folder.path();
         let access = Access::at(&state.join(ACCESS_FILE));
         access.admit(entry()).unwrap();
@@ -132,13 +133,13 @@ impl Rig {
         };
         let (store, _) = Store::open(&state.join("slots"));
         let updater = Updater::start(store, requirements, None).unwrap().updater;
-        let context = Arc::new(LinkContext {
+        Arc::new(LinkContext {
             journal,
             positions: Arc::clone(&self.positions),
             signal: Arc::clone(&self.signal),
             control: Arc::clone(&self.control),
             metrics: Arc::clone(&self.metrics),
-            stop: Arc::clone(&stop),
+            stop: Arc::default(),
             camera: "under test".to_owned(),
             boot: 1,
             access_control: Arc::new(access_control),
@@ -146,7 +147,12 @@ impl Rig {
             reporter: self.reporter.clone(),
             state: state.to_owned(),
             max_stations: 8,
-        });
+        })
+    }
+
+    fn serve(&self, journal: JournalReader) -> Server {
+        let context = self.context(journal);
+        let stop = Arc::clone(&context.stop);
         let listener = server::listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let thread = std::thread::spawn(move || server::serve_tcp(&context, &listener));
@@ -215,6 +221,17 @@ fn entry() -> Entry {
     }
 }
 
+fn hello(name: &str) -> ToCamera {
+    ToCamera::Hello(StationHello {
+        magic: MAGIC,
+        min_version: VERSION,
+        max_version: VERSION,
+        schema_hash: SCHEMA_HASH,
+        station: name.to_owned(),
+        start: Start::Acknowledged,
+    })
+}
+
 struct Station {
     reader: Reader<TcpStream>,
     writer: Option<Writer<TcpStream>>,
@@ -224,33 +241,35 @@ struct Station {
 
 impl Station {
     fn connect(server: &Server) -> Self {
-        let link = open(
-            server.address,
-            &identity(),
-            None,
-            &Intent::Session,
-            PATIENCE,
-        )
-        .unwrap();
-        Self {
+        Self::connect_as(server, &identity(), &Intent::Session).unwrap()
+    }
+
+    fn connect_as(
+        server: &Server,
+        identity: &Identity,
+        intent: &Intent,
+    ) -> Result<Self, LinkError> {
+        let link = open(server.address, identity, None, intent, PATIENCE)?;
+        Ok(Self {
             reader: link.reader,
             writer: Some(link.writer),
             accumulator: Accumulator::new(vec![0; MAX_STUFFED_BYTES]),
             bytes: Vec::new(),
-        }
+        })
     }
 
     fn greet(server: &Server, name: &str) -> Self {
         let mut station = Self::connect(server);
-        station.send(&ToCamera::Hello(StationHello {
-            magic: MAGIC,
-            min_version: VERSION,
-            max_version: VERSION,
-            schema_hash: SCHEMA_HASH,
-            station: name.to_owned(),
-            start: Start::Acknowledged,
-        }));
+        station.send(&hello(name));
         station
+    }
+
+    /// The reason for which the camera ends the link.
+    fn goodbye(&mut self) -> String {
+        self.find(|message| match message {
+            FromCamera::Goodbye { reason } => Some(reason),
+            _ => None,
+        })
     }
 
     fn send(&mut self, message: &ToCamera) {
@@ -365,6 +384,15 @@ fn append(journal: &mut Journal, count: usize) {
         journal.append(&record.encode()).unwrap();
     }
     journal.sync().unwrap();
+}
+
+/// The reasons for which peers were refused, as journalled so far.
+fn refusals(reader: &JournalReader) -> Vec<String> {
+    let refused = |record: Record| match record.body {
+        Body::Event(Event::LinkRefused { reason, .. }) => Some(reason),
+        _ => None,
+    };
+    records(reader).into_iter().filter_map(refused).collect()
 }
 
 fn records(reader: &JournalReader) -> Vec<Record> {
@@ -690,4 +718,240 @@ fn pictures_that_are_not_to_be_stored_take_no_queue_space() {
     thread.join().unwrap();
     assert_eq!(rig.metrics.drops(Loss::Images), 0);
     assert_eq!(pictures.try_iter().count(), 1, "the NG one");
+}
+
+#[test]
+fn connections_that_only_ask_to_pair_use_up_no_attempt() {
+    let rig = Rig::new(Roi::Whole);
+    let server = rig.serve(rig.journal().reader());
+    let tickets = Tickets::at(&rig.folder.path().join(TICKET_FILE));
+    let code = issue_code(&tickets, Role::Operate).unwrap();
+    let left = || {
+        let ticket = tickets.current(&Moment::now().unwrap()).unwrap();
+        ticket.map(|ticket| ticket.tries_left)
+    };
+    let all = left().unwrap();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(b"AWRS\x01\x01\x00\x00").unwrap();
+        drop(stream);
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    assert_eq!(left(), Some(all));
+    let intent = Intent::Pair {
+        code,
+        name: "new".to_owned(),
+    };
+    let mut station =
+        Station::connect_as(&server, &Identity::generate().unwrap(), &intent).unwrap();
+    station.send(&hello("new"));
+    station.find(|message| matches!(message, FromCamera::Hello(_)).then_some(()));
+    assert_eq!(left(), None, "used");
+    server.stop();
+}
+
+#[test]
+fn wrong_codes_are_reported_and_shut_out_only_their_own_address() {
+    let mut rig = Rig::new(Roi::Whole);
+    let journal = Journal::open(&rig.folder.path().join("journal"), Limits::new(1 << 20));
+    let journal = journal.unwrap().0;
+    let reader = journal.reader();
+    let server = rig.serve(journal.reader());
+    let tickets = Tickets::at(&rig.folder.path().join(TICKET_FILE));
+    let code = issue_code(&tickets, Role::Operate).unwrap();
+    let pair = |code: &Code| {
+        let intent = Intent::Pair {
+            code: code.clone(),
+            name: "new".to_owned(),
+        };
+        // The handshake may succeed: only what follows shows whether the camera accepts it.
+        let link = Station::connect_as(&server, &Identity::generate().unwrap(), &intent);
+        if let Ok(mut station) = link {
+            assert!(station.next().is_none(), "the camera closes the link");
+        }
+    };
+    for seed in 0..5 {
+        pair(&Code::from_random([seed; 12]));
+    }
+    // The right one comes too late from this address, but is still in force.
+    pair(&code);
+    let ticket = tickets.current(&Moment::now().unwrap()).unwrap().unwrap();
+    assert_eq!(ticket.key, code.key());
+    server.stop();
+    let thread = rig.report(journal, None);
+    rig.reporter.close();
+    thread.join().unwrap();
+    let reasons = refusals(&reader);
+    let wrong = |reason: &&String| reason.contains("wrong pairing code;");
+    assert_eq!(reasons.iter().filter(wrong).count(), 5, "{reasons:?}");
+    let shut_out = |reason: &String| reason.contains("wrong codes came from this address");
+    assert!(reasons.iter().any(shut_out), "{reasons:?}");
+}
+
+#[test]
+fn silent_connections_hold_their_places_for_a_short_time_only() {
+    let rig = Rig::new(Roi::Whole);
+    let server = rig.serve(rig.journal().reader());
+    let started = Instant::now();
+    let silent: Vec<_> = (0..20)
+        .map(|_| TcpStream::connect(server.address).unwrap())
+        .collect();
+    // From the same address as all of them.
+    let connected = loop {
+        match Station::connect_as(&server, &identity(), &Intent::Session) {
+            Ok(_) => break started.elapsed(),
+            Err(_) => assert!(started.elapsed() < PATIENCE, "all places stay taken"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(connected < Duration::from_secs(4), "{connected:?}");
+    drop(silent);
+    server.stop();
+}
+
+#[test]
+fn watching_stations_cannot_lock_an_engineer_out() {
+    let rig = Rig::new(Roi::Whole);
+    let server = rig.serve(rig.journal().reader());
+    let access = Access::at(&rig.folder.path().join(ACCESS_FILE));
+    let watcher = |seed: u8| Identity::from_secret([seed; 32]).unwrap();
+    for seed in [100, 101] {
+        let entry = Entry {
+            key: *watcher(seed).public(),
+            role: Role::Watch,
+            name: format!("watcher {seed}"),
+        };
+        access.admit(entry).unwrap();
+    }
+    let greet = |seed: u8| {
+        let mut station = Station::connect_as(&server, &watcher(seed), &Intent::Session).unwrap();
+        station.send(&hello(""));
+        station
+    };
+    let is_hello = |message| matches!(message, FromCamera::Hello(_)).then_some(());
+    let mut held: Vec<Station> = Vec::new();
+    for seed in [100, 100, 100, 100, 101, 101, 101, 101] {
+        let mut station = greet(seed);
+        station.find(is_hello);
+        held.push(station);
+    }
+    let reason = greet(100).goodbye();
+    assert!(reason.contains("4 sessions already"), "{reason}");
+    let mut engineer = Station::greet(&server, "");
+    engineer.find(is_hello);
+    let reason = held[0].goodbye();
+    assert!(reason.contains("higher role"), "{reason}");
+    // The others go on, and places are free again when sessions end.
+    held[7].ask(1, Command::ReadMode);
+    assert!(matches!(held[7].reply(1), Answer::Mode(_)));
+    drop((held, engineer));
+    server.stop();
+}
+
+/// Sets a flag when it is dropped.
+struct Stopper<'a>(&'a AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_station_on_a_serial_line_is_no_station_of_the_network_whatever_it_calls_itself() {
+    let mut rig = Rig::new(Roi::Whole);
+    let journal = Journal::open(&rig.folder.path().join("journal"), Limits::new(1 << 20));
+    let mut journal = journal.unwrap().0;
+    append(&mut journal, 5);
+    let reader = journal.reader();
+    let context = rig.context(journal.reader());
+    let thread = rig.report(journal, None);
+    let ours = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).unwrap();
+    pty::grantpt(&ours).unwrap();
+    pty::unlockpt(&ours).unwrap();
+    let path = pty::ptsname(&ours, Vec::new()).unwrap();
+    let line = SerialLine {
+        path: path.to_str().unwrap().into(),
+        baud: 115_200,
+        role: SerialRole::Operate,
+        recovery: true,
+    };
+    let ours = std::fs::File::from(ours);
+    let mut accumulator = Accumulator::new(vec![0; MAX_STUFFED_BYTES]);
+    let say = |message: &ToCamera| {
+        let wire = encode(&message.encode()).unwrap();
+        (&ours).write_all(&wire).unwrap();
+    };
+    std::thread::scope(|scope| {
+        // The scope waits for its threads, also when an assertion fails.
+        let _stopper = Stopper(&context.stop);
+        scope.spawn(|| server::serve_serial(&context, &line));
+        // The camera opens the line in raw mode; until then it echoes.
+        std::thread::sleep(Duration::from_millis(300));
+        let (pieces, received) = crossbeam_channel::unbounded();
+        scope.spawn(|| {
+            let (mut ours, pieces) = (&ours, pieces);
+            let mut piece = [0; 4_096];
+            // Fails when the camera closes its end.
+            while let Ok(count) = ours.read(&mut piece) {
+                pieces.send(piece[..count].to_vec()).ok();
+            }
+        });
+        // The name of the station with a key.
+        say(&hello("s"));
+        let mut bytes = Vec::new();
+        let mut find = |wanted: &dyn Fn(&FromCamera) -> bool| {
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let all = std::mem::take(&mut bytes);
+                match accumulator.feed(&all) {
+                    Fed::NeedMore => bytes = received.recv_deadline(deadline).unwrap(),
+                    Fed::Frame { payload, rest } => {
+                        bytes = rest.to_vec();
+                        if FromCamera::decode(payload).is_ok_and(|message| wanted(&message)) {
+                            return;
+                        }
+                    }
+                    Fed::Discarded { rest, .. } => bytes = rest.to_vec(),
+                }
+            }
+        };
+        find(&|message| matches!(message, FromCamera::Record { sequence: 5, .. }));
+        say(&ToCamera::Acknowledge { sequence: 5 });
+        let reason = "a test".to_owned();
+        let mode = Mode::Observe;
+        say(&ToCamera::Command {
+            id: 1,
+            command: Command::SetMode { mode, reason },
+        });
+        find(&|message| {
+            matches!(
+                message,
+                FromCamera::Reply {
+                    id: 1,
+                    answer: Answer::Done
+                }
+            )
+        });
+        // A name that is not allowed gets no session.
+        say(&hello("serial:s"));
+        find(&|message| match message {
+            FromCamera::Goodbye { reason } => reason.contains("does not begin with"),
+            _ => false,
+        });
+    });
+    let positions = rig.positions.lock().unwrap();
+    assert_eq!(positions.get("s"), None, "that of the station with a key");
+    assert_eq!(positions.get("serial:s"), Some(5));
+    drop(positions);
+    rig.reporter.close();
+    thread.join().unwrap();
+    let signed: Vec<String> = records(&reader)
+        .into_iter()
+        .filter_map(|record| match record.body {
+            Body::Event(Event::SettingChanged { station, .. }) => Some(station),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(signed, ["serial:s"]);
 }

@@ -18,6 +18,7 @@
 //! | [`version`] | how two ends agree on a protocol version |
 //! | [`manifest`] | what a model package says about its model |
 //! | [`limits`] | upper bounds on lengths |
+//! | [`name`] | checked names of files, stations and cameras |
 //! | [`discovery`] | names for DNS-SD |
 //!
 //! # Evolution
@@ -37,6 +38,7 @@ pub mod frame;
 pub mod limits;
 pub mod manifest;
 pub mod message;
+pub mod name;
 pub mod recovery;
 pub mod report;
 mod role;

@@ -20,6 +20,9 @@ pub const MAX_REGIONS: usize = 64;
 pub const MAX_TEXT_BYTES: usize = 512;
 /// Longest name of a station, in bytes. A name is never empty.
 pub const MAX_NAME_BYTES: usize = 64;
+/// Longest name of a file on a camera's disk, in bytes. A station adds a few bytes to it while the
+/// file is incomplete, and file systems allow 255.
+pub const MAX_FILE_NAME_BYTES: usize = 240;
 /// Largest heat map in a part report, compressed, in bytes.
 pub const MAX_HEAT_MAP_BYTES: usize = 64 << 10;
 /// Largest thumbnail in a part report, compressed, in bytes.

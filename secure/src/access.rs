@@ -5,12 +5,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use proto::limits::MAX_NAME_BYTES;
 use proto::message::Role;
+use proto::name::{InvalidName, StationName};
 
-use crate::file;
+use crate::file::{self, FileLock};
 use crate::key::{PublicKey, from_hex, hex, key_id};
 
 /// First word of a line: its format.
@@ -51,9 +51,9 @@ pub enum AccessError {
         /// Number of the line, from 1.
         line: usize,
     },
-    /// The name is empty, too long, or holds control characters or spaces at its ends.
-    #[error("expected a station's name of 1 to {MAX_NAME_BYTES} bytes without line breaks")]
-    Name,
+    /// The name is not allowed.
+    #[error("a station's name: {0}")]
+    Name(InvalidName),
     /// Another station already has the name.
     #[error("another station is called {0:?}: revoke it first, or choose another name")]
     Taken(String),
@@ -64,13 +64,12 @@ pub enum AccessError {
 
 /// The access list in its file.
 ///
-/// The lock protects against concurrent changes within one program only, so one program should
-/// change the list at a time: the camera's program when it pairs, or its command line when it
-/// revokes. A reader always sees a whole list, because a change is a rename.
+/// The camera's program changes the list when it pairs, and its command line when it revokes. Each
+/// change reads the list again under a lock that holds across programs, so that none undoes another.
+/// A reader needs no lock and always sees a whole list, because a change is a rename.
 #[derive(Debug)]
 pub struct Access {
     path: PathBuf,
-    changing: Mutex<()>,
 }
 
 impl Access {
@@ -78,7 +77,6 @@ impl Access {
     pub fn at(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            changing: Mutex::new(()),
         }
     }
 
@@ -105,14 +103,8 @@ impl Access {
 
     /// Adds a station, or gives the station with this key another name and role.
     pub fn admit(&self, entry: Entry) -> Result<(), AccessError> {
-        let bytes = entry.name.len();
-        if !(1..=MAX_NAME_BYTES).contains(&bytes)
-            || entry.name.chars().any(char::is_control)
-            || entry.name.trim() != entry.name
-        {
-            return Err(AccessError::Name);
-        }
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        StationName::new(&entry.name).map_err(AccessError::Name)?;
+        let _changing = self.lock()?;
         let mut entries = self.read()?;
         entries.retain(|other| other.key != entry.key);
         if entries.iter().any(|other| other.name == entry.name) {
@@ -127,13 +119,17 @@ impl Access {
 
     /// Removes stations by name or key id and returns those removed.
     pub fn revoke(&self, name_or_id: &str) -> Result<Vec<Entry>, AccessError> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.lock()?;
         let meant = |entry: &Entry| entry.name == name_or_id || key_id(&entry.key) == name_or_id;
         let (revoked, kept): (Vec<_>, Vec<_>) = self.read()?.into_iter().partition(meant);
         if !revoked.is_empty() {
             self.write(&kept)?;
         }
         Ok(revoked)
+    }
+
+    fn lock(&self) -> Result<FileLock, AccessError> {
+        file::lock(&self.path).map_err(self.failed("lock"))
     }
 
     fn write(&self, entries: &[Entry]) -> Result<(), AccessError> {
@@ -148,7 +144,8 @@ impl Access {
                 )
             })
             .collect();
-        file::write(&self.path, lines.concat().as_bytes(), 0o600).map_err(self.failed("write"))
+        file::write(&self.path, lines.concat().as_bytes(), file::PRIVATE)
+            .map_err(self.failed("write"))
     }
 
     fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> AccessError {
@@ -206,10 +203,17 @@ mod tests {
         assert_eq!(access.revoke("line 3, left")?, []);
         assert_eq!(access.find(&[1; 32])?, None);
         assert_eq!(access.revoke("0202020202020202")?.len(), 1);
-        for name in ["", " a", "a\nawr-station-v1", &"x".repeat(65)] {
+        for name in [
+            "",
+            " a",
+            "a\nawr-station-v1",
+            "\u{202e}a",
+            "serial:office",
+            &"x".repeat(65),
+        ] {
             assert!(matches!(
                 access.admit(entry(4, name)),
-                Err(AccessError::Name)
+                Err(AccessError::Name(_))
             ));
         }
         Ok(())
@@ -230,6 +234,39 @@ mod tests {
             return Err("expected an error".into());
         };
         assert_eq!(line, 4);
+        Ok(())
+    }
+
+    /// Each thread uses the list as a program of its own would: nothing is shared but the file.
+    #[test]
+    fn concurrent_changes_do_not_undo_each_other() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("stations");
+        let revoked = 100..110;
+        for seed in revoked.clone() {
+            Access::at(&path).admit(entry(seed, &format!("old {seed}")))?;
+        }
+        std::thread::scope(|scope| {
+            let path = &path;
+            for thread in 0..4u8 {
+                scope.spawn(move || {
+                    for seed in 0..10 {
+                        let seed = thread * 10 + seed;
+                        let admitted = Access::at(path).admit(entry(seed, &format!("new {seed}")));
+                        admitted.unwrap();
+                    }
+                });
+            }
+            scope.spawn(move || {
+                for seed in revoked {
+                    let gone = Access::at(path).revoke(&format!("old {seed}")).unwrap();
+                    assert_eq!(gone.len(), 1);
+                }
+            });
+        });
+        let entries = Access::at(&path).read()?;
+        assert_eq!(entries.len(), 40, "nobody is missing");
+        assert!(entries.iter().all(|entry| entry.name.starts_with("new")));
         Ok(())
     }
 

@@ -14,7 +14,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use snow::{Builder, HandshakeState};
 
@@ -28,6 +28,8 @@ use crate::pairing::Code;
 pub const MAGIC: [u8; 4] = *b"AWRS";
 /// Version of this layer.
 pub const VERSION: u8 = 1;
+/// Longest time for a camera to wait for a station's first message.
+pub const FIRST_MESSAGE_WITHIN: Duration = Duration::from_secs(2);
 /// Length of what a station sends before the handshake.
 const PREAMBLE_BYTES: usize = 8;
 /// Longest message of a handshake: keys, tags, and a name.
@@ -54,8 +56,12 @@ pub enum HandshakeError {
     #[error("expected a handshake message of at most {MAX_HANDSHAKE_BYTES} bytes, found {0}")]
     Length(usize),
     /// Keys, codes or bytes do not match: a wrong code, a replay, or a change on the way.
-    #[error("the handshake failed: wrong code, replayed or altered")]
+    #[error("the handshake failed: replayed or altered, or a wrong code")]
     Crypto(#[source] snow::Error),
+    /// The peer has finished a pairing handshake with another code than the one in force. Only a
+    /// camera finds this, and only after it has proved its own key.
+    #[error("wrong pairing code")]
+    WrongCode,
     /// The camera's key differs from the pinned one.
     #[error(
         "the camera's key is {}, and {} is pinned: another device, or somebody in between",
@@ -153,15 +159,17 @@ pub fn connect<S: Read + Write>(
 }
 
 /// Performs a camera's side of the handshake. `code` is called when a station asks to pair and
-/// returns the key of the pairing code in force.
+/// returns the key of the pairing code in force. The station's first message must be there within
+/// [`FIRST_MESSAGE_WITHIN`], because a station sends it at once and needs no key for it.
 pub fn accept<S: Read + Write>(
     stream: &mut S,
     identity: &Identity,
     code: impl FnOnce() -> Option<[u8; 32]>,
     deadline: Instant,
 ) -> Result<Accepted, HandshakeError> {
+    let first_deadline = deadline.min(Instant::now() + FIRST_MESSAGE_WITHIN);
     let mut preamble = [0; PREAMBLE_BYTES];
-    read_exact(stream, &mut preamble, deadline)?;
+    read_exact(stream, &mut preamble, first_deadline)?;
     let [magic @ .., version, intent, _, _] = preamble;
     if magic != MAGIC {
         return Err(HandshakeError::NotSecure(preamble));
@@ -177,10 +185,14 @@ pub fn accept<S: Read + Write>(
         builder = builder.psk(3, &key)?;
     }
     let mut noise = builder.build_responder()?;
-    read_message(stream, &mut noise, deadline)?;
+    read_message(stream, &mut noise, first_deadline)?;
     let answer = write_message(&mut noise, &[])?;
     stream.write_all(&answer).map_err(HandshakeError::Io)?;
-    let payload = read_message(stream, &mut noise, deadline)?;
+    let payload = match read_message(stream, &mut noise, deadline) {
+        // The code enters the handshake with its last message.
+        Err(HandshakeError::Crypto(_)) if pairs => return Err(HandshakeError::WrongCode),
+        payload => payload?,
+    };
     let pairs_as = pairs.then(|| String::from_utf8_lossy(&payload).into_owned());
     Ok(Accepted {
         channel: finish(noise)?,

@@ -27,6 +27,19 @@ pub enum IdentityError {
     /// The file holds something else.
     #[error("{}: expected one line `{FORMAT}` and 64 hexadecimal digits", .0.display())]
     Content(PathBuf),
+    /// Others than the owner of the file can read or change it.
+    #[error(
+        "link key {}: expected that only its owner can read it, found mode {mode:04o}; if nobody \
+         else has read it, run `chmod 600 {}`, otherwise delete it and pair again",
+        path.display(),
+        path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// The system provides no random numbers.
     #[error("no random numbers for a link key")]
     Random(#[source] snow::Error),
@@ -58,7 +71,8 @@ impl Identity {
         Ok(Self { secret, public })
     }
 
-    /// Reads the key from a file, or generates one and stores it there if the file does not exist.
+    /// Reads the key from a file, or generates one and stores it there if the file does not exist. A
+    /// file that others than its owner can read or change is refused.
     pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
         let failed = |action| {
             move |source| IdentityError::Io {
@@ -69,6 +83,12 @@ impl Identity {
         };
         match file::read(path).map_err(failed("read"))? {
             Some(text) => {
+                if let Some(mode) = file::exposed_mode(path).map_err(failed("read"))? {
+                    return Err(IdentityError::Exposed {
+                        path: path.to_owned(),
+                        mode,
+                    });
+                }
                 let digits = text.trim_end().strip_prefix(FORMAT).map(str::trim);
                 let secret = digits
                     .and_then(from_hex)
@@ -78,7 +98,7 @@ impl Identity {
             None => {
                 let identity = Self::generate()?;
                 let text = format!("{FORMAT} {}\n", hex(&identity.secret));
-                file::write(path, text.as_bytes(), 0o600).map_err(failed("write"))?;
+                file::write(path, text.as_bytes(), file::PRIVATE).map_err(failed("write"))?;
                 Ok(identity)
             }
         }
@@ -115,6 +135,24 @@ mod tests {
             Identity::load_or_create(&path),
             Err(IdentityError::Content(_))
         ));
+        Ok(())
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_or_change_is_refused() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("link.key");
+        Identity::load_or_create(&path)?;
+        for mode in [0o644, 0o640, 0o660, 0o604, 0o602, 0o601] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
+            let Err(error @ IdentityError::Exposed { .. }) = Identity::load_or_create(&path) else {
+                return Err(format!("mode {mode:o}").into());
+            };
+            let text = error.to_string();
+            assert!(text.contains("chmod 600") && text.contains(&format!("{mode:04o}")));
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400))?;
+        Identity::load_or_create(&path)?;
         Ok(())
     }
 

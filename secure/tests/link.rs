@@ -11,7 +11,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use secure::handshake::{Accepted, Channel, HandshakeError, Intent, accept, connect};
+use secure::handshake::{
+    Accepted, Channel, FIRST_MESSAGE_WITHIN, HandshakeError, Intent, accept, connect,
+};
 use secure::identity::Identity;
 use secure::pairing::Code;
 use secure::stream::{Reader, Writer};
@@ -102,7 +104,7 @@ fn a_wrong_code_and_a_wrong_key_are_refused() {
     connect(&mut stream, &own, None, &pair(2), soon()).unwrap();
     assert!(matches!(
         accepts.join().unwrap().0,
-        Err(HandshakeError::Crypto(_))
+        Err(HandshakeError::WrongCode)
     ));
     // The station does not reveal its key to a camera that it does not know.
     let (mut stream, accepts) = camera(&other);
@@ -184,7 +186,7 @@ fn a_replayed_handshake_is_refused() {
         let bytes = recorded(&identity, &intent);
         assert!(matches!(
             replay(&identity, &bytes),
-            Err(HandshakeError::Crypto(_))
+            Err(HandshakeError::Crypto(_) | HandshakeError::WrongCode)
         ));
     }
 }
@@ -257,6 +259,50 @@ fn a_handshake_with_a_silent_peer_times_out() {
     let deadline = Instant::now() + Duration::from_millis(50);
     let refused = accept(&mut theirs, &identity, || None, deadline);
     assert!(matches!(refused, Err(HandshakeError::TimedOut)));
+}
+
+/// Whoever sends the eight bytes that ask to pair has tried no code.
+#[test]
+fn only_a_finished_handshake_with_another_code_is_a_wrong_code() {
+    let identity = Identity::generate().unwrap();
+    let preamble = b"AWRS\x01\x01\x00\x00".to_vec();
+    for more in [&[][..], &[0, 32], &[0, 4, 1, 2, 3, 4], &[0xff; 40]] {
+        let refused = replay(&identity, &[&preamble, more].concat());
+        let error = refused.unwrap_err();
+        assert!(!matches!(error, HandshakeError::WrongCode), "{error:?}");
+    }
+    let bytes = recorded(&identity, &pair(1));
+    for length in 8..bytes.len() {
+        let error = replay(&identity, &bytes[..length]).unwrap_err();
+        assert!(
+            matches!(error, HandshakeError::Io(_)),
+            "{length}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn a_peer_that_sends_its_first_message_slowly_holds_its_place_for_a_short_time() {
+    let identity = Identity::generate().unwrap();
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    theirs
+        .set_read_timeout(Some(Duration::from_millis(5)))
+        .unwrap();
+    let started = Instant::now();
+    let accepts = std::thread::spawn(move || {
+        let deadline = soon() + Duration::from_secs(5);
+        accept(&mut theirs, &identity, || None, deadline).map(|_| ())
+    });
+    // A byte now and then.
+    for byte in b"AWRS\x01\x00" {
+        ours.write_all(&[*byte]).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let refused = accepts.join().unwrap();
+    assert!(matches!(refused, Err(HandshakeError::TimedOut)));
+    let took = started.elapsed();
+    let limit = FIRST_MESSAGE_WITHIN + Duration::from_secs(1);
+    assert!(took < limit, "{took:?}");
 }
 
 /// Encrypts pieces and returns their records, one for each.

@@ -13,6 +13,7 @@ use proto::frame::{MAX_STUFFED_BYTES, encode};
 use proto::message::{
     Answer, CameraHello, Command, FromCamera, Message, Start, StationHello, ToCamera,
 };
+use proto::name::StationName;
 use proto::recovery::{MARK, Request, Response};
 use proto::version::{MAGIC, MIN_VERSION, SCHEMA_HASH, VERSION};
 use secure::handshake::Intent;
@@ -175,7 +176,7 @@ impl Client {
             min_version: MIN_VERSION,
             max_version: VERSION,
             schema_hash: SCHEMA_HASH,
-            station: station_name(),
+            station: station_name().into(),
             start,
         }))?;
         let deadline = Instant::now() + HELLO_WITHIN;
@@ -356,6 +357,9 @@ impl Client {
                     if offset_bytes != offset {
                         bail!("expected byte {offset} of the file, found byte {offset_bytes}");
                     }
+                    if bytes.len() as u64 > total - offset {
+                        bail!("expected a file of {total} bytes, found more");
+                    }
                     last_received = Instant::now();
                     offset += bytes.len() as u64;
                     take(&bytes, total)?;
@@ -372,13 +376,12 @@ impl Client {
     }
 }
 
-/// The station's name: the default when pairing, and the only name on a serial cable.
-pub(crate) fn station_name() -> String {
+/// The station's name: the default when pairing, and the only name on a serial cable. It is the
+/// host's name, unless that cannot be a station's.
+pub(crate) fn station_name() -> StationName {
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
-    match host.trim() {
-        "" => "station".to_owned(),
-        host => host.chars().take(32).collect(),
-    }
+    let host: String = host.trim().chars().take(32).collect();
+    StationName::new(&host).unwrap_or_else(|_| StationName::fallback())
 }
 
 /// Reads a file; the error names it.

@@ -8,7 +8,6 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use scoring::io::atomic::write_atomic;
 use secure::identity::Identity;
 use secure::{PublicKey, from_hex};
 use serde::{Deserialize, Serialize};
@@ -136,6 +135,41 @@ impl KeyStore {
 
     fn write(&self, camera: Vec<PairedCamera>) -> Result<()> {
         let text = toml::to_string(&File { camera }).context("cameras.toml")?;
-        Ok(write_atomic(&self.path(), text.as_bytes())?)
+        // Whoever can change this file can put another camera in the place of a paired one.
+        let path = self.path();
+        secure::file::write(&path, text.as_bytes(), secure::file::PRIVATE)
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn keys_and_pinned_cameras_are_private() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("awr-station");
+        let key_store = KeyStore {
+            folder: folder.clone(),
+        };
+        let identity = key_store.identity().unwrap();
+        let camera = PairedCamera {
+            name: "left".to_owned(),
+            address: "10.0.0.7:9750".to_owned(),
+            key: secure::hex(identity.public()),
+            role: "watch".to_owned(),
+        };
+        key_store.add(camera).unwrap();
+        for (path, expected) in [
+            (folder.clone(), 0o700),
+            (folder.join("station.key"), 0o600),
+            (folder.join("cameras.toml"), 0o600),
+        ] {
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, expected, "{}", path.display());
+        }
     }
 }

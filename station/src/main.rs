@@ -2,9 +2,15 @@
 //!
 //! `key_store` has the station's key and the paired cameras, `client` is a session with a camera,
 //! and `flash` transfers packages. `scene` is the state of the watched cameras, `screen` draws it
-//! and `text` puts records into words. `cmd` has the commands.
+//! and `text` puts records into words. `cmd` has the commands, which print
+//! through `output`.
 
 #![forbid(unsafe_code)]
+// A camera's text must not reach a terminal unchecked: see `output`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod output;
 
 mod client;
 mod cmd;
@@ -87,7 +93,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note!("error: {error:#}");
             ExitCode::from(2)
         }
     }

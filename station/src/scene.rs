@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use image::{ImageFormat, RgbImage};
+use proto::name::displayable;
 use proto::report::{Body, HeatMap, Outcome, PartReport, Record};
 
 use crate::text;
@@ -124,15 +125,16 @@ impl Scene {
         let line = match update {
             Update::Connected { model } => {
                 watched.link_error = None;
-                watched.model.clone_from(&model);
-                Some(text::printable(&format!("connected, {model}")))
+                watched.model = displayable(&model);
+                Some(format!("connected, {}", watched.model))
             }
-            // Another attempt failed for the same reason, which has a line already.
-            Update::Lost { reason } if watched.link_error.as_ref() == Some(&reason) => None,
             Update::Lost { reason } => {
-                let line = text::printable(&format!("no link: {reason}"));
+                let reason = displayable(&reason);
+                // Another attempt failed for the same reason, which has a line already.
+                let is_known = watched.link_error.as_ref() == Some(&reason);
+                let line = (!is_known).then(|| format!("no link: {reason}"));
                 watched.link_error = Some(reason);
-                Some(line)
+                line
             }
             Update::Record(record) => {
                 let line = text::record_line(&record, self.all);
@@ -171,7 +173,7 @@ impl Watched {
                 Event::PackageActivated { model, .. }
                 | Event::RolledBack { model, .. }
                 | Event::Started { model, .. },
-            ) => self.model = model,
+            ) => self.model = displayable(&model),
             Body::Event(_) => {}
             Body::Part(part) => {
                 self.recent.push_back(now);

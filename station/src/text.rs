@@ -1,20 +1,15 @@
 //! Records as lines of text, for people at the line.
 
+use proto::name::displayable;
 use proto::report::{Body, DriftKind, Event, GateAction, Outcome, PartReport, Record};
 
 /// A record as a line; `None` for an OK part unless `all` is true.
 pub(crate) fn record_line(record: &Record, all: bool) -> Option<String> {
     match &record.body {
-        Body::Event(event) => Some(printable(&event_line(event))),
+        Body::Event(event) => Some(displayable(&event_line(event))),
         Body::Part(part) if part.outcome == Outcome::Ok && !all => None,
         Body::Part(part) => Some(part_line(part)),
     }
-}
-
-/// Replaces control characters in a camera's text, which a terminal takes for commands or line
-/// breaks.
-pub(crate) fn printable(text: &str) -> String {
-    text.replace(char::is_control, "·")
 }
 
 /// A part as a line.

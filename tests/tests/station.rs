@@ -403,7 +403,7 @@ fn a_serial_line_needs_no_key_and_has_its_own_role() {
         scope.spawn(|| cable(&camera_side, &station_side, &cut));
         // The scope waits for the cable, also when an assertion fails.
         let _cutter = Cutter(&cut);
-        let camera = start("baud = 115200");
+        let camera = start("role = \"engineer\"");
         let flashed = station_ok(root, &["flash", "n.awr", &place]);
         assert!(flashed.contains("trial"), "{flashed}");
         station_ok(root, &["confirm", &place]);
@@ -418,10 +418,11 @@ fn a_serial_line_needs_no_key_and_has_its_own_role() {
         );
         station_fails(root, &["rollback", "cam"], "needs the role engineer");
         assert!(camera.terminate().success());
-        let camera = start("role = \"watch\"");
+        // Without a role, a cable may only watch.
+        let camera = start("baud = 115200");
         station_fails(root, &["rollback", &place], "needs the role engineer");
         assert!(camera.terminate().success());
-        let camera = start("recovery = false");
+        let camera = start("role = \"operate\", recovery = false");
         station_fails(root, &["rollback", &place], "link.serial.recovery");
         station_ok(root, &["golden", &place]);
         assert!(camera.terminate().success());

@@ -3,6 +3,7 @@
 mod bench_inference;
 mod camera;
 mod cards;
+mod dependencies;
 mod docs;
 mod endurance;
 mod setup;
@@ -35,6 +36,7 @@ cargo xtask COMMAND
                     --only NAME      only this model (may be repeated)
                     --check          compare the cards instead of writing them
                     --program FILE   use this host-trainer instead of building it
+  dependencies    check the licences and sources of all dependencies against deny.toml; part of test
   setup           fetch libtorch and libclang into your cache folder; demo and test do it themselves
                     --cuda           libtorch for NVIDIA GPUs, 4.5 GB on disk
                     --cpu            libtorch for the CPU, 1.2 GB on disk (default)
@@ -98,6 +100,7 @@ fn run() -> Result<ExitCode> {
             print!("{HELP}");
             Ok(())
         }
+        ["dependencies"] => dependencies::run(&root),
         ["setup"] => setup::run(&root, None),
         ["setup", "--cuda"] => setup::run(&root, Some(setup::Torch::Cuda)),
         ["setup", "--cpu"] => setup::run(&root, Some(setup::Torch::Cpu)),
@@ -118,6 +121,7 @@ fn run() -> Result<ExitCode> {
 }
 
 fn test(root: &Path) -> Result<()> {
+    dependencies::run(root)?;
     setup::run(root, None)?;
     build_all(root)?;
     cargo(root, &["test", "--workspace", "--locked"])?;

@@ -17,7 +17,7 @@ use super::running::Camera;
 /// used for this run, which paired stations do not know.
 pub(super) fn access_control(config: &Config, reporter: &Reporter) -> Result<AccessControl> {
     let identity = match Identity::load_or_create(&config.state.join(KEY_FILE)) {
-        Err(error @ IdentityError::Io { .. }) => {
+        Err(error @ (IdentityError::Io { .. } | IdentityError::Exposed { .. })) => {
             tracing::error!(
                 error = one_line(&error),
                 "cannot use the camera's key; paired stations will not know this camera"

@@ -15,8 +15,9 @@ use secure::pairing::Tickets;
 
 /// Print a one-time code with which a station can be paired.
 ///
-/// The code is valid for ten minutes, one station and five attempts. A running camera accepts it at
-/// once; it need not be restarted.
+/// The code is valid for ten minutes and one station, until this machine is restarted. An address
+/// may try five wrong codes, and after 50 the code is withdrawn. A running camera accepts the code
+/// at once; it need not be restarted.
 #[derive(Args)]
 pub(crate) struct Pair {
     /// The camera's configuration file.
@@ -30,6 +31,7 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn run(&self) -> Result<()> {
+        secure::file::keep_private();
         let config = Config::read(&self.config)?;
         let identity = Identity::load_or_create(&config.state.join(KEY_FILE))?;
         let tickets = Tickets::at(&config.state.join(TICKET_FILE));
@@ -77,6 +79,7 @@ enum StationsCommand {
 
 impl Stations {
     pub(crate) fn run(&self) -> Result<()> {
+        secure::file::keep_private();
         match &self.command {
             StationsCommand::List { config } => {
                 let access = Access::at(&Config::read(config)?.state.join(ACCESS_FILE));

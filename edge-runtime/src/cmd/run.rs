@@ -34,6 +34,8 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn run(&self) -> Result<()> {
+        // Reports and images show the customer's parts: they are nobody else's business.
+        secure::file::keep_private();
         start_logging(self.json_logs);
         let config = Config::read(&self.config)?;
         let stop = Arc::new(AtomicBool::new(false));

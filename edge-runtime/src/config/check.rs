@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use proto::name::{CameraName, InvalidName, SERIAL_PREFIX};
 use scoring::source::replay::MAX_PAUSE;
 
 use super::hardware::{Capture, Speed, Trigger};
@@ -79,19 +80,21 @@ impl Config {
 
     /// The limits of all keys, whether they are set or not.
     pub(super) fn limits(&self) -> Vec<Limit> {
-        let name_bytes = self.name.len() as u64;
+        let name = CameraName::new(&self.name).err().map(|error| match error {
+            InvalidName::Length { found_bytes, .. } => format!("{found_bytes} bytes"),
+            _ => self.name.escape_debug().to_string(),
+        });
         let trust = &self.model.trust;
         let threshold = self.model.threshold;
         let (inspection, gate) = (&self.inspection, self.gate.as_ref());
         let encoder = gate.and_then(|gate| gate.encoder.as_ref());
         let mut limits = vec![
             Limit {
-                expected: format!("1 to {} bytes", proto::limits::MAX_TEXT_BYTES),
-                ..Limit::range(
-                    "name",
-                    1..=proto::limits::MAX_TEXT_BYTES as u64,
-                    Some(name_bytes),
-                )
+                expected: format!(
+                    "1 to {} bytes of visible characters, not beginning with `{SERIAL_PREFIX}`",
+                    proto::limits::MAX_TEXT_BYTES
+                ),
+                ..Limit::new("name", "", name)
             },
             Limit::new(
                 "model.trust",

@@ -184,7 +184,8 @@ pub struct Link {
     /// A serial line with a station at its other end. There are no keys on it: whoever is at the
     /// other end has the role that is set here.
     pub serial: Option<SerialLine>,
-    /// Most stations connected over TCP at the same time.
+    /// Most stations connected over TCP at the same time. A station can hold 4 of these places, but
+    /// never all; one with a higher role takes the place of one with a lower role.
     pub max_stations: usize,
     /// Announce name and address on the local network (mDNS), for `station discover`.
     pub announce: bool,
@@ -211,11 +212,11 @@ pub struct SerialLine {
     /// Bits per second.
     #[serde(default = "default_baud")]
     pub baud: u32,
-    /// What the station at the other end may do.
+    /// What the station at the other end may do. Whoever can plug in the cable has this role.
     #[serde(default)]
     pub role: SerialRole,
-    /// Whether a station of any version can flash a package over this line. The package must be
-    /// signed all the same.
+    /// Whether a station of any version can flash a package over this line, if its role is
+    /// `engineer`. The package must be signed all the same.
     #[serde(default = "yes")]
     pub recovery: bool,
 }
@@ -226,11 +227,11 @@ pub struct SerialLine {
 #[serde(rename_all = "lowercase")]
 pub enum SerialRole {
     /// See everything.
+    #[default]
     Watch,
     /// Also run the golden-sample check and change the mode.
     Operate,
     /// Everything.
-    #[default]
     Engineer,
 }
 

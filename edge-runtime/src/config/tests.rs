@@ -23,6 +23,34 @@ fn a_small_configuration_has_safe_defaults() {
 }
 
 #[test]
+fn a_serial_line_may_only_watch_unless_more_is_configured() {
+    let role = |more: &str| {
+        let line = format!("[link]\nserial = {{ path = \"/dev/ttyS1\"{more} }}");
+        let config = Config::parse(&format!("{SMALL}\n{line}")).unwrap();
+        config.link.serial.unwrap().role
+    };
+    assert_eq!(role(""), SerialRole::Watch);
+    assert_eq!(role(", role = \"engineer\""), SerialRole::Engineer);
+}
+
+#[test]
+fn a_name_that_no_station_could_show_is_refused() {
+    for name in [
+        "",
+        "a\\u001b[2Jb",
+        "a\\u202eb",
+        "serial:1",
+        " a",
+        &"x".repeat(513),
+    ] {
+        let text = SMALL.replace("\"top\"", &format!("\"{name}\""));
+        let error = Config::parse(&text).unwrap_err();
+        assert!(error.contains("name: expected 1 to 512 bytes"), "{error}");
+        assert!(!error.contains(['\u{1b}', '\u{202e}']), "{error}");
+    }
+}
+
+#[test]
 fn the_documented_configuration_is_valid() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/camera.toml");
     let config = Config::read(Path::new(path)).unwrap();

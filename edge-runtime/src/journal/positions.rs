@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use proto::limits::MAX_NAME_BYTES;
+use proto::name::SERIAL_PREFIX;
 
 use scoring::io::atomic::{WriteError, write_atomic};
 use scoring::io::record::{self, Damage, HEADER_BYTES, Piece, Records};
@@ -17,8 +18,11 @@ use scoring::io::record::{self, Damage, HEADER_BYTES, Piece, Records};
 /// Most stations remembered. One more evicts the station whose last acknowledgement is oldest.
 pub const MAX_STATIONS: usize = 32;
 
+/// Longest name in bytes. Names of stations on a serial line have a prefix.
+const MAX_KNOWN_AS_BYTES: usize = SERIAL_PREFIX.len() + MAX_NAME_BYTES;
+
 /// Longest body: a count, then per station a length byte, a name and a number of at most ten bytes.
-const MAX_BODY_BYTES: u32 = (1 + MAX_STATIONS * (1 + MAX_NAME_BYTES + 10)) as u32;
+const MAX_BODY_BYTES: u32 = (1 + MAX_STATIONS * (1 + MAX_KNOWN_AS_BYTES + 10)) as u32;
 
 /// Why the file was ignored, so that no positions are known.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +50,7 @@ pub enum PositionsWarning {
 
 /// A station's name is empty or too long.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected a station's name of 1..={MAX_NAME_BYTES} bytes, found {found_bytes}")]
+#[error("expected a station's name of 1..={MAX_KNOWN_AS_BYTES} bytes, found {found_bytes}")]
 pub struct NameError {
     /// Its length in bytes.
     pub found_bytes: usize,
@@ -95,7 +99,7 @@ impl Positions {
     /// Records that a station has every report up to `sequence`. A lower number than before changes
     /// nothing.
     pub fn acknowledge(&mut self, station: &str, sequence: u64) -> Result<(), NameError> {
-        if !(1..=MAX_NAME_BYTES).contains(&station.len()) {
+        if !(1..=MAX_KNOWN_AS_BYTES).contains(&station.len()) {
             return Err(NameError {
                 found_bytes: station.len(),
             });
@@ -147,7 +151,7 @@ impl Positions {
     }
 
     fn encode(&self) -> Result<Vec<u8>, WriteError> {
-        // MAX_STATIONS and MAX_NAME_BYTES bound the size, so neither step fails in practice.
+        // MAX_STATIONS and MAX_KNOWN_AS_BYTES bound the size, so neither step fails in practice.
         let failed = |source| WriteError {
             path: self.path.clone(),
             source,
@@ -195,7 +199,7 @@ fn read(path: &Path) -> Result<Vec<(String, u64)>, PositionsWarning> {
     };
     let fits = |stations: &Vec<(String, u64)>| {
         let names = stations.iter().map(|(name, _)| name.len());
-        stations.len() <= MAX_STATIONS && names.into_iter().all(|bytes| bytes <= MAX_NAME_BYTES)
+        stations.len() <= MAX_STATIONS && names.into_iter().all(|bytes| bytes <= MAX_KNOWN_AS_BYTES)
     };
     postcard::from_bytes(&body)
         .ok()
@@ -230,7 +234,7 @@ mod tests {
         assert_eq!(again.get("office"), Some(2));
         assert_eq!(again.get("other"), None);
         assert_eq!(again.highest(), Some(7));
-        assert!(positions.acknowledge(&"x".repeat(65), 1).is_err());
+        assert!(positions.acknowledge(&"x".repeat(72), 1).is_err());
         assert!(positions.acknowledge("", 1).is_err());
     }
 
@@ -239,7 +243,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("positions");
         let mut positions = open(&path);
-        let name = |station: usize| format!("{station:064}");
+        let name = |station: usize| format!("serial:{station:064}");
         for station in 0..MAX_STATIONS {
             positions.acknowledge(&name(station), u64::MAX).unwrap();
         }

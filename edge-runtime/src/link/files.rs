@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use proto::limits::MAX_LISTED;
 use proto::message::{FileInfo, FileKind};
+use proto::name::FileName;
 
 /// Folder of recordings inside the state folder.
 pub const RECORDINGS: &str = "recordings";
@@ -22,34 +23,41 @@ fn folder(state: &Path, kind: FileKind) -> PathBuf {
     })
 }
 
-/// Whether a name is a plain file name of this kind.
-fn has_kind(name: &str, kind: FileKind) -> bool {
-    let plain = !name.contains(['/', '\\', '\0']) && !name.starts_with('.');
-    plain
-        && match kind {
-            FileKind::Ng => name.contains("-NG."),
-            FileKind::Ok => name.contains("-OK."),
-            FileKind::Recording => name.ends_with(".awrec"),
-        }
+/// The name as one of a file of this kind; `None` if it is none.
+fn of_kind(name: &str, kind: FileKind) -> Option<FileName> {
+    let has_kind = match kind {
+        FileKind::Ng => name.contains("-NG."),
+        FileKind::Ok => name.contains("-OK."),
+        FileKind::Recording => name.ends_with(".awrec"),
+    };
+    FileName::new(name).ok().filter(|_| has_kind)
 }
 
-/// Files whose names come after `after`, in order, at most [`MAX_LISTED`].
+fn path(state: &Path, kind: FileKind, name: &FileName) -> PathBuf {
+    folder(state, kind).join(name.as_str())
+}
+
+/// Files whose names come after `after`, in order, at most [`MAX_LISTED`]. A file whose name a
+/// station would refuse is left out.
 pub(super) fn list(state: &Path, kind: FileKind, after: &str) -> io::Result<Vec<FileInfo>> {
     let entries = match std::fs::read_dir(folder(state, kind)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
-    let mut names: Vec<String> = entries
+    let mut names: Vec<FileName> = entries
         .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| has_kind(name, kind) && name.as_str() > after)
+        .filter_map(|entry| of_kind(entry.file_name().to_str()?, kind))
+        .filter(|name| name.as_str() > after)
         .collect();
     names.sort_unstable();
     // Files may be evicted while the list is made.
     let infos = names.into_iter().filter_map(|name| {
-        let metadata = std::fs::metadata(folder(state, kind).join(&name)).ok()?;
+        let metadata = std::fs::metadata(path(state, kind, &name)).ok()?;
         let bytes = metadata.len();
-        metadata.is_file().then_some(FileInfo { name, bytes })
+        metadata.is_file().then_some(FileInfo {
+            name: name.into(),
+            bytes,
+        })
     });
     Ok(infos.take(MAX_LISTED).collect())
 }
@@ -70,10 +78,10 @@ impl OutgoingFile {
         name: &str,
         offset_bytes: u64,
     ) -> io::Result<Self> {
-        if !has_kind(name, kind) {
+        let Some(name) = of_kind(name, kind) else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no such file"));
-        }
-        let mut file = File::open(folder(state, kind).join(name))?;
+        };
+        let mut file = File::open(path(state, kind, &name))?;
         let bytes = file.metadata()?.len();
         file.seek(SeekFrom::Start(offset_bytes))?;
         Ok(Self {
@@ -132,6 +140,12 @@ mod tests {
             "2-OK.png",
             "none-NG.png",
             "",
+            "..",
+            "../images/1-NG.png",
+            "./1-NG.png",
+            ".partial-1-NG.",
+            "1-NG.png\0",
+            "1-NG.\u{202e}png",
         ] {
             assert!(
                 OutgoingFile::open(state.path(), FileKind::Ng, name, 0).is_err(),

@@ -14,6 +14,7 @@ pub mod files;
 mod incoming;
 mod outbox;
 mod permission;
+mod places;
 pub mod server;
 mod session;
 mod writing;

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use secure::handshake::{Channel, HandshakeError};
@@ -11,11 +11,10 @@ use secure::stream::{Reader, Writer};
 
 use super::LinkContext;
 use super::access_control::{Caller, Refusal};
+use super::places::{Handshakes, Sessions};
 use super::session::{LinkKind, serve};
 use super::writing::{WRITE_TIMEOUT, goodbye};
 
-/// Most handshakes at the same time.
-const MAX_HANDSHAKES: usize = 8;
 /// Time-out of a single read; between two reads, a session checks whether it is over.
 const READ_TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -27,12 +26,12 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts stations until the program stops. Each session runs in its own thread, and at most
-/// `max_stations` run at the same time.
+/// `max_stations` run at the same time ([`Sessions`] decides which).
 pub fn serve_tcp(context: &Arc<LinkContext>, listener: &TcpListener) {
     if listener.set_nonblocking(true).is_err() {
         return;
     }
-    let (sessions, handshakes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (sessions, handshakes) = (Sessions::new(context.max_stations), Handshakes::default());
     std::thread::scope(|scope| {
         while !context.stop.load(Ordering::Relaxed) {
             let Ok((stream, peer)) = listener.accept() else {
@@ -41,30 +40,36 @@ pub fn serve_tcp(context: &Arc<LinkContext>, listener: &TcpListener) {
             };
             // Checked before anything that takes time: addresses that fail often are ignored, and
             // pending handshakes occupy no session.
-            if !context.access_control.allows(peer.ip())
-                || handshakes.load(Ordering::Relaxed) >= MAX_HANDSHAKES
-            {
+            if !context.access_control.allows(peer.ip()) {
                 continue;
             }
+            let Some(handshake) = handshakes.take(peer.ip()) else {
+                let reason = "too many handshakes at the same time";
+                let peer = peer.ip().to_string();
+                context.access_control.report_refusal(&peer, reason);
+                continue;
+            };
             let Ok(reader) = prepare(&stream) else {
                 continue;
             };
-            handshakes.fetch_add(1, Ordering::Relaxed);
-            let (sessions, handshakes) = (&sessions, &handshakes);
+            let sessions = &sessions;
             scope.spawn(move || {
                 let authenticated = authenticate(context, stream, peer);
-                handshakes.fetch_sub(1, Ordering::Relaxed);
+                drop(handshake);
                 let Some((channel, mut writer, caller)) = authenticated else {
                     return;
                 };
-                if sessions.fetch_add(1, Ordering::Relaxed) >= context.max_stations {
-                    tracing::warn!(%peer, "too many stations");
-                    goodbye(&mut writer, "too many stations are connected");
-                } else {
-                    let reader = Reader::new(reader, &channel);
-                    serve(context, LinkKind::Tcp, &caller, reader, writer);
+                match sessions.take(&channel.remote, caller.role) {
+                    Ok(place) => {
+                        let reader = Reader::new(reader, &channel);
+                        let displaced = &place.displaced;
+                        serve(context, LinkKind::Tcp, &caller, displaced, reader, writer);
+                    }
+                    Err(refusal) => {
+                        tracing::warn!(%peer, station = caller.name, %refusal, "no session");
+                        goodbye(&mut writer, &refusal.to_string());
+                    }
                 }
-                sessions.fetch_sub(1, Ordering::Relaxed);
             });
         }
     });
@@ -116,6 +121,7 @@ pub fn serve_serial(context: &LinkContext, line: &crate::config::SerialLine) {
     let kind = LinkKind::Serial {
         recovery: line.recovery,
     };
+    let never_displaced = AtomicBool::new(false);
     let mut failed = false;
     while !context.stop.load(Ordering::Relaxed) {
         match secure::serial::open(path, baud) {
@@ -123,7 +129,7 @@ pub fn serve_serial(context: &LinkContext, line: &crate::config::SerialLine) {
                 if std::mem::take(&mut failed) {
                     tracing::info!(path = %path.display(), "serial line is back");
                 }
-                serve(context, kind, &caller, &port, &port);
+                serve(context, kind, &caller, &never_displaced, &port, &port);
             }
             Err(error) => {
                 if !std::mem::replace(&mut failed, true) {

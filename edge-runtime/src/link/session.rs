@@ -8,8 +8,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use proto::limits::MAX_NAME_BYTES;
 use proto::message::{CameraHello, FromCamera, Message, Start, StationHello, ToCamera, cut_text};
+use proto::name::{InvalidName, SERIAL_PREFIX, StationName};
 use proto::version::{MAGIC, MIN_VERSION, SCHEMA_HASH, VERSION, agree};
 
 use super::access_control::Caller;
@@ -19,7 +19,6 @@ use super::deliver::{Session, deliver};
 use super::incoming::{MessageReader, Received};
 use super::outbox::Outbox;
 use super::writing::{goodbye, send};
-use crate::journal::positions::NameError;
 use crate::metrics::Loss;
 use crate::model::active::model_name;
 
@@ -57,16 +56,22 @@ impl LinkKind {
 enum End {
     /// The peer is gone or silent, or the program stops.
     Closed,
+    /// A station with a higher role took the place.
+    Displaced,
     /// A new hello arrived on a serial line.
     Hello(StationHello),
 }
 
-/// Serves stations on a stream until it closes or the program stops. The reader must have a short
-/// time-out (about 100 ms).
+/// What a station is told whose place another one takes.
+const DISPLACED: &str = "a station with a higher role took this place; all are taken";
+
+/// Serves stations on a stream until it closes, the program stops, or `displaced` is set. The reader
+/// must have a short time-out (about 100 ms).
 pub(super) fn serve(
     context: &LinkContext,
     kind: LinkKind,
     caller: &Caller,
+    displaced: &AtomicBool,
     reader: impl Read,
     mut writer: impl Write + Send,
 ) {
@@ -76,22 +81,50 @@ pub(super) fn serve(
     loop {
         let first = match hello.take() {
             Some(first) => first,
-            None => match wait_for_hello(&mut incoming, &mut writer, kind, caller, opened) {
-                Some(first) => first,
-                None => return,
-            },
+            None => {
+                match wait_for_hello(&mut incoming, &mut writer, kind, caller, displaced, opened) {
+                    Some(first) => first,
+                    None => return,
+                }
+            }
         };
-        // A station with a key is known by its name on the access list. If it could choose a name,
-        // it could acknowledge records of another station.
-        let first = StationHello {
-            station: caller.name.clone().unwrap_or(first.station),
-            ..first
+        let station = match known_as(caller, &first) {
+            Ok(station) => station,
+            Err(error) => {
+                goodbye(&mut writer, &format!("the station's name: {error}"));
+                continue;
+            }
         };
-        match session(context, kind, caller, &first, &mut incoming, &mut writer) {
+        let first = StationHello { station, ..first };
+        match session(
+            context,
+            kind,
+            caller,
+            displaced,
+            &first,
+            &mut incoming,
+            &mut writer,
+        ) {
+            End::Displaced => {
+                tracing::info!(station = first.station, "displaced by a higher role");
+                goodbye(&mut writer, DISPLACED);
+                return;
+            }
             End::Hello(next) => hello = Some(next),
             End::Closed if kind == LinkKind::Tcp || context.stop.load(Ordering::Relaxed) => return,
             End::Closed => {}
         }
+    }
+}
+
+/// The name under which the camera keeps the station's position and journals what it does. A station
+/// with a key is known by its name on the access list: if it could choose one, it could acknowledge
+/// another station's records. On a serial line a station chooses, among names that none with a key
+/// can have.
+fn known_as(caller: &Caller, hello: &StationHello) -> Result<String, InvalidName> {
+    match &caller.name {
+        Some(name) => Ok(name.clone()),
+        None => StationName::new(&hello.station).map(|name| name.on_serial_line()),
     }
 }
 
@@ -100,6 +133,7 @@ fn wait_for_hello<R: Read>(
     writer: &mut impl Write,
     kind: LinkKind,
     caller: &Caller,
+    displaced: &AtomicBool,
     mut last_request: Instant,
 ) -> Option<StationHello> {
     let context = incoming.context;
@@ -107,10 +141,14 @@ fn wait_for_hello<R: Read>(
         context,
         recovery: kind.recovers(),
         role: caller.role,
-        station: caller.name.as_deref().unwrap_or("serial line"),
+        station: caller.name.as_deref().unwrap_or(SERIAL_PREFIX),
     };
     loop {
         if context.stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        if displaced.load(Ordering::Relaxed) {
+            goodbye(writer, DISPLACED);
             return None;
         }
         match incoming.next() {
@@ -150,6 +188,7 @@ fn session<R: Read>(
     context: &LinkContext,
     kind: LinkKind,
     caller: &Caller,
+    displaced: &AtomicBool,
     hello: &StationHello,
     incoming: &mut MessageReader<'_, R>,
     writer: &mut (impl Write + Send),
@@ -165,13 +204,6 @@ fn session<R: Read>(
         );
         return End::Closed;
     };
-    if !(1..=MAX_NAME_BYTES).contains(&hello.station.len()) {
-        let error = NameError {
-            found_bytes: hello.station.len(),
-        };
-        goodbye(writer, &error.to_string());
-        return End::Closed;
-    }
     if version == VERSION && hello.max_version == VERSION && hello.schema_hash != SCHEMA_HASH {
         tracing::warn!(
             station = hello.station,
@@ -230,6 +262,7 @@ fn session<R: Read>(
             context,
             kind,
             caller,
+            displaced,
             hello,
             incoming,
             &outbox,
@@ -254,6 +287,7 @@ fn listen<R: Read>(
     context: &LinkContext,
     kind: LinkKind,
     caller: &Caller,
+    displaced: &AtomicBool,
     hello: &StationHello,
     incoming: &mut MessageReader<'_, R>,
     outbox: &Outbox,
@@ -270,6 +304,9 @@ fn listen<R: Read>(
         station: &hello.station,
     };
     while !over.load(Ordering::Relaxed) && !context.stop.load(Ordering::Relaxed) {
+        if displaced.load(Ordering::Relaxed) {
+            return End::Displaced;
+        }
         let received = incoming.next();
         if !matches!(received, Received::Nothing) {
             received_at = Instant::now();
@@ -277,7 +314,7 @@ fn listen<R: Read>(
         if access_checked_at.elapsed() > CHECK_ACCESS_EVERY {
             access_checked_at = Instant::now();
             if !context.access_control.still_admits(caller) {
-                tracing::info!(station = hello.station, "access was revoked");
+                tracing::info!(station = hello.station, "has no access any more");
                 return End::Closed;
             }
         }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use ed25519_dalek::SigningKey;
-use scoring::package::{self, Trust, Verified, read_public_key, read_signing_key};
+use scoring::package::{
+    self, Trust, Verified, exposed_key_warning, read_public_key, read_signing_key,
+};
 
 /// Makes a new signing key.
 pub(crate) fn new_signing_key() -> SigningKey {
@@ -13,8 +15,11 @@ pub(crate) fn new_signing_key() -> SigningKey {
     SigningKey::from_bytes(&secret)
 }
 
-/// Reads a signing key.
+/// Reads a signing key, and warns if others can read it too.
 pub(crate) fn signing_key(path: &Path) -> Result<SigningKey> {
+    if let Some(warning) = exposed_key_warning(path) {
+        eprintln!("warning: {warning}");
+    }
     read_signing_key(path).context("no signing key; `host-trainer keygen` makes one")
 }
 

@@ -98,6 +98,17 @@ fn place_new(partial: &Path, path: &Path) -> std::io::Result<()> {
     }
 }
 
+/// A warning about a signing key that others than its owner can read or change, as text.
+pub fn exposed_key_warning(path: &Path) -> Option<String> {
+    let mode = secure::file::exposed_mode(path).ok().flatten()?;
+    Some(format!(
+        "signing key {}: expected that only its owner can read it, found mode {mode:04o}; whoever \
+         reads it can sign packages that cameras accept: run `chmod 600 {}`",
+        path.display(),
+        path.display()
+    ))
+}
+
 /// Reads a signing key.
 pub fn read_signing_key(path: &Path) -> Result<SigningKey, KeyError> {
     Ok(SigningKey::from_bytes(&read(path, SIGNING)?))
@@ -141,6 +152,7 @@ mod tests {
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
+        assert_eq!(exposed_key_warning(&path), None);
         assert!(
             write_key_pair(&path, &key).is_err(),
             "an existing key is kept"
@@ -148,6 +160,9 @@ mod tests {
         assert_eq!(read_signing_key(&path).unwrap().to_bytes(), key.to_bytes());
         let left = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(left, 2, "nothing but the pair is left");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let warning = exposed_key_warning(&path).unwrap();
+        assert!(warning.contains("0644") && warning.contains("chmod 600"));
         let error = read_public_key(&path).unwrap_err().to_string();
         assert!(
             error.contains(PUBLIC),

@@ -12,7 +12,9 @@ mod parity;
 
 pub use container::{Loaded, PackageError, Trust, Verified, encode};
 pub use file::{FileError, MAX_PACKAGE_BYTES, read};
-pub use keys::{KeyError, key_id, read_public_key, read_signing_key, write_key_pair};
+pub use keys::{
+    KeyError, exposed_key_warning, key_id, read_public_key, read_signing_key, write_key_pair,
+};
 pub use parity::{
     BLOCK_PX, BLOCKS, GoldenScores, ParityError, check_parity, check_segmentation_parity,
     golden_frame, golden_scores,

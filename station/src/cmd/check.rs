@@ -31,9 +31,9 @@ impl Check {
         let verified = package::read(&self.package, &Trust::Only(keys))?;
         let inspector = Inspector::new(&verified)?;
         let manifest = verified.manifest();
-        println!("{} {}: accepted", manifest.name, manifest.version);
-        println!("  signed by {}", key_id(verified.signer()));
-        println!(
+        say!("{} {}: accepted", manifest.name, manifest.version);
+        say!("  signed by {}", key_id(verified.signer()));
+        say!(
             "  golden tiles within {:.2e} of the trainer's scores",
             inspector.parity_off()
         );

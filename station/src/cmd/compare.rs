@@ -117,7 +117,7 @@ impl ReplayCompare {
                 Ok(Delivery::Damaged { .. }) => continue,
                 Err(SourceError::Ended) => break,
                 Err(error @ SourceError::Unreadable { .. }) => {
-                    eprintln!("{error}");
+                    note!("{error}");
                     counts.failed += 1;
                     continue;
                 }
@@ -135,7 +135,7 @@ impl ReplayCompare {
             let [a, b] = match scored {
                 Ok(scored) => scored,
                 Err(error) => {
-                    eprintln!("frame {number}: {error:#}");
+                    note!("frame {number}: {error:#}");
                     counts.failed += 1;
                     continue;
                 }
@@ -205,25 +205,26 @@ impl Comparison {
             only_b_ng,
             failed,
         } = self.counts;
-        println!("A: {a}, threshold {:.4}", self.thresholds[0]);
-        println!("B: {b}, threshold {:.4}", self.thresholds[1]);
-        println!(
+        say!("A: {a}, threshold {:.4}", self.thresholds[0]);
+        say!("B: {b}, threshold {:.4}", self.thresholds[1]);
+        say!(
             "{frames} frames: {both_ok} both OK, {both_ng} both NG, {only_a_ng} NG by A only, \
              {only_b_ng} NG by B only"
         );
         if failed > 0 {
-            println!("{failed} frames could not be read or scored");
+            say!("{failed} frames could not be read or scored");
         }
         if self.changes.is_empty() {
             return;
         }
-        println!("\n{:>8}  {:>10}  {:>10}", "FRAME", "A", "B");
+        say!("");
+        say!("{:>8}  {:>10}  {:>10}", "FRAME", "A", "B");
         let side = |decision: Decision| {
             let verdict = if decision.ng { "NG" } else { "OK" };
             format!("{verdict} {:.4}", decision.score)
         };
         for change in &self.changes {
-            println!(
+            say!(
                 "{:>8}  {:>10}  {:>10}",
                 change.frame,
                 side(change.a),

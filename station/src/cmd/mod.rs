@@ -49,7 +49,7 @@ fn versioned<T: Serialize>(value: T) -> impl Serialize {
 
 /// Prints a value as JSON, with the version.
 fn print_json(value: impl Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(&versioned(value))?);
+    crate::output::json(&serde_json::to_string_pretty(&versioned(value))?);
     Ok(())
 }
 

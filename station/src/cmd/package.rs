@@ -52,7 +52,7 @@ fn print_slots(slots: &[SlotInfo]) {
     for (name, slot) in ["A", "B"].into_iter().zip(slots) {
         let state = format!("{:?}", slot.state).to_lowercase();
         if slot.state == PackageState::Empty {
-            println!("{name}  {state}");
+            say!("{name}  {state}");
             continue;
         }
         let parity = slot.parity_off.map_or_else(String::new, |off| {
@@ -61,7 +61,7 @@ fn print_slots(slots: &[SlotInfo]) {
         let threshold = slot.threshold.map_or_else(String::new, |threshold| {
             format!("  threshold {threshold:.4}")
         });
-        println!(
+        say!(
             "{name}  {state:<6}  {}  sha256 {}  signed by {}{threshold}{parity}",
             slot.model,
             secure::hex(&slot.sha256[..8]),
@@ -109,7 +109,7 @@ impl Flash {
             .and_then(|loaded| loaded.verify(&Trust::AnySigner))
             .with_context(|| format!("package {}", self.package.display()))?;
         let manifest = package.manifest();
-        eprintln!(
+        note!(
             "{} {}, {:.1} MB, signed by {}",
             manifest.name,
             manifest.version,
@@ -122,10 +122,10 @@ impl Flash {
                 .flash_one(&key_store, &endpoint, &package, json)
                 .with_context(|| format!("camera {endpoint}"))?;
             if !json {
-                println!("{endpoint}: {:.1} s", flashed.seconds);
+                say!("{endpoint}: {:.1} s", flashed.seconds);
                 print_slots(&flashed.slots);
                 if !flashed.confirmed {
-                    println!("on trial: `station confirm {endpoint}` keeps it");
+                    say!("on trial: `station confirm {endpoint}` keeps it");
                 }
             }
             done.push(flashed);
@@ -157,7 +157,7 @@ impl Flash {
             // Ten bits per byte, and five per cent for frames and answers.
             let seconds = bytes.len() as f64 * 10.5 / f64::from(*baud);
             let minutes = (seconds / 60.0).ceil();
-            eprintln!("about {minutes:.0} min at {baud} baud");
+            note!("about {minutes:.0} min at {baud} baud");
         }
         let bar = progress_bar(bytes.len() as u64, json);
         let started = Instant::now();
@@ -175,7 +175,7 @@ impl Flash {
         flashed?;
         let seconds = started.elapsed().as_secs_f64();
         if version == 0 {
-            eprintln!("{endpoint} has another version; it was flashed by the recovery exchange");
+            note!("{endpoint} has another version; it was flashed by the recovery exchange");
             return Ok(Flashed {
                 camera: endpoint.to_string(),
                 seconds,

@@ -8,6 +8,7 @@ use clap::Args;
 use mdns_sd::{ServiceDaemon, ServiceEvent};
 use proto::discovery::{KEY_PROPERTY, SERVICE, VERSION_PROPERTY};
 use proto::message::{Answer, Command, Role, Start};
+use proto::name::{CameraName, StationName};
 use secure::handshake::Intent;
 use secure::pairing::Code;
 use secure::tcp::open;
@@ -60,7 +61,7 @@ impl Discover {
             return print_json(&found);
         }
         for camera in &found.cameras {
-            println!(
+            say!(
                 "{}  {}  key {}{}",
                 camera.name,
                 camera.addresses.join(" "),
@@ -69,10 +70,10 @@ impl Discover {
             );
         }
         if found.cameras.is_empty() {
-            println!("no camera announces itself on this network");
+            say!("no camera announces itself on this network");
         }
         for port in &found.serial_ports {
-            println!("serial:{port}");
+            say!("serial:{port}");
         }
         Ok(())
     }
@@ -106,7 +107,7 @@ impl Discover {
             let camera = Found {
                 name: name.trim_end_matches('.').to_owned(),
                 addresses,
-                paired: known.iter().any(|camera| camera.key.starts_with(&key_id)),
+                paired: is_paired(known, &key_id),
                 key_id,
                 program: property(VERSION_PROPERTY),
             };
@@ -115,6 +116,15 @@ impl Discover {
         daemon.shutdown().ok();
         Ok(found.into_values().collect())
     }
+}
+
+/// Whether a camera with this key id is among those that the station is paired with. Anybody can
+/// announce any key id: this only helps to find a camera, and the pinned key decides when connecting.
+fn is_paired(known: &[PairedCamera], key_id: &str) -> bool {
+    known
+        .iter()
+        .filter_map(|camera| camera.key().ok())
+        .any(|key| secure::key_id(&key) == key_id)
 }
 
 /// Serial ports that a cable to a camera may be in.
@@ -147,10 +157,10 @@ pub(crate) struct Pair {
     code: String,
     /// Name for the camera on this station [default: the camera's own name].
     #[arg(long)]
-    name: Option<String>,
+    name: Option<CameraName>,
     /// Name for this station on the camera. Default: the host name.
     #[arg(long, default_value_t = station_name(), hide_default_value = true)]
-    station: String,
+    station: StationName,
 }
 
 impl Pair {
@@ -160,7 +170,7 @@ impl Pair {
         let identity = key_store.identity()?;
         let intent = Intent::Pair {
             code,
-            name: self.station.clone(),
+            name: self.station.to_string(),
         };
         let address = resolve(&self.address)?;
         let link = open(address, &identity, None, &intent, PAIR_WITHIN)?;
@@ -178,23 +188,22 @@ impl Pair {
             other => return unexpected(&other),
         };
         let own = own.context("the camera does not list this station after pairing")?;
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => CameraName::new(&hello.camera)
+                .context("the camera's own name cannot be used: choose another with --name")?,
+        };
         let camera = PairedCamera {
-            name: self.name.clone().unwrap_or(hello.camera),
+            name: name.into(),
             address: self.address.clone(),
             key: secure::hex(&key),
             role: own.role.name().to_owned(),
         };
-        if camera.name.starts_with("serial:") {
-            bail!(
-                "the name {:?} is reserved for serial ports: choose another with --name",
-                camera.name
-            );
-        }
         key_store.add(camera.clone())?;
         if json {
             return print_json(&camera);
         }
-        println!(
+        say!(
             "paired with {:?} (key {}) as {:?}, role {}",
             camera.name,
             secure::key_id(&key),
@@ -225,8 +234,8 @@ impl Invite {
                 print_json(json!({ "code": code, "valid_s": valid_s }))
             }
             Answer::Pairing { code, valid_s } => {
-                println!("{code}");
-                eprintln!(
+                say!("{code}");
+                note!(
                     "valid for {} min and one station: station pair HOST:PORT --code {code}",
                     valid_s / 60
                 );
@@ -249,9 +258,11 @@ impl List {
         }
         for camera in &cameras {
             let id = camera.key.get(..16).unwrap_or_default();
-            println!(
+            say!(
                 "{}  {}  key {id}  role {}",
-                camera.name, camera.address, camera.role
+                camera.name,
+                camera.address,
+                camera.role
             );
         }
         Ok(())
@@ -294,7 +305,7 @@ impl Stations {
         }
         for station in stations {
             let id = secure::hex(&station.key_id);
-            println!("{}  role {}  key {id}", station.name, station.role);
+            say!("{}  role {}  key {id}", station.name, station.role);
         }
         Ok(())
     }
@@ -322,5 +333,25 @@ impl Revoke {
             Answer::Done => Ok(()),
             other => unexpected(&other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_key_id_of_a_known_camera_is_paired() {
+        let known = [PairedCamera {
+            name: "left".to_owned(),
+            address: "10.0.0.7:9750".to_owned(),
+            key: secure::hex(&[0xab; 32]),
+            role: "watch".to_owned(),
+        }];
+        assert!(is_paired(&known, "abababababababab"));
+        for id in ["", "a", "ab", "abababababababa", "abababababababab0"] {
+            assert!(!is_paired(&known, id), "{id}");
+        }
+        assert!(!is_paired(&[], ""));
     }
 }

@@ -46,7 +46,7 @@ impl Threshold {
         match ask(&self.camera, Command::ReadThreshold)? {
             Answer::Threshold(value) if json => print_json(json!({ "threshold": value })),
             Answer::Threshold(Some(value)) => {
-                println!("{value}");
+                say!("{value}");
                 Ok(())
             }
             Answer::Threshold(None) => {
@@ -87,19 +87,19 @@ impl Mask {
         match ask(&self.camera, Command::ReadMask)? {
             Answer::Mask(roi) if json => print_json(json!({ "mask": roi })),
             Answer::Mask(Roi::Whole) => {
-                println!("the whole frame");
+                say!("the whole frame");
                 Ok(())
             }
             Answer::Mask(Roi::Polygons(polygons)) => {
                 for polygon in polygons {
                     let corners: Vec<String> =
                         polygon.iter().map(|[x, y]| format!("{x},{y}")).collect();
-                    println!("{}", corners.join(" "));
+                    say!("{}", corners.join(" "));
                 }
                 Ok(())
             }
             Answer::Mask(Roi::Bitmap { width, height, .. }) => {
-                println!("a mask of {width}×{height} cells");
+                say!("a mask of {width}×{height} cells");
                 Ok(())
             }
             other => unexpected(&other),
@@ -143,7 +143,7 @@ impl ModeCommand {
         match ask(&self.camera, Command::ReadMode)? {
             Answer::Mode(mode) if json => print_json(json!({ "mode": mode })),
             Answer::Mode(mode) => {
-                println!("{}", format!("{mode:?}").to_lowercase());
+                say!("{}", format!("{mode:?}").to_lowercase());
                 Ok(())
             }
             other => unexpected(&other),
@@ -167,7 +167,7 @@ impl Golden {
                 if json {
                     print_json(&result)?;
                 } else {
-                    println!("{}", result.detail);
+                    say!("{}", result.detail);
                 }
                 if !result.passed {
                     bail!("the golden-sample check failed");

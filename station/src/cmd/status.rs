@@ -92,7 +92,7 @@ impl Status {
                 return Ok(());
             }
             std::thread::sleep(PERIOD.saturating_sub(started.elapsed()));
-            println!();
+            say!("");
         }
     }
 }
@@ -106,15 +106,21 @@ fn print_table(rows: &[Row]) {
         |row| row.model.as_ref().map_or(0, |model| model.chars().count()),
         5,
     );
-    println!(
+    say!(
         "{:<names$}  {:<models$}  {:>9}  {:>7}  {:>7}  {:>9}  {:>7}  STATE",
-        "CAMERA", "MODEL", "OK", "NG", "FAULT", "SCORE MS", "UP"
+        "CAMERA",
+        "MODEL",
+        "OK",
+        "NG",
+        "FAULT",
+        "SCORE MS",
+        "UP"
     );
     for row in rows {
         let model = row.model.as_deref().unwrap_or_default();
         let Some(health) = &row.health else {
             let error = row.error.as_deref().unwrap_or_default();
-            println!("{:<names$}  {model:<models$}  {error}", row.camera);
+            say!("{:<names$}  {model:<models$}  {error}", row.camera);
             continue;
         };
         let [ok, ng, fault] = health.parts;
@@ -123,7 +129,7 @@ fn print_table(rows: &[Row]) {
             (false, _) => "no frames".to_owned(),
             (true, _) => format!("{:?}", health.mode).to_lowercase(),
         };
-        println!(
+        say!(
             "{:<names$}  {model:<models$}  {ok:>9}  {ng:>7}  {fault:>7}  {:>9.1}  {:>7}  {state}",
             row.camera,
             f64::from(health.scoring_us[0]) / 1e3,

@@ -94,7 +94,7 @@ impl Watch {
             scene.apply(index, update, Instant::now());
             if let Some((_, _, line)) = scene.lines.pop_back() {
                 if is_link {
-                    eprintln!("{}: {line}", names[index]);
+                    note!("{}: {line}", names[index]);
                 } else if is_closed(writeln!(out, "{}: {line}", names[index]))? {
                     return Ok(());
                 }

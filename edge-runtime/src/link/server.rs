@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::LinkContext;
 use super::access_control::{Caller, Refusal};
 use super::session::{LinkKind, serve};
 use super::writing::{WRITE_TIMEOUT, goodbye};
+use crate::stage::supervise::panic_text;
 
 /// Most handshakes at the same time.
 const MAX_HANDSHAKES: usize = 8;
@@ -49,25 +51,56 @@ pub fn serve_tcp(context: &Arc<LinkContext>, listener: &TcpListener) {
             let Ok(reader) = prepare(&stream) else {
                 continue;
             };
-            handshakes.fetch_add(1, Ordering::Relaxed);
-            let (sessions, handshakes) = (&sessions, &handshakes);
+            let handshake = Taken::new(&handshakes);
+            let sessions = &sessions;
             scope.spawn(move || {
-                let authenticated = authenticate(context, stream, peer);
-                handshakes.fetch_sub(1, Ordering::Relaxed);
-                let Some((channel, mut writer, caller)) = authenticated else {
-                    return;
-                };
-                if sessions.fetch_add(1, Ordering::Relaxed) >= context.max_stations {
-                    tracing::warn!(%peer, "too many stations");
-                    goodbye(&mut writer, "too many stations are connected");
-                } else {
-                    let reader = Reader::new(reader, &channel);
-                    serve(context, LinkKind::Tcp, &caller, reader, writer);
-                }
-                sessions.fetch_sub(1, Ordering::Relaxed);
+                contained(|| {
+                    let authenticated = authenticate(context, stream, peer);
+                    drop(handshake);
+                    let Some((channel, mut writer, caller)) = authenticated else {
+                        return;
+                    };
+                    let session = Taken::new(sessions);
+                    if session.before >= context.max_stations {
+                        tracing::warn!(%peer, "too many stations");
+                        goodbye(&mut writer, "too many stations are connected");
+                    } else {
+                        let reader = Reader::new(reader, &channel);
+                        serve(context, LinkKind::Tcp, &caller, reader, writer);
+                    }
+                });
             });
         }
     });
+}
+
+/// A place among the handshakes or sessions. It is given back however its thread ends.
+struct Taken<'a> {
+    count: &'a AtomicUsize,
+    /// Places taken before this one.
+    before: usize,
+}
+
+impl<'a> Taken<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        Self { count, before }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs a session. A panic ends this session only: the thread that accepts stations must end
+/// without an error, because the last reports are written after it.
+fn contained(session: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(session)) {
+        let reason = panic_text(&*panic);
+        tracing::error!(reason, "a session with a station failed");
+    }
 }
 
 /// Runs the handshake. A refused station is sent the reason, as far as it can understand it.
@@ -123,7 +156,7 @@ pub fn serve_serial(context: &LinkContext, line: &crate::config::SerialLine) {
                 if std::mem::take(&mut failed) {
                     tracing::info!(path = %path.display(), "serial line is back");
                 }
-                serve(context, kind, &caller, &port, &port);
+                contained(|| serve(context, kind, &caller, &port, &port));
             }
             Err(error) => {
                 if !std::mem::replace(&mut failed, true) {
@@ -132,5 +165,28 @@ pub fn serve_serial(context: &LinkContext, line: &crate::config::SerialLine) {
             }
         }
         std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_panics_gives_its_place_back() {
+        let sessions = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    contained(|| {
+                        let _session = Taken::new(&sessions);
+                        panic!("a session fails");
+                    });
+                });
+            }
+        });
+        // The scope has ended without a panic, and all places are free.
+        assert_eq!(sessions.load(Ordering::Relaxed), 0);
+        assert_eq!(Taken::new(&sessions).before, 0);
     }
 }

@@ -214,7 +214,7 @@ fn session<R: Read>(
         return End::Closed;
     }
     tracing::info!(station = hello.station, start, "station connected");
-    context.metrics.stations().inc();
+    let connected = Connected::new(context);
     let outbox = Outbox::new(std::sync::Arc::clone(&context.signal));
     let over = AtomicBool::new(false);
     let sent = AtomicU64::new(start - 1);
@@ -225,8 +225,20 @@ fn session<R: Read>(
             over: &over,
             sent: &sent,
         };
-        scope.spawn(move || deliver(&writing, start, writer));
-        let end = listen(
+        // Whichever half ends first, by a panic too, ends the other one.
+        let writer_ends = EndsSession {
+            context,
+            over: &over,
+        };
+        scope.spawn(move || {
+            let _ends = writer_ends;
+            deliver(&writing, start, writer);
+        });
+        let _ends = EndsSession {
+            context,
+            over: &over,
+        };
+        listen(
             context,
             kind,
             caller,
@@ -236,14 +248,40 @@ fn session<R: Read>(
             &over,
             &sent,
             records_acknowledgements,
-        );
-        over.store(true, Ordering::Relaxed);
-        context.signal.notify();
-        end
+        )
     });
-    context.metrics.stations().dec();
+    drop(connected);
     tracing::info!(station = hello.station, "station gone");
     end
+}
+
+/// Counts a connected station until it is dropped.
+struct Connected<'a>(&'a LinkContext);
+
+impl<'a> Connected<'a> {
+    fn new(context: &'a LinkContext) -> Self {
+        context.metrics.stations().inc();
+        Self(context)
+    }
+}
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.stations().dec();
+    }
+}
+
+/// Ends both halves of a session when it is dropped.
+struct EndsSession<'a> {
+    context: &'a LinkContext,
+    over: &'a AtomicBool,
+}
+
+impl Drop for EndsSession<'_> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.context.signal.notify();
+    }
 }
 
 #[expect(

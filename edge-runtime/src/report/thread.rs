@@ -26,7 +26,7 @@ use crate::config::{Pictures, Report};
 use crate::error_text::one_line;
 use crate::journal::Journal;
 use crate::journal::boot_counter::BootCounter;
-use crate::journal::positions::Positions;
+use crate::journal::positions::{self, Positions};
 use crate::line::readiness::Readiness;
 use crate::metrics::{Loss, Metrics, Queue, Stage};
 use crate::model::active::{Control, LastPart};
@@ -123,15 +123,7 @@ impl ReportThread {
             self.metrics
                 .waiting(Queue::Reports, self.inbox.receiver.len());
             self.metrics.waiting(Queue::Journal, self.journal.pending());
-            let mut positions = self
-                .positions
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let written = if closed {
-                positions.flush_now().map(|()| true)
-            } else {
-                positions.flush(Instant::now())
-            };
+            let written = positions::flush(&self.positions, Instant::now(), closed);
             match written {
                 Ok(wrote) => positions_failing &= !wrote,
                 Err(error) => {
@@ -143,7 +135,6 @@ impl ReportThread {
                     }
                 }
             }
-            drop(positions);
             if closed {
                 return;
             }

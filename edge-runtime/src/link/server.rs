@@ -148,6 +148,7 @@ pub fn serve_serial(context: &LinkContext, line: &crate::config::SerialLine) {
     };
     let kind = LinkKind::Serial {
         recovery: line.recovery,
+        pictures: line.carries_pictures(),
     };
     let mut failed = false;
     while !context.stop.load(Ordering::Relaxed) {

@@ -39,6 +39,8 @@ pub(super) enum LinkKind {
     Serial {
         /// Whether the recovery exchange is answered.
         recovery: bool,
+        /// Whether reports carry their pictures.
+        pictures: bool,
     },
 }
 
@@ -49,7 +51,18 @@ impl LinkKind {
 
     /// Whether the recovery exchange is answered.
     fn recovers(self) -> bool {
-        self != Self::Serial { recovery: false }
+        match self {
+            Self::Tcp => true,
+            Self::Serial { recovery, .. } => recovery,
+        }
+    }
+
+    /// Whether reports carry their pictures.
+    fn carries_pictures(self) -> bool {
+        match self {
+            Self::Tcp => true,
+            Self::Serial { pictures, .. } => pictures,
+        }
     }
 }
 
@@ -224,6 +237,7 @@ fn session<R: Read>(
             outbox: &outbox,
             over: &over,
             sent: &sent,
+            pictures: kind.carries_pictures(),
         };
         // Whichever half ends first, by a panic too, ends the other one.
         let writer_ends = EndsSession {

@@ -174,7 +174,7 @@ impl Rig {
             images,
             drift: DriftMonitor::new(0),
             report: Report::default(),
-            boot_counter: BootCounter::open(&self.folder.path().join("boot")),
+            boot_counter: BootCounter::open(&self.folder.path().join("boot"), 0),
             control: Arc::clone(&self.control),
             readiness: Arc::default(),
             metrics: Arc::clone(&self.metrics),

@@ -25,7 +25,7 @@ use edge_runtime::report::drift::DriftMonitor;
 use edge_runtime::report::durable::DurableSignal;
 use edge_runtime::report::pictures::{ImageSink, PICTURE_QUEUE, store_images};
 use edge_runtime::report::queue;
-use edge_runtime::report::thread::ReportThread;
+use edge_runtime::report::thread::{ReportThread, last_boot};
 use edge_runtime::stage::context::StageContext;
 use edge_runtime::stage::slot::{FrameSlot, WhenFull};
 use edge_runtime::stage::{capture, gate, score, supervise};
@@ -91,7 +91,9 @@ impl Camera {
         }
         let tcp = config.link.tcp.map(server::listen).transpose()?;
         let web = config.metrics.http.map(http::listen).transpose()?;
-        let mut boot_counter = BootCounter::open(&config.state.join("boot"));
+        let in_use =
+            last_boot(&journal.reader()).max(image_store::highest_boot(&config.state.join(IMAGES)));
+        let mut boot_counter = BootCounter::open(&config.state.join("boot"), in_use);
         if let Err(error) = boot_counter.keep() {
             journal_ok = false;
             tracing::error!(error = one_line(&error), "cannot write the boot counter");

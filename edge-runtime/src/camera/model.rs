@@ -7,6 +7,7 @@ use edge_runtime::model::requirements::Requirements;
 use edge_runtime::model::startup::StartupModel;
 use edge_runtime::model::store::Store;
 use edge_runtime::model::update::Updater;
+use proto::report::Event;
 use scoring::infer::{Half, Tuning};
 use scoring::inspect::roi::check;
 use scoring::io::image_file::read_roi_mask;
@@ -68,8 +69,9 @@ fn requirements(config: &Config) -> Result<Requirements> {
 pub(super) fn startup_model(config: &Config) -> Result<StartupModel> {
     let requirements = requirements(config)?;
     let (store, warning) = Store::open(&config.state.join("slots"));
-    if let Some(warning) = warning {
-        tracing::error!(error = one_line(&warning), "cannot use slots.json");
+    let warning = warning.map(|warning| one_line(&warning));
+    if let Some(error) = &warning {
+        tracing::error!(error, "cannot use slots.json");
     }
     let configured = match &config.model.package {
         None => None,
@@ -86,11 +88,20 @@ pub(super) fn startup_model(config: &Config) -> Result<StartupModel> {
             Err(error) => return Err(error.into()),
         },
     };
-    Updater::start(store, requirements, configured.as_ref()).with_context(|| {
+    let started = Updater::start(store, requirements, configured.as_ref()).with_context(|| {
         let path = config.model.package.as_ref();
         path.map_or_else(
             || "slots".to_owned(),
             |path| format!("package {}", path.display()),
         )
-    })
+    });
+    let mut started = started?;
+    if let Some(reason) = warning {
+        // Reported too, because nobody may read the log.
+        let station = String::new();
+        started
+            .events
+            .insert(0, Event::PackageRefused { reason, station });
+    }
+    Ok(started)
 }

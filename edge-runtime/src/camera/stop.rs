@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use proto::report::Event;
 
 use super::running::Camera;
@@ -16,6 +16,9 @@ const CAPTURE_ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// Longest wait at a stop for the gate thread: a little longer than it waits for the last parts.
 const GATE_ENDS_WITHIN: Duration = Duration::from_secs(12);
 
+/// Longest wait for the links: a station that is stuck is given up after 10 s.
+const LINKS_END_WITHIN: Duration = Duration::from_secs(20);
+
 /// Longest wait for the gate thread to make the gate safe when the camera is abandoned.
 const ABANDONED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -24,52 +27,52 @@ impl Camera {
     fn finish_scoring(&mut self) -> Result<()> {
         let captured = match self.capture.take() {
             Some(capture) if ends_within(&capture, CAPTURE_ENDS_WITHIN) => {
-                join("capture", capture)?.map_err(anyhow::Error::from)
+                join("capture", capture).and_then(|captured| Ok(captured?))
             }
             // The capture thread still waits for a frame. It ends with the program and begins no
             // further part.
             Some(_) | None => Ok(()),
         };
         self.context.slot.close();
+        let mut ended = captured;
         for thread in self.scoring.drain(..) {
-            join_within("score", thread, HANGS_AFTER)?;
+            ended = ended.and(join_within("score", thread, HANGS_AFTER));
         }
-        captured
+        ended
     }
 
     /// Stops capture, scoring, gate, links and journal, in this order, so that no report is lost.
-    /// Whatever goes wrong, dropping the camera makes the gate safe.
+    /// A thread that hangs or has failed does not keep the later steps from being taken; the first
+    /// error is returned. Whatever goes wrong, dropping the camera makes the gate safe.
     pub(crate) fn stop(mut self) -> Result<()> {
         self.context.stop.store(true, Ordering::Relaxed);
-        let scored = self.finish_scoring();
+        let mut ended = self.finish_scoring();
         if let Some(trigger) = self.trigger.take() {
-            join_within("trigger", trigger, HANGS_AFTER)?;
+            ended = ended.and(join_within("trigger", trigger, HANGS_AFTER));
         }
         self.context.drained.store(true, Ordering::Relaxed);
         self.context.line.wake();
-        if self
+        if let Some(gate) = self
             .gate
-            .as_ref()
-            .is_some_and(|gate| !ends_within(gate, GATE_ENDS_WITHIN))
+            .take_if(|gate| ends_within(gate, GATE_ENDS_WITHIN))
         {
-            bail!("the gate thread hangs");
-        }
-        if let Some(gate) = self.gate.take() {
-            join("gate", gate)?;
+            ended = ended.and(join("gate", gate));
+        } else if self.gate.is_some() {
+            ended = ended.and(Err(anyhow!("the gate thread hangs")));
         }
         self.context.reporter.event(Event::Stopping);
         self.link_stop.store(true, Ordering::Relaxed);
         for thread in self.links.drain(..) {
-            join("link", thread)?;
+            ended = ended.and(join_within("link", thread, LINKS_END_WITHIN));
         }
         self.context.reporter.close();
         if let Some(report) = self.report.take() {
-            join("report", report)?;
+            ended = ended.and(join("report", report));
         }
         if let Some(images) = self.images.take() {
-            join("images", images)?;
+            ended = ended.and(join("images", images));
         }
-        scored
+        ended
     }
 }
 

@@ -219,6 +219,21 @@ pub struct SerialLine {
     /// `engineer`. The package must be signed all the same.
     #[serde(default = "yes")]
     pub recovery: bool,
+    /// Whether reports carry their pictures over this line. Verdicts behind a picture wait for it.
+    /// Default: from 921600 bits per second on. The camera keeps the frames of NG parts on its disk
+    /// (`[images]`), and `station pull` fetches them.
+    pub pictures: Option<bool>,
+}
+
+impl SerialLine {
+    /// Bits per second from which reports carry pictures unless the configuration says otherwise.
+    const PICTURES_FROM_BAUD: u32 = 921_600;
+
+    /// Whether reports carry their pictures over this line.
+    pub fn carries_pictures(&self) -> bool {
+        self.pictures
+            .unwrap_or(self.baud >= Self::PICTURES_FROM_BAUD)
+    }
 }
 
 /// What the station on a serial line may do.
@@ -252,8 +267,9 @@ impl From<SerialRole> for Role {
 pub struct Journal {
     /// Largest size on disk in MiB. The oldest reports are deleted to stay within it.
     pub max_mb: u64,
-    /// Longest time in milliseconds that a report waits to be written to the disk. Reports that
-    /// wait together cost one write.
+    /// Longest time in milliseconds that a report waits to be written to the disk, and so the most
+    /// that a power cut loses. Stations receive a report once it is written. Reports that wait
+    /// together cost one write: the default suits SD cards, which wear with every write.
     pub sync_ms: u64,
 }
 
@@ -261,7 +277,7 @@ impl Default for Journal {
     fn default() -> Self {
         Self {
             max_mb: 256,
-            sync_ms: 20,
+            sync_ms: 200,
         }
     }
 }

@@ -15,7 +15,7 @@ mod sampler;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -85,10 +85,13 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreE
     }
 }
 
-/// The stored items of one verdict: size by id, and the total.
+/// The stored items of one verdict: size by id, the order of eviction, and the total.
 #[derive(Debug, Default)]
 struct VerdictItems {
     sizes: BTreeMap<u64, u64>,
+    /// Ids, oldest first: those found at the start by their numbers, then in the order of storing.
+    /// So a new item is never the oldest, whatever its number is.
+    by_age: VecDeque<u64>,
     bytes: u64,
 }
 
@@ -96,12 +99,33 @@ impl VerdictItems {
     fn insert(&mut self, id: u64, bytes: u64) {
         self.remove(id);
         self.sizes.insert(id, bytes);
+        self.by_age.push_back(id);
         self.bytes += bytes;
     }
 
     fn remove(&mut self, id: u64) {
-        self.bytes -= self.sizes.remove(&id).unwrap_or(0);
+        if let Some(bytes) = self.sizes.remove(&id) {
+            self.bytes -= bytes;
+            self.by_age.retain(|other| *other != id);
+        }
     }
+}
+
+/// Bits of an item's id that hold the number of the part; the bits above hold the boot counter.
+const PART_BITS: u32 = 40;
+
+/// The id of a part's item.
+pub fn item_id(boot: u32, part: u64) -> u64 {
+    u64::from(boot) << PART_BITS | part
+}
+
+/// The highest boot counter in the ids of a folder's items; 0 if there is none. Items of later
+/// starts must have higher ones, because after a restart the lowest ids are evicted first.
+pub fn highest_boot(folder: &Path) -> u32 {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten();
+    let ids = names.filter_map(|entry| Some(files::parse(entry.file_name().to_str()?)?.0));
+    ids.max()
+        .map_or(0, |id| u32::try_from(id >> PART_BITS).unwrap_or(0))
 }
 
 /// A bounded store of frames on disk.
@@ -215,7 +239,7 @@ impl ImageStore {
     fn make_room(&mut self, verdict: Verdict, bytes: u64) -> Result<(), StoreError> {
         let max_bytes = self.limits.max_bytes / 2;
         while self.items(verdict).bytes + bytes > max_bytes {
-            let Some((&oldest, _)) = self.items(verdict).sizes.first_key_value() else {
+            let Some(&oldest) = self.items(verdict).by_age.front() else {
                 break;
             };
             self.delete(oldest, verdict)?;

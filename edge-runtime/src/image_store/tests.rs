@@ -178,3 +178,19 @@ fn an_item_that_cannot_be_stored_leaves_no_files() {
     assert_eq!(ids(&kept, Verdict::Ng), [1]);
     assert_eq!(names(folder.path()), before);
 }
+
+#[test]
+fn the_newest_item_stays_whatever_its_number_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut kept = ImageStore::open(folder.path(), TIGHT).unwrap();
+    for part in 1..=3 {
+        store(&mut kept, item_id(9, part), Verdict::Ng);
+    }
+    assert_eq!(highest_boot(folder.path()), 9);
+    // As after a boot counter that began again.
+    let mut kept = ImageStore::open(folder.path(), TIGHT).unwrap();
+    store(&mut kept, item_id(1, 1), Verdict::Ng);
+    store(&mut kept, item_id(1, 2), Verdict::Ng);
+    let expected = [item_id(1, 1), item_id(1, 2), item_id(9, 3)];
+    assert_eq!(ids(&kept, Verdict::Ng), expected);
+}

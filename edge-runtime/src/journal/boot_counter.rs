@@ -25,12 +25,22 @@ pub struct BootCounter {
 }
 
 impl BootCounter {
-    /// Reads the file and counts this start. An unreadable file counts as never started.
+    /// Reads the file and counts this start. `at_least` is the highest number known from elsewhere
+    /// (journal, stored images): the new number is above it, also if the file is gone or damaged.
     /// [`Self::keep`] writes the new number.
-    pub fn open(path: &Path) -> Self {
+    pub fn open(path: &Path, at_least: u32) -> Self {
+        let found = read(path);
+        if found < at_least {
+            tracing::warn!(
+                found,
+                at_least,
+                path = %path.display(),
+                "the boot counter was lost; it continues above the numbers in use"
+            );
+        }
         Self {
             path: path.to_owned(),
-            number: read(path).saturating_add(1),
+            number: found.max(at_least).saturating_add(1),
             kept: false,
         }
     }
@@ -119,7 +129,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     fn start(path: &Path) -> u32 {
-        let mut counter = BootCounter::open(path);
+        let mut counter = BootCounter::open(path, 0);
         counter.keep().unwrap();
         counter.number()
     }
@@ -140,11 +150,11 @@ mod tests {
             "in place"
         );
         assert_eq!(
-            BootCounter::open(&path).number(),
+            BootCounter::open(&path, 0).number(),
             6,
             "not kept, not counted"
         );
-        assert_eq!(BootCounter::open(&path).number(), 6);
+        assert_eq!(BootCounter::open(&path, 0).number(), 6);
     }
 
     #[test]
@@ -157,7 +167,7 @@ mod tests {
             let mut torn = whole.clone();
             torn[(expected % 2) as usize * STEP_BYTES as usize + 13] ^= 1;
             fs::write(&path, torn).unwrap();
-            assert_eq!(BootCounter::open(&path).number(), expected.max(2));
+            assert_eq!(BootCounter::open(&path, 0).number(), expected.max(2));
             fs::write(&path, whole).unwrap();
         }
     }
@@ -172,5 +182,18 @@ mod tests {
         fs::write(&path, vec![0xed; 5_000]).unwrap();
         assert_eq!(start(&path), 1);
         assert_eq!(start(&path), 2);
+    }
+
+    #[test]
+    fn a_lost_counter_continues_above_every_number_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("boot");
+        assert_eq!(BootCounter::open(&path, 500).number(), 501, "gone");
+        fs::write(&path, vec![0xed; 5_000]).unwrap();
+        let mut damaged = BootCounter::open(&path, 500);
+        assert_eq!(damaged.number(), 501);
+        damaged.keep().unwrap();
+        assert_eq!(BootCounter::open(&path, 0).number(), 502);
+        assert_eq!(BootCounter::open(&path, 7).number(), 502, "not lowered");
     }
 }

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use proto::limits::MAX_NAME_BYTES;
@@ -123,31 +124,19 @@ impl Positions {
         Ok(())
     }
 
-    /// Writes the file if something has changed and the last attempt is at least an interval ago.
-    /// Returns whether it wrote.
-    pub fn flush(&mut self, now: Instant) -> Result<bool, WriteError> {
+    /// The file's new content, if something has changed and the last attempt is at least an
+    /// interval ago, or with `all` at once.
+    fn due(&mut self, now: Instant, all: bool) -> Result<Option<Vec<u8>>, WriteError> {
         let too_soon = self
             .written_at
             .is_some_and(|at| now.saturating_duration_since(at) < self.interval);
-        if too_soon {
-            return Ok(false);
+        if !self.changed || (too_soon && !all) {
+            return Ok(None);
         }
-        let due = self.changed;
-        if due {
-            self.written_at = Some(now);
-            self.flush_now()?;
-        }
-        Ok(due)
-    }
-
-    /// Writes the file if something has changed, regardless of the interval. Called at the end of
-    /// the program.
-    pub fn flush_now(&mut self) -> Result<(), WriteError> {
-        if self.changed {
-            write_atomic(&self.path, &self.encode()?)?;
-            self.changed = false;
-        }
-        Ok(())
+        self.written_at = Some(now);
+        let bytes = self.encode()?;
+        self.changed = false;
+        Ok(Some(bytes))
     }
 
     fn encode(&self) -> Result<Vec<u8>, WriteError> {
@@ -162,6 +151,33 @@ impl Positions {
             record::header(0, &[&body]).map_err(|error| failed(io::Error::other(error)))?;
         Ok([&header[..], &body].concat())
     }
+}
+
+/// Writes the positions if they have changed and the last attempt is at least an interval ago, or
+/// with `all` at once. Returns whether it wrote. Stations do not wait for the disk: the lock is not
+/// held while the file is written. Only one thread may call this.
+pub fn flush(positions: &Mutex<Positions>, now: Instant, all: bool) -> Result<bool, WriteError> {
+    flush_by(positions, now, all, write_atomic)
+}
+
+fn flush_by(
+    positions: &Mutex<Positions>,
+    now: Instant,
+    all: bool,
+    write: impl FnOnce(&Path, &[u8]) -> Result<(), WriteError>,
+) -> Result<bool, WriteError> {
+    let lock = || positions.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut locked = lock();
+    let Some(bytes) = locked.due(now, all)? else {
+        return Ok(false);
+    };
+    let path = locked.path.clone();
+    drop(locked);
+    let written = write(&path, &bytes);
+    if written.is_err() {
+        lock().changed = true;
+    }
+    written.map(|()| true)
 }
 
 fn read(path: &Path) -> Result<Vec<(String, u64)>, PositionsWarning> {
@@ -220,6 +236,10 @@ mod tests {
         positions
     }
 
+    fn flush_now(positions: Positions) {
+        assert!(flush(&Mutex::new(positions), Instant::now(), true).unwrap());
+    }
+
     #[test]
     fn positions_only_rise_and_survive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
@@ -228,14 +248,15 @@ mod tests {
         positions.acknowledge("line 4", 7).unwrap();
         positions.acknowledge("line 4", 3).unwrap();
         positions.acknowledge("office", 2).unwrap();
-        positions.flush_now().unwrap();
+        flush_now(positions);
         let again = open(&path);
         assert_eq!(again.get("line 4"), Some(7));
         assert_eq!(again.get("office"), Some(2));
         assert_eq!(again.get("other"), None);
         assert_eq!(again.highest(), Some(7));
-        assert!(positions.acknowledge(&"x".repeat(72), 1).is_err());
-        assert!(positions.acknowledge("", 1).is_err());
+        let mut again = again;
+        assert!(again.acknowledge(&"x".repeat(72), 1).is_err());
+        assert!(again.acknowledge("", 1).is_err());
     }
 
     #[test]
@@ -249,7 +270,7 @@ mod tests {
         }
         positions.acknowledge(&name(0), 5).unwrap();
         positions.acknowledge("new", 6).unwrap();
-        positions.flush_now().unwrap();
+        flush_now(positions);
         let again = open(&path);
         assert_eq!(again.get(&name(0)), Some(u64::MAX));
         assert_eq!(again.get(&name(1)), None);
@@ -259,16 +280,43 @@ mod tests {
     #[test]
     fn writing_waits_for_changes_and_for_the_interval() {
         let folder = tempfile::tempdir().unwrap();
-        let mut positions = open(&folder.path().join("positions"));
+        let positions = Mutex::new(open(&folder.path().join("positions")));
+        let acknowledge = |sequence| {
+            let mut positions = positions.lock().unwrap();
+            positions.acknowledge("a", sequence).unwrap();
+        };
+        let flush = |now| super::flush(&positions, now, false).unwrap();
         let start = Instant::now();
-        assert!(!positions.flush(start).unwrap());
-        positions.acknowledge("a", 1).unwrap();
-        assert!(positions.flush(start).unwrap());
-        positions.acknowledge("a", 2).unwrap();
-        assert!(!positions.flush(start + INTERVAL / 2).unwrap());
-        assert!(positions.flush(start + INTERVAL).unwrap());
-        positions.acknowledge("a", 1).unwrap();
-        assert!(!positions.flush(start + INTERVAL * 3).unwrap());
+        assert!(!flush(start));
+        acknowledge(1);
+        assert!(flush(start));
+        acknowledge(2);
+        assert!(!flush(start + INTERVAL / 2));
+        assert!(flush(start + INTERVAL));
+        acknowledge(1);
+        assert!(!flush(start + INTERVAL * 3));
+    }
+
+    #[test]
+    fn nobody_waits_for_the_disk_and_a_failed_write_is_repeated() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("positions");
+        let positions = Mutex::new(open(&path));
+        positions.lock().unwrap().acknowledge("a", 1).unwrap();
+        let start = Instant::now();
+        let failed = flush_by(&positions, start, false, |path, _| {
+            // A station acknowledges while the disk is slow.
+            let mut positions = positions.try_lock().expect("the lock is free");
+            positions.acknowledge("a", 2).unwrap();
+            Err(WriteError {
+                path: path.to_owned(),
+                source: io::Error::other("the disk fails"),
+            })
+        });
+        assert!(failed.is_err());
+        assert!(!flush(&positions, start, false).unwrap(), "not at once");
+        assert!(flush(&positions, start + INTERVAL, false).unwrap());
+        assert_eq!(open(&path).get("a"), Some(2));
     }
 
     #[test]
@@ -277,7 +325,7 @@ mod tests {
         let path = folder.path().join("positions");
         let mut positions = open(&path);
         positions.acknowledge("line 4", 70_000).unwrap();
-        positions.flush_now().unwrap();
+        flush_now(positions);
         let whole = fs::read(&path).unwrap();
         let damaged = |bytes: &[u8]| {
             fs::write(&path, bytes).unwrap();

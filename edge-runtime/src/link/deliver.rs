@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use proto::message::{FromCamera, Message};
-use proto::report::Record;
+use proto::report::{Body, Record};
 
 use super::context::LinkContext;
 use super::outbox::Outbox;
@@ -38,6 +38,9 @@ pub(super) struct Session<'a> {
     pub(super) over: &'a AtomicBool,
     /// The last sequence number that was sent.
     pub(super) sent: &'a AtomicU64,
+    /// Whether reports carry their pictures. On a slow line every verdict behind a picture would
+    /// wait for it.
+    pub(super) pictures: bool,
 }
 
 /// The journal records to send, in order; missing ones are reported to the station.
@@ -63,13 +66,16 @@ impl Backlog<'_> {
             return self.report_missing(writer, self.end);
         };
         // A record that cannot be decoded is reported missing together with the next one.
-        let record = match Record::decode(&payload) {
+        let mut record = match Record::decode(&payload) {
             Ok(record) => record,
             Err(error) => {
                 tracing::error!(sequence, %error, "journal record");
                 return Ok(Some(0));
             }
         };
+        if !self.session.pictures {
+            remove_pictures(&mut record);
+        }
         self.report_missing(writer, sequence)?;
         // Updated before writing, because the acknowledgement may arrive before `send` returns.
         let Session { sent, over, .. } = self.session;
@@ -124,6 +130,14 @@ impl Backlog<'_> {
                 }
             }
         }
+    }
+}
+
+/// Leaves the verdict, the score and the regions.
+fn remove_pictures(record: &mut Record) {
+    if let Body::Part(part) = &mut record.body {
+        part.heat_map = None;
+        part.thumbnail_jpeg = None;
     }
 }
 
@@ -203,5 +217,62 @@ impl Schedule<'_> {
             }
             None => Ok(answer.is_some() || std::mem::take(&mut self.owed_bytes) > 0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::report::{GateAction, HeatMap, Outcome, PartReport, RegionReport};
+
+    use super::*;
+
+    /// Bytes that a line of 115,200 baud carries in a second: ten bits a byte.
+    const SLOW_BYTES_PER_S: usize = 11_520;
+
+    #[test]
+    fn without_pictures_a_slow_line_keeps_up_with_verdicts() {
+        let region = RegionReport {
+            x_px: 1_000,
+            y_px: 1_000,
+            width_px: 100,
+            height_px: 100,
+            area_px: 5e3,
+            peak: 2.0,
+            mean: 1.5,
+            centroid_px: [1_050.0, 1_050.0],
+        };
+        let mut record = Record {
+            unix_ms: 1_790_000_000_000,
+            boot: 70_000,
+            body: Body::Part(PartReport {
+                part: 1 << 30,
+                frame_sequence: 1 << 30,
+                model_id: [255; 8],
+                outcome: Outcome::Ng,
+                action: GateAction::Reject,
+                score: Some(2.0),
+                threshold: Some(1.0),
+                latency_us: 100_000,
+                regions: vec![region; 4],
+                regions_found: 4,
+                heat_map: Some(HeatMap {
+                    full_scale: 2.0,
+                    png: vec![0; 20 << 10],
+                }),
+                thumbnail_jpeg: Some(vec![0; 6 << 10]),
+            }),
+        };
+        let bytes = |record: &Record| {
+            let record = record.clone();
+            let sequence = 1 << 30;
+            FromCamera::Record { sequence, record }.encode().len()
+        };
+        assert!(bytes(&record) > 2 * SLOW_BYTES_PER_S, "over two seconds");
+        remove_pictures(&mut record);
+        let left = bytes(&record);
+        assert!(
+            left * 40 < SLOW_BYTES_PER_S,
+            "{left} bytes: 40 NG parts a second"
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::access_control::{Caller, Refusal};
 use super::places::{Handshakes, Sessions};
 use super::session::{LinkKind, serve};
 use super::writing::{WRITE_TIMEOUT, goodbye};
+use crate::stage::supervise::panic_text;
 
 /// Time-out of a single read; between two reads, a session checks whether it is over.
 const READ_TIMEOUT: Duration = Duration::from_millis(100);
@@ -54,25 +56,36 @@ pub fn serve_tcp(context: &Arc<LinkContext>, listener: &TcpListener) {
             };
             let sessions = &sessions;
             scope.spawn(move || {
-                let authenticated = authenticate(context, stream, peer);
-                drop(handshake);
-                let Some((channel, mut writer, caller)) = authenticated else {
-                    return;
-                };
-                match sessions.take(&channel.remote, caller.role) {
-                    Ok(place) => {
-                        let reader = Reader::new(reader, &channel);
-                        let displaced = &place.displaced;
-                        serve(context, LinkKind::Tcp, &caller, displaced, reader, writer);
+                contained(|| {
+                    let authenticated = authenticate(context, stream, peer);
+                    drop(handshake);
+                    let Some((channel, mut writer, caller)) = authenticated else {
+                        return;
+                    };
+                    match sessions.take(&channel.remote, caller.role) {
+                        Ok(place) => {
+                            let reader = Reader::new(reader, &channel);
+                            let displaced = &place.displaced;
+                            serve(context, LinkKind::Tcp, &caller, displaced, reader, writer);
+                        }
+                        Err(refusal) => {
+                            tracing::warn!(%peer, station = caller.name, %refusal, "no session");
+                            goodbye(&mut writer, &refusal.to_string());
+                        }
                     }
-                    Err(refusal) => {
-                        tracing::warn!(%peer, station = caller.name, %refusal, "no session");
-                        goodbye(&mut writer, &refusal.to_string());
-                    }
-                }
+                });
             });
         }
     });
+}
+
+/// Runs a session. A panic ends this session only: the thread that accepts stations must end
+/// without an error, because the last reports are written after it.
+fn contained(session: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(session)) {
+        let reason = panic_text(&*panic);
+        tracing::error!(reason, "a session with a station failed");
+    }
 }
 
 /// Runs the handshake. A refused station is sent the reason, as far as it can understand it.
@@ -120,6 +133,7 @@ pub fn serve_serial(context: &LinkContext, line: &crate::config::SerialLine) {
     };
     let kind = LinkKind::Serial {
         recovery: line.recovery,
+        pictures: line.carries_pictures(),
     };
     let never_displaced = AtomicBool::new(false);
     let mut failed = false;
@@ -129,7 +143,7 @@ pub fn serve_serial(context: &LinkContext, line: &crate::config::SerialLine) {
                 if std::mem::take(&mut failed) {
                     tracing::info!(path = %path.display(), "serial line is back");
                 }
-                serve(context, kind, &caller, &never_displaced, &port, &port);
+                contained(|| serve(context, kind, &caller, &never_displaced, &port, &port));
             }
             Err(error) => {
                 if !std::mem::replace(&mut failed, true) {
@@ -138,5 +152,28 @@ pub fn serve_serial(context: &LinkContext, line: &crate::config::SerialLine) {
             }
         }
         std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_panics_gives_its_place_back() {
+        let sessions = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    contained(|| {
+                        let _session = Taken::new(&sessions);
+                        panic!("a session fails");
+                    });
+                });
+            }
+        });
+        // The scope has ended without a panic, and all places are free.
+        assert_eq!(sessions.load(Ordering::Relaxed), 0);
+        assert_eq!(Taken::new(&sessions).before, 0);
     }
 }

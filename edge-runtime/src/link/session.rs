@@ -38,6 +38,8 @@ pub(super) enum LinkKind {
     Serial {
         /// Whether the recovery exchange is answered.
         recovery: bool,
+        /// Whether reports carry their pictures.
+        pictures: bool,
     },
 }
 
@@ -48,7 +50,18 @@ impl LinkKind {
 
     /// Whether the recovery exchange is answered.
     fn recovers(self) -> bool {
-        self != Self::Serial { recovery: false }
+        match self {
+            Self::Tcp => true,
+            Self::Serial { recovery, .. } => recovery,
+        }
+    }
+
+    /// Whether reports carry their pictures.
+    fn carries_pictures(self) -> bool {
+        match self {
+            Self::Tcp => true,
+            Self::Serial { pictures, .. } => pictures,
+        }
     }
 }
 
@@ -246,7 +259,7 @@ fn session<R: Read>(
         return End::Closed;
     }
     tracing::info!(station = hello.station, start, "station connected");
-    context.metrics.stations().inc();
+    let connected = Connected::new(context);
     let outbox = Outbox::new(std::sync::Arc::clone(&context.signal));
     let over = AtomicBool::new(false);
     let sent = AtomicU64::new(start - 1);
@@ -256,9 +269,22 @@ fn session<R: Read>(
             outbox: &outbox,
             over: &over,
             sent: &sent,
+            pictures: kind.carries_pictures(),
         };
-        scope.spawn(move || deliver(&writing, start, writer));
-        let end = listen(
+        // Whichever half ends first, by a panic too, ends the other one.
+        let writer_ends = EndsSession {
+            context,
+            over: &over,
+        };
+        scope.spawn(move || {
+            let _ends = writer_ends;
+            deliver(&writing, start, writer);
+        });
+        let _ends = EndsSession {
+            context,
+            over: &over,
+        };
+        listen(
             context,
             kind,
             caller,
@@ -269,14 +295,40 @@ fn session<R: Read>(
             &over,
             &sent,
             records_acknowledgements,
-        );
-        over.store(true, Ordering::Relaxed);
-        context.signal.notify();
-        end
+        )
     });
-    context.metrics.stations().dec();
+    drop(connected);
     tracing::info!(station = hello.station, "station gone");
     end
+}
+
+/// Counts a connected station until it is dropped.
+struct Connected<'a>(&'a LinkContext);
+
+impl<'a> Connected<'a> {
+    fn new(context: &'a LinkContext) -> Self {
+        context.metrics.stations().inc();
+        Self(context)
+    }
+}
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.stations().dec();
+    }
+}
+
+/// Ends both halves of a session when it is dropped.
+struct EndsSession<'a> {
+    context: &'a LinkContext,
+    over: &'a AtomicBool,
+}
+
+impl Drop for EndsSession<'_> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.context.signal.notify();
+    }
 }
 
 #[expect(

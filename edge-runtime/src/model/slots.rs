@@ -101,6 +101,9 @@ impl Slots {
     /// trial, because its predecessor is needed after a restart.
     pub fn free(&self) -> SlotId {
         match self.active {
+            None if self.package(SlotId::A).is_some() && self.package(SlotId::B).is_none() => {
+                SlotId::B
+            }
             None => SlotId::A,
             Some(active) if self.trial => active,
             Some(active) => active.other(),
@@ -114,6 +117,13 @@ impl Slots {
         self.packages[slot.index()] = Some(package);
         self.active = Some(slot);
         self.trial = self.package(slot.other()).is_some();
+        self
+    }
+
+    /// The slots with a package that was found on disk and is not active.
+    #[must_use]
+    pub fn found(mut self, slot: SlotId, package: Sha256) -> Self {
+        self.packages[slot.index()] = Some(package);
         self
     }
 

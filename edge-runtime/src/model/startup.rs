@@ -3,11 +3,13 @@
 use proto::message::cut_text;
 use proto::report::Event;
 use scoring::inspector::Inspector;
+use scoring::io::atomic::WriteError;
 use scoring::package::Verified;
 
 use super::active::model_name;
 use super::error::UpdateError;
 use super::requirements::Requirements;
+use super::slots::Slots;
 use super::store::Store;
 use super::update::{SlotSummary, Updater};
 use crate::error_text::one_line;
@@ -25,8 +27,10 @@ pub struct StartupModel {
 
 impl Updater {
     /// Chooses the model: the active one of the slots, or `configured` if another package was
-    /// configured at the last start. A package on trial is rolled back. If the active package
-    /// cannot be used, the other slot's is tried, then `configured`.
+    /// configured at the last start. A package on trial is rolled back, and that is made durable. If
+    /// the active package cannot be used, the other slot's is tried, then `configured`. On disk a
+    /// slot is only emptied if its package is lost: after an error that passes, or a mistake in the
+    /// configuration, the next start finds it again.
     pub fn start(
         mut store: Store,
         requirements: Requirements,
@@ -44,9 +48,8 @@ impl Updater {
             let slot = slots.slot_holding(&sha256).unwrap_or(slots.free());
             slots = slots.configured_as(slot, sha256);
             summaries.push(SlotSummary::of(package, Some(&inspector)));
-            let put = store
-                .put(&sha256, package.bytes())
-                .and_then(|()| store.commit(slots.clone()));
+            let put = store.put(&sha256, package.bytes());
+            let put = put.and_then(|()| write(&mut store, &slots));
             if let Err(error) = put {
                 tracing::error!(
                     error = one_line(&error),
@@ -61,6 +64,8 @@ impl Updater {
                 events,
             });
         }
+        // What is to be on disk. It differs from `slots` by packages that cannot be used now.
+        let mut lasting = slots.clone();
         let mut found = None;
         while let Some(slot) = slots.active() {
             store.set_unsaved(slots.clone());
@@ -91,6 +96,9 @@ impl Updater {
                         reason: cut_text(&reason),
                         station: String::new(),
                     });
+                    if store.is_lost(slot) {
+                        lasting = lasting.cleared(slot);
+                    }
                     slots = slots.cleared(slot);
                 }
             }
@@ -101,8 +109,11 @@ impl Updater {
         {
             let inspector = requirements.inspector(package, true)?;
             summaries.push(SlotSummary::of(package, Some(&inspector)));
-            slots = slots.clone().configured_as(slots.free(), *package.sha256());
-            if let Err(error) = store.put(package.sha256(), package.bytes()) {
+            let sha256 = *package.sha256();
+            let slot = lasting.slot_holding(&sha256).unwrap_or(slots.free());
+            slots = slots.configured_as(slot, sha256);
+            lasting = lasting.configured_as(slot, sha256);
+            if let Err(error) = store.put(&sha256, package.bytes()) {
                 tracing::error!(
                     error = one_line(&error),
                     "cannot write the configured package to a slot"
@@ -110,10 +121,10 @@ impl Updater {
             }
             found = Some(inspector);
         }
-        if let Err(error) = store.commit(slots.clone()) {
+        if let Err(error) = write(&mut store, &lasting) {
             tracing::error!(error = one_line(&error), "cannot write the slots");
-            store.set_unsaved(slots.clone());
         }
+        store.set_unsaved(slots);
         if let (true, Some(inspector)) = (rolled_back, &found) {
             events.push(Event::RolledBack {
                 model_id: inspector.model_id(),
@@ -130,3 +141,15 @@ impl Updater {
         })
     }
 }
+
+/// Writes the slots, unless it is unknown what they were.
+fn write(store: &mut Store, slots: &Slots) -> Result<(), WriteError> {
+    if store.is_known() {
+        return store.commit(slots.clone());
+    }
+    store.set_unsaved(slots.clone());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -24,15 +24,32 @@ use super::queue::{Inbox, PartResult, QueueItem};
 use crate::clock::unix_ms;
 use crate::config::{Pictures, Report};
 use crate::error_text::one_line;
-use crate::journal::Journal;
+use crate::image_store::item_id;
 use crate::journal::boot_counter::BootCounter;
-use crate::journal::positions::Positions;
+use crate::journal::positions::{self, Positions};
+use crate::journal::{Journal, JournalReader};
 use crate::line::readiness::Readiness;
 use crate::metrics::{Loss, Metrics, Queue, Stage};
 use crate::model::active::{Control, LastPart};
 
 /// Longest interval between two polls of the queue.
 const REPORT_ROUND: Duration = Duration::from_millis(100);
+
+/// Records at the journal's end that are read for the boot counter: several, because some may be
+/// damaged.
+const BOOT_RECORDS: u64 = 16;
+
+/// The highest boot counter in the journal's newest records; 0 if there is none, or none can be
+/// read.
+pub fn last_boot(journal: &JournalReader) -> u32 {
+    let newest = journal.durable().and_then(|last| {
+        let first = last.saturating_sub(BOOT_RECORDS);
+        journal.read_from(first, usize::MAX, usize::MAX).ok()
+    });
+    let records = newest.into_iter().flat_map(|batch| batch.records);
+    let boots = records.filter_map(|(_, payload)| Some(Record::decode(&payload).ok()?.boot));
+    boots.max().unwrap_or(0)
+}
 
 /// Everything that the report thread works with.
 pub struct ReportThread {
@@ -123,15 +140,7 @@ impl ReportThread {
             self.metrics
                 .waiting(Queue::Reports, self.inbox.receiver.len());
             self.metrics.waiting(Queue::Journal, self.journal.pending());
-            let mut positions = self
-                .positions
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let written = if closed {
-                positions.flush_now().map(|()| true)
-            } else {
-                positions.flush(Instant::now())
-            };
+            let written = positions::flush(&self.positions, Instant::now(), closed);
             match written {
                 Ok(wrote) => positions_failing &= !wrote,
                 Err(error) => {
@@ -143,7 +152,6 @@ impl ReportThread {
                     }
                 }
             }
-            drop(positions);
             if closed {
                 return;
             }
@@ -277,7 +285,7 @@ impl ReportThread {
             && images.sampler.wants(verdict)
         {
             let sent = images.sender.try_send(Picture {
-                id: u64::from(self.boot_counter.number()) << 40 | result.part,
+                id: item_id(self.boot_counter.number(), result.part),
                 unix_ms: result.unix_ms,
                 verdict,
                 threshold,
@@ -291,5 +299,29 @@ impl ReportThread {
         }
         self.control.set_last_part(scored);
         (report, events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Limits;
+
+    #[test]
+    fn the_boot_counter_is_found_in_the_newest_records() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(folder.path(), Limits::new(1 << 20)).unwrap();
+        assert_eq!(last_boot(&journal.reader()), 0);
+        for boot in [7, 8, 9] {
+            let record = Record {
+                unix_ms: 0,
+                boot,
+                body: Body::Event(Event::Stopping),
+            };
+            journal.append(&record.encode()).unwrap();
+        }
+        journal.append(b"damaged").unwrap();
+        journal.sync().unwrap();
+        assert_eq!(last_boot(&journal.reader()), 9);
     }
 }

@@ -110,6 +110,8 @@ fn context(settings: Settings, triggered: bool, mode: Mode) -> (StageContext, In
         drained: AtomicBool::new(false),
         abandon: AtomicBool::new(false),
         readiness,
+        liveness: Arc::default(),
+        frames: None,
         safe_action: GateAction::Reject,
         live: true,
     };
@@ -356,7 +358,7 @@ fn a_failed_input_holds_the_gate_and_is_reopened() {
                 listen(
                     &context,
                     need,
-                    first,
+                    &mut Some(first),
                     &mut reopen,
                     &mut on_edge,
                     ended,

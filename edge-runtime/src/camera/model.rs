@@ -7,6 +7,8 @@ use edge_runtime::model::requirements::Requirements;
 use edge_runtime::model::startup::StartupModel;
 use edge_runtime::model::store::Store;
 use edge_runtime::model::update::Updater;
+use proto::message::cut_text;
+use proto::report::Event;
 use scoring::infer::{Half, Tuning};
 use scoring::inspect::roi::check;
 use scoring::io::image_file::read_roi_mask;
@@ -71,26 +73,32 @@ pub(super) fn startup_model(config: &Config) -> Result<StartupModel> {
     if let Some(warning) = warning {
         tracing::error!(error = one_line(&warning), "cannot use slots.json");
     }
+    let mut refused = None;
     let configured = match &config.model.package {
         None => None,
         Some(path) => match package::read(path, &requirements.trust) {
             Ok(package) => Some(package),
             // With a package in a slot the camera can inspect without the file.
             Err(error) if store.slots().active().is_some() => {
-                tracing::error!(
-                    error = one_line(&error),
-                    "cannot use the configured package"
-                );
+                let reason = one_line(&error);
+                tracing::error!(reason, "cannot use the configured package");
+                refused = Some(Event::PackageRefused {
+                    reason: cut_text(&reason),
+                    station: String::new(),
+                });
                 None
             }
             Err(error) => return Err(error.into()),
         },
     };
-    Updater::start(store, requirements, configured.as_ref()).with_context(|| {
+    let started = Updater::start(store, requirements, configured.as_ref()).with_context(|| {
         let path = config.model.package.as_ref();
         path.map_or_else(
             || "slots".to_owned(),
             |path| format!("package {}", path.display()),
         )
-    })
+    });
+    let mut model = started?;
+    model.events.extend(refused);
+    Ok(model)
 }

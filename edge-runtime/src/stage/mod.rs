@@ -15,5 +15,6 @@ pub mod context;
 pub mod gate;
 pub mod input;
 pub mod score;
+mod silence;
 pub mod slot;
 pub mod supervise;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proto::report::{Event, Fault};
 
 use super::context::StageContext;
-use super::silence::Silences;
+use super::hang::Hangs;
 use crate::clock::monotonic;
 use crate::line::outputs::{OutputStates, Outputs};
 use crate::line::readiness::Need;
@@ -36,7 +36,7 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
     let SafeOnExit(outputs) = &mut SafeOnExit(outputs);
     let mut missed_reported = 0;
     let mut was_blind = false;
-    let mut silences = Silences::default();
+    let mut hangs = Hangs::default();
     let mut drain = None;
     loop {
         beat();
@@ -50,11 +50,11 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
         for part in context.line.expire_frames(time) {
             context.fault(part, Fault::NoFrame, 0);
         }
-        let hangs = silences.check(context, monotonic());
+        let hanging = hangs.check(context, monotonic());
         let view = context.line.advance();
         let (capturing, stopping) = (context.readiness.capturing(), context.stopping());
         let has_model = context.control.inspector().is_some();
-        let trusted = !context.readiness.any_failing() && !view.blind && has_model && !hangs;
+        let trusted = !context.readiness.any_failing() && !view.blind && has_model && !hanging;
         context.metrics.pending(view.undecided);
         context.readiness.set_gate_ok(trusted);
         let ready = capturing && trusted && !stopping;

@@ -13,8 +13,8 @@
 pub mod capture;
 pub mod context;
 pub mod gate;
+mod hang;
 pub mod input;
 pub mod score;
-mod silence;
 pub mod slot;
 pub mod supervise;

@@ -1,4 +1,4 @@
-//! What the gate thread does about silent threads. In: heartbeats. Out: whether the gate must be
+//! What the gate thread does about threads that hang. In: heartbeats. Out: whether the gate must be
 //! held, and one event for each thread that falls silent.
 
 use std::time::Duration;
@@ -10,9 +10,9 @@ use crate::line::readiness::Need;
 
 /// Who is silent, as far as it was reported.
 #[derive(Debug, Default)]
-pub(super) struct Silences(Vec<Watched>);
+pub(super) struct Hangs(Vec<Watched>);
 
-impl Silences {
+impl Hangs {
     /// Looks for silent threads at `now`. Returns whether one is silent without which the gate
     /// must be held.
     pub(super) fn check(&mut self, context: &StageContext, now: Duration) -> bool {

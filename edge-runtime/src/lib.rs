@@ -23,5 +23,6 @@ pub mod line;
 pub mod link;
 pub mod metrics;
 pub mod model;
+pub mod realtime;
 pub mod report;
 pub mod stage;

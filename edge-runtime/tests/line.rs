@@ -10,6 +10,7 @@
 #[path = "../../scoring/tests/common/mod.rs"]
 mod common;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use common::{key, manifest, package};
 use edge_runtime::clock::monotonic;
 use edge_runtime::line::conveyor::{Moment, Travel};
+use edge_runtime::line::liveness::{Heartbeat, Watched};
 use edge_runtime::line::outputs::{Outputs, Pin};
 use edge_runtime::line::parts::{GateSettings, Parts, Settings};
 use edge_runtime::line::readiness::{Need, Readiness};
@@ -110,6 +112,8 @@ fn context(settings: Settings, triggered: bool, mode: Mode) -> (StageContext, In
         drained: AtomicBool::new(false),
         abandon: AtomicBool::new(false),
         readiness,
+        liveness: Arc::default(),
+        frames: None,
         safe_action: GateAction::Reject,
         live: true,
     };
@@ -356,7 +360,7 @@ fn a_failed_input_holds_the_gate_and_is_reopened() {
                 listen(
                     &context,
                     need,
-                    first,
+                    &mut Some(first),
                     &mut reopen,
                     &mut on_edge,
                     ended,
@@ -477,4 +481,219 @@ fn a_frame_whose_exposure_began_before_the_trigger_does_not_show_the_part() {
     assert_eq!(context.metrics.drops(Loss::Unassigned), 3);
     assert!(context.slot.take(&|| ()).is_some());
     assert_eq!(context.metrics.health(Mode::Inspect).parts, [0, 0, 0]);
+}
+
+fn watch(context: &StageContext, watched: Watched, limit: Duration) -> Heartbeat {
+    context.liveness.watch(watched, limit, monotonic())
+}
+
+#[test]
+fn a_scoring_thread_that_hangs_holds_the_gate_until_it_shows_signs_of_life() {
+    let (context, _inbox) = context(by_time(0, 50), false, Mode::Inspect);
+    let levels = with_gate(&context, |reject| {
+        let score = watch(&context, Watched::Score, ms(200));
+        wait_for("the hold", || reject.is_active());
+        assert!(!context.readiness.gate_ok());
+        // Longer than any pause of a loaded machine.
+        score.beat(monotonic() + PATIENCE);
+        wait_for("inspection", || !reject.is_active());
+        assert!(context.readiness.gate_ok());
+    });
+    assert_eq!(levels, [true, false, true, false, true]);
+}
+
+#[test]
+fn a_trigger_thread_that_hangs_holds_the_gate_until_unseen_parts_are_past_it() {
+    let (context, _inbox) = context(by_time(300, 10), true, Mode::Inspect);
+    let hangs = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&hangs);
+    let listener: Listener = Box::new(move || {
+        while seen.load(Ordering::Relaxed) {
+            std::thread::sleep(ms(1));
+        }
+        std::thread::sleep(ms(1));
+        Ok(None)
+    });
+    std::thread::scope(|scope| {
+        with_gate(&context, |reject| {
+            let heartbeat = watch(&context, Watched::Trigger, ms(300));
+            let context = &context;
+            scope.spawn(move || {
+                let beat = || heartbeat.beat(monotonic());
+                let mut reopen = || Err("nothing to open".to_owned());
+                let (mut line, ended) = (Some(listener), &context.stop);
+                let need = Need::Trigger;
+                listen(
+                    context,
+                    need,
+                    &mut line,
+                    &mut reopen,
+                    &mut |_| (),
+                    ended,
+                    &beat,
+                );
+            });
+            hangs.store(true, Ordering::Relaxed);
+            wait_for("the hold", || reject.is_active());
+            assert!(context.readiness.is_failing(Need::Trigger));
+            let released = Instant::now();
+            hangs.store(false, Ordering::Relaxed);
+            wait_for("inspection", || !reject.is_active());
+            assert!(
+                released.elapsed() >= ms(300),
+                "before unseen parts were past"
+            );
+        });
+    });
+}
+
+/// A source whose every step is a call.
+struct Scripted<F>(F, StreamInfo);
+
+impl<F: FnMut() -> Result<Delivery, SourceError> + Send> Source for Scripted<F> {
+    fn next(&mut self) -> Result<Delivery, SourceError> {
+        (self.0)()
+    }
+
+    fn info(&self) -> &StreamInfo {
+        &self.1
+    }
+}
+
+fn scripted(
+    next: impl FnMut() -> Result<Delivery, SourceError> + Send + 'static,
+) -> Box<dyn Source> {
+    let info = StreamInfo {
+        format: FourCc(*b"GREY"),
+        width_px: 2,
+        height_px: 1,
+        controls: Vec::new(),
+    };
+    Box::new(Scripted(next, info))
+}
+
+fn damaged_frame() -> Delivery {
+    Delivery::Damaged {
+        sequence: 0,
+        timestamp: monotonic(),
+    }
+}
+
+#[test]
+fn a_driver_that_hangs_between_two_frames_holds_the_gate() {
+    let (mut context, _inbox) = context(by_time(10, 10), true, Mode::Inspect);
+    context.frames = Some(watch(&context, Watched::Frames, ms(300)));
+    let hangs = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&hangs);
+    let context = &context;
+    std::thread::scope(|scope| {
+        with_gate(context, |reject| {
+            let heartbeat = watch(context, Watched::Capture, ms(300));
+            scope.spawn(move || {
+                let mut source = Some(scripted(move || {
+                    while seen.load(Ordering::Relaxed) {
+                        std::thread::sleep(ms(1));
+                    }
+                    std::thread::sleep(ms(5));
+                    Ok(damaged_frame())
+                }));
+                let mut open = || source.take().ok_or(SourceError::Ended);
+                capture(context, &mut open, &|| heartbeat.beat(monotonic())).unwrap();
+            });
+            wait_for("frames", || context.metrics.drops(Loss::Damaged) > 0);
+            hangs.store(true, Ordering::Relaxed);
+            wait_for("the hold", || reject.is_active());
+            assert!(!context.readiness.capturing());
+            hangs.store(false, Ordering::Relaxed);
+            wait_for("inspection", || !reject.is_active());
+            assert!(context.readiness.capturing());
+        });
+    });
+}
+
+#[test]
+fn a_driver_that_panics_is_an_outage_like_any_other() {
+    let (context, _inbox) = context(by_time(10, 10), true, Mode::Inspect);
+    let (opened, seen_outage) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let mut open = || match opened.fetch_add(1, Ordering::Relaxed) {
+        0 => panic!("on purpose, while opening"),
+        1 => {
+            let mut frames = 0;
+            Ok(scripted(move || {
+                frames += 1;
+                assert!(frames < 3, "on purpose, instead of a frame");
+                Ok(damaged_frame())
+            }))
+        }
+        _ => {
+            let outage = !context.readiness.capturing();
+            seen_outage.store(outage, Ordering::Relaxed);
+            Err(SourceError::Ended)
+        }
+    };
+    capture(&context, &mut open, &|| ()).unwrap();
+    assert_eq!(opened.load(Ordering::Relaxed), 3);
+    assert_eq!(context.metrics.drops(Loss::Damaged), 2);
+    assert!(seen_outage.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_capture_thread_that_panics_captures_no_longer() {
+    let (context, _inbox) = context(by_time(10, 10), true, Mode::Inspect);
+    let beats = AtomicUsize::new(0);
+    let beat = || {
+        let before = beats.fetch_add(1, Ordering::Relaxed);
+        assert!(!context.readiness.capturing() || before < 10, "on purpose");
+    };
+    let mut open = || Ok(scripted(|| Ok(damaged_frame())));
+    let run = || capture(&context, &mut open, &beat);
+    catch_unwind(AssertUnwindSafe(run)).unwrap_err();
+    assert!(context.metrics.drops(Loss::Damaged) > 0);
+    assert!(!context.readiness.capturing());
+}
+
+#[test]
+fn an_input_whose_thread_panics_holds_the_gate_and_is_opened_again() {
+    let (context, _inbox) = context(by_time(0, 10), true, Mode::Inspect);
+    let opened = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let open = || -> Listener {
+        let first = opened.fetch_add(1, Ordering::Relaxed) == 0;
+        Box::new(move || {
+            std::thread::sleep(ms(1));
+            assert!(!first, "on purpose");
+            Ok(None)
+        })
+    };
+    let beat = || {
+        failed.fetch_or(
+            context.readiness.is_failing(Need::Encoder),
+            Ordering::Relaxed,
+        );
+    };
+    let ended = &context.stop;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut line = Some(open());
+            let mut reopen = || Ok(open());
+            supervise(&context, "encoder", &beat, &mut || {
+                let need = Need::Encoder;
+                listen(
+                    &context,
+                    need,
+                    &mut line,
+                    &mut reopen,
+                    &mut |_| (),
+                    ended,
+                    &beat,
+                );
+            });
+        });
+        wait_for("the second start", || opened.load(Ordering::Relaxed) == 2);
+        wait_for("the end of the failure", || {
+            !context.readiness.any_failing()
+        });
+        context.stop.store(true, Ordering::Relaxed);
+    });
+    assert!(failed.load(Ordering::Relaxed));
 }

@@ -41,11 +41,16 @@ const EMULATED_TESTS: [&str; 7] = [
 ];
 
 /// Files of this repository, and their paths on the camera.
-const INSTALLED: [(&str, &str); 2] = [
+const INSTALLED: [(&str, &str); 4] = [
     ("docs/camera.toml", "etc/awr/camera.toml.example"),
     (
         "docs/systemd/edge-runtime.service",
         "etc/systemd/system/edge-runtime.service",
+    ),
+    ("docs/systemd/awr.sysusers", "usr/lib/sysusers.d/awr.conf"),
+    (
+        "docs/systemd/awr-gpio.rules",
+        "etc/udev/rules.d/60-awr-gpio.rules",
     ),
 ];
 

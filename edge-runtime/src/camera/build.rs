@@ -2,10 +2,10 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use edge_runtime::clock::monotonic;
 use edge_runtime::config::{Config, ModeName, Trigger};
 use edge_runtime::error_text::one_line;
 use edge_runtime::http;
@@ -13,14 +13,15 @@ use edge_runtime::image_store::{self, ImageStore, Sampler};
 use edge_runtime::journal::boot_counter::BootCounter;
 use edge_runtime::journal::positions::Positions;
 use edge_runtime::journal::{Journal, Limits};
+use edge_runtime::line::liveness::{Liveness, Watched};
 use edge_runtime::line::readiness::Readiness;
 use edge_runtime::line::shared::LineShared;
-use edge_runtime::link::announce::{Announcement, is_public};
 use edge_runtime::link::files::IMAGES;
 use edge_runtime::link::{LinkContext, server};
 use edge_runtime::metrics::Metrics;
 use edge_runtime::model::active::{Control, GoldenFrames, model_name};
 use edge_runtime::model::startup::StartupModel;
+use edge_runtime::realtime::{self, RealTime};
 use edge_runtime::report::drift::DriftMonitor;
 use edge_runtime::report::durable::DurableSignal;
 use edge_runtime::report::pictures::{ImageSink, PICTURE_QUEUE, store_images};
@@ -30,7 +31,7 @@ use edge_runtime::stage::context::StageContext;
 use edge_runtime::stage::slot::{FrameSlot, WhenFull};
 use edge_runtime::stage::{capture, gate, score, supervise};
 use proto::message::Mode;
-use proto::report::Event;
+use proto::report::{Event, GoldenResult};
 use scoring::inspector::Inspector;
 
 use super::devices::{is_replay, opener, outputs};
@@ -38,12 +39,24 @@ use super::devices::{is_replay, opener, outputs};
 use super::inputs::listen_to_inputs;
 use super::line::{parts, safe_action};
 use super::link::access_control;
+use super::listening::Listening;
 use super::model::startup_model;
 use super::running::Camera;
 use super::threads::spawn;
+use super::watchdog::HANGS_AFTER;
 
 /// Longest time until a station's position is written to disk.
 const POSITIONS_EVERY: Duration = Duration::from_secs(1);
+
+/// Longest time between two rounds of the gate thread, ten times the usual one.
+const GATE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Time that capture may take beyond the longest wait of its source, and scoring beyond its
+/// deadline.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// Longest time for scoring one frame, unless the deadline is longer.
+const SCORE_LIMIT: Duration = Duration::from_secs(5);
 
 impl Camera {
     /// Starts all threads. After an error none runs, and the gate is in its safe state.
@@ -53,9 +66,13 @@ impl Camera {
         let outputs = outputs(config, safe_action)?;
         let mut open = opener(&config.capture)?;
         let golden =
-            GoldenFrames::read(config.golden.good.as_deref(), config.golden.bad.as_deref())?;
-        std::fs::create_dir_all(&config.state)
-            .with_context(|| format!("cannot make folder {}", config.state.display()))?;
+            GoldenFrames::read(config.golden.good.as_deref(), config.golden.bad.as_deref());
+        let golden_problem = golden.problem();
+        let made = std::fs::create_dir_all(&config.state);
+        if let Err(error) = &made {
+            let folder = config.state.display();
+            tracing::error!(%error, "cannot make folder {folder}; inspection goes on");
+        }
         let StartupModel {
             updater,
             inspector,
@@ -67,7 +84,7 @@ impl Camera {
             &config.state.join("journal"),
             Limits::new(config.journal.max_mb << 20),
         )?;
-        let mut journal_ok = opened.is_ok();
+        let mut journal_ok = made.is_ok() && opened.is_ok();
         match opened {
             Ok(recovery) => tracing::info!(?recovery, "journal opened"),
             Err(error) => tracing::error!(
@@ -89,8 +106,11 @@ impl Camera {
                 "cannot continue the journal's numbers behind those that stations have"
             );
         }
-        let tcp = config.link.tcp.map(server::listen).transpose()?;
-        let web = config.metrics.http.map(http::listen).transpose()?;
+        let listening = |name, address: Option<_>, listen| {
+            address.map(|address| Listening::new(name, address, listen))
+        };
+        let tcp = listening("tcp", config.link.tcp, server::listen);
+        let web = listening("metrics", config.metrics.http, http::listen);
         let in_use =
             last_boot(&journal.reader()).max(image_store::highest_boot(&config.state.join(IMAGES)));
         let mut boot_counter = BootCounter::open(&config.state.join("boot"), in_use);
@@ -121,6 +141,12 @@ impl Camera {
             reporter.clone(),
             Arc::clone(&metrics),
         ));
+        let liveness = Arc::new(Liveness::default());
+        let capture_limit = config.longest_wait() + SLACK;
+        let score_limit = config
+            .deadline()
+            .map_or(SCORE_LIMIT, |deadline| SCORE_LIMIT.max(deadline + SLACK));
+        let frames = (!replay).then(|| liveness.watch(Watched::Frames, capture_limit, monotonic()));
         let context = Arc::new(StageContext {
             line,
             slot: FrameSlot::new(if replay {
@@ -135,12 +161,16 @@ impl Camera {
             drained: AtomicBool::new(false),
             abandon: AtomicBool::new(false),
             readiness: Arc::clone(&readiness),
+            liveness,
+            frames,
             safe_action,
             live: !replay,
         });
         let positions = Arc::new(Mutex::new(positions));
         let signal = Arc::new(DurableSignal::default());
         let link_stop = Arc::new(AtomicBool::new(false));
+        let access_control = Arc::new(access_control(config, &reporter)?);
+        let key_id = secure::key_id(access_control.key());
         let link_context = Arc::new(LinkContext {
             journal: journal.reader(),
             positions: Arc::clone(&positions),
@@ -150,7 +180,7 @@ impl Camera {
             stop: Arc::clone(&link_stop),
             camera: config.name.clone(),
             boot,
-            access_control: Arc::new(access_control(config, &reporter)?),
+            access_control,
             updater: Arc::clone(&updater),
             reporter: reporter.clone(),
             state: config.state.clone(),
@@ -160,8 +190,8 @@ impl Camera {
         let mut camera = Self {
             context: Arc::clone(&context),
             link_stop,
-            heartbeats: Vec::new(),
             longest_wait: config.longest_wait(),
+            score_limit,
             capture: None,
             trigger: None,
             scoring: Vec::new(),
@@ -169,8 +199,10 @@ impl Camera {
             report: None,
             images: None,
             links: Vec::new(),
-            tcp: tcp.as_ref().and_then(|socket| socket.local_addr().ok()),
-            http: web.as_ref().and_then(|socket| socket.local_addr().ok()),
+            tcp: tcp.as_ref().map(Listening::bound),
+            http: web.as_ref().map(Listening::bound),
+            published: None,
+            key_id,
             announcement: None,
             updater,
         };
@@ -178,6 +210,12 @@ impl Camera {
         for event in events {
             camera.context.reporter.event(event);
         }
+        if let Some(detail) = golden_problem {
+            let passed = false;
+            let result = GoldenResult { passed, detail };
+            camera.context.reporter.event(Event::GoldenCheck(result));
+        }
+        let real_time = Arc::new(RealTime::new(config.realtime.priority));
         let mut images = None;
         if config.images.max_mb > 0 {
             let (sender, receiver) = crossbeam_channel::bounded(PICTURE_QUEUE);
@@ -209,68 +247,72 @@ impl Camera {
             readiness: Arc::clone(&readiness),
             metrics: Arc::clone(&metrics),
         };
-        let heartbeat = camera.add_heartbeat("report");
+        let heartbeat = camera.watch(Watched::Report, HANGS_AFTER);
         camera.report = Some(spawn("report", move || {
-            report_thread.run(&|| heartbeat.beat());
+            report_thread.run(&|| heartbeat.beat(monotonic()));
         })?);
-        let heartbeat = camera.add_heartbeat("gate");
+        let heartbeat = camera.watch(Watched::Gate, GATE_LIMIT);
         let gate_context = Arc::clone(&context);
+        let gate_priority = Arc::clone(&real_time);
         camera.gate = Some(spawn("gate", move || {
+            gate_priority.raise("gate");
             let mut outputs = outputs;
-            let beat = || heartbeat.beat();
+            let beat = || heartbeat.beat(monotonic());
             supervise::supervise(&gate_context, "gate", &beat, &mut || {
                 gate::gate(&gate_context, &mut outputs, &beat);
             });
         })?);
         for _ in 0..config.inspection.threads {
-            let heartbeat = camera.add_heartbeat("score");
+            let heartbeat = camera.watch(Watched::Score, score_limit);
             let context = Arc::clone(&context);
             camera.scoring.push(spawn("score", move || {
-                score::score(&context, &|| heartbeat.beat());
+                let beat = || heartbeat.beat(monotonic());
+                supervise::supervise(&context, "score", &beat, &mut || {
+                    score::score(&context, &beat);
+                });
             })?);
         }
-        listen_to_inputs(config, &mut camera)?;
-        camera.announce(config, &link_context);
-        if let Some(listener) = tcp {
+        listen_to_inputs(config, &mut camera, &real_time)?;
+        if let Some(mut tcp) = tcp {
+            let context = Arc::clone(&context);
             let link_context = Arc::clone(&link_context);
             camera.links.push(spawn("tcp", move || {
-                server::serve_tcp(&link_context, &listener);
+                realtime::lower();
+                supervise::supervise(&context, "tcp", &|| (), &mut || {
+                    if let Some(listener) = tcp.wait(&link_context.stop, &context.reporter) {
+                        server::serve_tcp(&link_context, listener);
+                    }
+                });
             })?);
         }
-        serial(config, &link_context, &mut camera.links)?;
-        if let Some(listener) = web {
+        serial(config, &link_context, &mut camera)?;
+        if let Some(mut web) = web {
+            let context = Arc::clone(&context);
             let stop = Arc::clone(&camera.link_stop);
             let metrics = Arc::clone(&metrics);
             camera.links.push(spawn("metrics", move || {
-                http::serve(&listener, &metrics, &readiness, &stop);
+                realtime::lower();
+                supervise::supervise(&context, "metrics", &|| (), &mut || {
+                    if let Some(listener) = web.wait(&stop, &context.reporter) {
+                        http::serve(listener, &metrics, &readiness, &stop);
+                    }
+                });
             })?);
         }
-        let heartbeat = camera.add_heartbeat("capture");
+        let heartbeat = camera.watch(Watched::Capture, capture_limit);
         camera.capture = Some(spawn("capture", move || {
             let mut result = Ok(());
-            let beat = || heartbeat.beat();
+            let beat = || heartbeat.beat(monotonic());
             supervise::supervise(&context, "capture", &beat, &mut || {
                 result = capture::capture(&context, &mut *open, &beat);
             });
             context.slot.close();
             result
         })?);
+        if config.realtime.lock_memory {
+            realtime::lock_memory();
+        }
         Ok(camera)
-    }
-
-    /// Announces the camera on the local network, if it listens there.
-    fn announce(&mut self, config: &Config, link_context: &LinkContext) {
-        let Some(address) = self.tcp.filter(|address| is_public(*address)) else {
-            return;
-        };
-        if !config.link.announce {
-            return;
-        }
-        let key_id = secure::key_id(link_context.access_control.key());
-        match Announcement::start(&config.name, address, &key_id) {
-            Ok(announcement) => self.announcement = Some(announcement),
-            Err(error) => tracing::warn!(%error, "cannot announce the camera on the network"),
-        }
     }
 }
 
@@ -282,15 +324,15 @@ fn report_start(camera: &Camera, model_id: [u8; 8], model: &str) {
     });
 }
 
-fn serial(
-    config: &Config,
-    link_context: &Arc<LinkContext>,
-    threads: &mut Vec<JoinHandle<()>>,
-) -> Result<()> {
+fn serial(config: &Config, link_context: &Arc<LinkContext>, camera: &mut Camera) -> Result<()> {
     if let Some(line) = config.link.serial.clone() {
+        let context = Arc::clone(&camera.context);
         let link_context = Arc::clone(link_context);
-        threads.push(spawn("serial", move || {
-            server::serve_serial(&link_context, &line);
+        camera.links.push(spawn("serial", move || {
+            realtime::lower();
+            supervise::supervise(&context, "serial", &|| (), &mut || {
+                server::serve_serial(&link_context, &line);
+            });
         })?);
     }
     Ok(())

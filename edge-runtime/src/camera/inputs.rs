@@ -6,17 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use edge_runtime::clock::monotonic;
 use edge_runtime::config::{Config, EdgeKind, Line, Trigger};
 use edge_runtime::error_text::one_line;
 use edge_runtime::io::gpio::{Edge, Edges, GpioError};
+use edge_runtime::line::liveness::Watched;
 use edge_runtime::line::readiness::Need;
+use edge_runtime::realtime::RealTime;
 use edge_runtime::stage::input::{InputEdge, Listener, listen};
+use edge_runtime::stage::supervise::supervise;
 
 use super::running::Camera;
 use super::threads::spawn;
 
 /// Longest wait for an edge before the thread checks whether to end.
 const INPUT_ROUND: Duration = Duration::from_millis(200);
+
+/// Longest time between two signs of life of an input's thread, which may pause to open its line
+/// again.
+const INPUT_LIMIT: Duration = Duration::from_secs(1);
 
 fn open(line: &Line, edge: Edge, debounce: Duration) -> Result<Listener, GpioError> {
     let mut edges = Edges::open(&line.chip, line.line, edge, debounce, line.active_low, None)?;
@@ -31,12 +39,20 @@ fn open(line: &Line, edge: Edge, debounce: Duration) -> Result<Listener, GpioErr
 }
 
 /// Starts the threads of the inputs that are configured.
-pub(super) fn listen_to_inputs(config: &Config, camera: &mut Camera) -> Result<()> {
-    listen_to_trigger(config, camera)?;
-    listen_to_encoder(config, camera)
+pub(super) fn listen_to_inputs(
+    config: &Config,
+    camera: &mut Camera,
+    real_time: &Arc<RealTime>,
+) -> Result<()> {
+    listen_to_trigger(config, camera, real_time)?;
+    listen_to_encoder(config, camera, real_time)
 }
 
-fn listen_to_trigger(config: &Config, camera: &mut Camera) -> Result<()> {
+fn listen_to_trigger(
+    config: &Config,
+    camera: &mut Camera,
+    real_time: &Arc<RealTime>,
+) -> Result<()> {
     if let Trigger::Gpio {
         chip,
         line,
@@ -59,8 +75,12 @@ fn listen_to_trigger(config: &Config, camera: &mut Camera) -> Result<()> {
         let first = open(&line, edge, debounce)?;
         let mut reopen = move || open(&line, edge, debounce).map_err(|error| one_line(&error));
         let context = Arc::clone(&camera.context);
-        let heartbeat = camera.add_heartbeat("trigger");
+        let heartbeat = camera.watch(Watched::Trigger, INPUT_LIMIT);
+        let real_time = Arc::clone(real_time);
         camera.trigger = Some(spawn("trigger", move || {
+            real_time.raise("trigger");
+            let mut line = Some(first);
+            let beat = || heartbeat.beat(monotonic());
             let mut on_edge = |edge: InputEdge| {
                 if edge.lost_edges > 0 {
                     context.lose_track(u64::from(edge.lost_edges), edge.timestamp);
@@ -69,21 +89,27 @@ fn listen_to_trigger(config: &Config, camera: &mut Camera) -> Result<()> {
                     context.lose_track(1, edge.timestamp);
                 }
             };
-            listen(
-                &context,
-                Need::Trigger,
-                first,
-                &mut reopen,
-                &mut on_edge,
-                &context.stop,
-                &|| heartbeat.beat(),
-            );
+            supervise(&context, "trigger", &beat, &mut || {
+                listen(
+                    &context,
+                    Need::Trigger,
+                    &mut line,
+                    &mut reopen,
+                    &mut on_edge,
+                    &context.stop,
+                    &beat,
+                );
+            });
         })?);
     }
     Ok(())
 }
 
-fn listen_to_encoder(config: &Config, camera: &mut Camera) -> Result<()> {
+fn listen_to_encoder(
+    config: &Config,
+    camera: &mut Camera,
+    real_time: &Arc<RealTime>,
+) -> Result<()> {
     if let Some(encoder) = config.gate.as_ref().and_then(|gate| gate.encoder.as_ref()) {
         let line = encoder.input.clone();
         let first = open(&line, Edge::Rising, Duration::ZERO)?;
@@ -93,22 +119,28 @@ fn listen_to_encoder(config: &Config, camera: &mut Camera) -> Result<()> {
         // The encoder counts until the last part is past the gate. `link_stop` is set after that;
         // `stop` and `drained` are set before.
         let ended = Arc::clone(&camera.link_stop);
-        let heartbeat = camera.add_heartbeat("encoder");
+        let heartbeat = camera.watch(Watched::Encoder, INPUT_LIMIT);
+        let real_time = Arc::clone(real_time);
         camera.links.push(spawn("encoder", move || {
+            real_time.raise("encoder");
+            let mut line = Some(first);
+            let beat = || heartbeat.beat(monotonic());
             let mut on_edge = |edge: InputEdge| {
                 context
                     .line
                     .advance_conveyor(1 + u64::from(edge.lost_edges), edge.timestamp);
             };
-            listen(
-                &context,
-                Need::Encoder,
-                first,
-                &mut reopen,
-                &mut on_edge,
-                &ended,
-                &|| heartbeat.beat(),
-            );
+            supervise(&context, "encoder", &beat, &mut || {
+                listen(
+                    &context,
+                    Need::Encoder,
+                    &mut line,
+                    &mut reopen,
+                    &mut on_edge,
+                    &ended,
+                    &beat,
+                );
+            });
         })?);
     }
     Ok(())

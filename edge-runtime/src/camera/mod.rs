@@ -2,10 +2,10 @@
 
 mod build;
 mod devices;
-mod heartbeat;
 mod inputs;
 mod line;
 mod link;
+mod listening;
 mod model;
 mod running;
 mod stop;
@@ -13,5 +13,4 @@ mod threads;
 mod watchdog;
 
 pub(crate) use devices::opener;
-pub(crate) use link::write_endpoints;
 pub(crate) use running::Camera;

@@ -7,6 +7,7 @@ use edge_runtime::model::requirements::Requirements;
 use edge_runtime::model::startup::StartupModel;
 use edge_runtime::model::store::Store;
 use edge_runtime::model::update::Updater;
+use proto::message::cut_text;
 use proto::report::Event;
 use scoring::infer::{Half, Tuning};
 use scoring::inspect::roi::check;
@@ -73,16 +74,19 @@ pub(super) fn startup_model(config: &Config) -> Result<StartupModel> {
     if let Some(error) = &warning {
         tracing::error!(error, "cannot use slots.json");
     }
+    let mut refused = None;
     let configured = match &config.model.package {
         None => None,
         Some(path) => match package::read(path, &requirements.trust) {
             Ok(package) => Some(package),
             // With a package in a slot the camera can inspect without the file.
             Err(error) if store.slots().active().is_some() => {
-                tracing::error!(
-                    error = one_line(&error),
-                    "cannot use the configured package"
-                );
+                let reason = one_line(&error);
+                tracing::error!(reason, "cannot use the configured package");
+                refused = Some(Event::PackageRefused {
+                    reason: cut_text(&reason),
+                    station: String::new(),
+                });
                 None
             }
             Err(error) => return Err(error.into()),
@@ -95,13 +99,13 @@ pub(super) fn startup_model(config: &Config) -> Result<StartupModel> {
             |path| format!("package {}", path.display()),
         )
     });
-    let mut started = started?;
-    if let Some(reason) = warning {
-        // Reported too, because nobody may read the log.
-        let station = String::new();
-        started
-            .events
-            .insert(0, Event::PackageRefused { reason, station });
-    }
-    Ok(started)
+    let mut model = started?;
+    // Reported too, because nobody may read the log.
+    let unusable_slots = warning.map(|reason| Event::PackageRefused {
+        reason: cut_text(&reason),
+        station: String::new(),
+    });
+    model.events.splice(0..0, unusable_slots);
+    model.events.extend(refused);
+    Ok(model)
 }

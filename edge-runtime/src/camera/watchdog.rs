@@ -1,42 +1,93 @@
-//! Finds threads that hang or have ended too early. In: their heartbeats. Out: a reason to end the
-//! program, or the fault signal.
+//! Finds threads that hang or have ended too early, and tells systemd that none does. In: their
+//! heartbeats. Out: a reason to end the program, the fault signal, and the watchdog's sign of life.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::heartbeat::Heartbeat;
+use anyhow::Result;
+use edge_runtime::clock::monotonic;
+use edge_runtime::line::liveness::{Liveness, Silence, Watched};
+use sd_notify::NotifyState;
+
 use super::running::Camera;
+use super::threads::spawn;
 
-/// Age of a heartbeat at which a thread hangs. The capture thread may also wait for its source.
+/// Age of a heartbeat at which the program ends. The capture thread may also wait for its source.
 pub(super) const HANGS_AFTER: Duration = Duration::from_secs(30);
 
+/// Age of the gate thread's heartbeat at which the program ends: nobody else can hold the gate.
+const GATE_HANGS_AFTER: Duration = Duration::from_secs(3);
+
+/// Longest interval between two looks at the heartbeats.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// A thread that hangs at `now` and without which the program does not do its work. A slow disk and
+/// a camera without frames are not among them.
+fn hanging(liveness: &Liveness, now: Duration) -> Option<Silence> {
+    let silent = liveness.silent(now).into_iter();
+    { silent }.find(|silence| !matches!(silence.watched, Watched::Report | Watched::Frames))
+}
+
 impl Camera {
+    /// Starts the thread that looks for threads that hang. While none does, it gives systemd a sign
+    /// of life within every `limit`, if there is one. It does nothing else, so that nothing can keep
+    /// it from looking.
+    pub(crate) fn start_watchdog(&mut self, limit: Option<Duration>) -> Result<()> {
+        let context = Arc::clone(&self.context);
+        let stop = Arc::clone(&self.link_stop);
+        let every = limit.map(|limit| limit / 3);
+        self.links.push(spawn("watchdog", move || {
+            let mut fed: Option<Instant> = None;
+            let mut was_hanging = false;
+            while !stop.load(Ordering::Relaxed) {
+                let hanging = hanging(&context.liveness, monotonic());
+                if let Some(silence) = &hanging {
+                    if silence.watched == Watched::Gate {
+                        context.readiness.set_gate_ok(false);
+                    }
+                    if !was_hanging {
+                        tracing::error!("{silence}; the watchdog is not fed");
+                    }
+                } else if let Some(every) = every
+                    && fed.is_none_or(|fed| fed.elapsed() >= every)
+                {
+                    fed = Some(Instant::now());
+                    sd_notify::notify(&[NotifyState::Watchdog]).ok();
+                }
+                was_hanging = hanging.is_some();
+                std::thread::sleep(every.map_or(ROUND, |every| every.min(ROUND)));
+            }
+        })?);
+        Ok(())
+    }
+
     /// Describes a thread that inspection cannot do without and that hangs or has ended too early.
     pub(crate) fn trouble(&self) -> Option<String> {
         if self.report.as_ref().is_some_and(JoinHandle::is_finished) {
             return Some("the report thread ended".to_owned());
         }
-        let ended = self.capture_ended();
-        let hangs = |(name, heartbeat): &(&'static str, Heartbeat)| {
-            let limit = match *name {
-                // It may wait for a slow disk; parts are inspected all the same.
-                "report" => return None,
-                "capture" | "score" if ended => return None,
-                "capture" => HANGS_AFTER + self.longest_wait,
-                _ => HANGS_AFTER,
-            };
-            (heartbeat.age() > limit).then(|| format!("the {name} thread hangs"))
-        };
-        self.heartbeats.iter().find_map(hangs)
+        let limits = [
+            (Watched::Gate, GATE_HANGS_AFTER),
+            (Watched::Capture, HANGS_AFTER + self.longest_wait),
+            (Watched::Score, HANGS_AFTER.max(self.score_limit)),
+            (Watched::Trigger, HANGS_AFTER),
+            (Watched::Encoder, HANGS_AFTER),
+        ];
+        let now = monotonic();
+        limits.into_iter().find_map(|(watched, limit)| {
+            let age = self.context.liveness.age(watched, now)?;
+            (age > limit).then(|| format!("{} hangs", watched.name()))
+        })
     }
 
     /// Raises the fault signal if the report thread hangs. That thread lowers the signal when it
     /// writes again.
     pub(crate) fn watch_reports(&self) {
-        let hangs = |(name, heartbeat): &(&'static str, Heartbeat)| {
-            *name == "report" && heartbeat.age() > HANGS_AFTER
-        };
-        if self.context.readiness.journal_ok() && self.heartbeats.iter().any(hangs) {
+        let age = self.context.liveness.age(Watched::Report, monotonic());
+        let hangs = age.is_some_and(|age| age > HANGS_AFTER);
+        if self.context.readiness.journal_ok() && hangs {
             tracing::error!("reports do not reach the disk; inspection goes on");
             self.context.readiness.set_journal_ok(false);
         }

@@ -3,14 +3,26 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use edge_runtime::clock::monotonic;
 use edge_runtime::config::Config;
+use edge_runtime::line::liveness::Watched;
 use sd_notify::NotifyState;
 
-use crate::camera::{Camera, write_endpoints};
+use crate::camera::Camera;
+
+/// Longest interval between two looks at the camera.
+const ROUND: Duration = Duration::from_millis(50);
+
+/// Pause before a thread that seems to hang is looked at again.
+const ONCE_MORE: Duration = Duration::from_millis(200);
+
+/// Longest time between two rounds of the main thread, which may roll back to another package.
+const MAIN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Inspect, drive the gate and report until SIGTERM or Ctrl-C.
 ///
@@ -43,11 +55,15 @@ impl Run {
         ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed))
             .context("cannot listen to signals")?;
         let mut camera = Camera::start(&config)?;
-        write_endpoints(&camera, &config.state);
+        camera.start_watchdog(sd_notify::watchdog_enabled())?;
+        while !camera.has_begun() && !stop.load(Ordering::Relaxed) && camera.trouble().is_none() {
+            std::thread::sleep(ROUND);
+        }
+        camera.publish_addresses(&config);
         tracing::info!(
             camera = config.name,
-            tcp = camera.tcp.map(tracing::field::display),
-            http = camera.http.map(tracing::field::display),
+            tcp = camera.tcp().map(tracing::field::display),
+            http = camera.http().map(tracing::field::display),
             "inspecting"
         );
         // Fails without systemd, which does not matter.
@@ -65,14 +81,16 @@ impl Run {
 
     /// Watches over the camera until it has to stop.
     fn watch(&self, camera: &mut Camera, config: &Config, stop: &AtomicBool) -> Result<()> {
-        let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 3);
+        let heartbeat = camera.watch(Watched::Main, MAIN_LIMIT);
         let every = match config.golden.every_min {
             0 => None,
             minutes => Some(Duration::from_secs(60 * minutes)),
         };
-        let (mut fed, mut checked) = (Instant::now(), Instant::now());
+        let mut checked = Instant::now();
+        let mut golden: Option<JoinHandle<()>> = None;
         while !stop.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(ROUND);
+            heartbeat.beat(monotonic());
             if camera.capture_ended() {
                 camera.check_source()?;
                 if self.exit_at_end {
@@ -80,17 +98,31 @@ impl Run {
                 }
             }
             if camera.trouble().is_some() {
-                return Ok(());
+                // Not if the whole program was stopped for a while, this thread too.
+                std::thread::sleep(ONCE_MORE);
+                if camera.trouble().is_some() {
+                    return Ok(());
+                }
             }
             camera.watch_reports();
             camera.watch_trial();
-            if watchdog.is_some_and(|every| fed.elapsed() >= every) {
-                fed = Instant::now();
-                sd_notify::notify(&[NotifyState::Watchdog]).ok();
+            if camera.publish_addresses(config) {
+                tracing::info!("addresses have changed: see endpoints.json");
             }
-            if every.is_some_and(|every| checked.elapsed() >= every) {
+            let due = every.is_some_and(|every| checked.elapsed() >= every);
+            // On a thread of its own, because this one looks for threads that hang.
+            if due && golden.as_ref().is_none_or(JoinHandle::is_finished) {
                 checked = Instant::now();
-                camera.control().golden_check();
+                let control = camera.control();
+                let check = move || {
+                    control.golden_check();
+                };
+                golden = Some(
+                    Builder::new()
+                        .name("golden".to_owned())
+                        .spawn(check)
+                        .context("cannot start the golden check")?,
+                );
             }
         }
         Ok(())

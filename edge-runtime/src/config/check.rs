@@ -143,6 +143,11 @@ impl Config {
                 inspection.deadline_ms,
             ),
         ];
+        limits.push(Limit::range(
+            "realtime.priority",
+            0..=99,
+            Some(self.realtime.priority),
+        ));
         limits.extend(self.capture.limits());
         limits.extend(self.trigger.limits());
         limits.extend([

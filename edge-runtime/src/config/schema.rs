@@ -63,6 +63,10 @@ pub struct Config {
     /// was calibrated on good parts.
     #[serde(default)]
     pub drift: Drift,
+    /// What the operating system is asked for, so that a loaded processor delays no reject pulse.
+    /// What it does not allow is logged, and inspection goes on without it.
+    #[serde(default)]
+    pub realtime: RealTime,
 }
 
 /// The model package, and whom to trust.
@@ -339,6 +343,28 @@ pub struct Drift {
 impl Default for Drift {
     fn default() -> Self {
         Self { window: 500 }
+    }
+}
+
+/// What the operating system is asked for, so that a loaded processor delays no reject pulse.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize, schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct RealTime {
+    /// Real-time priority (SCHED_FIFO) of the threads of gate, trigger and encoder; with 0 they run
+    /// as all others do. The system must allow it, as the unit file does (`LimitRTPRIO`).
+    pub priority: u8,
+    /// Keep the program's memory from being swapped out. The system must allow it, as the unit file
+    /// does (`LimitMEMLOCK`).
+    pub lock_memory: bool,
+}
+
+impl Default for RealTime {
+    fn default() -> Self {
+        Self {
+            priority: 20,
+            lock_memory: false,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The line between trigger and reject gate: parts, conveyor position, readiness and outputs.
 
 pub mod conveyor;
+pub mod liveness;
 pub mod outputs;
 pub mod parts;
 pub mod readiness;

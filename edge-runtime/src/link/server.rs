@@ -157,23 +157,26 @@ pub fn serve_serial(context: &LinkContext, line: &crate::config::SerialLine) {
 
 #[cfg(test)]
 mod tests {
+    use proto::message::Role;
+
     use super::*;
 
     #[test]
     fn a_session_that_panics_gives_its_place_back() {
-        let sessions = AtomicUsize::new(0);
+        let sessions = Sessions::new(2);
         std::thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| {
+            for key in 0..8 {
+                let sessions = &sessions;
+                scope.spawn(move || {
                     contained(|| {
-                        let _session = Taken::new(&sessions);
+                        let _place = sessions.take(&[key; 32], Role::Watch);
                         panic!("a session fails");
                     });
                 });
             }
         });
         // The scope has ended without a panic, and all places are free.
-        assert_eq!(sessions.load(Ordering::Relaxed), 0);
-        assert_eq!(Taken::new(&sessions).before, 0);
+        let places = [8, 9].map(|key| sessions.take(&[key; 32], Role::Watch));
+        assert!(places.iter().all(Result::is_ok));
     }
 }

@@ -1,14 +1,15 @@
 //! The active model, its mode and the last part, shared by all threads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use proto::message::{Mode, cut_text};
 use scoring::inspect::frame::Frame;
 use scoring::inspector::{Inspection, Inspector};
 use scoring::io::image_file::{ImageFileError, read_frame};
 
+use crate::error_text::one_line;
 use crate::line::shared::LineShared;
 use crate::metrics::Metrics;
 use crate::report::queue::Reporter;
@@ -27,17 +28,56 @@ pub struct LastPart {
 /// Frames of the golden check: one that must be OK, one that must be NG.
 #[derive(Debug, Default)]
 pub struct GoldenFrames {
-    pub(super) good: Option<Frame>,
-    pub(super) bad: Option<Frame>,
+    pub(super) good: Option<GoldenFrame>,
+    pub(super) bad: Option<GoldenFrame>,
+}
+
+/// A frame of the golden check. Inspection does not need it, so it may come later.
+#[derive(Debug)]
+pub(super) struct GoldenFrame {
+    path: PathBuf,
+    frame: OnceLock<Frame>,
+}
+
+impl GoldenFrame {
+    /// The frame, from its file unless it was read before.
+    pub(super) fn get(&self) -> Result<&Frame, ImageFileError> {
+        match self.frame.get() {
+            Some(frame) => Ok(frame),
+            None => {
+                let frame = read_frame(&self.path)?;
+                Ok(self.frame.get_or_init(|| frame))
+            }
+        }
+    }
 }
 
 impl GoldenFrames {
-    /// Reads the frames that are configured.
-    pub fn read(good: Option<&Path>, bad: Option<&Path>) -> Result<Self, ImageFileError> {
-        Ok(Self {
-            good: good.map(read_frame).transpose()?,
-            bad: bad.map(read_frame).transpose()?,
-        })
+    /// Reads the frames that are configured. One that cannot be read is read again at each check.
+    pub fn read(good: Option<&Path>, bad: Option<&Path>) -> Self {
+        let frame = |path: &Path| GoldenFrame {
+            path: path.to_owned(),
+            frame: OnceLock::new(),
+        };
+        Self {
+            good: good.map(frame),
+            bad: bad.map(frame),
+        }
+    }
+
+    /// Why the check would fail, if a frame cannot be read.
+    pub fn problem(&self) -> Option<String> {
+        let frames = [("good", &self.good), ("bad", &self.bad)];
+        let problems: Vec<String> = frames
+            .into_iter()
+            .filter_map(|(name, frame)| {
+                let error = frame.as_ref()?.get().err()?;
+                let error = one_line(&error);
+                tracing::error!(error, "cannot read the {name} frame of the golden check");
+                Some(format!("{name} frame: {error}"))
+            })
+            .collect();
+        (!problems.is_empty()).then(|| cut_text(&problems.join("; ")))
     }
 }
 

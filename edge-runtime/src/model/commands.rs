@@ -12,6 +12,7 @@ use scoring::inspector::Inspector;
 use scoring::io::picture::{png, tiff};
 
 use super::active::{Control, lock};
+use crate::error_text::one_line;
 
 impl Control {
     /// Carries out a command of a station. Returns the answer and, for a snapshot, its pictures.
@@ -159,6 +160,14 @@ impl Control {
         ];
         for (name, frame, expected) in frames {
             let Some(frame) = frame else { continue };
+            let frame = match frame.get() {
+                Ok(frame) => frame,
+                Err(error) => {
+                    passed = false;
+                    found.push(format!("{name} frame: {}", one_line(&error)));
+                    continue;
+                }
+            };
             match inspector.inspect(frame) {
                 Ok(inspection) => {
                     let right = inspection.verdict == Some(expected);

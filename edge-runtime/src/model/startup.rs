@@ -40,10 +40,28 @@ impl Updater {
         let mut summaries = Vec::new();
         let mut slots = store.slots().clone().restarted();
         let rolled_back = slots != *store.slots();
-        if let Some(package) = configured
-            && slots.configured() != Some(*package.sha256())
-        {
-            let inspector = requirements.inspector(package, true)?;
+        let mut refused = None;
+        let newly_configured = match configured {
+            Some(package) if slots.configured() != Some(*package.sha256()) => {
+                match requirements.inspector(package, true) {
+                    Ok(inspector) => Some((package, inspector)),
+                    // The package in a slot is better than none.
+                    Err(error) if slots.active().is_some() => {
+                        let reason = one_line(&error);
+                        tracing::error!(reason, "cannot use the configured package");
+                        events.push(Event::PackageRefused {
+                            reason: cut_text(&reason),
+                            station: String::new(),
+                        });
+                        refused = Some(error);
+                        None
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            _ => None,
+        };
+        if let Some((package, inspector)) = newly_configured {
             let sha256 = *package.sha256();
             let slot = slots.slot_holding(&sha256).unwrap_or(slots.free());
             slots = slots.configured_as(slot, sha256);
@@ -107,6 +125,9 @@ impl Updater {
         if found.is_none()
             && let Some(package) = configured
         {
+            if let Some(error) = refused {
+                return Err(error);
+            }
             let inspector = requirements.inspector(package, true)?;
             summaries.push(SlotSummary::of(package, Some(&inspector)));
             let sha256 = *package.sha256();

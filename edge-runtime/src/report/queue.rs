@@ -66,6 +66,20 @@ pub struct Inbox {
     pub(super) lost_records: Arc<AtomicU64>,
 }
 
+#[cfg(test)]
+impl Inbox {
+    /// The events that wait.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        let items = self.receiver.try_iter();
+        items
+            .filter_map(|item| match item {
+                QueueItem::Event(event) => Some(*event),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
 /// Makes the queue. With `lossless`, for replays, a full queue blocks the sender; otherwise the
 /// report is lost and counted.
 pub fn channel(lossless: bool, metrics: Arc<Metrics>) -> (Reporter, Inbox) {

@@ -13,6 +13,7 @@ use scoring::source::{Delivery, Source, SourceError};
 
 use super::context::StageContext;
 use super::slot::Job;
+use super::supervise::panic_text;
 use crate::clock::{monotonic, unix_ms};
 use crate::error_text::one_line;
 use crate::line::parts::PartId;
@@ -35,6 +36,26 @@ struct FrameTimes {
     exposed_from: Duration,
 }
 
+/// Ends capturing however the thread ends, also in a panic.
+struct NotCapturing<'a>(&'a StageContext);
+
+impl Drop for NotCapturing<'_> {
+    fn drop(&mut self) {
+        self.0.readiness.set_capturing(false);
+        self.0.line.wake();
+    }
+}
+
+/// Runs code of a driver. A panic in it is a failure of the device, which is opened again.
+fn contain<T>(work: impl FnOnce() -> Result<T, SourceError>) -> Result<T, SourceError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(SourceError::Device {
+            device: "the camera's driver".to_owned(),
+            source: std::io::Error::other(format!("it panicked: {}", panic_text(&*panic))),
+        })
+    })
+}
+
 /// Opens the source and reads it until it ends or the stages stop. Reopens it with growing pauses
 /// when it fails. Returns an error if the first attempt finds a source that cannot be used at all.
 pub fn capture(
@@ -42,11 +63,16 @@ pub fn capture(
     open: &mut dyn FnMut() -> Result<Box<dyn Source>, SourceError>,
     beat: &dyn Fn(),
 ) -> Result<(), SourceError> {
+    let _not_capturing = NotCapturing(context);
     let mut outage = Outage::default();
     let mut first = true;
     while !context.stopping() {
         beat();
-        let error = match open() {
+        context.liveness.set_opening(true);
+        let opened = contain(&mut *open);
+        context.liveness.set_opening(false);
+        beat();
+        let error = match opened {
             Ok(mut source) => {
                 let error = read(context, &mut *source, &mut outage, beat);
                 // A panic in a driver's clean-up must not end the program.
@@ -65,9 +91,8 @@ pub fn capture(
             error => outage.record_failure(context, &error),
         }
         first = false;
-        context.sleep(outage.pause);
+        context.sleep(outage.pause, beat);
     }
-    context.readiness.set_capturing(false);
     Ok(())
 }
 
@@ -174,7 +199,7 @@ fn read(
             return SourceError::Ended;
         }
         beat();
-        let delivery = match source.next() {
+        let delivery = match contain(|| source.next()) {
             Ok(delivery) => delivery,
             Err(error @ SourceError::Unreadable { .. }) => {
                 tracing::warn!(%error, "frame skipped");
@@ -191,6 +216,9 @@ fn read(
             return SourceError::Ended;
         }
         context.metrics.frame();
+        if let Some(frames) = &context.frames {
+            frames.beat(monotonic());
+        }
         if !context.readiness.capturing() {
             outage.end(context);
         }
@@ -223,12 +251,13 @@ fn read(
                 let Some(part) = assign_part(context, times) else {
                     continue;
                 };
-                let evicted = context.slot.put(Job {
+                let job = Job {
                     part,
                     captured,
                     arrived,
                     unix_ms: unix_ms(),
-                });
+                };
+                let evicted = context.slot.put(job, beat);
                 if let Some(job) = evicted {
                     context.metrics.dropped(Loss::Slot, 1);
                     context.fault(job.part, Fault::Displaced, job.captured.sequence);

@@ -10,6 +10,7 @@ use proto::report::{Event, Fault, GateAction, Outcome};
 
 use super::slot::{FrameSlot, Job};
 use crate::clock::unix_ms;
+use crate::line::liveness::{Heartbeat, Liveness};
 use crate::line::parts::PartId;
 use crate::line::readiness::{Need, Readiness};
 use crate::line::shared::LineShared;
@@ -38,6 +39,10 @@ pub struct StageContext {
     pub abandon: AtomicBool,
     /// Whether the gate may follow the parts.
     pub readiness: Arc<Readiness>,
+    /// Signs of life of all threads.
+    pub liveness: Arc<Liveness>,
+    /// Beats with every frame of a live camera.
+    pub frames: Option<Heartbeat>,
     /// Action for a part without a verdict.
     pub safe_action: GateAction,
     /// The source is a camera, so its time stamps may be on the monotonic clock.
@@ -105,10 +110,11 @@ impl StageContext {
         self.line.wake();
     }
 
-    /// Sleeps for `time`, or until `stop` is set.
-    pub(super) fn sleep(&self, time: Duration) {
+    /// Sleeps for `time`, or until `stop` is set, calling `beat` at intervals.
+    pub(super) fn sleep(&self, time: Duration, beat: &dyn Fn()) {
         let end = Instant::now() + time;
         while !self.stopping() && Instant::now() < end {
+            beat();
             std::thread::sleep(time.min(Duration::from_millis(20)));
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use proto::report::{Event, Fault};
 
 use super::context::StageContext;
+use super::hang::Hangs;
 use crate::clock::monotonic;
 use crate::line::outputs::{OutputStates, Outputs};
 use crate::line::readiness::Need;
@@ -35,6 +36,7 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
     let SafeOnExit(outputs) = &mut SafeOnExit(outputs);
     let mut missed_reported = 0;
     let mut was_blind = false;
+    let mut hangs = Hangs::default();
     let mut drain = None;
     loop {
         beat();
@@ -48,10 +50,11 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
         for part in context.line.expire_frames(time) {
             context.fault(part, Fault::NoFrame, 0);
         }
+        let hanging = hangs.check(context, monotonic());
         let view = context.line.advance();
         let (capturing, stopping) = (context.readiness.capturing(), context.stopping());
         let has_model = context.control.inspector().is_some();
-        let trusted = !context.readiness.any_failing() && !view.blind && has_model;
+        let trusted = !context.readiness.any_failing() && !view.blind && has_model && !hanging;
         context.metrics.pending(view.undecided);
         context.readiness.set_gate_ok(trusted);
         let ready = capturing && trusted && !stopping;
@@ -113,7 +116,7 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
     }
 }
 
-fn gate_fault(context: &StageContext, reason: &str) {
+pub(super) fn gate_fault(context: &StageContext, reason: &str) {
     tracing::error!(reason, "gate fault");
     context.reporter.event(Event::GateFault {
         reason: reason.to_owned(),

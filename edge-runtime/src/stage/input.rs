@@ -23,28 +23,42 @@ pub struct InputEdge {
 /// reopened.
 pub type Listener = Box<dyn FnMut() -> Result<Option<InputEdge>, String> + Send>;
 
-/// Listens to an input line until `ended` is set. While the line fails, the gate is held safe and
-/// the line is reopened.
+/// Marks the input as failing when its thread panics.
+struct FailsOnPanic<'a>(&'a StageContext, Need);
+
+impl Drop for FailsOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.mark_failing(self.1, "the thread of an input failed");
+        }
+    }
+}
+
+/// Listens to an input line until `ended` is set, first to the one that is open already. While the
+/// line fails, the gate is held safe and the line is reopened. The same holds after a panic, when
+/// this is called again.
 pub fn listen(
     context: &StageContext,
     need: Need,
-    first: Listener,
+    line: &mut Option<Listener>,
     reopen: &mut dyn FnMut() -> Result<Listener, String>,
     on_edge: &mut dyn FnMut(InputEdge),
     ended: &AtomicBool,
     beat: &dyn Fn(),
 ) {
-    let mut line = Some(first);
+    let _fails_on_panic = FailsOnPanic(context, need);
     while !ended.load(Ordering::Relaxed) {
         beat();
-        let edge = match &mut line {
-            Some(wait) => wait(),
-            None => reopen().and_then(|mut wait| {
-                let edge = wait();
-                line = Some(wait);
-                edge
-            }),
-        };
+        // Taken out meanwhile: after a panic the line is opened again.
+        let edge = match line.take() {
+            Some(wait) => Ok(wait),
+            None => reopen(),
+        }
+        .and_then(|mut wait| {
+            let edge = wait()?;
+            *line = Some(wait);
+            Ok(edge)
+        });
         match edge {
             Ok(edge) => {
                 context.mark_working(need);
@@ -52,9 +66,8 @@ pub fn listen(
                     on_edge(edge);
                 }
             }
+            // The line is released by now: while it is held it cannot be opened again.
             Err(reason) => {
-                // Released now, because a line that is still held cannot be opened again.
-                line = None;
                 context.mark_failing(need, &reason);
                 std::thread::sleep(REOPEN_PAUSE);
             }

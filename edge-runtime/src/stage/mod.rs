@@ -13,6 +13,7 @@
 pub mod capture;
 pub mod context;
 pub mod gate;
+mod hang;
 pub mod input;
 pub mod score;
 pub mod slot;

@@ -8,7 +8,7 @@ use scoring::source::Captured;
 
 use crate::line::parts::PartId;
 
-/// Longest interval between two heartbeats of a scoring thread that waits.
+/// Longest interval between two heartbeats of a thread that waits.
 const BEAT: Duration = Duration::from_millis(500);
 
 /// A frame on its way to scoring.
@@ -61,14 +61,14 @@ impl<T> FrameSlot<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts an item in. Returns the dropped item: the older one, or this one if the slot is closed.
-    pub fn put(&self, item: T) -> Option<T> {
+    /// Puts an item in, calling `beat` at intervals while it waits. Returns the dropped item: the
+    /// older one, or this one if the slot is closed.
+    pub fn put(&self, item: T, beat: &dyn Fn()) -> Option<T> {
         let mut state = self.lock();
         while self.when_full == WhenFull::Wait && state.item.is_some() && !state.closed {
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            beat();
+            let waited = self.changed.wait_timeout(state, BEAT);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         if state.closed {
             return Some(item);
@@ -109,12 +109,13 @@ mod tests {
     #[test]
     fn a_newer_frame_evicts_an_older_one() {
         let slot = FrameSlot::new(WhenFull::Evict);
-        assert_eq!(slot.put(1), None);
-        assert_eq!(slot.put(2), Some(1));
+        let put = |item| slot.put(item, &|| ());
+        assert_eq!(put(1), None);
+        assert_eq!(put(2), Some(1));
         assert_eq!(slot.take(&|| ()), Some(2));
-        slot.put(3);
+        put(3);
         slot.close();
-        assert_eq!(slot.put(4), Some(4));
+        assert_eq!(put(4), Some(4));
         assert_eq!((slot.take(&|| ()), slot.take(&|| ())), (Some(3), None));
     }
 
@@ -124,7 +125,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for n in 0..1_000 {
-                    assert_eq!(slot.put(n), None);
+                    assert_eq!(slot.put(n, &|| ()), None);
                 }
                 slot.close();
             });

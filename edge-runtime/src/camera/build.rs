@@ -27,6 +27,7 @@ use edge_runtime::report::pictures::{ImageSink, PICTURE_QUEUE, store_images};
 use edge_runtime::report::queue;
 use edge_runtime::report::thread::ReportThread;
 use edge_runtime::stage::context::StageContext;
+use edge_runtime::stage::early::EarlyFrames;
 use edge_runtime::stage::slot::{FrameSlot, WhenFull};
 use edge_runtime::stage::{capture, gate, score, supervise};
 use proto::message::Mode;
@@ -106,6 +107,11 @@ impl Camera {
         let replay = is_replay(&config.capture);
         let triggered = matches!(config.trigger, Trigger::Gpio { .. });
         let line = Arc::new(LineShared::new(parts(config), triggered));
+        if !replay {
+            // What is between camera and gate now was never seen.
+            let now = line.now();
+            line.with_parts(|parts| parts.hold_unseen(now));
+        }
         let (reporter, inbox) = queue::channel(replay, Arc::clone(&metrics));
         let mode = match config.inspection.mode {
             ModeName::Inspect => Mode::Inspect,
@@ -121,6 +127,7 @@ impl Camera {
         ));
         let context = Arc::new(StageContext {
             line,
+            early: EarlyFrames::default(),
             slot: FrameSlot::new(if replay {
                 WhenFull::Wait
             } else {

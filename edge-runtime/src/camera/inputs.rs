@@ -65,9 +65,7 @@ fn listen_to_trigger(config: &Config, camera: &mut Camera) -> Result<()> {
                 if edge.lost_edges > 0 {
                     context.lose_track(u64::from(edge.lost_edges), edge.timestamp);
                 }
-                if !context.line.trigger(edge.timestamp) {
-                    context.lose_track(1, edge.timestamp);
-                }
+                context.trigger(edge.timestamp);
             };
             listen(
                 &context,

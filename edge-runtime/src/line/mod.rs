@@ -2,6 +2,7 @@
 
 pub mod conveyor;
 pub mod outputs;
+pub mod pairing;
 pub mod parts;
 pub mod readiness;
 pub mod shared;

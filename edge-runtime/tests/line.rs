@@ -28,6 +28,7 @@ use edge_runtime::model::active::{Control, GoldenFrames};
 use edge_runtime::report::queue::{self, Inbox};
 use edge_runtime::stage::capture::capture;
 use edge_runtime::stage::context::StageContext;
+use edge_runtime::stage::early::EarlyFrames;
 use edge_runtime::stage::gate::gate;
 use edge_runtime::stage::input::{InputEdge, Listener, listen};
 use edge_runtime::stage::slot::{FrameSlot, WhenFull};
@@ -104,6 +105,7 @@ fn context(settings: Settings, triggered: bool, mode: Mode) -> (StageContext, In
     );
     let context = StageContext {
         line,
+        early: EarlyFrames::default(),
         slot: FrameSlot::new(WhenFull::Evict),
         control: Arc::new(control),
         reporter,
@@ -124,6 +126,9 @@ fn by_time(delay_ms: u64, pulse_ms: u64) -> Settings {
     Settings {
         deadline: None,
         frame_within: ms(30),
+        edges_reported_within: ms(1),
+        early_frame_within: ms(20),
+        camera_is_triggered: true,
         gate: Some(GateSettings {
             delay: Travel::Time(ms(delay_ms)),
             pulse: Travel::Time(ms(pulse_ms)),
@@ -421,23 +426,57 @@ fn a_part_starts_at_the_count_of_its_edge_not_at_that_of_its_handling() {
     });
 }
 
-/// A camera whose time stamps are 33 ms after the start of the exposure.
-struct Script(Vec<Delivery>, StreamInfo);
+/// A camera whose time stamps are 33 ms after the start of the exposure, if that is known.
+struct Script {
+    deliveries: Vec<Delivery>,
+    info: StreamInfo,
+    exposure_to_stamp: Option<Duration>,
+}
+
+impl Script {
+    fn new(deliveries: Vec<Delivery>) -> Self {
+        let info = StreamInfo {
+            format: FourCc(*b"GREY"),
+            width_px: 2,
+            height_px: 1,
+            controls: Vec::new(),
+        };
+        Self {
+            deliveries,
+            info,
+            exposure_to_stamp: Some(ms(33)),
+        }
+    }
+}
+
+fn small_frame(sequence: u32, timestamp: Duration) -> Delivery {
+    Delivery::Frame(Captured {
+        raw: RawFrame {
+            format: FourCc(*b"GREY"),
+            width_px: 2,
+            height_px: 1,
+            stride_bytes: 2,
+            data: vec![0; 2],
+        },
+        sequence,
+        timestamp,
+    })
+}
 
 impl Source for Script {
     fn next(&mut self) -> Result<Delivery, SourceError> {
-        if self.0.is_empty() {
+        if self.deliveries.is_empty() {
             return Err(SourceError::Ended);
         }
-        Ok(self.0.remove(0))
+        Ok(self.deliveries.remove(0))
     }
 
     fn info(&self) -> &StreamInfo {
-        &self.1
+        &self.info
     }
 
-    fn exposure_to_stamp(&self) -> Duration {
-        ms(33)
+    fn exposure_to_stamp(&self) -> Option<Duration> {
+        self.exposure_to_stamp
     }
 }
 
@@ -450,37 +489,93 @@ fn a_frame_whose_exposure_began_before_the_trigger_does_not_show_the_part() {
     let (context, _inbox) = context(settings, true, Mode::Inspect);
     let trigger = monotonic().checked_sub(ms(100)).unwrap();
     assert!(context.line.trigger(trigger));
-    let frame = |sequence, after_ms| {
-        Delivery::Frame(Captured {
-            raw: RawFrame {
-                format: FourCc(*b"GREY"),
-                width_px: 2,
-                height_px: 1,
-                stride_bytes: 2,
-                data: vec![0; 2],
-            },
-            sequence,
-            timestamp: trigger + ms(after_ms),
-        })
-    };
+    let frame = |sequence, after_ms| small_frame(sequence, trigger + ms(after_ms));
     let damaged = Delivery::Damaged {
         sequence: 1,
         timestamp: trigger + ms(20),
     };
-    let info = StreamInfo {
-        format: FourCc(*b"GREY"),
-        width_px: 2,
-        height_px: 1,
-        controls: Vec::new(),
-    };
     let deliveries = vec![frame(0, 10), damaged, frame(2, 40), frame(3, 50)];
-    let mut source = Some(Box::new(Script(deliveries, info)) as Box<dyn Source>);
+    let mut source = Some(Box::new(Script::new(deliveries)) as Box<dyn Source>);
     let mut open = || source.take().ok_or(SourceError::Ended);
     capture(&context, &mut open, &|| ()).unwrap();
+    context.settle_early_frames(monotonic() + Duration::from_secs(1));
     // The first two were exposed too early, and at the last one the part had its frame.
     assert_eq!(context.metrics.drops(Loss::Unassigned), 3);
     assert!(context.slot.take(&|| ()).is_some());
     assert_eq!(context.metrics.health(Mode::Inspect).parts, [0, 0, 0]);
+}
+
+/// Runs capture over one source for each list of deliveries, with outages between them.
+fn captured(context: &StageContext, sources: Vec<Script>) -> Result<(), SourceError> {
+    let mut sources = sources.into_iter();
+    let mut open = || match sources.next() {
+        Some(source) => Ok(Box::new(source) as Box<dyn Source>),
+        None => Err(SourceError::Ended),
+    };
+    capture(context, &mut open, &|| ())
+}
+
+#[test]
+fn without_a_trigger_what_passed_before_the_first_frame_holds_the_gate() {
+    let (context, _inbox) = context(by_time(2_000, 10), false, Mode::Inspect);
+    let is_blind = || context.line.with_parts(|parts| parts.is_blind());
+    assert!(!is_blind());
+    let first = vec![small_frame(0, monotonic())];
+    captured(&context, vec![Script::new(first)]).unwrap();
+    assert!(is_blind(), "nobody saw what is between camera and gate");
+    // The outage is over at the next first frame: two more seconds.
+    context.line.with_parts(|parts| {
+        parts.advance(Moment {
+            time: monotonic() + ms(2_050),
+            counts: 0,
+        })
+    });
+    assert!(!is_blind());
+    let second = vec![small_frame(0, monotonic())];
+    captured(&context, vec![Script::new(second)]).unwrap();
+    assert!(is_blind());
+}
+
+#[test]
+fn frames_that_the_driver_dropped_are_parts_and_faults() {
+    let (context, _inbox) = context(by_time(2_000, 10), false, Mode::Inspect);
+    let now = monotonic();
+    let deliveries = vec![small_frame(7, now), small_frame(11, now + ms(1))];
+    captured(&context, vec![Script::new(deliveries)]).unwrap();
+    assert_eq!(context.metrics.drops(Loss::Driver), 3);
+    // Three without a frame, and the first of the two others was evicted by the second.
+    assert_eq!(context.metrics.health(Mode::Inspect).parts, [0, 0, 4]);
+}
+
+#[test]
+fn a_trigger_needs_to_know_when_the_exposure_began() {
+    let (context, _inbox) = context(by_time(0, 10), true, Mode::Inspect);
+    let mut script = Script::new(vec![small_frame(0, monotonic())]);
+    script.exposure_to_stamp = None;
+    let error = captured(&context, vec![script]).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("capture.exposure_to_stamp_us: expected"),
+        "{error}"
+    );
+    assert!(!context.readiness.capturing());
+}
+
+#[test]
+fn a_frame_that_comes_before_its_edge_is_reported_is_scored_as_its_parts() {
+    let (context, _inbox) = context(by_time(0, 10), true, Mode::Inspect);
+    let edge = monotonic();
+    // Stamped 33 ms after the start of an exposure that began 2 ms after the edge.
+    captured(
+        &context,
+        vec![Script::new(vec![small_frame(0, edge + ms(35))])],
+    )
+    .unwrap();
+    context.trigger(edge);
+    context.slot.close();
+    assert!(context.slot.take(&|| ()).is_some());
+    assert_eq!(context.metrics.drops(Loss::Unassigned), 0);
 }
 
 fn watch(context: &StageContext, watched: Watched, limit: Duration) -> Heartbeat {

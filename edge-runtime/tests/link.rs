@@ -88,6 +88,9 @@ impl Rig {
         let parts = Parts::new(Settings {
             deadline: None,
             frame_within: Duration::ZERO,
+            edges_reported_within: Duration::ZERO,
+            early_frame_within: Duration::ZERO,
+            camera_is_triggered: false,
             gate: None,
             safe_action: GateAction::None,
         });

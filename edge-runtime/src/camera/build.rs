@@ -28,6 +28,7 @@ use edge_runtime::report::pictures::{ImageSink, PICTURE_QUEUE, store_images};
 use edge_runtime::report::queue;
 use edge_runtime::report::thread::{ReportThread, last_boot};
 use edge_runtime::stage::context::StageContext;
+use edge_runtime::stage::early::EarlyFrames;
 use edge_runtime::stage::slot::{FrameSlot, WhenFull};
 use edge_runtime::stage::{capture, gate, score, supervise};
 use proto::message::Mode;
@@ -128,6 +129,11 @@ impl Camera {
         let replay = is_replay(&config.capture);
         let triggered = matches!(config.trigger, Trigger::Gpio { .. });
         let line = Arc::new(LineShared::new(parts(config), triggered));
+        if !replay {
+            // What is between camera and gate now was never seen.
+            let now = line.now();
+            line.with_parts(|parts| parts.hold_unseen(now));
+        }
         let (reporter, inbox) = queue::channel(replay, Arc::clone(&metrics));
         let mode = match config.inspection.mode {
             ModeName::Inspect => Mode::Inspect,
@@ -149,6 +155,7 @@ impl Camera {
         let frames = (!replay).then(|| liveness.watch(Watched::Frames, capture_limit, monotonic()));
         let context = Arc::new(StageContext {
             line,
+            early: EarlyFrames::default(),
             slot: FrameSlot::new(if replay {
                 WhenFull::Wait
             } else {

@@ -85,9 +85,7 @@ fn listen_to_trigger(
                 if edge.lost_edges > 0 {
                     context.lose_track(u64::from(edge.lost_edges), edge.timestamp);
                 }
-                if !context.line.trigger(edge.timestamp) {
-                    context.lose_track(1, edge.timestamp);
-                }
+                context.trigger(edge.timestamp);
             };
             supervise(&context, "trigger", &beat, &mut || {
                 listen(

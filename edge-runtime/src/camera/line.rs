@@ -7,6 +7,15 @@ use edge_runtime::line::conveyor::Travel;
 use edge_runtime::line::parts::{GateSettings, Parts, Settings};
 use proto::report::GateAction;
 
+use super::devices::is_replay;
+
+/// Longest time from the end of an edge's debounce to its report.
+const EDGE_REPORTED_WITHIN: Duration = Duration::from_millis(10);
+
+/// How long a frame without a part waits for an edge, beyond the debounce: longer than a report
+/// takes on a loaded processor.
+const EARLY_FRAME_WITHIN: Duration = Duration::from_millis(50);
+
 pub(super) fn safe_action(gate: Option<&Gate>) -> GateAction {
     match gate.map(|gate| gate.on_fault) {
         None => GateAction::None,
@@ -26,15 +35,31 @@ pub(super) fn parts(config: &Config) -> Parts {
             pulse: Travel::Time(Duration::from_millis(gate.pulse_ms)),
         },
     });
-    let frame_within_ms = match &config.trigger {
-        Trigger::Free {} => 0,
+    let (frame_within, debounce, camera_is_triggered) = match &config.trigger {
+        Trigger::Free {} => (Duration::ZERO, Duration::ZERO, false),
         Trigger::Gpio {
-            frame_within_ms, ..
-        } => *frame_within_ms,
+            frame_within_ms,
+            debounce_us,
+            drives_camera,
+            ..
+        } => (
+            Duration::from_millis(*frame_within_ms),
+            Duration::from_micros(*debounce_us),
+            *drives_camera,
+        ),
+    };
+    // Frames of a replay have no times of their own to compare.
+    let edges_reported_within = if is_replay(&config.capture) {
+        Duration::ZERO
+    } else {
+        debounce + EDGE_REPORTED_WITHIN
     };
     Parts::new(Settings {
         deadline: config.deadline(),
-        frame_within: Duration::from_millis(frame_within_ms),
+        frame_within,
+        edges_reported_within,
+        early_frame_within: debounce + EARLY_FRAME_WITHIN,
+        camera_is_triggered,
         gate,
         safe_action: safe_action(config.gate.as_ref()),
     })

@@ -40,27 +40,17 @@ pub struct Camera {
     stride_bytes: u32,
     device: String,
     timeout: Duration,
-    exposure: Exposure,
-    exposure_to_stamp: Duration,
+    /// As configured.
+    configured_exposure_to_stamp: Option<Duration>,
+    exposure_to_stamp: Option<Duration>,
 }
 
-/// Determines the time from the start of an exposure to the frame's time stamp.
-#[derive(Debug, Clone, Copy)]
-struct Exposure {
-    configured: Option<Duration>,
-    frame_interval: Duration,
-}
-
-impl Exposure {
-    fn to_stamp(self, flags: buffer::Flags) -> Duration {
-        let stamps_start = flags & buffer::Flags::TSTAMP_SRC_MASK == buffer::Flags::TSTAMP_SRC_SOE;
-        match self.configured {
-            Some(configured) => configured,
-            None if stamps_start => Duration::ZERO,
-            // The frame is stamped at its end.
-            None => self.frame_interval,
-        }
-    }
+/// The time from the start of an exposure to the frame's time stamp: as configured, or none where
+/// the driver says that it stamps the start. A driver that stamps the end does not say when the
+/// exposure began.
+fn exposure_to_stamp(configured: Option<Duration>, flags: buffer::Flags) -> Option<Duration> {
+    let stamps_start = flags & buffer::Flags::TSTAMP_SRC_MASK == buffer::Flags::TSTAMP_SRC_SOE;
+    configured.or(stamps_start.then_some(Duration::ZERO))
 }
 
 impl Camera {
@@ -101,14 +91,6 @@ fn open(options: &CameraOptions) -> Result<Camera, SourceError> {
     // after all controls are set.
     let format = negotiate::check_format(&device, options)
         .map_err(|refusal| refusal.into_source_error(&name, options.timeout))?;
-    let frame_interval = negotiate::interval(&device).or(options.frame_interval);
-    if frame_interval.is_none() && options.exposure_to_stamp.is_none() {
-        tracing::warn!(
-            device = name,
-            "no frame interval known, so a frame may be taken for a part triggered during its \
-             exposure: set capture.exposure_to_stamp_us if there is a trigger"
-        );
-    }
     let buffers = options.buffers.max(2);
     let mut stream =
         Stream::with_buffers(&device, buffer::Type::VideoCapture, buffers).map_err(failed)?;
@@ -125,11 +107,8 @@ fn open(options: &CameraOptions) -> Result<Camera, SourceError> {
         stride_bytes: format.stride,
         device: name,
         timeout: options.timeout,
-        exposure: Exposure {
-            configured: options.exposure_to_stamp,
-            frame_interval: frame_interval.unwrap_or_default(),
-        },
-        exposure_to_stamp: Duration::ZERO,
+        configured_exposure_to_stamp: options.exposure_to_stamp,
+        exposure_to_stamp: options.exposure_to_stamp,
     })
 }
 
@@ -141,7 +120,7 @@ impl Source for Camera {
         };
         let (buffer, meta) =
             next.map_err(|error| source_error(&self.device, error, self.timeout))?;
-        self.exposure_to_stamp = self.exposure.to_stamp(meta.flags);
+        self.exposure_to_stamp = exposure_to_stamp(self.configured_exposure_to_stamp, meta.flags);
         let timestamp = timestamp(meta.timestamp.sec, meta.timestamp.usec);
         // The buffer is as long as the largest frame. If the driver claims more bytes than that,
         // the frame is damaged.
@@ -169,7 +148,7 @@ impl Source for Camera {
         &self.info
     }
 
-    fn exposure_to_stamp(&self) -> Duration {
+    fn exposure_to_stamp(&self) -> Option<Duration> {
         self.exposure_to_stamp
     }
 }
@@ -238,17 +217,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_at_the_end_of_the_frame_is_one_interval_after_the_start_of_the_exposure() {
+    fn the_start_of_an_exposure_is_known_only_if_configured_or_stamped() {
         let (ms, end) = (Duration::from_millis, buffer::Flags::DONE);
         let start = end | buffer::Flags::TSTAMP_SRC_SOE;
-        let of = |configured| Exposure {
-            configured,
-            frame_interval: ms(33),
-        };
-        assert_eq!(of(None).to_stamp(end), ms(33));
-        assert_eq!(of(None).to_stamp(start), ms(0));
-        assert_eq!(of(Some(ms(5))).to_stamp(end), ms(5));
-        assert_eq!(of(Some(ms(5))).to_stamp(start), ms(5));
+        assert_eq!(exposure_to_stamp(None, end), None);
+        assert_eq!(exposure_to_stamp(None, start), Some(ms(0)));
+        assert_eq!(exposure_to_stamp(Some(ms(5)), end), Some(ms(5)));
+        assert_eq!(exposure_to_stamp(Some(ms(5)), start), Some(ms(5)));
     }
 
     #[test]

@@ -64,6 +64,9 @@ impl Limit {
     }
 }
 
+/// Deadline of a gate without delay, unless another one is configured.
+const DEADLINE_WITHOUT_DELAY_MS: u64 = 500;
+
 impl Config {
     pub(super) fn check(&self) -> Result<(), String> {
         let violated = self
@@ -187,15 +190,23 @@ impl Config {
         }
     }
 
-    /// The longest time from a part's trigger to its verdict; a later verdict is too late.
+    /// The longest time from a part's trigger to its verdict; a later verdict is too late. Where
+    /// the output follows the verdict at once, there is always one: a late pulse would hit another
+    /// part.
     pub fn deadline(&self) -> Option<Duration> {
         let own = self.inspection.deadline_ms;
-        // With an encoder, the way to the gate is a distance and not a time.
-        let gate = self.gate.as_ref().filter(|gate| gate.encoder.is_none());
-        let shortest = match (own, gate.map(|gate| gate.delay_ms)) {
-            (Some(own), Some(gate)) if gate > 0 => Some(own.min(gate)),
-            (None, Some(gate)) if gate > 0 => Some(gate),
-            (own, _) => own,
+        let gate = match &self.gate {
+            None => None,
+            // With an encoder, the way to the gate is a distance and not a time.
+            Some(gate) => match &gate.encoder {
+                Some(encoder) if encoder.delay_counts > 0 => None,
+                None if gate.delay_ms > 0 => Some(gate.delay_ms),
+                _ => Some(own.unwrap_or(DEADLINE_WITHOUT_DELAY_MS)),
+            },
+        };
+        let shortest = match (own, gate) {
+            (Some(own), Some(gate)) => Some(own.min(gate)),
+            (own, gate) => own.or(gate),
         };
         shortest.map(Duration::from_millis)
     }

@@ -124,6 +124,12 @@ pub enum Trigger {
         /// the part is a fault. A camera that runs freely needs two frame intervals.
         #[serde(default = "default_frame_timeout_ms")]
         frame_within_ms: u64,
+        /// Whether every trigger makes the camera take exactly one frame, and nothing else does.
+        /// Then a frame without a part, or a part without a frame, that is not made up for is a
+        /// fault: verdicts could be about the part before or after. Set it to `false` for a camera
+        /// that runs freely, of whose frames most show no part.
+        #[serde(default = "yes")]
+        drives_camera: bool,
     },
 }
 

@@ -174,6 +174,28 @@ fn the_deadline_is_the_shorter_of_the_configured_one_and_the_gates_delay() {
 }
 
 #[test]
+fn a_gate_that_follows_the_verdict_at_once_has_a_deadline_too() {
+    let gate = |gate: &str, more: &str| {
+        let gate = format!("[gate]\noutput = {{ chip = \"c\", line = 1 }}\n{gate}\n");
+        Config::parse(&format!("{SMALL}\n{gate}{more}"))
+            .unwrap()
+            .deadline()
+    };
+    let ms = Duration::from_millis;
+    assert_eq!(gate("", ""), Some(ms(500)));
+    let own = "[inspection]\ndeadline_ms = 900";
+    assert_eq!(gate("delay_ms = 0", own), Some(ms(900)));
+    let encoder = |counts| {
+        format!(
+            "[gate.encoder]\ninput = {{ chip = \"c\", line = 2 }}\ndelay_counts = {counts}\n\
+             pulse_counts = 5"
+        )
+    };
+    assert_eq!(gate(&encoder(0), ""), Some(ms(500)));
+    assert_eq!(gate(&encoder(9), ""), None);
+}
+
+#[test]
 fn relative_paths_start_at_the_configurations_folder() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("camera.toml");

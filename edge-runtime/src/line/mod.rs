@@ -3,6 +3,7 @@
 pub mod conveyor;
 pub mod liveness;
 pub mod outputs;
+pub mod pairing;
 pub mod parts;
 pub mod readiness;
 pub mod shared;

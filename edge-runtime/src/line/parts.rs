@@ -11,6 +11,7 @@ use std::time::Duration;
 use proto::report::GateAction;
 
 use super::conveyor::{Due, Moment, Travel};
+use super::pairing::Pairing;
 
 /// Number of a part since the start, from 1.
 pub type PartId = u64;
@@ -20,6 +21,9 @@ pub const MAX_IN_FLIGHT: usize = 4_096;
 
 /// How long an untracked part counts as on the line where no gate says when it has left.
 const UNTRACKED_WITHOUT_GATE: Duration = Duration::from_secs(1);
+
+/// How long no trigger and no frame may come before pairing starts anew after a shift.
+const REST_AFTER_SHIFT: Duration = Duration::from_secs(2);
 
 /// Position and pulse of the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +39,16 @@ pub struct GateSettings {
 pub struct Settings {
     /// Longest time from trigger to decision; a later decision has no effect.
     pub deadline: Option<Duration>,
-    /// Longest time from trigger to frame.
+    /// Longest time from trigger to frame, and from trigger to the start of its exposure.
     pub frame_within: Duration,
+    /// Longest time from an edge of the trigger to its report. A frame that comes earlier than this
+    /// after the start of its exposure is assigned only then: its own trigger may be unreported.
+    pub edges_reported_within: Duration,
+    /// How long a frame that belongs to no part is kept for a trigger that is reported later, after
+    /// its debounce.
+    pub early_frame_within: Duration,
+    /// Every trigger makes the camera take exactly one frame, and nothing else does.
+    pub camera_is_triggered: bool,
     /// The gate, if there is one.
     pub gate: Option<GateSettings>,
     /// Action for a part without a decision.
@@ -52,13 +64,31 @@ pub struct Settlement {
     pub late: bool,
 }
 
+/// Number of a frame that waits for its trigger, since the start.
+pub type EarlyFrameId = u64;
+
 /// The part that a frame shows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FrameAssignment {
     /// The part; `None` if no part waits that was triggered before the exposure.
     pub part: Option<PartId>,
+    /// Without a part: the number under which the frame waits for a trigger that is reported later.
+    pub waits_as: Option<EarlyFrameId>,
     /// Older parts whose frame was lost; they still need their decision.
     pub skipped: Vec<PartId>,
+}
+
+/// A frame whose trigger has not been reported yet.
+#[derive(Debug, Clone, Copy)]
+struct EarlyFrame {
+    id: EarlyFrameId,
+    exposed_from: Duration,
+    /// When it can be assigned because every edge before its exposure has been reported; `None` once
+    /// that has been tried.
+    assign_at: Option<Duration>,
+    expires: Duration,
+    /// A part waited when it came, but was triggered after its exposure began.
+    part_waited: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -106,6 +136,13 @@ pub struct Parts {
     /// Until then an untracked part may come to the gate.
     blind_until: Option<Due>,
     observe: bool,
+    early_frames: VecDeque<EarlyFrame>,
+    next_early_frame: EarlyFrameId,
+    /// Frames that found their part when its trigger was reported.
+    matched: Vec<(EarlyFrameId, PartId)>,
+    pairing: Pairing,
+    /// Since when no part and no frame waits, after a shift.
+    at_rest_since: Option<Duration>,
     missed_pulses: u64,
     /// When the pulse was due that began since [`Parts::take_pulse_due`].
     pulse_due: Option<Due>,
@@ -121,14 +158,43 @@ impl Parts {
             active_until: None,
             blind_until: None,
             observe: false,
+            early_frames: VecDeque::new(),
+            next_early_frame: 0,
+            matched: Vec::new(),
+            pairing: Pairing::default(),
+            at_rest_since: None,
             missed_pulses: 0,
             pulse_due: None,
         }
     }
 
-    /// Turns observing on or off. While observing, the gate lets every part pass.
-    pub fn set_observe(&mut self, observe: bool) {
+    /// Turns observing on or off. While observing, the gate lets every part pass; parts that were
+    /// decided so are untracked when observing ends.
+    pub fn set_observe(&mut self, observe: bool, now: Moment) {
+        let ends = self.observe && !observe;
         self.observe = observe;
+        if ends {
+            self.hold_unseen(now);
+        }
+    }
+
+    /// Holds the gate until all that is on the line now is past it, because nobody saw it: at the
+    /// start, after an outage of the camera. Does nothing without a gate.
+    pub fn hold_unseen(&mut self, now: Moment) {
+        if self.settings.gate.is_some() {
+            self.lose_track(now);
+        }
+    }
+
+    /// Whether frames and parts do not go together one to one, so that verdicts may be about
+    /// another part.
+    pub fn is_shifted(&self) -> bool {
+        self.settings.camera_is_triggered && self.pairing.is_shifted()
+    }
+
+    /// Starts counting frames and parts anew: the camera was opened again.
+    pub fn reset_pairing(&mut self) {
+        self.pairing.reset();
     }
 
     /// Whether the gate lets every part pass.
@@ -164,7 +230,45 @@ impl Parts {
             settled: false,
             passed: self.settings.gate.is_none(),
         });
+        if awaits_frame {
+            self.match_early_frame(now.time);
+        }
         Some(self.newest)
+    }
+
+    /// Gives the newest part the first frame that was exposed after its trigger, if the trigger was
+    /// reported even later than [`Settings::edges_reported_within`].
+    fn match_early_frame(&mut self, start: Duration) {
+        let latest = start + self.settings.frame_within;
+        // A frame that can still be assigned in order may show a part triggered later than this one.
+        let shows = |frame: &EarlyFrame| {
+            frame.assign_at.is_none() && (start..=latest).contains(&frame.exposed_from)
+        };
+        let Some(index) = self.early_frames.iter().position(shows) else {
+            return;
+        };
+        if let (Some(frame), Some(flight)) =
+            (self.early_frames.remove(index), self.flights.back_mut())
+        {
+            flight.awaits_frame = false;
+            self.matched.push((frame.id, flight.part));
+            self.pairing.pair();
+        }
+    }
+
+    /// Frames that have found their part since the last call, with that part.
+    pub fn take_matched(&mut self) -> Vec<(EarlyFrameId, PartId)> {
+        std::mem::take(&mut self.matched)
+    }
+
+    /// Gives up frames whose trigger has not been reported in time; returns their numbers.
+    pub fn expire_early_frames(&mut self, now: Duration) -> Vec<EarlyFrameId> {
+        let mut expired = Vec::new();
+        while let Some(frame) = self.early_frames.pop_front_if(|frame| now > frame.expires) {
+            self.pairing.frame_without_part(frame.part_waited);
+            expired.push(frame.id);
+        }
+        expired
     }
 
     /// Records that untracked parts are on the line: [`Self::is_blind`] until even one that passes
@@ -203,37 +307,112 @@ impl Parts {
         self.flights = kept;
     }
 
-    /// Assigns a frame to the newest part triggered before its exposure began.
+    /// Assigns a frame to the newest part triggered before its exposure began, at most
+    /// [`Settings::frame_within`] before.
     ///
     /// Older parts that still wait have lost their frame. Giving the oldest of them this frame
-    /// would shift all later verdicts by one part.
-    pub fn assign_frame(&mut self, exposed_from: Duration) -> FrameAssignment {
-        let mut waiting: Vec<PartId> = self
+    /// would shift all later verdicts by one part. A frame waits if it has no part, or if its own
+    /// trigger may not have been reported yet.
+    pub fn assign_frame(&mut self, exposed_from: Duration, now: Duration) -> FrameAssignment {
+        let assign_at = exposed_from + self.settings.edges_reported_within;
+        if now < assign_at {
+            return FrameAssignment {
+                waits_as: Some(self.keep_early_frame(exposed_from, Some(assign_at), now)),
+                ..FrameAssignment::default()
+            };
+        }
+        let mut assigned = self.assign_now(exposed_from);
+        if assigned.part.is_none() {
+            assigned.waits_as = Some(self.keep_early_frame(exposed_from, None, now));
+        }
+        assigned
+    }
+
+    fn assign_now(&mut self, exposed_from: Duration) -> FrameAssignment {
+        let within = self.settings.frame_within;
+        let mut waiting: Vec<(PartId, bool)> = self
             .flights
             .iter_mut()
             .filter(|flight| flight.awaits_frame && flight.start.time <= exposed_from)
             .map(|flight| {
                 flight.awaits_frame = false;
-                flight.part
+                (flight.part, exposed_from <= flight.start.time + within)
             })
             .collect();
-        FrameAssignment {
-            part: waiting.pop(),
-            skipped: waiting,
+        let part = waiting
+            .pop_if(|(_, in_time)| *in_time)
+            .map(|(part, _)| part);
+        for _ in &waiting {
+            self.pairing.part_without_frame();
         }
+        if part.is_some() {
+            self.pairing.pair();
+        }
+        FrameAssignment {
+            part,
+            waits_as: None,
+            skipped: waiting.into_iter().map(|(part, _)| part).collect(),
+        }
+    }
+
+    fn keep_early_frame(
+        &mut self,
+        exposed_from: Duration,
+        assign_at: Option<Duration>,
+        now: Duration,
+    ) -> EarlyFrameId {
+        self.next_early_frame += 1;
+        let part_waited = self.flights.iter().any(|flight| flight.awaits_frame);
+        self.early_frames.push_back(EarlyFrame {
+            id: self.next_early_frame,
+            exposed_from,
+            assign_at,
+            expires: now.max(assign_at.unwrap_or_default()) + self.settings.early_frame_within,
+            part_waited,
+        });
+        self.next_early_frame
+    }
+
+    /// Assigns frames that waited until every edge before their exposure was reported. Returns those
+    /// that have a part now; the others wait on until they expire.
+    pub fn assign_early_frames(&mut self, now: Duration) -> Vec<(EarlyFrameId, FrameAssignment)> {
+        let mut assigned = Vec::new();
+        let mut index = 0;
+        while let Some(frame) = self.early_frames.get(index).copied() {
+            index += 1;
+            if frame.assign_at.is_none_or(|at| now < at) {
+                continue;
+            }
+            let found = self.assign_now(frame.exposed_from);
+            if found.part.is_some() || !found.skipped.is_empty() {
+                assigned.push((frame.id, found.clone()));
+            }
+            if found.part.is_some() {
+                index -= 1;
+                self.early_frames.remove(index);
+            } else if let Some(frame) = self.early_frames.get_mut(index - 1) {
+                frame.assign_at = None;
+            }
+        }
+        assigned
     }
 
     /// Stops waiting for overdue frames and returns their parts, which still need their decision.
     pub fn expire_frames(&mut self, now: Duration) -> Vec<PartId> {
         let within = self.settings.frame_within;
-        self.flights
+        let overdue: Vec<PartId> = self
+            .flights
             .iter_mut()
-            .filter(|flight| flight.awaits_frame && now > flight.start.time + within)
+            .filter(|flight| flight.awaits_frame && now.saturating_sub(flight.start.time) > within)
             .map(|flight| {
                 flight.awaits_frame = false;
                 flight.part
             })
-            .collect()
+            .collect();
+        for _ in &overdue {
+            self.pairing.part_without_frame();
+        }
+        overdue
     }
 
     /// Settles a part with the `wanted` action, or with the safe action if it is late.
@@ -330,6 +509,7 @@ impl Parts {
             }
         }
         self.remove_finished();
+        self.restart_pairing_at_rest(now);
         if self.blind_until.is_some_and(|until| until.reached(now)) {
             self.blind_until = None;
         }
@@ -337,6 +517,22 @@ impl Parts {
             self.active_until = None;
         }
         self.active_until.is_some()
+    }
+
+    /// Starts pairing anew once the line has stood still after a shift. What is on the line then
+    /// was decided by another part's frame and is untracked.
+    fn restart_pairing_at_rest(&mut self, now: Moment) {
+        let waits = self.flights.iter().any(|flight| flight.awaits_frame);
+        if waits || !self.early_frames.is_empty() || !self.is_shifted() {
+            self.at_rest_since = None;
+            return;
+        }
+        let since = *self.at_rest_since.get_or_insert(now.time);
+        if now.time.saturating_sub(since) >= REST_AFTER_SHIFT {
+            self.at_rest_since = None;
+            self.pairing.reset();
+            self.hold_unseen(now);
+        }
     }
 
     /// When to call [`Self::advance`] next, unless a decision or an encoder count comes before.
@@ -364,6 +560,7 @@ impl Parts {
             .flatten()
             .chain(self.active_until.and_then(Due::time))
             .chain(self.blind_until.and_then(Due::time))
+            .chain(self.early_frames.iter().filter_map(|frame| frame.assign_at))
             .min()
     }
 
@@ -415,6 +612,9 @@ mod tests {
         Parts::new(Settings {
             deadline: deadline_ms.map(ms),
             frame_within: ms(30),
+            edges_reported_within: ms(2),
+            early_frame_within: ms(20),
+            camera_is_triggered: true,
             gate: Some(GateSettings {
                 delay: Travel::Time(ms(delay_ms)),
                 pulse: Travel::Time(ms(pulse_ms)),
@@ -521,34 +721,131 @@ mod tests {
     fn assigned_to(part: PartId) -> FrameAssignment {
         FrameAssignment {
             part: Some(part),
-            skipped: Vec::new(),
+            ..FrameAssignment::default()
         }
+    }
+
+    fn waits(parts: &mut Parts, exposed_ms: u64, now_ms: u64) -> EarlyFrameId {
+        let assigned = parts.assign_frame(ms(exposed_ms), ms(now_ms));
+        assert_eq!(assigned.part, None, "{assigned:?}");
+        assigned.waits_as.unwrap()
     }
 
     #[test]
     fn frames_go_to_the_part_triggered_before_them() {
         let mut parts = line(100, 10, None);
-        let none = FrameAssignment::default();
         let first = parts.begin(at(10), true).unwrap();
-        assert_eq!(
-            parts.assign_frame(ms(9)),
-            none,
-            "exposed before the trigger"
-        );
-        assert_eq!(parts.assign_frame(ms(15)), assigned_to(first));
+        waits(&mut parts, 9, 12);
+        assert_eq!(parts.assign_frame(ms(15), ms(18)), assigned_to(first));
+        waits(&mut parts, 20, 22);
         let second = parts.begin(at(25), true).unwrap();
-        assert_eq!(
-            parts.assign_frame(ms(20)),
-            none,
-            "the second part was not there yet"
-        );
-        assert_eq!(parts.assign_frame(ms(30)), assigned_to(second));
-        assert_eq!(parts.assign_frame(ms(31)), none);
+        assert_eq!(parts.assign_frame(ms(30), ms(33)), assigned_to(second));
+        waits(&mut parts, 31, 34);
         let third = parts.begin(at(40), true).unwrap();
         assert!(parts.expire_frames(ms(70)).is_empty());
         assert_eq!(parts.expire_frames(ms(71)), [third]);
         assert!(parts.expire_frames(ms(99)).is_empty(), "returned once");
-        assert_eq!(parts.assign_frame(ms(80)), none, "too late for the third");
+        waits(&mut parts, 80, 83);
+    }
+
+    #[test]
+    fn a_frame_that_comes_before_its_edge_is_reported_goes_to_its_part() {
+        let mut parts = line(100, 10, None);
+        // Edge at 10, exposed at 11, here at 15, the edge reported after its debounce at 20.
+        let frame = waits(&mut parts, 11, 15);
+        let part = parts.begin(at(10), true).unwrap();
+        assert_eq!(parts.take_matched(), [(frame, part)]);
+        assert!(
+            parts.expire_frames(ms(1_000)).is_empty(),
+            "it has its frame"
+        );
+        // And the next one is not shifted.
+        let next = waits(&mut parts, 51, 55);
+        let second = parts.begin(at(50), true).unwrap();
+        assert_eq!(parts.take_matched(), [(next, second)]);
+        assert!(!parts.is_shifted());
+    }
+
+    #[test]
+    fn a_frame_waits_until_its_own_edge_would_have_been_reported() {
+        let mut parts = line(100, 10, None);
+        let lost = parts.begin(at(0), true).unwrap();
+        // The first part's frame is lost; this one is of a part whose edge at 10 is not reported
+        // yet.
+        let frame = waits(&mut parts, 11, 12);
+        assert!(parts.assign_early_frames(ms(12)).is_empty());
+        let second = parts.begin(at(10), true).unwrap();
+        let shown = FrameAssignment {
+            part: Some(second),
+            waits_as: None,
+            skipped: vec![lost],
+        };
+        assert_eq!(parts.assign_early_frames(ms(13)), [(frame, shown)]);
+        // Without such an edge it is the waiting part's.
+        let third = parts.begin(at(50), true).unwrap();
+        let frame = waits(&mut parts, 51, 52);
+        assert_eq!(parts.next_change(), Some(ms(53)));
+        assert_eq!(
+            parts.assign_early_frames(ms(53)),
+            [(frame, assigned_to(third))]
+        );
+    }
+
+    #[test]
+    fn an_early_frame_is_given_up_after_its_time_and_is_never_an_older_parts() {
+        let mut parts = line(100, 10, None);
+        let frame = waits(&mut parts, 11, 15);
+        parts.begin(at(12), true).unwrap();
+        assert!(
+            parts.take_matched().is_empty(),
+            "exposed before the trigger"
+        );
+        assert!(parts.expire_early_frames(ms(35)).is_empty());
+        assert_eq!(parts.expire_early_frames(ms(36)), [frame]);
+    }
+
+    #[test]
+    fn a_frame_exposed_too_long_after_a_trigger_is_not_its_parts() {
+        let mut parts = line(1_000, 10, None);
+        let part = parts.begin(at(0), true).unwrap();
+        let assigned = parts.assign_frame(ms(31), ms(35));
+        assert_eq!((assigned.part, assigned.skipped), (None, vec![part]));
+    }
+
+    #[test]
+    fn a_shift_by_one_is_found_and_ends_when_the_line_has_stood_still() {
+        let mut parts = line(100, 10, None);
+        // A camera whose exposure is believed to begin a frame interval, 20 ms, too early.
+        let believed = |real: u64| (real - 20).max(1);
+        let mut now = 100;
+        for _ in 0..12 {
+            parts.begin(at(now), true).unwrap();
+            parts.assign_frame(ms(believed(now + 1)), ms(now + 15));
+            now += 20;
+            parts.expire_early_frames(ms(now));
+            parts.advance(at(now));
+        }
+        assert!(parts.is_shifted());
+        // The last part's frame never comes.
+        parts.expire_frames(ms(now + 100));
+        parts.expire_early_frames(ms(now + 100));
+        parts.advance(at(now + 100));
+        parts.advance(at(now + 2_200));
+        assert!(!parts.is_shifted());
+    }
+
+    #[test]
+    fn leaving_observe_mode_holds_the_gate_until_parts_decided_by_it_are_past() {
+        let mut parts = line(100, 10, None);
+        parts.set_observe(true, at(0));
+        let part = parts.begin(at(0), false).unwrap();
+        parts.decide(part, GateAction::Reject, at(5)).unwrap();
+        parts.set_observe(false, at(10));
+        assert!(parts.is_blind());
+        parts.advance(at(119));
+        assert!(parts.is_blind());
+        parts.advance(at(120));
+        assert!(!parts.is_blind());
     }
 
     #[test]
@@ -557,14 +854,15 @@ mod tests {
         let lost = parts.begin(at(0), true).unwrap();
         let second = parts.begin(at(20), true).unwrap();
         assert_eq!(
-            parts.assign_frame(ms(21)),
+            parts.assign_frame(ms(21), ms(25)),
             FrameAssignment {
                 part: Some(second),
-                skipped: vec![lost]
+                skipped: vec![lost],
+                waits_as: None,
             }
         );
         let third = parts.begin(at(40), true).unwrap();
-        assert_eq!(parts.assign_frame(ms(41)), assigned_to(third));
+        assert_eq!(parts.assign_frame(ms(41), ms(45)), assigned_to(third));
         assert!(parts.expire_frames(ms(900)).is_empty());
     }
 
@@ -598,6 +896,9 @@ mod tests {
         let mut parts = Parts::new(Settings {
             deadline: None,
             frame_within: ms(30),
+            edges_reported_within: ms(2),
+            early_frame_within: ms(20),
+            camera_is_triggered: true,
             gate: Some(GateSettings {
                 delay: Travel::Counts(100),
                 pulse: Travel::Counts(5),
@@ -640,6 +941,9 @@ mod tests {
         let mut parts = Parts::new(Settings {
             deadline: None,
             frame_within: ms(30),
+            edges_reported_within: ms(2),
+            early_frame_within: ms(20),
+            camera_is_triggered: true,
             gate: Some(GateSettings {
                 delay: Travel::Counts(100),
                 pulse: Travel::Counts(5),
@@ -663,7 +967,7 @@ mod tests {
     #[test]
     fn while_observing_nothing_is_rejected() {
         let mut parts = line(100, 10, Some(50));
-        parts.set_observe(true);
+        parts.set_observe(true, at(0));
         let part = parts.begin(at(0), false).unwrap();
         parts.begin(at(1), false).unwrap();
         let settled = parts.decide(part, GateAction::Reject, at(10)).unwrap();

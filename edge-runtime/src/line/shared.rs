@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::conveyor::{Conveyor, Due, Moment};
-use super::parts::{PartId, Parts};
+use super::parts::{EarlyFrameId, FrameAssignment, PartId, Parts};
 use crate::clock::monotonic;
 
 /// Longest interval between two polls of the gate thread.
@@ -36,6 +36,7 @@ pub(crate) struct LineView {
     pub(crate) undecided: usize,
     pub(crate) idle: bool,
     pub(crate) blind: bool,
+    pub(crate) shifted: bool,
     pub(crate) observing: bool,
     pub(crate) by_encoder: bool,
     pub(crate) missed_pulses: u64,
@@ -116,6 +117,21 @@ impl LineShared {
         self.lock().parts.expire_frames(now)
     }
 
+    /// Frames that can be assigned now ([`Parts::assign_early_frames`]). Does not wake the gate
+    /// thread.
+    pub(crate) fn assign_early_frames(
+        &self,
+        now: Duration,
+    ) -> Vec<(EarlyFrameId, FrameAssignment)> {
+        self.lock().parts.assign_early_frames(now)
+    }
+
+    /// Frames whose trigger was not reported in time ([`Parts::expire_early_frames`]). Does not wake
+    /// the gate thread.
+    pub(crate) fn expire_early_frames(&self, now: Duration) -> Vec<EarlyFrameId> {
+        self.lock().parts.expire_early_frames(now)
+    }
+
     /// Begins a part at an edge of the trigger at `time` of the monotonic clock. Returns false if
     /// too many parts are in flight.
     pub fn trigger(&self, time: Duration) -> bool {
@@ -144,6 +160,7 @@ impl LineShared {
             undecided: parts.undecided(),
             idle: parts.is_idle(),
             blind: parts.is_blind(),
+            shifted: parts.is_shifted(),
             observing: parts.is_observing(),
             by_encoder: parts.is_by_encoder(),
             missed_pulses: parts.missed_pulses(),

@@ -172,7 +172,9 @@ impl Control {
     pub(super) fn apply_mode(&self, mode: Mode) {
         let observe = mode == Mode::Observe;
         self.observe.store(observe, Ordering::Relaxed);
-        self.line.with_parts(|parts| parts.set_observe(observe));
+        let now = self.line.now();
+        self.line
+            .with_parts(|parts| parts.set_observe(observe, now));
     }
 
     /// Keeps the last scored part, for snapshots.

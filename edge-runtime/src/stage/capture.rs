@@ -12,11 +12,11 @@ use proto::report::{Event, Fault};
 use scoring::source::{Delivery, Source, SourceError};
 
 use super::context::StageContext;
-use super::slot::Job;
+use super::early::Arrival;
 use super::supervise::panic_text;
-use crate::clock::{monotonic, unix_ms};
+use crate::clock::monotonic;
 use crate::error_text::one_line;
-use crate::line::parts::PartId;
+use crate::line::parts::Parts;
 use crate::metrics::Loss;
 
 /// Pause before the source is first reopened; it doubles with each attempt.
@@ -28,6 +28,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Greatest distance of a driver's time stamp from the monotonic clock. A stamp farther away is on
 /// another clock.
 const SAME_CLOCK: Duration = Duration::from_secs(10);
+
+/// Frames dropped by the driver in a row that are settled as parts of their own. With more, the
+/// gate is held until all of them are past it.
+const MAX_DROPPED_PARTS: u32 = 64;
 
 /// Times of a frame, on the monotonic clock.
 #[derive(Debug, Clone, Copy)]
@@ -141,33 +145,73 @@ impl Outage {
             });
         }
         *self = Self::default();
+        if context.live {
+            // Whatever passed the camera before this frame is on its way to the gate unseen. With a
+            // trigger such parts are known, and each is a fault of its own.
+            if !context.line.is_triggered() {
+                let now = context.line.now();
+                context.line.with_parts(|parts| parts.hold_unseen(now));
+            }
+            context.line.with_parts(Parts::reset_pairing);
+        }
         context.readiness.set_capturing(true);
         context.line.wake();
     }
 }
 
-/// The part that a frame shows: with a trigger, the one triggered before the exposure began;
-/// without, a new one.
-fn assign_part(context: &StageContext, times: FrameTimes) -> Option<PartId> {
-    if context.line.is_triggered() {
-        let exposed_from = times.exposed_from;
-        let assigned = context
-            .line
-            .with_parts(|parts| parts.assign_frame(exposed_from));
-        for part in assigned.skipped {
-            context.fault(part, Fault::NoFrame, 0);
+/// Gives a frame to its part: with a trigger, the one triggered before the exposure began; without,
+/// a new one. With a trigger, a frame without a part waits for a trigger that is reported later.
+fn assign(context: &StageContext, times: FrameTimes, arrival: Arrival, beat: &dyn Fn()) {
+    if !context.line.is_triggered() {
+        let moment = context.line.moment(times.stamped);
+        match context.line.with_parts(|parts| parts.begin(moment, false)) {
+            Some(part) => context.deliver(part, arrival, beat),
+            None => context.lose_track(1, times.stamped),
         }
-        if assigned.part.is_none() {
-            context.metrics.dropped(Loss::Unassigned, 1);
+        return;
+    }
+    let mut early = context.early.lock();
+    let assigned = context
+        .line
+        .with_parts(|parts| parts.assign_frame(times.exposed_from, arrival.arrived));
+    let part = match (assigned.part, assigned.waits_as) {
+        (Some(part), _) => Some((part, arrival)),
+        (None, Some(id)) => {
+            if early.keep(id, arrival) {
+                context.metrics.dropped(Loss::Unassigned, 1);
+            }
+            None
         }
-        return assigned.part;
+        (None, None) => None,
+    };
+    drop(early);
+    for part in assigned.skipped {
+        context.fault(part, Fault::NoFrame, 0);
     }
-    let moment = context.line.moment(times.stamped);
-    let part = context.line.with_parts(|parts| parts.begin(moment, false));
-    if part.is_none() {
-        context.lose_track(1, times.stamped);
+    if let Some((part, arrival)) = part {
+        context.deliver(part, arrival, beat);
     }
-    part
+}
+
+/// Without a trigger every frame is a part, so frames that the driver dropped were parts too: each
+/// begins where it should have been seen, and is a fault.
+fn settle_dropped(context: &StageContext, count: u32, last: Duration, next: Duration) {
+    if context.line.is_triggered() || !context.live {
+        return;
+    }
+    if count > MAX_DROPPED_PARTS {
+        context.lose_track(u64::from(count), next);
+        return;
+    }
+    let step = next.saturating_sub(last) / (count + 1);
+    for index in 1..=count {
+        let stamped = last + step * index;
+        let moment = context.line.moment(stamped);
+        match context.line.with_parts(|parts| parts.begin(moment, false)) {
+            Some(part) => context.fault(part, Fault::NoFrame, 0),
+            None => context.lose_track(1, stamped),
+        }
+    }
 }
 
 /// Times of a frame, from the driver's time stamp where that is on the monotonic clock, otherwise
@@ -182,7 +226,7 @@ fn frame_times(
     let stamped = if usable { stamp } else { arrived };
     FrameTimes {
         stamped,
-        exposed_from: stamped.saturating_sub(source.exposure_to_stamp()),
+        exposed_from: stamped.saturating_sub(source.exposure_to_stamp().unwrap_or_default()),
     }
 }
 
@@ -203,17 +247,29 @@ fn read(
             Ok(delivery) => delivery,
             Err(error @ SourceError::Unreadable { .. }) => {
                 tracing::warn!(%error, "frame skipped");
+                let arrived = monotonic();
+                let times = frame_times(context, Duration::ZERO, source, arrived);
+                let delivery = Delivery::Damaged {
+                    sequence: 0,
+                    timestamp: Duration::ZERO,
+                };
                 context.metrics.dropped(Loss::Damaged, 1);
-                let times = frame_times(context, Duration::ZERO, source, monotonic());
-                if let Some(part) = assign_part(context, times) {
-                    context.fault(part, Fault::DamagedFrame, 0);
-                }
+                assign(context, times, Arrival::now(delivery, arrived), beat);
                 continue;
             }
             Err(error) => return error,
         };
         if context.drained.load(Ordering::Relaxed) {
             return SourceError::Ended;
+        }
+        if context.live && context.line.is_triggered() && source.exposure_to_stamp().is_none() {
+            return SourceError::Unsupported {
+                device: "capture.exposure_to_stamp_us".to_owned(),
+                reason: "expected the time from the start of the exposure to the frame's time \
+                         stamp, because a trigger's part is found by it; found neither this key \
+                         nor a driver that stamps the start of the exposure"
+                    .to_owned(),
+            };
         }
         context.metrics.frame();
         if let Some(frames) = &context.frames {
@@ -222,47 +278,26 @@ fn read(
         if !context.readiness.capturing() {
             outage.end(context);
         }
-        let sequence = match &delivery {
-            Delivery::Frame(captured) => captured.sequence,
-            Delivery::Damaged { sequence, .. } => *sequence,
-        };
-        if let Some(expected) = expected
-            && sequence > expected
-        {
-            context
-                .metrics
-                .dropped(Loss::Driver, u64::from(sequence - expected));
-        }
-        expected = sequence.checked_add(1);
-        let arrived = monotonic();
-        match delivery {
+        let (sequence, stamp) = match &delivery {
+            Delivery::Frame(captured) => (captured.sequence, captured.timestamp),
             Delivery::Damaged {
                 sequence,
                 timestamp,
-            } => {
-                context.metrics.dropped(Loss::Damaged, 1);
-                let times = frame_times(context, timestamp, source, arrived);
-                if let Some(part) = assign_part(context, times) {
-                    context.fault(part, Fault::DamagedFrame, sequence);
-                }
-            }
-            Delivery::Frame(captured) => {
-                let times = frame_times(context, captured.timestamp, source, arrived);
-                let Some(part) = assign_part(context, times) else {
-                    continue;
-                };
-                let job = Job {
-                    part,
-                    captured,
-                    arrived,
-                    unix_ms: unix_ms(),
-                };
-                let evicted = context.slot.put(job, beat);
-                if let Some(job) = evicted {
-                    context.metrics.dropped(Loss::Slot, 1);
-                    context.fault(job.part, Fault::Displaced, job.captured.sequence);
-                }
-            }
+            } => (*sequence, *timestamp),
+        };
+        let arrived = monotonic();
+        let times = frame_times(context, stamp, source, arrived);
+        if let Some((expected, last)) = expected
+            && sequence > expected
+        {
+            let dropped = sequence - expected;
+            context.metrics.dropped(Loss::Driver, u64::from(dropped));
+            settle_dropped(context, dropped, last, times.stamped);
         }
+        expected = sequence.checked_add(1).map(|next| (next, times.stamped));
+        if matches!(delivery, Delivery::Damaged { .. }) {
+            context.metrics.dropped(Loss::Damaged, 1);
+        }
+        assign(context, times, Arrival::now(delivery, arrived), beat);
     }
 }

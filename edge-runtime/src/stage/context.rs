@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use proto::message::cut_text;
 use proto::report::{Event, Fault, GateAction, Outcome};
+use scoring::source::Delivery;
 
+use super::early::{Arrival, EarlyFrames};
 use super::slot::{FrameSlot, Job};
 use crate::clock::unix_ms;
 use crate::line::liveness::{Heartbeat, Liveness};
-use crate::line::parts::PartId;
+use crate::line::parts::{PartId, Parts};
 use crate::line::readiness::{Need, Readiness};
 use crate::line::shared::LineShared;
 use crate::metrics::{Loss, Metrics};
@@ -23,6 +25,8 @@ use crate::report::queue::{PartResult, Reporter};
 pub struct StageContext {
     /// Parts in flight.
     pub line: Arc<LineShared>,
+    /// Frames that wait for their trigger to be reported.
+    pub early: EarlyFrames,
     /// Frames for scoring.
     pub slot: FrameSlot<Job>,
     /// The active model and its settings.
@@ -75,6 +79,78 @@ impl StageContext {
             latency: Duration::ZERO,
             scored: None,
         });
+    }
+
+    /// Hands the frame of a part to scoring, or settles the part if the frame was damaged.
+    pub(super) fn deliver(&self, part: PartId, arrival: Arrival, beat: &dyn Fn()) {
+        let captured = match arrival.delivery {
+            Delivery::Frame(captured) => captured,
+            Delivery::Damaged { sequence, .. } => {
+                self.fault(part, Fault::DamagedFrame, sequence);
+                return;
+            }
+        };
+        let job = Job {
+            part,
+            captured,
+            arrived: arrival.arrived,
+            unix_ms: arrival.unix_ms,
+        };
+        let evicted = self.slot.put(job, beat);
+        if let Some(job) = evicted {
+            self.metrics.dropped(Loss::Slot, 1);
+            self.fault(job.part, Fault::Displaced, job.captured.sequence);
+        }
+    }
+
+    /// Begins a part at an edge of the trigger at `time` of the monotonic clock, and gives it the
+    /// frame that came before the edge was reported, if there is one.
+    pub fn trigger(&self, time: Duration) {
+        let mut early = self.early.lock();
+        if !self.line.trigger(time) {
+            self.lose_track(1, time);
+        }
+        let matched = self.line.with_parts(Parts::take_matched);
+        let arrivals = matched
+            .into_iter()
+            .map(|(id, part)| (part, early.take(id)))
+            .collect();
+        drop(early);
+        self.deliver_early(arrivals);
+    }
+
+    /// Assigns frames that had to wait for reports of the trigger, and gives up those whose trigger
+    /// has not been reported in time.
+    pub fn settle_early_frames(&self, now: Duration) {
+        let mut early = self.early.lock();
+        let mut arrivals = Vec::new();
+        let mut skipped = Vec::new();
+        for (id, assigned) in self.line.assign_early_frames(now) {
+            skipped.extend(assigned.skipped);
+            if let Some(part) = assigned.part {
+                arrivals.push((part, early.take(id)));
+            }
+        }
+        for id in self.line.expire_early_frames(now) {
+            if early.take(id).is_some() {
+                self.metrics.dropped(Loss::Unassigned, 1);
+            }
+        }
+        drop(early);
+        for part in skipped {
+            self.fault(part, Fault::NoFrame, 0);
+        }
+        self.deliver_early(arrivals);
+    }
+
+    fn deliver_early(&self, arrivals: Vec<(PartId, Option<Arrival>)>) {
+        for (part, arrival) in arrivals {
+            match arrival {
+                Some(arrival) => self.deliver(part, arrival, &|| ()),
+                // Too many frames waited.
+                None => self.fault(part, Fault::NoFrame, 0),
+            }
+        }
     }
 
     /// Counts parts that passed the trigger at about `time` and cannot be tracked. The gate is held

@@ -37,6 +37,7 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
     let mut missed_reported = 0;
     let mut was_blind = false;
     let mut hangs = Hangs::default();
+    let mut was_shifted = false;
     let mut drain = None;
     loop {
         beat();
@@ -47,6 +48,7 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
         // Once drained, no further frame comes: every part that waits for one is overdue.
         let time = if drained { Duration::MAX } else { monotonic() };
         // Before the line advances, so that it is not idle before the pulses of these parts.
+        context.settle_early_frames(time);
         for part in context.line.expire_frames(time) {
             context.fault(part, Fault::NoFrame, 0);
         }
@@ -54,7 +56,11 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
         let view = context.line.advance();
         let (capturing, stopping) = (context.readiness.capturing(), context.stopping());
         let has_model = context.control.inspector().is_some();
-        let trusted = !context.readiness.any_failing() && !view.blind && has_model && !hanging;
+        let trusted = !context.readiness.any_failing()
+            && !view.blind
+            && !view.shifted
+            && has_model
+            && !hanging;
         context.metrics.pending(view.undecided);
         context.readiness.set_gate_ok(trusted);
         let ready = capturing && trusted && !stopping;
@@ -99,6 +105,15 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
             );
         }
         was_blind = view.blind;
+        if view.shifted && !was_shifted {
+            gate_fault(
+                context,
+                "frames and parts no longer go together one to one, so a verdict may be about \
+                 another part: the gate is held safe until the line has stood still for 2 s; check \
+                 capture.exposure_to_stamp_us and the wiring of the trigger",
+            );
+        }
+        was_shifted = view.shifted;
         if drained {
             let drain = drain.get_or_insert(Drain::new(&view));
             if view.idle {

@@ -12,6 +12,7 @@
 
 pub mod capture;
 pub mod context;
+pub mod early;
 pub mod gate;
 mod hang;
 pub mod input;

@@ -133,8 +133,9 @@ pub trait Source: Send {
     fn next(&mut self) -> Result<Delivery, SourceError>;
     /// Format and settings of the source.
     fn info(&self) -> &StreamInfo;
-    /// Longest time from the start of the last frame's exposure to its time stamp.
-    fn exposure_to_stamp(&self) -> Duration {
-        Duration::ZERO
+    /// Time from the start of the last frame's exposure to its time stamp; `None` if it is not
+    /// known, so that nobody can say which trigger the frame belongs to.
+    fn exposure_to_stamp(&self) -> Option<Duration> {
+        Some(Duration::ZERO)
     }
 }

@@ -175,12 +175,6 @@ pub(super) fn set_interval(
     )))
 }
 
-/// The frame interval that is set, if the driver reports one.
-pub(super) fn interval(device: &Device) -> Option<Duration> {
-    let found = device.params().ok()?.interval;
-    (found.numerator > 0 && found.denominator > 0).then(|| Duration::from_secs_f64(seconds(found)))
-}
-
 fn interval_text(offer: &FrameIntervalEnum) -> String {
     match offer {
         FrameIntervalEnum::Discrete(interval) => interval.to_string(),

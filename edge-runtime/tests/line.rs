@@ -28,6 +28,7 @@ use edge_runtime::stage::capture::capture;
 use edge_runtime::stage::context::StageContext;
 use edge_runtime::stage::gate::gate;
 use edge_runtime::stage::input::{InputEdge, Listener, listen};
+use edge_runtime::stage::plausibility::Plausibility;
 use edge_runtime::stage::slot::{FrameSlot, WhenFull};
 use edge_runtime::stage::supervise::supervise;
 use proto::message::Mode;
@@ -55,7 +56,11 @@ impl Pin for Wire {
         if self.cut.load(Ordering::Relaxed) {
             return Err("cut".to_owned());
         }
-        self.levels.lock().unwrap().push(active);
+        // Only changes: outputs are also refreshed.
+        let mut levels = self.levels.lock().unwrap();
+        if levels.last() != Some(&active) {
+            levels.push(active);
+        }
         Ok(())
     }
 }
@@ -99,6 +104,7 @@ fn context(settings: Settings, triggered: bool, mode: Mode) -> (StageContext, In
         Arc::clone(&line),
         reporter.clone(),
         Arc::clone(&metrics),
+        Arc::clone(&readiness),
     );
     let context = StageContext {
         line,
@@ -112,6 +118,7 @@ fn context(settings: Settings, triggered: bool, mode: Mode) -> (StageContext, In
         readiness,
         safe_action: GateAction::Reject,
         live: true,
+        plausibility: Plausibility::new(true, 3),
     };
     (context, inbox)
 }

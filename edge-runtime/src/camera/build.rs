@@ -27,6 +27,7 @@ use edge_runtime::report::pictures::{ImageSink, PICTURE_QUEUE, store_images};
 use edge_runtime::report::queue;
 use edge_runtime::report::thread::ReportThread;
 use edge_runtime::stage::context::StageContext;
+use edge_runtime::stage::plausibility::Plausibility;
 use edge_runtime::stage::slot::{FrameSlot, WhenFull};
 use edge_runtime::stage::{capture, gate, score, supervise};
 use proto::message::Mode;
@@ -100,12 +101,13 @@ impl Camera {
 
         let model_id = inspector.as_ref().map_or([0; 8], Inspector::model_id);
         let model = inspector.as_ref().map_or_else(String::new, model_name);
-        let readiness = Arc::new(Readiness::new());
+        let readiness = Arc::new(Readiness::with_policy(&config.readiness_policy()));
         readiness.set_journal_ok(journal_ok);
         let metrics = Arc::new(Metrics::new(&config.name, Arc::clone(&readiness)));
         let replay = is_replay(&config.capture);
         let triggered = matches!(config.trigger, Trigger::Gpio { .. });
         let line = Arc::new(LineShared::new(parts(config), triggered));
+        line.limit_silence(config.silence_limits());
         let (reporter, inbox) = queue::channel(replay, Arc::clone(&metrics));
         let mode = match config.inspection.mode {
             ModeName::Inspect => Mode::Inspect,
@@ -118,6 +120,7 @@ impl Camera {
             Arc::clone(&line),
             reporter.clone(),
             Arc::clone(&metrics),
+            Arc::clone(&readiness),
         ));
         let context = Arc::new(StageContext {
             line,
@@ -135,6 +138,14 @@ impl Camera {
             readiness: Arc::clone(&readiness),
             safe_action,
             live: !replay,
+            plausibility: Plausibility::new(
+                config.plausibility.exposure,
+                if replay {
+                    0
+                } else {
+                    config.plausibility.identical_frames
+                },
+            ),
         });
         let positions = Arc::new(Mutex::new(positions));
         let signal = Arc::new(DurableSignal::default());

@@ -33,7 +33,34 @@ fn open(line: &Line, edge: Edge, debounce: Duration) -> Result<Listener, GpioErr
 /// Starts the threads of the inputs that are configured.
 pub(super) fn listen_to_inputs(config: &Config, camera: &mut Camera) -> Result<()> {
     listen_to_trigger(config, camera)?;
-    listen_to_encoder(config, camera)
+    listen_to_encoder(config, camera)?;
+    listen_to_confirm(config, camera)
+}
+
+/// The input that confirms rejects. Until the last part is past the gate, like the encoder.
+fn listen_to_confirm(config: &Config, camera: &mut Camera) -> Result<()> {
+    if let Some(confirm) = config.gate.as_ref().and_then(|gate| gate.confirm.as_ref()) {
+        let line = confirm.input.clone();
+        let first = open(&line, Edge::Rising, Duration::ZERO)?;
+        let mut reopen =
+            move || open(&line, Edge::Rising, Duration::ZERO).map_err(|error| one_line(&error));
+        let context = Arc::clone(&camera.context);
+        let ended = Arc::clone(&camera.link_stop);
+        let heartbeat = camera.add_heartbeat("confirm");
+        camera.links.push(spawn("confirm", move || {
+            let mut on_edge = |edge: InputEdge| context.line.confirm_reject(edge.timestamp);
+            listen(
+                &context,
+                Need::ConfirmInput,
+                first,
+                &mut reopen,
+                &mut on_edge,
+                &ended,
+                &|| heartbeat.beat(),
+            );
+        })?);
+    }
+    Ok(())
 }
 
 fn listen_to_trigger(config: &Config, camera: &mut Camera) -> Result<()> {

@@ -34,6 +34,12 @@ pub struct Config {
     /// Output lines for a PLC. Each is optional.
     #[serde(default)]
     pub signals: Signals,
+    /// What a failing condition does to the gate and to the signals, where that can be chosen.
+    #[serde(default)]
+    pub readiness: Readiness,
+    /// Frames that cannot show a part: the part is a fault, whatever its score.
+    #[serde(default)]
+    pub plausibility: Plausibility,
     /// Deadline, threads and mode.
     #[serde(default)]
     pub inspection: Inspection,
@@ -54,7 +60,8 @@ pub struct Config {
     #[serde(default)]
     pub metrics: Metrics,
     /// The golden-sample check: scores the package's golden tiles and two frames whose verdicts are
-    /// known. The result is reported; it changes neither a signal nor the gate.
+    /// known. Unless `readiness.golden` says otherwise, the gate is held after a check that failed,
+    /// until one passes.
     #[serde(default)]
     pub golden: Golden,
     /// Drift detection: compares recent good parts with the calibration. It needs a package that
@@ -202,6 +209,15 @@ pub enum Trigger {
         /// the part is a fault. A camera that runs freely needs two frame intervals.
         #[serde(default = "default_frame_timeout_ms")]
         frame_within_ms: u64,
+        /// Time in milliseconds without an edge after which the trigger counts as cut: a cut wire
+        /// looks like a belt that stands. Set it a little above the longest pause between two parts
+        /// of a running line. With an encoder, only time in which the belt moves counts. The fault
+        /// ends with the next edge, once what passed unseen is past the gate.
+        #[serde(default = "default_silent_ms")]
+        silent_after_ms: u64,
+        /// The reason why a silent trigger is no fault on this line, for example `"parts come by
+        /// hand"`. It turns `silent_after_ms` off.
+        silent_off: Option<String>,
     },
 }
 
@@ -261,6 +277,21 @@ pub struct Gate {
     /// changes or that stops. The direction is not measured: a belt that moves back counts like one
     /// that moves on.
     pub encoder: Option<Encoder>,
+    /// A sensor that shows that something was pushed out. A reject that it does not confirm is a
+    /// fault, until the next one that it confirms.
+    pub confirm: Option<Confirm>,
+}
+
+/// A sensor that shows that something was pushed out.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize, schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Confirm {
+    /// The input line. A rising edge confirms a reject.
+    pub input: Line,
+    /// Time in milliseconds after a reject pulse has begun within which the edge must come.
+    #[serde(default = "default_confirm_ms")]
+    pub within_ms: u64,
 }
 
 /// What happens to a part without a verdict.
@@ -286,20 +317,126 @@ pub struct Encoder {
     pub delay_counts: u64,
     /// Counts for which the output stays active.
     pub pulse_counts: u64,
+    /// Most edges of the trigger in a row without a count between them. With more, the encoder
+    /// counts as cut. Without a trigger line it is not used.
+    #[serde(default = "default_parts_without_count")]
+    pub parts_without_count: u32,
+    /// Time in milliseconds without a count after which the encoder counts as cut. The fault ends
+    /// with the next count, once every part that was on its way is past the gate.
+    #[serde(default = "default_silent_ms")]
+    pub silent_after_ms: u64,
+    /// The reason why an encoder that does not count is no fault on this line, for example `"the
+    /// line stops for breaks"`. It turns `silent_after_ms` off; `parts_without_count` stays on.
+    pub silent_off: Option<String>,
 }
 
 /// Output lines for a PLC.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[cfg_attr(test, derive(serde::Serialize, schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Signals {
     /// Active while at least one part awaits its verdict.
     pub busy: Option<Line>,
-    /// Active while parts can be inspected.
+    /// Active while parts are being inspected and rejected.
     pub ready: Option<Line>,
-    /// Active while parts cannot be inspected, while an output fails, and while reports cannot be
-    /// written to the disk.
+    /// Active while parts cannot be inspected, while an output fails, while reports cannot be
+    /// written to the disk, and while good parts have drifted.
     pub fault: Option<Line>,
+    /// A square wave while `ready` is active, otherwise inactive. Unlike a level, it cannot outlive
+    /// the program: a PLC that misses two edges knows that nobody inspects.
+    pub heartbeat: Option<Line>,
+    /// Period of the heartbeat in milliseconds.
+    pub heartbeat_ms: u64,
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        Self {
+            busy: None,
+            ready: None,
+            fault: None,
+            heartbeat: None,
+            heartbeat_ms: 1_000,
+        }
+    }
+}
+
+/// What a failing condition does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize, schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// The gate is held, `ready` goes off and `fault` on.
+    Hold,
+    /// `fault` goes on; parts are inspected and the gate follows them.
+    Fault,
+    /// It is only shown, in the metrics and in `/health`.
+    Show,
+}
+
+/// What failing conditions do, where that can be chosen. Missing frames, a missing model, trigger
+/// or encoder lines that cannot be read, a reject output that cannot be set and parts that are not
+/// followed always hold the gate.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize, schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Readiness {
+    /// Number of parts in a row without a verdict (scoring failed, frame lost, damaged or
+    /// implausible, verdict too late) from which on parts are not being inspected.
+    pub faults_in_a_row: u32,
+    /// What that many faults in a row do, whatever `gate.on_fault` says. They end with the next
+    /// verdict, a golden-sample check that passes, or another model.
+    pub verdicts: Effect,
+    /// What a silent trigger or encoder does. With `"hold"`, a line that waits for `ready` before
+    /// it starts does not start after a pause longer than `silent_after_ms`: use `"fault"` there.
+    pub silence: Effect,
+    /// What a reject that was not confirmed does (`gate.confirm`), and a confirm input that cannot
+    /// be read.
+    pub confirm: Effect,
+    /// What a failed golden-sample check does, until one passes.
+    pub golden: Effect,
+    /// What drift does, until it is over.
+    pub drift: Effect,
+    /// What it does that reports cannot be written to the disk.
+    pub journal: Effect,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self {
+            faults_in_a_row: 3,
+            verdicts: Effect::Hold,
+            silence: Effect::Hold,
+            confirm: Effect::Hold,
+            golden: Effect::Hold,
+            drift: Effect::Fault,
+            journal: Effect::Fault,
+        }
+    }
+}
+
+/// Frames that cannot show a part.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize, schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Plausibility {
+    /// Refuse frames that are black (at least 99.9 % of the pixels up to 2 % of full scale) or
+    /// saturated (at least 99 % of the pixels at full scale), unless the package was calibrated on
+    /// such parts, and frames whose brightness or contrast is far from that at calibration: by more
+    /// than 10 standard deviations, and by more than three quarters of it.
+    pub exposure: bool,
+    /// Number of frames in a row with the same bytes from which on the sensor counts as frozen; 0
+    /// turns the check off. A replay is never checked.
+    pub identical_frames: u32,
+}
+
+impl Default for Plausibility {
+    fn default() -> Self {
+        Self {
+            exposure: true,
+            identical_frames: 3,
+        }
+    }
 }
 
 /// Deadline, threads and mode.
@@ -335,7 +472,7 @@ pub enum ModeName {
     #[default]
     Inspect,
     /// Every part passes and the gate is not held, except at the start and at the end of the
-    /// program, where `gate.on_fault` applies.
+    /// program, where `gate.on_fault` applies. `ready` is off.
     Observe,
 }
 
@@ -546,6 +683,18 @@ fn default_frame_timeout_ms() -> u64 {
 
 fn default_pulse_ms() -> u64 {
     50
+}
+
+fn default_confirm_ms() -> u64 {
+    500
+}
+
+fn default_silent_ms() -> u64 {
+    30_000
+}
+
+fn default_parts_without_count() -> u32 {
+    3
 }
 
 fn yes() -> bool {

@@ -1,7 +1,10 @@
 //! The line between trigger and reject gate: parts, conveyor position, readiness and outputs.
 
+pub mod confirm;
 pub mod conveyor;
 pub mod outputs;
 pub mod parts;
 pub mod readiness;
 pub mod shared;
+pub mod silence;
+pub mod square_wave;

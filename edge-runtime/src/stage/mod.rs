@@ -14,6 +14,7 @@ pub mod capture;
 pub mod context;
 pub mod gate;
 pub mod input;
+pub mod plausibility;
 pub mod score;
 pub mod slot;
 pub mod supervise;

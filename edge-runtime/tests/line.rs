@@ -19,8 +19,9 @@ use edge_runtime::clock::monotonic;
 use edge_runtime::line::conveyor::{Moment, Travel};
 use edge_runtime::line::outputs::{Outputs, Pin};
 use edge_runtime::line::parts::{GateSettings, Parts, Settings};
-use edge_runtime::line::readiness::{Need, Readiness};
+use edge_runtime::line::readiness::{Condition, Need, Readiness};
 use edge_runtime::line::shared::LineShared;
+use edge_runtime::line::silence::Limits;
 use edge_runtime::metrics::{Loss, Metrics};
 use edge_runtime::model::active::{Control, GoldenFrames};
 use edge_runtime::report::queue::{self, Inbox};
@@ -29,6 +30,7 @@ use edge_runtime::stage::context::StageContext;
 use edge_runtime::stage::gate::gate;
 use edge_runtime::stage::input::{InputEdge, Listener, listen};
 use edge_runtime::stage::plausibility::Plausibility;
+use edge_runtime::stage::score::score;
 use edge_runtime::stage::slot::{FrameSlot, WhenFull};
 use edge_runtime::stage::supervise::supervise;
 use proto::message::Mode;
@@ -484,4 +486,169 @@ fn a_frame_whose_exposure_began_before_the_trigger_does_not_show_the_part() {
     assert_eq!(context.metrics.drops(Loss::Unassigned), 3);
     assert!(context.slot.take(&|| ()).is_some());
     assert_eq!(context.metrics.health(Mode::Inspect).parts, [0, 0, 0]);
+}
+
+#[test]
+fn a_silent_trigger_holds_the_gate_until_its_next_edge_and_what_passed_unseen_is_past() {
+    let (context, _inbox) = context(by_time(40, 10), true, Mode::Inspect);
+    let levels = with_gate(&context, |reject| {
+        context.line.limit_silence(Limits {
+            trigger: Some(ms(150)),
+            ..Limits::default()
+        });
+        wait_for("the hold", || reject.is_active());
+        assert!(context.readiness.is_failing(Condition::TriggerSilent));
+        assert!(!context.readiness.is_ready() && context.readiness.is_fault());
+        let edge = Instant::now();
+        assert!(context.line.trigger(monotonic()));
+        wait_for("inspection", || !reject.is_active());
+        assert!(edge.elapsed() >= ms(50), "parts that nobody saw passed");
+        context.line.limit_silence(Limits::default());
+    });
+    assert_eq!(levels[..4], [true, false, true, false]);
+}
+
+#[test]
+fn an_encoder_that_stands_while_parts_come_holds_the_gate_until_it_counts() {
+    let (context, _inbox) = context(by_encoder(10), true, Mode::Inspect);
+    context.line.limit_silence(Limits {
+        parts_without_count: Some(3),
+        has_encoder: true,
+        ..Limits::default()
+    });
+    with_gate(&context, |reject| {
+        for _ in 0..3 {
+            assert!(context.line.trigger(monotonic()));
+        }
+        std::thread::sleep(ms(20));
+        assert!(!context.readiness.is_failing(Condition::EncoderStands));
+        assert!(context.line.trigger(monotonic()));
+        wait_for("the hold", || reject.is_active());
+        assert!(context.readiness.is_failing(Condition::EncoderStands));
+        context.line.advance_conveyor(1, monotonic());
+        wait_for("the end", || {
+            !context.readiness.is_failing(Condition::EncoderStands)
+        });
+        std::thread::sleep(ms(20));
+        assert!(reject.is_active(), "parts are not where the encoder says");
+        context.line.advance_conveyor(30, monotonic());
+        wait_for("inspection", || !reject.is_active());
+    });
+}
+
+#[test]
+fn parts_in_a_row_without_a_verdict_clear_ready_also_where_such_parts_pass() {
+    let settings = Settings {
+        safe_action: GateAction::Pass,
+        ..by_time(40, 10)
+    };
+    let (mut context, _inbox) = context(settings, true, Mode::Inspect);
+    context.safe_action = GateAction::Pass;
+    context.readiness.set_capturing(true);
+    let [reject, ready, fault] = [(); 3].map(|()| Wire::default());
+    let signals = [None, ready.pin(), fault.pin()];
+    let mut outputs = Outputs::new(reject.pin(), signals, GateAction::Pass);
+    std::thread::scope(|scope| {
+        scope.spawn(|| gate(&context, &mut outputs, &|| ()));
+        wait_for("ready", || ready.is_active() && !fault.is_active());
+        for _ in 0..3 {
+            assert!(context.line.trigger(monotonic()));
+        }
+        wait_for("fault", || !ready.is_active() && fault.is_active());
+        assert!(context.readiness.is_failing(Condition::Verdicts));
+        // The line may wait for *ready*, so that no part comes: a golden check ends it too.
+        assert!(context.control.golden_check().passed);
+        wait_for("ready", || ready.is_active() && !fault.is_active());
+        context.abandon.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn while_observing_ready_is_off_and_that_is_no_fault() {
+    let (context, _inbox) = context(by_time(0, 50), false, Mode::Observe);
+    context.readiness.set_capturing(true);
+    let [reject, ready, fault] = [(); 3].map(|()| Wire::default());
+    let mut outputs = outputs(&reject, &ready, &fault);
+    std::thread::scope(|scope| {
+        scope.spawn(|| gate(&context, &mut outputs, &|| ()));
+        wait_for("observing", || !reject.is_active() && !fault.is_active());
+        assert!(!ready.is_active());
+        context.readiness.set_failing(Condition::Golden, true);
+        context.line.wake();
+        wait_for("fault", || fault.is_active());
+        assert!(!reject.is_active(), "every part passes");
+        context.abandon.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_reject_that_is_not_confirmed_holds_the_gate_until_one_is() {
+    let (context, _inbox) = context(by_time(0, 20), false, Mode::Inspect);
+    context.readiness.set_capturing(true);
+    let [reject, ready, fault] = [(); 3].map(|()| Wire::default());
+    let mut outputs = outputs(&reject, &ready, &fault).with_confirm(ms(5_000));
+    let reject_one = || {
+        let now = context.line.now();
+        context.line.with_parts(|parts| {
+            let part = parts.begin(now, false).unwrap();
+            parts.decide(part, GateAction::Reject, now).unwrap();
+        });
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| gate(&context, &mut outputs, &|| ()));
+        wait_for("inspection", || !reject.is_active() && ready.is_active());
+        reject_one();
+        wait_for("the pulse", || reject.levels().len() == 4);
+        context.line.confirm_reject(monotonic());
+        std::thread::sleep(ms(50));
+        assert!(ready.is_active());
+        reject_one();
+        wait_for("the hold", || !ready.is_active() && fault.is_active());
+        assert!(context.readiness.is_failing(Condition::Confirmed) && reject.is_active());
+        context.line.confirm_reject(monotonic());
+        wait_for("inspection", || !reject.is_active() && ready.is_active());
+        context.abandon.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_frame_that_cannot_show_a_part_is_a_fault_and_not_ok() {
+    let (mut context, _inbox) = context(by_time(0, 10), false, Mode::Inspect);
+    context.slot = FrameSlot::new(WhenFull::Wait);
+    let frame = |sequence, seed: usize, step: usize| {
+        Delivery::Frame(Captured {
+            raw: RawFrame {
+                format: FourCc(*b"GREY"),
+                width_px: 97,
+                height_px: 80,
+                stride_bytes: 97,
+                data: (0..97 * 80)
+                    .map(|n| ((n + seed) * step % 251) as u8)
+                    .collect(),
+            },
+            sequence,
+            timestamp: monotonic(),
+        })
+    };
+    let info = StreamInfo {
+        format: FourCc(*b"GREY"),
+        width_px: 97,
+        height_px: 80,
+        controls: Vec::new(),
+    };
+    // Two good frames, a black one, and a sensor that freezes: its third frame is the first that
+    // cannot be new.
+    let frames = [(1, 37), (2, 37), (0, 0), (3, 37), (3, 37), (3, 37), (3, 37)];
+    let deliveries = (0..)
+        .zip(frames)
+        .map(|(n, (seed, step))| frame(n, seed, step));
+    let source = Script(deliveries.collect(), info);
+    let mut source = Some(Box::new(source) as Box<dyn Source>);
+    let mut open = || source.take().ok_or(SourceError::Ended);
+    std::thread::scope(|scope| {
+        scope.spawn(|| score(&context, &|| ()));
+        capture(&context, &mut open, &|| ()).unwrap();
+        context.slot.close();
+    });
+    assert_eq!(context.metrics.health(Mode::Inspect).parts, [4, 0, 3]);
 }

@@ -658,3 +658,32 @@ fn a_frame_that_cannot_show_a_part_is_a_fault_and_not_ok() {
     });
     assert_eq!(context.metrics.health(Mode::Inspect).parts, [4, 0, 3]);
 }
+
+#[test]
+fn a_failed_golden_check_holds_the_gate_until_one_passes() {
+    let (mut context, _inbox) = context(by_time(0, 10), false, Mode::Inspect);
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("good-after-all.png");
+    image::GrayImage::from_fn(97, 80, |x, y| image::Luma([(x * 7 + y * 3) as u8]))
+        .save(&picture)
+        .unwrap();
+    let inspector = (*context.control.inspector().unwrap()).clone();
+    let control = Control::new(
+        Some(inspector),
+        Mode::Inspect,
+        // Expected to be NG, and it is not.
+        GoldenFrames::read(None, Some(&picture)).unwrap(),
+        Arc::clone(&context.line),
+        context.reporter.clone(),
+        Arc::clone(&context.metrics),
+        Arc::clone(&context.readiness),
+    );
+    let healthy = std::mem::replace(&mut context.control, Arc::new(control));
+    with_gate(&context, |reject| {
+        assert!(!context.control.golden_check().passed);
+        wait_for("the hold", || reject.is_active());
+        assert!(!context.readiness.is_ready() && context.readiness.is_fault());
+        assert!(healthy.golden_check().passed);
+        wait_for("inspection", || !reject.is_active());
+    });
+}

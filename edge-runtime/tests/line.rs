@@ -152,6 +152,19 @@ fn outputs(reject: &Wire, ready: &Wire, fault: &Wire) -> Outputs {
     Outputs::new(reject.pin(), signals, GateAction::Reject)
 }
 
+/// Ends the gate thread when a test panics, which would otherwise wait for it for ever.
+struct EndsInPanic<'a>(&'a StageContext);
+
+impl Drop for EndsInPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop.store(true, Ordering::Relaxed);
+            self.0.abandon.store(true, Ordering::Relaxed);
+            self.0.line.wake();
+        }
+    }
+}
+
 /// Runs the gate thread, with frames coming, while `work` runs; then stops as a camera does.
 /// Returns the levels of the reject output.
 fn with_gate(context: &StageContext, work: impl FnOnce(&Wire)) -> Vec<bool> {
@@ -159,6 +172,7 @@ fn with_gate(context: &StageContext, work: impl FnOnce(&Wire)) -> Vec<bool> {
     let mut outputs = outputs(&reject, &Wire::default(), &Wire::default());
     context.readiness.set_capturing(true);
     std::thread::scope(|scope| {
+        let _ends = EndsInPanic(context);
         scope.spawn(|| gate(context, &mut outputs, &|| ()));
         wait_for("inspection", || !reject.is_active());
         work(&reject);
@@ -305,6 +319,7 @@ fn a_broken_output_clears_ready_until_it_works_again() {
     let [reject, ready, fault] = [(); 3].map(|()| Wire::default());
     let mut outputs = outputs(&reject, &ready, &fault);
     std::thread::scope(|scope| {
+        let _ends = EndsInPanic(&context);
         scope.spawn(|| gate(&context, &mut outputs, &|| ()));
         wait_for("ready", || ready.is_active() && !fault.is_active());
         reject.cut.store(true, Ordering::Relaxed);
@@ -555,6 +570,7 @@ fn parts_in_a_row_without_a_verdict_clear_ready_also_where_such_parts_pass() {
     let signals = [None, ready.pin(), fault.pin()];
     let mut outputs = Outputs::new(reject.pin(), signals, GateAction::Pass);
     std::thread::scope(|scope| {
+        let _ends = EndsInPanic(&context);
         scope.spawn(|| gate(&context, &mut outputs, &|| ()));
         wait_for("ready", || ready.is_active() && !fault.is_active());
         for _ in 0..3 {
@@ -576,6 +592,7 @@ fn while_observing_ready_is_off_and_that_is_no_fault() {
     let [reject, ready, fault] = [(); 3].map(|()| Wire::default());
     let mut outputs = outputs(&reject, &ready, &fault);
     std::thread::scope(|scope| {
+        let _ends = EndsInPanic(&context);
         scope.spawn(|| gate(&context, &mut outputs, &|| ()));
         wait_for("observing", || !reject.is_active() && !fault.is_active());
         assert!(!ready.is_active());
@@ -601,6 +618,7 @@ fn a_reject_that_is_not_confirmed_holds_the_gate_until_one_is() {
         });
     };
     std::thread::scope(|scope| {
+        let _ends = EndsInPanic(&context);
         scope.spawn(|| gate(&context, &mut outputs, &|| ()));
         wait_for("inspection", || !reject.is_active() && ready.is_active());
         reject_one();

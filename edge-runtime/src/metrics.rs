@@ -1,5 +1,5 @@
-//! Counters and gauges of the camera, for Prometheus and for health reports. Everything that is lost
-//! is counted by the place where it was lost.
+//! Counters and gauges of the camera, for Prometheus and for health reports. Everything that is
+//! lost is counted by the place where it was lost.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -240,7 +240,7 @@ impl Metrics {
         registry.register("parts", "Parts by outcome", metrics.parts.clone());
         registry.register(
             "capture_reopened",
-            "Times that the camera was opened anew",
+            "Times that the camera was opened again",
             metrics.reopened.clone(),
         );
         registry.register(

@@ -5,7 +5,7 @@
 
 RUN is a training run's folder: the good images that it held out (`run.json`) become OUT/test/good, grey and 256×256 px, and EACH (40 unless
 said) of every kind below lie in MVTec AD's layout beside them, by SEED (1). Nothing is taken from the trainer's own drawings
-(`host-trainer/src/areas/defect.rs`), which an area network learns from: this program draws by other means (smoothed noise, lines drawn
+(`host-trainer/src/segmentation/defect.rs`), which an segmentation network learns from: this program draws by other means (smoothed noise, lines drawn
 four times as large and averaged), so that what is found here is more than what was learned by heart.
 
 Needs numpy, scipy and pillow. 11 s for 16 kinds of 40.

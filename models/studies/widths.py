@@ -2,7 +2,7 @@
 
     pip install matplotlib && python3 models/studies/widths.py
 
-widths.csv holds `host-trainer evaluate --json` of every run of "Widths" in README.md. Times are those of
+widths.csv holds `host-trainer evaluate --json` of every run of widths.md. Times are those of
 edge-runtime/BENCHMARKS.md (257x257 px, one thread, AMD EPYC, Zen 5), of the network alone.
 """
 

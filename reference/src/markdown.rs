@@ -45,8 +45,8 @@ pub fn item(text: &str, level: usize) -> String {
     out
 }
 
-/// The text with a full stop at its end, unless it ends with punctuation. clap removes the last full
-/// stop of a short help text.
+/// The text with a full stop at its end, unless it ends with punctuation. clap removes the last
+/// full stop of a short help text.
 pub fn sentence(text: &str) -> String {
     let text = text.trim_end();
     if text.is_empty() || text.ends_with(['.', ':', '!', '?', '…']) {
@@ -110,10 +110,10 @@ pub(crate) fn wrapped(text: &str, first: &str, hanging: &str) -> String {
 
 /// Whether a line that starts with this word would be a list item, a heading or a quotation.
 fn begins_a_block(word: &str) -> bool {
-    let number = word.trim_end_matches(['.', ')']);
+    let number = word.strip_suffix(['.', ')']).unwrap_or_default();
     matches!(word, "-" | "+" | "*" | "\\*")
         || word.starts_with(['#', '>', '='])
-        || number.len() < word.len() && number.chars().all(|digit| digit.is_ascii_digit())
+        || !number.is_empty() && number.chars().all(|digit| digit.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -139,6 +139,7 @@ mod tests {
             format!("- {} -\n  {}\n", "x".repeat(98), "y".repeat(20))
         );
         assert_eq!(item("one\n\ntwo", 1), "  - one\n\n    two\n");
+        assert!(begins_a_block("14.") && begins_a_block("#x") && !begins_a_block("14)."));
     }
 
     #[test]

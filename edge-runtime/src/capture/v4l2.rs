@@ -90,7 +90,8 @@ fn open(options: &CameraOptions) -> Result<Camera, SourceError> {
             "expected a device for single-planar capture by streaming, found {can:?}"
         )));
     }
-    // The intervals on offer depend on the format, and the exposure's range depends on the interval.
+    // The intervals on offer depend on the format, and the exposure's range depends on the
+    // interval.
     negotiate::set_format(&device, options)
         .and_then(|format| negotiate::set_interval(&device, options, format))
         .map_err(|refusal| refusal.into_source_error(&name, options.timeout))?;
@@ -104,8 +105,8 @@ fn open(options: &CameraOptions) -> Result<Camera, SourceError> {
     if frame_interval.is_none() && options.exposure_to_stamp.is_none() {
         tracing::warn!(
             device = name,
-            "no frame interval known, so a frame may be taken for a part triggered during its exposure: \
-             set capture.exposure_to_stamp_us if there is a trigger"
+            "no frame interval known, so a frame may be taken for a part triggered during its \
+             exposure: set capture.exposure_to_stamp_us if there is a trigger"
         );
     }
     let buffers = options.buffers.max(2);
@@ -142,8 +143,8 @@ impl Source for Camera {
             next.map_err(|error| source_error(&self.device, error, self.timeout))?;
         self.exposure_to_stamp = self.exposure.to_stamp(meta.flags);
         let timestamp = timestamp(meta.timestamp.sec, meta.timestamp.usec);
-        // The buffer is as long as the largest frame. If the driver claims more bytes than that, the
-        // frame is damaged.
+        // The buffer is as long as the largest frame. If the driver claims more bytes than that,
+        // the frame is damaged.
         let used = buffer.get(..meta.bytesused as usize);
         let Some(data) = used.filter(|_| !meta.flags.contains(buffer::Flags::ERROR)) else {
             return Ok(Delivery::Damaged {

@@ -29,7 +29,10 @@ pub(crate) fn report(error: &anyhow::Error) {
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|cause| {
         if let Some(PackageError::Untrusted { .. }) = cause.downcast_ref() {
-            return Some("give the signer's public key with --trust, or have the package signed by a trusted key");
+            return Some(
+                "give the signer's public key with --trust, or have the package signed by a \
+                 trusted key",
+            );
         }
         if cause.is::<PackageError>() {
             return Some("copy the package again, or make it again with `host-trainer package`");
@@ -38,13 +41,19 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
             return Some("`host-trainer package` writes packages; check the path");
         }
         if cause.is::<KeyError>() {
-            return Some("`host-trainer keygen` writes a key and, beside it, the NAME.pub that --trust takes");
+            return Some(
+                "`host-trainer keygen` writes a key and, beside it, the NAME.pub that --trust takes",
+            );
         }
         if let Some(InspectError::Parity(_)) = cause.downcast_ref() {
-            return Some("do not inspect with it on this machine; package the model again with this version");
+            return Some(
+                "do not inspect with it on this machine; package the model again with this version",
+            );
         }
         if let Some(PreprocessError::TooSmall { .. }) = cause.downcast_ref() {
-            return Some("the package scores frames as captured; give larger ones, or train with --size 256");
+            return Some(
+                "the package scores frames as captured; give larger ones, or train with --size 256",
+            );
         }
         if let Some(ConfigError::Read { .. }) = cause.downcast_ref() {
             return Some("a small configuration to start from is in the README");

@@ -193,8 +193,8 @@ pub(super) struct PictureFiles {
 }
 
 impl PictureFiles {
-    /// Writes the heat map, at the size of the score map, and, if there is a threshold, the overlay,
-    /// at the size of the frame.
+    /// Writes the heat map, at the size of the score map, and, if there is a threshold, the
+    /// overlay, at the size of the frame.
     ///
     /// Colours end at twice the threshold, so that pictures of one package can be compared. Without
     /// a threshold they end at the image's highest score.
@@ -231,9 +231,9 @@ fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
     Ok(write_atomic(path, bytes.get_ref())?)
 }
 
-/// A unique file name, without extension, for the pictures of every image. It is the image's own name
-/// unless another image has the same one (MVTec's folders all contain a 000.png); then it is made
-/// of the whole path.
+/// A unique file name, without extension, for the pictures of every image. It is the image's own
+/// name unless another image has the same one (MVTec's folders all contain a 000.png); then it is
+/// made of the whole path.
 pub(super) fn picture_names(images: &[PathBuf]) -> Vec<String> {
     let stem = |path: &Path| {
         path.file_stem()

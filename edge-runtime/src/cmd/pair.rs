@@ -22,8 +22,8 @@ pub(crate) struct Pair {
     /// The camera's configuration file.
     #[arg(long)]
     config: PathBuf,
-    /// What the station may do: `watch` (see everything), `operate` (also run the golden-sample check
-    /// and change the mode) or `engineer` (everything).
+    /// What the station may do: `watch` (see everything), `operate` (also run the golden-sample
+    /// check and change the mode) or `engineer` (everything).
     #[arg(long, default_value = "engineer")]
     role: Role,
 }

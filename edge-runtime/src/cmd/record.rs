@@ -15,8 +15,8 @@ use crate::camera::opener;
 
 /// Record raw frames with their time stamps, format and controls.
 ///
-/// The file can be replayed (`capture.kind = "replay"`) whatever ended the recording: Ctrl-C, a full
-/// disk or a power cut.
+/// The file can be replayed (`capture.kind = "replay"`) whatever ended the recording: Ctrl-C, a
+/// full disk or a power cut.
 #[derive(Args)]
 pub(crate) struct Record {
     /// The camera's configuration file; only [capture] is used.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use scoring::source::replay::MAX_PAUSE;
 
-use super::schema::{Capture, Config, Effect, Speed, Trigger};
+use super::hardware::{Capture, Speed, Trigger};
+use super::schema::{Config, Effect};
 use crate::line::readiness::{self, Policy};
 use crate::line::silence;
 

@@ -4,6 +4,7 @@
 //! ignored costs more than a camera that does not start.
 
 mod check;
+mod hardware;
 #[cfg(test)]
 mod reference;
 mod schema;
@@ -13,6 +14,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub use hardware::*;
 pub use schema::*;
 use suggest::with_suggestion;
 

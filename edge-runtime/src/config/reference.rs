@@ -1,7 +1,7 @@
 //! The reference of `camera.toml` in the book, rendered from the configuration's types.
 //!
-//! In: the JSON schema of [`Config`] (keys, types, defaults, doc comments), the order of the keys as
-//! serde knows it, and the limits that [`Config::limits`] checks. Out: a page of Markdown.
+//! In: the JSON schema of [`Config`] (keys, types, defaults, doc comments), the order of the keys
+//! as serde knows it, and the limits that [`Config::limits`] checks. Out: a page of Markdown.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! Lines of a GPIO chip (Linux character device): outputs and inputs with embedded-hal's traits, and
-//! edges of an input.
+//! Lines of a GPIO chip (Linux character device): outputs and inputs with embedded-hal's traits,
+//! and edges of an input.
 //!
 //! Levels are logical throughout: *high* in the traits means *active*, and the kernel translates it
 //! to a voltage by the line's active-low flag. The existing embedded-hal adapters use voltages, so

@@ -13,7 +13,8 @@ use super::segment::{OVERHEAD_BYTES, SEQUENCE_END};
 pub enum JournalError {
     /// The limits contradict each other.
     #[error(
-        "expected segments of more than {OVERHEAD_BYTES} bytes and at most half of {} bytes in all, found {} bytes",
+        "expected segments of more than {OVERHEAD_BYTES} bytes and at most half of {} bytes in \
+         all, found {} bytes",
         .0.max_bytes, .0.segment_bytes
     )]
     Limits(Limits),

@@ -38,8 +38,8 @@ impl<'a, R: Read> MessageReader<'a, R> {
     }
 
     /// The next message, after at most one read: the caller must be able to check between two reads
-    /// whether the session is over, whatever a peer (or noise on an open serial line) keeps sending.
-    /// Bytes that are not a message are counted and ignored.
+    /// whether the session is over, whatever a peer (or noise on an open serial line) keeps
+    /// sending. Bytes that are not a message are counted and ignored.
     pub(super) fn next(&mut self) -> Received {
         if let Some(received) = self.message() {
             return received;

@@ -117,8 +117,8 @@ fn wait_for_hello<R: Read>(
             Received::Message(ToCamera::Hello(hello)) if hello.magic == MAGIC => {
                 return Some(hello);
             }
-            // Compressed pieces belong to flashing, which is allowed before the hello, although they
-            // are not part of the recovery exchange's frozen format.
+            // Compressed pieces belong to flashing, which is allowed before the hello, although
+            // they are not part of the recovery exchange's frozen format.
             Received::Message(ToCamera::FlashDeflated {
                 offset_bytes,
                 plain_bytes,

@@ -13,8 +13,8 @@ use super::controls::ControlValue;
 pub struct CameraOptions {
     /// The device file, preferably one that names the port or the camera (`/dev/v4l/by-id/…`).
     pub device: PathBuf,
-    /// Pixel format; `None` takes the first of [`scoring::source::pixel_format::SUPPORTED`] that the
-    /// device offers.
+    /// Pixel format; `None` takes the first of [`scoring::source::pixel_format::SUPPORTED`] that
+    /// the device offers.
     pub format: Option<FourCc>,
     /// Width in pixels; `None` keeps the driver's setting.
     pub width_px: Option<u32>,

@@ -92,8 +92,8 @@ fn open_chip(name: &Path) -> Result<Chip, GpioError> {
     Chip::from_path(choose(&name.to_string_lossy(), &chips)?).map_err(failed)
 }
 
-/// The only chip with this label or name. `chips` holds each chip's path and its label, or the error
-/// if it could not be opened.
+/// The only chip with this label or name. `chips` holds each chip's path and its label, or the
+/// error if it could not be opened.
 fn choose<'a>(label: &str, chips: &'a [(PathBuf, String)]) -> Result<&'a Path, GpioError> {
     let list = |chips: &[&(PathBuf, String)]| {
         let names = chips

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use proto::message::Mode;
 
-use crate::line::readiness::Readiness;
+use crate::line::readiness::{Condition, Readiness};
 use crate::metrics::Metrics;
 
 /// Time that a client has to send its request, and again to accept the answer.
@@ -71,17 +71,26 @@ fn answer(mut stream: TcpStream, metrics: &Metrics, readiness: &Readiness) -> io
             ("200 OK", kind, metrics.encode())
         }
         (Some(b"GET"), Some(b"/health")) => {
-            let ready = readiness.capturing() && readiness.journal_ok() && readiness.gate_ok();
+            let ready = readiness.is_ready() && readiness.journal_ok();
             let status = if ready {
                 "200 OK"
             } else {
                 "503 Service Unavailable"
             };
+            let conditions: Vec<String> = Condition::ALL
+                .iter()
+                .map(|&condition| {
+                    let ok = !readiness.is_failing(condition);
+                    format!("\"{}\":{ok}", condition.name())
+                })
+                .collect();
             let body = format!(
-                "{{\"ready\":{ready},\"capturing\":{},\"journal\":{},\"gate\":{}}}\n",
+                "{{\"ready\":{ready},\"capturing\":{},\"journal\":{},\"gate\":{},\
+                 \"conditions\":{{{}}}}}\n",
                 readiness.capturing(),
                 readiness.journal_ok(),
-                readiness.gate_ok()
+                readiness.gate_ok(),
+                conditions.join(",")
             );
             (status, "application/json", body)
         }
@@ -132,6 +141,14 @@ mod tests {
             assert!(ask("/health").starts_with("HTTP/1.1 503"));
             readiness.set_capturing(true);
             assert!(ask("/health").starts_with("HTTP/1.1 200"));
+            readiness.set_failing(Condition::Inspecting, true);
+            let observing = ask("/health");
+            assert!(observing.starts_with("HTTP/1.1 503"));
+            assert!(observing.contains("\"ready\":false,\"capturing\":true,\"journal\":true"));
+            assert!(
+                observing.contains("\"golden\":true")
+                    && observing.contains("\"inspecting\":false}}")
+            );
             assert!(ask("/x").starts_with("HTTP/1.1 404"));
             stop.store(true, Ordering::Relaxed);
         });

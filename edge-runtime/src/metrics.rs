@@ -17,7 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use proto::message::{Health, Mode};
 use proto::report::Outcome;
 
-use crate::line::readiness::Readiness;
+use crate::line::readiness::{Condition, Readiness};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PlaceLabel {
@@ -38,6 +38,11 @@ struct StageLabel {
 struct ModelLabel {
     model: String,
     model_id: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConditionLabel {
+    condition: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -170,6 +175,8 @@ pub struct Metrics {
     memory: Gauge,
     temperature: Gauge<f64, AtomicU64>,
     capturing: Gauge,
+    ready: Gauge,
+    conditions: Family<ConditionLabel, Gauge>,
     missed_pulses: Counter,
     readiness: Arc<Readiness>,
     counts: [AtomicU64; 3],
@@ -199,6 +206,8 @@ impl Metrics {
             memory: Gauge::default(),
             temperature: Gauge::default(),
             capturing: Gauge::default(),
+            ready: Gauge::default(),
+            conditions: Family::default(),
             missed_pulses: Counter::default(),
             readiness,
             counts: Default::default(),
@@ -279,6 +288,16 @@ impl Metrics {
             metrics.capturing.clone(),
         );
         registry.register(
+            "ready",
+            "1 while parts are being inspected and rejected",
+            metrics.ready.clone(),
+        );
+        registry.register(
+            "condition_ok",
+            "1 while a condition of inspection holds",
+            metrics.conditions.clone(),
+        );
+        registry.register(
             "gate_missed_pulses",
             "Reject pulses that began after they should have ended",
             metrics.missed_pulses.clone(),
@@ -291,6 +310,14 @@ impl Metrics {
     pub fn encode(&self) -> String {
         self.capturing.set(i64::from(self.readiness.capturing()));
         self.gate_ok.set(i64::from(self.readiness.gate_ok()));
+        self.ready.set(i64::from(self.readiness.is_ready()));
+        for condition in Condition::ALL {
+            let label = ConditionLabel {
+                condition: condition.name(),
+            };
+            let ok = !self.readiness.is_failing(condition);
+            self.conditions.get_or_create(&label).set(i64::from(ok));
+        }
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &lock(&self.registry));
@@ -493,6 +520,9 @@ mod tests {
             "awr_parts_total{result=\"ng\"} 1",
             "awr_stage_seconds_bucket{le=\"0.005\",stage=\"score\"} 1",
             "model=\"leather 1\"",
+            "awr_condition_ok{condition=\"frames\"} 0",
+            "awr_condition_ok{condition=\"golden\"} 1",
+            "awr_ready 0",
             "# EOF",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

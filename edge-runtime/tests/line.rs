@@ -21,8 +21,9 @@ use edge_runtime::line::conveyor::{Moment, Travel};
 use edge_runtime::line::liveness::{Heartbeat, Watched};
 use edge_runtime::line::outputs::{Outputs, Pin};
 use edge_runtime::line::parts::{GateSettings, Parts, Settings};
-use edge_runtime::line::readiness::{Need, Readiness};
+use edge_runtime::line::readiness::{Condition, Readiness};
 use edge_runtime::line::shared::LineShared;
+use edge_runtime::line::silence::Limits;
 use edge_runtime::metrics::{Loss, Metrics};
 use edge_runtime::model::active::{Control, GoldenFrames};
 use edge_runtime::report::queue::{self, Inbox};
@@ -31,6 +32,8 @@ use edge_runtime::stage::context::StageContext;
 use edge_runtime::stage::early::EarlyFrames;
 use edge_runtime::stage::gate::gate;
 use edge_runtime::stage::input::{InputEdge, Listener, listen};
+use edge_runtime::stage::plausibility::Plausibility;
+use edge_runtime::stage::score::score;
 use edge_runtime::stage::slot::{FrameSlot, WhenFull};
 use edge_runtime::stage::supervise::supervise;
 use proto::message::Mode;
@@ -58,7 +61,11 @@ impl Pin for Wire {
         if self.cut.load(Ordering::Relaxed) {
             return Err("cut".to_owned());
         }
-        self.levels.lock().unwrap().push(active);
+        // Only changes: outputs are also refreshed.
+        let mut levels = self.levels.lock().unwrap();
+        if levels.last() != Some(&active) {
+            levels.push(active);
+        }
         Ok(())
     }
 }
@@ -102,6 +109,7 @@ fn context(settings: Settings, triggered: bool, mode: Mode) -> (StageContext, In
         Arc::clone(&line),
         reporter.clone(),
         Arc::clone(&metrics),
+        Arc::clone(&readiness),
     );
     let context = StageContext {
         line,
@@ -118,6 +126,7 @@ fn context(settings: Settings, triggered: bool, mode: Mode) -> (StageContext, In
         frames: None,
         safe_action: GateAction::Reject,
         live: true,
+        plausibility: Plausibility::new(true, 3),
     };
     (context, inbox)
 }
@@ -152,6 +161,19 @@ fn outputs(reject: &Wire, ready: &Wire, fault: &Wire) -> Outputs {
     Outputs::new(reject.pin(), signals, GateAction::Reject)
 }
 
+/// Ends the gate thread when a test panics, which would otherwise wait for it for ever.
+struct EndsInPanic<'a>(&'a StageContext);
+
+impl Drop for EndsInPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop.store(true, Ordering::Relaxed);
+            self.0.abandon.store(true, Ordering::Relaxed);
+            self.0.line.wake();
+        }
+    }
+}
+
 /// Runs the gate thread, with frames coming, while `work` runs; then stops as a camera does.
 /// Returns the levels of the reject output.
 fn with_gate(context: &StageContext, work: impl FnOnce(&Wire)) -> Vec<bool> {
@@ -159,6 +181,7 @@ fn with_gate(context: &StageContext, work: impl FnOnce(&Wire)) -> Vec<bool> {
     let mut outputs = outputs(&reject, &Wire::default(), &Wire::default());
     context.readiness.set_capturing(true);
     std::thread::scope(|scope| {
+        let _ends = EndsInPanic(context);
         scope.spawn(|| gate(context, &mut outputs, &|| ()));
         wait_for("inspection", || !reject.is_active());
         work(&reject);
@@ -305,6 +328,7 @@ fn a_broken_output_clears_ready_until_it_works_again() {
     let [reject, ready, fault] = [(); 3].map(|()| Wire::default());
     let mut outputs = outputs(&reject, &ready, &fault);
     std::thread::scope(|scope| {
+        let _ends = EndsInPanic(&context);
         scope.spawn(|| gate(&context, &mut outputs, &|| ()));
         wait_for("ready", || ready.is_active() && !fault.is_active());
         reject.cut.store(true, Ordering::Relaxed);
@@ -360,7 +384,7 @@ fn a_failed_input_holds_the_gate_and_is_reopened() {
                 let beat = || {
                     seen_failing.fetch_or(context.readiness.any_failing(), Ordering::Relaxed);
                 };
-                let need = Need::Trigger;
+                let need = Condition::Trigger;
                 let ended = &context.stop;
                 listen(
                     &context,
@@ -617,7 +641,7 @@ fn a_trigger_thread_that_hangs_holds_the_gate_until_unseen_parts_are_past_it() {
                 let beat = || heartbeat.beat(monotonic());
                 let mut reopen = || Err("nothing to open".to_owned());
                 let (mut line, ended) = (Some(listener), &context.stop);
-                let need = Need::Trigger;
+                let need = Condition::Trigger;
                 listen(
                     context,
                     need,
@@ -630,7 +654,7 @@ fn a_trigger_thread_that_hangs_holds_the_gate_until_unseen_parts_are_past_it() {
             });
             hangs.store(true, Ordering::Relaxed);
             wait_for("the hold", || reject.is_active());
-            assert!(context.readiness.is_failing(Need::Trigger));
+            assert!(context.readiness.is_failing(Condition::Trigger));
             let released = Instant::now();
             hangs.store(false, Ordering::Relaxed);
             wait_for("inspection", || !reject.is_active());
@@ -762,7 +786,7 @@ fn an_input_whose_thread_panics_holds_the_gate_and_is_opened_again() {
     };
     let beat = || {
         failed.fetch_or(
-            context.readiness.is_failing(Need::Encoder),
+            context.readiness.is_failing(Condition::Encoder),
             Ordering::Relaxed,
         );
     };
@@ -772,7 +796,7 @@ fn an_input_whose_thread_panics_holds_the_gate_and_is_opened_again() {
             let mut line = Some(open());
             let mut reopen = || Ok(open());
             supervise(&context, "encoder", &beat, &mut || {
-                let need = Need::Encoder;
+                let need = Condition::Encoder;
                 listen(
                     &context,
                     need,
@@ -791,4 +815,207 @@ fn an_input_whose_thread_panics_holds_the_gate_and_is_opened_again() {
         context.stop.store(true, Ordering::Relaxed);
     });
     assert!(failed.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_silent_trigger_holds_the_gate_until_its_next_edge_and_what_passed_unseen_is_past() {
+    let (context, _inbox) = context(by_time(40, 10), true, Mode::Inspect);
+    let levels = with_gate(&context, |reject| {
+        context.line.limit_silence(Limits {
+            trigger: Some(ms(150)),
+            ..Limits::default()
+        });
+        wait_for("the hold", || reject.is_active());
+        assert!(context.readiness.is_failing(Condition::TriggerSilent));
+        assert!(!context.readiness.is_ready() && context.readiness.is_fault());
+        let edge = Instant::now();
+        assert!(context.line.trigger(monotonic()));
+        wait_for("inspection", || !reject.is_active());
+        assert!(edge.elapsed() >= ms(50), "parts that nobody saw passed");
+        context.line.limit_silence(Limits::default());
+    });
+    assert_eq!(levels[..4], [true, false, true, false]);
+}
+
+#[test]
+fn an_encoder_that_stands_while_parts_come_holds_the_gate_until_it_counts() {
+    let settings = Settings {
+        frame_within: Duration::from_secs(60),
+        ..by_encoder(10)
+    };
+    let (context, _inbox) = context(settings, true, Mode::Inspect);
+    context.line.limit_silence(Limits {
+        parts_without_count: Some(3),
+        has_encoder: true,
+        ..Limits::default()
+    });
+    with_gate(&context, |reject| {
+        for _ in 0..3 {
+            assert!(context.line.trigger(monotonic()));
+        }
+        std::thread::sleep(ms(20));
+        assert!(!context.readiness.is_failing(Condition::EncoderStands));
+        assert!(context.line.trigger(monotonic()));
+        wait_for("the hold", || reject.is_active());
+        assert!(context.readiness.is_failing(Condition::EncoderStands));
+        context.line.advance_conveyor(1, monotonic());
+        wait_for("the end", || {
+            !context.readiness.is_failing(Condition::EncoderStands)
+        });
+        std::thread::sleep(ms(20));
+        assert!(reject.is_active(), "parts are not where the encoder says");
+        wait_for("inspection", || {
+            context.line.advance_conveyor(5, monotonic());
+            !reject.is_active()
+        });
+    });
+}
+
+#[test]
+fn parts_in_a_row_without_a_verdict_clear_ready_also_where_such_parts_pass() {
+    let settings = Settings {
+        safe_action: GateAction::Pass,
+        ..by_time(40, 10)
+    };
+    let (mut context, _inbox) = context(settings, true, Mode::Inspect);
+    context.safe_action = GateAction::Pass;
+    context.readiness.set_capturing(true);
+    let [reject, ready, fault] = [(); 3].map(|()| Wire::default());
+    let signals = [None, ready.pin(), fault.pin()];
+    let mut outputs = Outputs::new(reject.pin(), signals, GateAction::Pass);
+    std::thread::scope(|scope| {
+        let _ends = EndsInPanic(&context);
+        scope.spawn(|| gate(&context, &mut outputs, &|| ()));
+        wait_for("ready", || ready.is_active() && !fault.is_active());
+        for _ in 0..3 {
+            assert!(context.line.trigger(monotonic()));
+        }
+        wait_for("fault", || !ready.is_active() && fault.is_active());
+        assert!(context.readiness.is_failing(Condition::Verdicts));
+        // The line may wait for *ready*, so that no part comes: a golden check ends it too.
+        assert!(context.control.golden_check().passed);
+        wait_for("ready", || ready.is_active() && !fault.is_active());
+        context.abandon.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn while_observing_ready_is_off_and_that_is_no_fault() {
+    let (context, _inbox) = context(by_time(0, 50), false, Mode::Observe);
+    context.readiness.set_capturing(true);
+    let [reject, ready, fault] = [(); 3].map(|()| Wire::default());
+    let mut outputs = outputs(&reject, &ready, &fault);
+    std::thread::scope(|scope| {
+        let _ends = EndsInPanic(&context);
+        scope.spawn(|| gate(&context, &mut outputs, &|| ()));
+        wait_for("observing", || !reject.is_active() && !fault.is_active());
+        assert!(!ready.is_active());
+        context.readiness.set_failing(Condition::Golden, true);
+        context.line.wake();
+        wait_for("fault", || fault.is_active());
+        assert!(!reject.is_active(), "every part passes");
+        context.abandon.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_reject_that_is_not_confirmed_holds_the_gate_until_one_is() {
+    let (context, _inbox) = context(by_time(0, 20), false, Mode::Inspect);
+    context.readiness.set_capturing(true);
+    let [reject, ready, fault] = [(); 3].map(|()| Wire::default());
+    let mut outputs = outputs(&reject, &ready, &fault).with_confirm(ms(5_000));
+    let reject_one = || {
+        let now = context.line.now();
+        context.line.with_parts(|parts| {
+            let part = parts.begin(now, false).unwrap();
+            parts.decide(part, GateAction::Reject, now).unwrap();
+        });
+    };
+    std::thread::scope(|scope| {
+        let _ends = EndsInPanic(&context);
+        scope.spawn(|| gate(&context, &mut outputs, &|| ()));
+        wait_for("inspection", || !reject.is_active() && ready.is_active());
+        reject_one();
+        wait_for("the pulse", || reject.levels().len() == 4);
+        context.line.confirm_reject(monotonic());
+        std::thread::sleep(ms(50));
+        assert!(ready.is_active());
+        reject_one();
+        wait_for("the hold", || !ready.is_active() && fault.is_active());
+        assert!(context.readiness.is_failing(Condition::Confirmed) && reject.is_active());
+        context.line.confirm_reject(monotonic());
+        wait_for("inspection", || !reject.is_active() && ready.is_active());
+        context.abandon.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_frame_that_cannot_show_a_part_is_a_fault_and_not_ok() {
+    let (mut context, _inbox) = context(by_time(0, 10), false, Mode::Inspect);
+    context.slot = FrameSlot::new(WhenFull::Wait);
+    let frame = |sequence, seed: usize, step: usize| {
+        Delivery::Frame(Captured {
+            raw: RawFrame {
+                format: FourCc(*b"GREY"),
+                width_px: 97,
+                height_px: 80,
+                stride_bytes: 97,
+                data: (0..97 * 80)
+                    .map(|n| ((n + seed) * step % 251) as u8)
+                    .collect(),
+            },
+            sequence,
+            timestamp: monotonic(),
+        })
+    };
+    let info = StreamInfo {
+        format: FourCc(*b"GREY"),
+        width_px: 97,
+        height_px: 80,
+        controls: Vec::new(),
+    };
+    // Two good frames, a black one, and a sensor that freezes: its third frame is the first that
+    // cannot be new.
+    let frames = [(1, 37), (2, 37), (0, 0), (3, 37), (3, 37), (3, 37), (3, 37)];
+    let deliveries = (0..)
+        .zip(frames)
+        .map(|(n, (seed, step))| frame(n, seed, step));
+    let source = Script(deliveries.collect(), info);
+    let mut source = Some(Box::new(source) as Box<dyn Source>);
+    let mut open = || source.take().ok_or(SourceError::Ended);
+    std::thread::scope(|scope| {
+        scope.spawn(|| score(&context, &|| ()));
+        capture(&context, &mut open, &|| ()).unwrap();
+        context.slot.close();
+    });
+    assert_eq!(context.metrics.health(Mode::Inspect).parts, [4, 0, 3]);
+}
+
+#[test]
+fn a_failed_golden_check_holds_the_gate_until_one_passes() {
+    let (mut context, _inbox) = context(by_time(0, 10), false, Mode::Inspect);
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("good-after-all.png");
+    image::GrayImage::from_fn(97, 80, |x, y| image::Luma([(x * 7 + y * 3) as u8]))
+        .save(&picture)
+        .unwrap();
+    let inspector = (*context.control.inspector().unwrap()).clone();
+    let control = Control::new(
+        Some(inspector),
+        Mode::Inspect,
+        // Expected to be NG, and it is not.
+        GoldenFrames::read(None, Some(&picture)).unwrap(),
+        Arc::clone(&context.line),
+        context.reporter.clone(),
+        Arc::clone(&context.metrics),
+        Arc::clone(&context.readiness),
+    );
+    let healthy = std::mem::replace(&mut context.control, Arc::new(control));
+    with_gate(&context, |reject| {
+        assert!(!context.control.golden_check().passed);
+        wait_for("the hold", || reject.is_active());
+        assert!(!context.readiness.is_ready() && context.readiness.is_fault());
+        assert!(healthy.golden_check().passed);
+        wait_for("inspection", || !reject.is_active());
+    });
 }

@@ -101,6 +101,7 @@ impl Rig {
             Arc::new(LineShared::new(parts, false)),
             reporter.clone(),
             Arc::clone(&metrics),
+            Arc::default(),
         );
         let path = folder.path().join("positions");
         let (positions, _) = Positions::open(&path, Duration::from_secs(1));

@@ -87,6 +87,9 @@ pub enum Fault {
     Scoring,
     /// No model is active, or it has no threshold.
     NoModel,
+    /// Its frame cannot show a part: it is black or saturated, far from what calibration saw, or
+    /// identical to the frames before it.
+    Implausible,
 }
 
 /// What the gate was commanded to do. Grows only at its end.

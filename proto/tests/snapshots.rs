@@ -292,6 +292,7 @@ fn records() -> Vec<Sample> {
         ("displaced", Fault::Displaced),
         ("scoring", Fault::Scoring),
         ("no_model", Fault::NoModel),
+        ("implausible", Fault::Implausible),
     ];
     for (name, fault) in faults {
         let body = part(Outcome::Fault(fault), GateAction::None);

@@ -29,6 +29,7 @@ use edge_runtime::report::queue;
 use edge_runtime::report::thread::{ReportThread, last_boot};
 use edge_runtime::stage::context::StageContext;
 use edge_runtime::stage::early::EarlyFrames;
+use edge_runtime::stage::plausibility::Plausibility;
 use edge_runtime::stage::slot::{FrameSlot, WhenFull};
 use edge_runtime::stage::{capture, gate, score, supervise};
 use proto::message::Mode;
@@ -123,17 +124,13 @@ impl Camera {
 
         let model_id = inspector.as_ref().map_or([0; 8], Inspector::model_id);
         let model = inspector.as_ref().map_or_else(String::new, model_name);
-        let readiness = Arc::new(Readiness::new());
+        let readiness = Arc::new(Readiness::with_policy(&config.readiness_policy()));
         readiness.set_journal_ok(journal_ok);
         let metrics = Arc::new(Metrics::new(&config.name, Arc::clone(&readiness)));
         let replay = is_replay(&config.capture);
         let triggered = matches!(config.trigger, Trigger::Gpio { .. });
         let line = Arc::new(LineShared::new(parts(config), triggered));
-        if !replay {
-            // What is between camera and gate now was never seen.
-            let now = line.now();
-            line.with_parts(|parts| parts.hold_unseen(now));
-        }
+        line.limit_silence(config.silence_limits());
         let (reporter, inbox) = queue::channel(replay, Arc::clone(&metrics));
         let mode = match config.inspection.mode {
             ModeName::Inspect => Mode::Inspect,
@@ -146,6 +143,7 @@ impl Camera {
             Arc::clone(&line),
             reporter.clone(),
             Arc::clone(&metrics),
+            Arc::clone(&readiness),
         ));
         let liveness = Arc::new(Liveness::default());
         let capture_limit = config.longest_wait() + SLACK;
@@ -172,6 +170,14 @@ impl Camera {
             frames,
             safe_action,
             live: !replay,
+            plausibility: Plausibility::new(
+                config.plausibility.exposure,
+                if replay {
+                    0
+                } else {
+                    config.plausibility.identical_frames
+                },
+            ),
         });
         let positions = Arc::new(Mutex::new(positions));
         let signal = Arc::new(DurableSignal::default());
@@ -280,6 +286,12 @@ impl Camera {
             })?);
         }
         listen_to_inputs(config, &mut camera, &real_time)?;
+        if !replay {
+            // Whatever passed the camera before the inputs were open is on its way to the gate
+            // unseen. The gate is held until now, because no frame has come.
+            let now = context.line.now();
+            context.line.with_parts(|parts| parts.hold_unseen(now));
+        }
         if let Some(mut tcp) = tcp {
             let context = Arc::clone(&context);
             let link_context = Arc::clone(&link_context);

@@ -105,5 +105,14 @@ pub(super) fn outputs(config: &Config, safe_action: GateAction) -> Result<Output
         signal(&config.signals.ready, false)?,
         signal(&config.signals.fault, true)?,
     ];
-    Ok(Outputs::new(reject.transpose()?, signals, safe_action))
+    let heartbeat = signal(&config.signals.heartbeat, false)?;
+    let mut outputs = Outputs::new(reject.transpose()?, signals, safe_action);
+    if let Some(pin) = heartbeat {
+        let period = Duration::from_millis(config.signals.heartbeat_ms);
+        outputs = outputs.with_heartbeat(pin, period);
+    }
+    if let Some(confirm) = config.gate.as_ref().and_then(|gate| gate.confirm.as_ref()) {
+        outputs = outputs.with_confirm(Duration::from_millis(confirm.within_ms));
+    }
+    Ok(outputs)
 }

@@ -11,7 +11,7 @@ use edge_runtime::config::{Config, EdgeKind, Line, Trigger};
 use edge_runtime::error_text::one_line;
 use edge_runtime::io::gpio::{Edge, Edges, GpioError};
 use edge_runtime::line::liveness::Watched;
-use edge_runtime::line::readiness::Need;
+use edge_runtime::line::readiness::Condition;
 use edge_runtime::realtime::RealTime;
 use edge_runtime::stage::input::{InputEdge, Listener, listen};
 use edge_runtime::stage::supervise::supervise;
@@ -45,7 +45,38 @@ pub(super) fn listen_to_inputs(
     real_time: &Arc<RealTime>,
 ) -> Result<()> {
     listen_to_trigger(config, camera, real_time)?;
-    listen_to_encoder(config, camera, real_time)
+    listen_to_encoder(config, camera, real_time)?;
+    listen_to_confirm(config, camera)
+}
+
+/// The input that confirms rejects. Until the last part is past the gate, like the encoder.
+fn listen_to_confirm(config: &Config, camera: &mut Camera) -> Result<()> {
+    if let Some(confirm) = config.gate.as_ref().and_then(|gate| gate.confirm.as_ref()) {
+        let line = confirm.input.clone();
+        let first = open(&line, Edge::Rising, Duration::ZERO)?;
+        let mut reopen =
+            move || open(&line, Edge::Rising, Duration::ZERO).map_err(|error| one_line(&error));
+        let context = Arc::clone(&camera.context);
+        let ended = Arc::clone(&camera.link_stop);
+        let heartbeat = camera.watch(Watched::Confirm, INPUT_LIMIT);
+        camera.links.push(spawn("confirm", move || {
+            let mut line = Some(first);
+            let beat = || heartbeat.beat(monotonic());
+            let mut on_edge = |edge: InputEdge| context.line.confirm_reject(edge.timestamp);
+            supervise(&context, "confirm", &beat, &mut || {
+                listen(
+                    &context,
+                    Condition::ConfirmInput,
+                    &mut line,
+                    &mut reopen,
+                    &mut on_edge,
+                    &ended,
+                    &beat,
+                );
+            });
+        })?);
+    }
+    Ok(())
 }
 
 fn listen_to_trigger(
@@ -90,7 +121,7 @@ fn listen_to_trigger(
             supervise(&context, "trigger", &beat, &mut || {
                 listen(
                     &context,
-                    Need::Trigger,
+                    Condition::Trigger,
                     &mut line,
                     &mut reopen,
                     &mut on_edge,
@@ -131,7 +162,7 @@ fn listen_to_encoder(
             supervise(&context, "encoder", &beat, &mut || {
                 listen(
                     &context,
-                    Need::Encoder,
+                    Condition::Encoder,
                     &mut line,
                     &mut reopen,
                     &mut on_edge,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use edge_runtime::clock::monotonic;
 use edge_runtime::line::liveness::{Liveness, Silence, Watched};
+use edge_runtime::line::readiness::Condition;
 use sd_notify::NotifyState;
 
 use super::running::Camera;
@@ -45,7 +46,7 @@ impl Camera {
                 let hanging = hanging(&context.liveness, monotonic());
                 if let Some(silence) = &hanging {
                     if silence.watched == Watched::Gate {
-                        context.readiness.set_gate_ok(false);
+                        context.readiness.set_failing(Condition::Threads, true);
                     }
                     if !was_hanging {
                         tracing::error!("{silence}; the watchdog is not fed");

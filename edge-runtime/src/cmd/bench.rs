@@ -132,7 +132,7 @@ impl Bench {
             "name = \"bench\"\nstate = {}\n[model]\npackage = {}\ntrust = [{}]\n{threshold}\
              [capture]\nkind = \"replay\"\npath = {}\nspeed = \"maximum\"\nrepeat = true\n\
              [inspection]\nthreads = {}\nthreads_per_frame = {}\nhalf_precision = {}\n\
-             [images]\nmax_mb = 0\n",
+             [images]\nmax_mb = 0\n[plausibility]\nexposure = false\n",
             path(&folder.0.join("state"))?,
             path(&self.package)?,
             path(&self.trust)?,

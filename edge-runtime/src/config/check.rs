@@ -8,13 +8,18 @@ use proto::name::{CameraName, InvalidName, SERIAL_PREFIX};
 use scoring::source::replay::MAX_PAUSE;
 
 use super::hardware::{Capture, Speed, Trigger};
-use super::schema::Config;
+use super::schema::{Config, Effect};
+use crate::line::readiness::{self, Policy};
+use crate::line::silence;
 
 /// Allowed frame rates, in frames per second.
 const RATES: RangeInclusive<f64> = 0.01..=10_000.0;
 
 /// Longest time, in milliseconds: one hour. A longer time is almost certainly a mistake.
 const LONGEST_MS: u64 = 3_600_000;
+
+/// Shortest time for which an input may be silent, in milliseconds.
+const SHORTEST_SILENCE_MS: u64 = 100;
 
 /// Longest interval, in minutes: one year.
 const MAX_MINUTES: u64 = 525_600;
@@ -53,6 +58,12 @@ impl Limit {
                 .filter(|found| !range.contains(found))
                 .map(|found| found.to_string()),
         }
+    }
+
+    /// A reason, as text; a key that is not set is allowed.
+    fn reason(key: &'static str, found: Option<&str>) -> Self {
+        let empty = found.filter(|reason| reason.trim().is_empty());
+        Self::new(key, "a reason", empty.map(|_| "an empty text".to_owned()))
     }
 
     fn new(key: &'static str, expected: &str, violation: Option<String>) -> Self {
@@ -165,6 +176,43 @@ impl Config {
                 gate.map(|gate| gate.pulse_ms),
             ),
             Limit::range(
+                "gate.confirm.within_ms",
+                1..=LONGEST_MS,
+                gate.and_then(|gate| Some(gate.confirm.as_ref()?.within_ms)),
+            ),
+            Limit::range(
+                "gate.encoder.parts_without_count",
+                1..=1_000,
+                encoder.map(|encoder| encoder.parts_without_count),
+            ),
+            Limit::range(
+                "gate.encoder.silent_after_ms",
+                SHORTEST_SILENCE_MS..=LONGEST_MS,
+                encoder.map(|encoder| encoder.silent_after_ms),
+            ),
+            Limit::reason(
+                "gate.encoder.silent_off",
+                encoder.and_then(|encoder| encoder.silent_off.as_deref()),
+            ),
+            Limit::range(
+                "signals.heartbeat_ms",
+                200..=60_000,
+                Some(self.signals.heartbeat_ms),
+            ),
+            Limit::range(
+                "readiness.faults_in_a_row",
+                1..=1_000,
+                Some(self.readiness.faults_in_a_row),
+            ),
+            // One frame is always like itself.
+            Limit::new(
+                "plausibility.identical_frames",
+                "0, or 2 to 1000",
+                Some(self.plausibility.identical_frames)
+                    .filter(|&frames| frames == 1 || frames > 1_000)
+                    .map(|frames| frames.to_string()),
+            ),
+            Limit::range(
                 "gate.encoder.delay_counts",
                 0..=MAX_COUNTS,
                 encoder.map(|encoder| encoder.delay_counts),
@@ -187,6 +235,52 @@ impl Config {
                 ..
             } => Duration::from_secs_f64(fps.recip()),
             Capture::Replay { .. } => MAX_PAUSE,
+        }
+    }
+
+    /// How long trigger and encoder may be silent.
+    pub fn silence_limits(&self) -> silence::Limits {
+        let unless = |off: &Option<String>, ms: u64| {
+            let limit = Duration::from_millis(ms);
+            off.is_none().then_some(limit)
+        };
+        let (mut trigger, mut triggered) = (None, false);
+        if let Trigger::Gpio {
+            silent_after_ms,
+            silent_off,
+            ..
+        } = &self.trigger
+        {
+            (trigger, triggered) = (unless(silent_off, *silent_after_ms), true);
+        }
+        let encoder = self.gate.as_ref().and_then(|gate| gate.encoder.as_ref());
+        silence::Limits {
+            trigger,
+            encoder: encoder
+                .and_then(|encoder| unless(&encoder.silent_off, encoder.silent_after_ms)),
+            parts_without_count: encoder
+                .filter(|_| triggered)
+                .map(|encoder| encoder.parts_without_count),
+            has_encoder: encoder.is_some(),
+        }
+    }
+
+    /// What conditions do when they fail.
+    pub fn readiness_policy(&self) -> Policy {
+        let effect = |effect| match effect {
+            Effect::Hold => readiness::Effect::Hold,
+            Effect::Fault => readiness::Effect::Fault,
+            Effect::Show => readiness::Effect::Show,
+        };
+        let configured = &self.readiness;
+        Policy {
+            faults_in_a_row: configured.faults_in_a_row,
+            verdicts: effect(configured.verdicts),
+            silence: effect(configured.silence),
+            confirm: effect(configured.confirm),
+            golden: effect(configured.golden),
+            drift: effect(configured.drift),
+            journal: effect(configured.journal),
         }
     }
 
@@ -213,18 +307,28 @@ impl Config {
 }
 
 impl Trigger {
-    fn limits(&self) -> [Limit; 2] {
-        let (debounce_us, frame_within_ms) = match *self {
-            Self::Free {} => (None, None),
-            Self::Gpio {
-                debounce_us,
-                frame_within_ms,
-                ..
-            } => (Some(debounce_us), Some(frame_within_ms)),
-        };
+    fn limits(&self) -> [Limit; 4] {
+        let (mut debounce, mut within, mut silent, mut off) = (None, None, None, None);
+        if let Self::Gpio {
+            debounce_us,
+            frame_within_ms,
+            silent_after_ms,
+            silent_off,
+            ..
+        } = self
+        {
+            (debounce, within) = (Some(*debounce_us), Some(*frame_within_ms));
+            (silent, off) = (Some(*silent_after_ms), silent_off.as_deref());
+        }
         [
-            Limit::range("trigger.debounce_us", 0..=1_000_000, debounce_us),
-            Limit::range("trigger.frame_within_ms", 1..=LONGEST_MS, frame_within_ms),
+            Limit::range("trigger.debounce_us", 0..=1_000_000, debounce),
+            Limit::range("trigger.frame_within_ms", 1..=LONGEST_MS, within),
+            Limit::range(
+                "trigger.silent_after_ms",
+                SHORTEST_SILENCE_MS..=LONGEST_MS,
+                silent,
+            ),
+            Limit::reason("trigger.silent_off", off),
         ]
     }
 }

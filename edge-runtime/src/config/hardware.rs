@@ -130,6 +130,15 @@ pub enum Trigger {
         /// that runs freely, of whose frames most show no part.
         #[serde(default = "yes")]
         drives_camera: bool,
+        /// Time in milliseconds without an edge after which the trigger counts as cut: a cut wire
+        /// looks like a belt that stands. Set it a little above the longest pause between two parts
+        /// of a running line. With an encoder, only time in which the belt moves counts. The fault
+        /// ends with the next edge, once what passed unseen is past the gate.
+        #[serde(default = "default_silent_ms")]
+        silent_after_ms: u64,
+        /// The reason why a silent trigger is no fault on this line, for example `"parts come by
+        /// hand"`. It turns `silent_after_ms` off.
+        silent_off: Option<String>,
     },
 }
 
@@ -189,6 +198,21 @@ pub struct Gate {
     /// changes or that stops. The direction is not measured: a belt that moves back counts like one
     /// that moves on.
     pub encoder: Option<Encoder>,
+    /// A sensor that shows that something was pushed out. A reject that it does not confirm is a
+    /// fault, until the next one that it confirms.
+    pub confirm: Option<Confirm>,
+}
+
+/// A sensor that shows that something was pushed out.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize, schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Confirm {
+    /// The input line. A rising edge confirms a reject.
+    pub input: Line,
+    /// Time in milliseconds after a reject pulse has begun within which the edge must come.
+    #[serde(default = "default_confirm_ms")]
+    pub within_ms: u64,
 }
 
 /// What happens to a part without a verdict.
@@ -214,20 +238,48 @@ pub struct Encoder {
     pub delay_counts: u64,
     /// Counts for which the output stays active.
     pub pulse_counts: u64,
+    /// Most edges of the trigger in a row without a count between them. With more, the encoder
+    /// counts as cut. Without a trigger line it is not used.
+    #[serde(default = "default_parts_without_count")]
+    pub parts_without_count: u32,
+    /// Time in milliseconds without a count after which the encoder counts as cut. The fault ends
+    /// with the next count, once every part that was on its way is past the gate.
+    #[serde(default = "default_silent_ms")]
+    pub silent_after_ms: u64,
+    /// The reason why an encoder that does not count is no fault on this line, for example `"the
+    /// line stops for breaks"`. It turns `silent_after_ms` off; `parts_without_count` stays on.
+    pub silent_off: Option<String>,
 }
 
 /// Output lines for a PLC.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[cfg_attr(test, derive(serde::Serialize, schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Signals {
     /// Active while at least one part awaits its verdict.
     pub busy: Option<Line>,
-    /// Active while parts can be inspected.
+    /// Active while parts are being inspected and rejected.
     pub ready: Option<Line>,
-    /// Active while parts cannot be inspected, while an output fails, and while reports cannot be
-    /// written to the disk.
+    /// Active while parts cannot be inspected, while an output fails, while reports cannot be
+    /// written to the disk, and while good parts have drifted.
     pub fault: Option<Line>,
+    /// A square wave while `ready` is active, otherwise inactive. Unlike a level, it cannot outlive
+    /// the program: a PLC that misses two edges knows that nobody inspects.
+    pub heartbeat: Option<Line>,
+    /// Period of the heartbeat in milliseconds.
+    pub heartbeat_ms: u64,
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        Self {
+            busy: None,
+            ready: None,
+            fault: None,
+            heartbeat: None,
+            heartbeat_ms: 1_000,
+        }
+    }
 }
 
 fn default_frame_timeout_ms() -> u64 {
@@ -236,4 +288,16 @@ fn default_frame_timeout_ms() -> u64 {
 
 fn default_pulse_ms() -> u64 {
     50
+}
+
+fn default_confirm_ms() -> u64 {
+    500
+}
+
+fn default_silent_ms() -> u64 {
+    30_000
+}
+
+fn default_parts_without_count() -> u32 {
+    3
 }

@@ -36,6 +36,12 @@ pub struct Config {
     /// Output lines for a PLC. Each is optional.
     #[serde(default)]
     pub signals: Signals,
+    /// What a failing condition does to the gate and to the signals, where that can be chosen.
+    #[serde(default)]
+    pub readiness: Readiness,
+    /// Frames that cannot show a part: the part is a fault, whatever its score.
+    #[serde(default)]
+    pub plausibility: Plausibility,
     /// Deadline, threads and mode.
     #[serde(default)]
     pub inspection: Inspection,
@@ -56,7 +62,8 @@ pub struct Config {
     #[serde(default)]
     pub metrics: Metrics,
     /// The golden-sample check: scores the package's golden tiles and two frames whose verdicts are
-    /// known. The result is reported; it changes neither a signal nor the gate.
+    /// known. Unless `readiness.golden` says otherwise, the gate is held after a check that failed,
+    /// until one passes.
     #[serde(default)]
     pub golden: Golden,
     /// Drift detection: compares recent good parts with the calibration. It needs a package that
@@ -89,6 +96,84 @@ pub struct Model {
     /// Accept flashed packages for images of another size or colour than the active one.
     #[serde(default)]
     pub any_input: bool,
+}
+
+/// What a failing condition does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize, schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// The gate is held, `ready` goes off and `fault` on.
+    Hold,
+    /// `fault` goes on; parts are inspected and the gate follows them.
+    Fault,
+    /// It is only shown, in the metrics and in `/health`.
+    Show,
+}
+
+/// What failing conditions do, where that can be chosen. Missing frames, a missing model, trigger
+/// or encoder lines that cannot be read, a reject output that cannot be set and parts that are not
+/// followed always hold the gate.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize, schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Readiness {
+    /// Number of parts in a row without a verdict (scoring failed, frame lost, damaged or
+    /// implausible, verdict too late) from which on parts are not being inspected.
+    pub faults_in_a_row: u32,
+    /// What that many faults in a row do, whatever `gate.on_fault` says. They end with the next
+    /// verdict, a golden-sample check that passes, or another model.
+    pub verdicts: Effect,
+    /// What a silent trigger or encoder does. With `"hold"`, a line that waits for `ready` before
+    /// it starts does not start after a pause longer than `silent_after_ms`: use `"fault"` there.
+    pub silence: Effect,
+    /// What a reject that was not confirmed does (`gate.confirm`), and a confirm input that cannot
+    /// be read.
+    pub confirm: Effect,
+    /// What a failed golden-sample check does, until one passes.
+    pub golden: Effect,
+    /// What drift does, until it is over.
+    pub drift: Effect,
+    /// What it does that reports cannot be written to the disk.
+    pub journal: Effect,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self {
+            faults_in_a_row: 3,
+            verdicts: Effect::Hold,
+            silence: Effect::Hold,
+            confirm: Effect::Hold,
+            golden: Effect::Hold,
+            drift: Effect::Fault,
+            journal: Effect::Fault,
+        }
+    }
+}
+
+/// Frames that cannot show a part.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize, schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Plausibility {
+    /// Refuse frames that are black (at least 99.9 % of the pixels up to 2 % of full scale) or
+    /// saturated (at least 99 % of the pixels at full scale), unless the package was calibrated on
+    /// such parts, and frames whose brightness or contrast is far from that at calibration: by more
+    /// than 10 standard deviations, and by more than three quarters of it.
+    pub exposure: bool,
+    /// Number of frames in a row with the same bytes from which on the sensor counts as frozen; 0
+    /// turns the check off. A replay is never checked.
+    pub identical_frames: u32,
+}
+
+impl Default for Plausibility {
+    fn default() -> Self {
+        Self {
+            exposure: true,
+            identical_frames: 3,
+        }
+    }
 }
 
 /// Deadline, threads and mode.
@@ -124,7 +209,7 @@ pub enum ModeName {
     #[default]
     Inspect,
     /// Every part passes and the gate is not held, except at the start and at the end of the
-    /// program, where `gate.on_fault` applies.
+    /// program, where `gate.on_fault` applies. `ready` is off.
     Observe,
 }
 

@@ -141,6 +141,59 @@ fn values_out_of_range_are_refused_with_the_name_of_the_key() {
 }
 
 #[test]
+fn silence_is_limited_unless_there_is_a_reason() {
+    let trigger = |more: &str| {
+        let gpio = "[trigger]\nkind = \"gpio\"\nchip = \"c\"\nline = 1\n";
+        Config::parse(&format!("{SMALL}\n{gpio}{more}"))
+    };
+    let limits = |more| trigger(more).unwrap().silence_limits();
+    assert_eq!(limits("").trigger, Some(Duration::from_secs(30)));
+    let shorter = limits("silent_after_ms = 2000");
+    assert_eq!(shorter.trigger, Some(Duration::from_secs(2)));
+    assert_eq!(limits("silent_off = \"by hand\"").trigger, None);
+    let found = trigger("silent_off = \" \"").unwrap_err();
+    assert!(
+        found.contains("trigger.silent_off: expected a reason"),
+        "{found}"
+    );
+    let found = trigger("silent_after_ms = 0").unwrap_err();
+    assert!(found.contains("trigger.silent_after_ms"), "{found}");
+
+    let encoder = |more: &str| {
+        let line = "{ chip = \"c\", line = 1 }";
+        let text = format!(
+            "[gate]\noutput = {line}\n[gate.encoder]\ninput = {line}\ndelay_counts = 9\n\
+             pulse_counts = 1\n{more}"
+        );
+        trigger(&text).unwrap().silence_limits()
+    };
+    let found = encoder("");
+    assert_eq!(found.encoder, Some(Duration::from_secs(30)));
+    assert_eq!(found.parts_without_count, Some(3));
+    assert!(found.has_encoder);
+    let found = encoder("silent_off = \"breaks\"");
+    assert_eq!((found.encoder, found.parts_without_count), (None, Some(3)));
+    // Frames come while the belt stands, so they say nothing about the encoder.
+    let free = Config::parse(SMALL).unwrap().silence_limits();
+    assert_eq!(free, crate::line::silence::Limits::default());
+}
+
+#[test]
+fn conditions_have_the_configured_effect() {
+    let policy = |more: &str| {
+        let config = Config::parse(&format!("{SMALL}\n[readiness]\n{more}")).unwrap();
+        config.readiness_policy()
+    };
+    assert_eq!(policy(""), crate::line::readiness::Policy::default());
+    let found = policy("faults_in_a_row = 5\ngolden = \"fault\"\njournal = \"hold\"");
+    assert_eq!(found.faults_in_a_row, 5);
+    assert_eq!(found.golden, crate::line::readiness::Effect::Fault);
+    assert_eq!(found.journal, crate::line::readiness::Effect::Hold);
+    let unknown = format!("{SMALL}\n[readiness]\nframes = \"fault\"");
+    assert!(Config::parse(&unknown).is_err(), "not configurable");
+}
+
+#[test]
 fn speeds_are_words_or_numbers() {
     let speed = |value: &str| {
         let config = Config::parse(&format!("{SMALL}\nspeed = {value}")).unwrap();

@@ -19,13 +19,14 @@ pub use edges::{Edge, EdgeEvent, Edges};
 pub use error::GpioError;
 use pin::request;
 
-/// Requests a line as an output. It has its initial level from the start, without a glitch.
+/// Requests a line as an output. It has its initial level from the start, without a glitch. Where
+/// the chip can, its level can be read back.
 pub fn output(
     chip: &Path,
     line: u32,
     active_low: bool,
     initial_active: bool,
-) -> Result<impl OutputPin<Error = GpioError> + Send + use<>, GpioError> {
+) -> Result<impl OutputPin<Error = GpioError> + InputPin + Send + use<>, GpioError> {
     request(chip, line, active_low, |builder| {
         builder.as_output(Value::from(initial_active));
     })

@@ -24,6 +24,8 @@ pub enum Watched {
     Trigger,
     /// The thread that listens to the encoder.
     Encoder,
+    /// The thread that listens to the input that confirms rejects.
+    Confirm,
     /// The report thread, which may wait for a slow disk.
     Report,
     /// The main thread, which may load a package.
@@ -40,6 +42,7 @@ impl Watched {
             Self::Score => "a scoring thread",
             Self::Trigger => "the trigger thread",
             Self::Encoder => "the encoder thread",
+            Self::Confirm => "the thread of the input that confirms rejects",
             Self::Report => "the report thread",
             Self::Main => "the main thread",
         }
@@ -49,7 +52,12 @@ impl Watched {
     pub fn inspects(self) -> bool {
         matches!(
             self,
-            Self::Capture | Self::Frames | Self::Score | Self::Trigger | Self::Encoder
+            Self::Capture
+                | Self::Frames
+                | Self::Score
+                | Self::Trigger
+                | Self::Encoder
+                | Self::Confirm
         )
     }
 }

@@ -1,5 +1,6 @@
 //! The line between trigger and reject gate: parts, conveyor position, readiness and outputs.
 
+pub mod confirm;
 pub mod conveyor;
 pub mod liveness;
 pub mod outputs;
@@ -7,3 +8,5 @@ pub mod pairing;
 pub mod parts;
 pub mod readiness;
 pub mod shared;
+pub mod silence;
+pub mod square_wave;

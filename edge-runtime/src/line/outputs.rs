@@ -3,25 +3,48 @@
 //! In: the states that the gate thread wants. Out: levels of `embedded-hal` pins. Levels are
 //! logical: high is active, because each line is requested with its own polarity.
 
-use embedded_hal::digital::OutputPin;
+use std::time::Duration;
+
+use embedded_hal::digital::{InputPin, OutputPin};
 use proto::report::GateAction;
 
+use super::confirm::ConfirmWatch;
+use super::square_wave::SquareWave;
 use crate::error_text::one_line;
+
+/// Interval at which every output is read back and set again.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+
+/// Time after a change within which a level is not read back: the line may still settle.
+const SETTLES_WITHIN: Duration = Duration::from_millis(5);
 
 /// An output pin whose errors are text.
 pub trait Pin: Send {
     /// Makes the output active or inactive.
     fn set(&mut self, active: bool) -> Result<(), String>;
+
+    /// Reads the level back; `None` if the line does not allow it.
+    fn read_back(&mut self) -> Option<bool> {
+        None
+    }
+
+    /// Prepares to request the line anew when it is next set, because its chip has lost its state.
+    fn reopen(&mut self) {}
 }
 
 impl<P> Pin for P
 where
-    P: OutputPin + Send,
+    P: OutputPin + InputPin + Send,
     P::Error: std::error::Error,
 {
     fn set(&mut self, active: bool) -> Result<(), String> {
         self.set_state(active.into())
             .map_err(|error| one_line(&error))
+    }
+
+    fn read_back(&mut self) -> Option<bool> {
+        // Some chips cannot read an output. One that fails altogether fails when it is set.
+        self.is_high().ok()
     }
 }
 
@@ -59,6 +82,14 @@ where
         }
         set
     }
+
+    fn read_back(&mut self) -> Option<bool> {
+        self.pin.as_mut()?.read_back()
+    }
+
+    fn reopen(&mut self) {
+        self.pin = None;
+    }
 }
 
 /// Wanted states of the outputs.
@@ -82,16 +113,69 @@ struct Output {
     pin: Box<dyn Pin>,
     level: Option<bool>,
     failing: bool,
+    /// It did not read back as it was set, and has not since.
+    differs: bool,
+    /// When its level was last set.
+    set_at: Duration,
+    /// When it was last read back.
+    checked_at: Duration,
 }
 
 impl Output {
-    fn set(&mut self, active: bool) -> Option<String> {
+    fn new(name: &'static str, pin: Box<dyn Pin>) -> Self {
+        Self {
+            name,
+            pin,
+            level: None,
+            failing: false,
+            differs: false,
+            set_at: Duration::ZERO,
+            checked_at: Duration::ZERO,
+        }
+    }
+
+    fn is_failing(&self) -> bool {
+        self.failing || self.differs
+    }
+
+    /// Reads the level back and sets it again if that is due: an expander forgets its outputs in a
+    /// brown-out.
+    fn refresh(&mut self, now: Duration) -> Option<String> {
+        let level = self.level?;
+        let due = self.differs || now.saturating_sub(self.checked_at) >= REFRESH_EVERY;
+        if !due || now.saturating_sub(self.set_at) < SETTLES_WITHIN {
+            return None;
+        }
+        self.checked_at = now;
+        let differs = self.pin.read_back().is_some_and(|found| found != level);
+        if differs {
+            self.pin.reopen();
+        }
+        let name = |level| if level { "active" } else { "inactive" };
+        let first = differs && !std::mem::replace(&mut self.differs, differs);
+        self.differs = differs;
+        let mismatch = first.then(|| {
+            format!(
+                "{} output: expected it to be {}, found it {}: a short circuit, or its chip lost \
+                 power; it is set again",
+                self.name,
+                name(level),
+                name(!level)
+            )
+        });
+        self.level = None;
+        let failed = self.set(level, now);
+        mismatch.or(failed)
+    }
+
+    fn set(&mut self, active: bool, now: Duration) -> Option<String> {
         if self.level == Some(active) {
             return None;
         }
         match self.pin.set(active) {
             Ok(()) => {
                 self.level = Some(active);
+                self.set_at = now;
                 self.failing = false;
                 None
             }
@@ -113,7 +197,11 @@ pub struct Outputs {
     busy: Option<Output>,
     ready: Option<Output>,
     fault: Option<Output>,
+    heartbeat: Option<(Output, SquareWave)>,
+    confirm: Option<ConfirmWatch>,
     hold_active: bool,
+    /// The time of the last [`Outputs::refresh`].
+    now: Duration,
 }
 
 impl std::fmt::Debug for Outputs {
@@ -130,35 +218,72 @@ impl Outputs {
         [busy, ready, fault]: [Option<Box<dyn Pin>>; 3],
         safe_action: GateAction,
     ) -> Self {
-        let output = |name, pin: Option<Box<dyn Pin>>| {
-            pin.map(|pin| Output {
-                name,
-                pin,
-                level: None,
-                failing: false,
-            })
-        };
+        let output = |name, pin: Option<Box<dyn Pin>>| pin.map(|pin| Output::new(name, pin));
         let mut outputs = Self {
             reject: output("reject", reject),
             busy: output("busy", busy),
             ready: output("ready", ready),
             fault: output("fault", fault),
+            heartbeat: None,
+            confirm: None,
             hold_active: safe_action == GateAction::Reject,
+            now: Duration::ZERO,
         };
         outputs.make_safe();
         // Nobody hears of a failure here: the first `set` tries again and reports it.
-        for output in [
-            &mut outputs.reject,
-            &mut outputs.busy,
-            &mut outputs.ready,
-            &mut outputs.fault,
-        ]
-        .into_iter()
-        .flatten()
-        {
+        for output in outputs.all() {
             output.failing = false;
         }
         outputs
+    }
+
+    /// Adds a heartbeat of this period: a square wave while parts are being inspected.
+    #[must_use]
+    pub fn with_heartbeat(mut self, pin: Box<dyn Pin>, period: Duration) -> Self {
+        let output = Output::new("heartbeat", pin);
+        self.heartbeat = Some((output, SquareWave::new(period)));
+        self
+    }
+
+    /// Expects each reject pulse to be confirmed within this time ([`Self::is_unconfirmed`]).
+    #[must_use]
+    pub fn with_confirm(mut self, within: Duration) -> Self {
+        self.confirm = Some(ConfirmWatch::new(within));
+        self
+    }
+
+    /// Takes the edges of the input that confirms rejects, and tells whether a confirmation is
+    /// missing. To be called after [`Self::set`].
+    pub fn is_unconfirmed(&mut self, edges: &[Duration]) -> bool {
+        let confirm = self.confirm.as_mut();
+        confirm.is_some_and(|confirm| confirm.check(edges, self.now))
+    }
+
+    /// When the heartbeat changes next.
+    pub fn next_change(&self) -> Option<Duration> {
+        self.heartbeat.as_ref()?.1.next_change()
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Output> {
+        let outputs = [
+            &mut self.reject,
+            &mut self.busy,
+            &mut self.ready,
+            &mut self.fault,
+        ];
+        let heartbeat = self.heartbeat.as_mut().map(|(output, _)| output);
+        outputs.into_iter().flatten().chain(heartbeat)
+    }
+
+    /// About once a second, reads every output back and sets it again. To be called before each
+    /// [`Self::set`], with the time. Returns the text of failures that are new.
+    pub fn refresh(&mut self, now: Duration) -> Option<String> {
+        self.now = now;
+        let failures: Vec<String> = self
+            .all()
+            .filter_map(|output| output.refresh(now))
+            .collect();
+        (!failures.is_empty()).then(|| failures.join("; "))
     }
 
     /// Sets the outputs that have changed. Returns the text of failures that are new.
@@ -170,22 +295,36 @@ impl Outputs {
             (&mut self.ready, states.ready),
             (&mut self.fault, states.fault),
         ];
-        let failures: Vec<String> = wanted
+        let now = self.now;
+        let mut failures: Vec<String> = wanted
             .into_iter()
-            .filter_map(|(output, active)| output.as_mut()?.set(active))
+            .filter_map(|(output, active)| output.as_mut()?.set(active, now))
             .collect();
+        if let Some((output, wave)) = &mut self.heartbeat {
+            failures.extend(output.set(wave.level(states.ready, now), now));
+        }
+        if let Some(confirm) = &mut self.confirm {
+            let is_pulse = states.reject && (states.follows_parts || !self.hold_active);
+            confirm.output(reject, is_pulse, now);
+        }
         (!failures.is_empty()).then(|| failures.join("; "))
     }
 
-    /// Whether the reject output could not be set.
+    /// Whether the reject output could not be set, or did not read back as set.
     pub fn is_gate_failing(&self) -> bool {
-        self.reject.as_ref().is_some_and(|output| output.failing)
+        self.reject.as_ref().is_some_and(Output::is_failing)
     }
 
-    /// Whether any output could not be set.
+    /// Whether any other output could not be set, or did not read back as set.
+    pub fn is_signal_failing(&self) -> bool {
+        let signals = [&self.busy, &self.ready, &self.fault].into_iter().flatten();
+        let heartbeat = self.heartbeat.iter().map(|(output, _)| output);
+        signals.chain(heartbeat).any(Output::is_failing)
+    }
+
+    /// Whether any output could not be set, or did not read back as set.
     pub fn is_failing(&self) -> bool {
-        let outputs = [&self.reject, &self.busy, &self.ready, &self.fault];
-        outputs.into_iter().flatten().any(|output| output.failing)
+        self.is_gate_failing() || self.is_signal_failing()
     }
 
     /// Holds the gate in its safe state, with *ready* off and *fault* on.
@@ -301,5 +440,96 @@ mod tests {
         assert!(failures.contains("reject output: cut"), "{failures}");
         assert_eq!(outputs.set(INSPECTING), None);
         assert!(outputs.is_failing() && outputs.is_gate_failing());
+    }
+    /// A line of an expander: its level, and the level that the program asked for last.
+    #[derive(Clone, Default)]
+    struct Expander(Arc<Mutex<(bool, usize)>>);
+
+    impl Pin for Expander {
+        fn set(&mut self, active: bool) -> Result<(), String> {
+            let mut state = self.0.lock().unwrap();
+            *state = (active, state.1 + 1);
+            Ok(())
+        }
+
+        fn read_back(&mut self) -> Option<bool> {
+            Some(self.0.lock().unwrap().0)
+        }
+    }
+
+    fn ms(value: u64) -> Duration {
+        Duration::from_millis(value)
+    }
+
+    #[test]
+    fn an_output_that_reads_back_otherwise_is_a_fault_and_is_set_again() {
+        let expander = Expander::default();
+        let pin = Box::new(expander.clone());
+        let mut outputs = Outputs::new(None, [None, Some(pin), None], GateAction::Reject);
+        assert_eq!(outputs.refresh(ms(10_000)), None);
+        outputs.set(INSPECTING);
+        assert_eq!(outputs.refresh(ms(10_500)), None);
+        let sets = expander.0.lock().unwrap().1;
+        // A brown-out.
+        expander.0.lock().unwrap().0 = false;
+        let found = outputs.refresh(ms(11_000)).unwrap();
+        assert!(
+            found.contains("ready output: expected it to be active"),
+            "{found}"
+        );
+        assert!(outputs.is_signal_failing() && !outputs.is_gate_failing());
+        outputs.set(INSPECTING);
+        assert_eq!(*expander.0.lock().unwrap(), (true, sets + 1));
+        assert!(outputs.is_failing(), "until it was read back");
+        assert_eq!(outputs.refresh(ms(11_100)), None);
+        assert!(!outputs.is_failing());
+        // A short circuit.
+        for second in 13..20 {
+            expander.0.lock().unwrap().0 = false;
+            let found = outputs.refresh(ms(1_000 * second));
+            assert_eq!(found.is_some(), second == 13, "reported once");
+            assert!(outputs.is_failing());
+        }
+    }
+
+    #[test]
+    fn outputs_are_set_again_once_a_second_also_if_they_cannot_be_read() {
+        let wire = Arc::new(Mutex::new(Vec::new()));
+        let pin = Box::new(Wire(Arc::clone(&wire), false));
+        let mut outputs = Outputs::new(Some(pin), [None, None, None], GateAction::Reject);
+        for step in 0..50 {
+            outputs.refresh(ms(10_000 + 100 * step));
+            outputs.set(INSPECTING);
+        }
+        // At the start, the change, and once a second.
+        assert_eq!(
+            *wire.lock().unwrap(),
+            [true, true, false, false, false, false, false]
+        );
+    }
+    #[test]
+    fn the_heartbeat_stops_with_inspection() {
+        let wire = Arc::new(Mutex::new(Vec::new()));
+        let pin = Box::new(Wire(Arc::clone(&wire), false));
+        let outputs = Outputs::new(None, [None, None, None], GateAction::Reject);
+        let mut outputs = outputs.with_heartbeat(pin, ms(200));
+        let mut run = |ready, from: u64| {
+            for step in 0..5 {
+                outputs.refresh(ms(10_000 + from + 100 * step));
+                outputs.set(OutputStates {
+                    ready,
+                    ..INSPECTING
+                });
+            }
+            wire.lock().unwrap().split_off(0)
+        };
+        let mut levels = run(true, 0);
+        levels.dedup();
+        assert_eq!(levels, [true, false, true, false, true]);
+        let mut levels = run(false, 500);
+        levels.dedup();
+        assert_eq!(levels, [false]);
+        drop(outputs);
+        assert!(!wire.lock().unwrap().contains(&true));
     }
 }

@@ -6,15 +6,22 @@ use std::time::Duration;
 
 use super::conveyor::{Conveyor, Due, Moment};
 use super::parts::{EarlyFrameId, FrameAssignment, PartId, Parts};
+use super::silence::{Limits, SilenceWatch, Silent};
 use crate::clock::monotonic;
 
 /// Longest interval between two polls of the gate thread.
 const GATE_ROUND: Duration = Duration::from_millis(100);
 
+/// Most confirmations between two rounds of the gate thread. More are noise.
+const MAX_CONFIRMS: usize = 256;
+
 #[derive(Debug)]
 struct LineState {
     parts: Parts,
     conveyor: Conveyor,
+    silence: SilenceWatch,
+    /// Edges of the input that confirms rejects, since the gate thread last took them.
+    confirms: Vec<Duration>,
     /// Grows with every change, so that the gate thread misses none while it is not waiting.
     generation: u64,
 }
@@ -51,11 +58,37 @@ impl LineShared {
             state: Mutex::new(LineState {
                 parts,
                 conveyor: Conveyor::default(),
+                silence: SilenceWatch::default(),
+                confirms: Vec::new(),
                 generation: 0,
             }),
             changed: Condvar::new(),
             triggered,
         }
+    }
+
+    /// Limits how long trigger and encoder may be silent, from now on.
+    pub fn limit_silence(&self, limits: Limits) {
+        self.lock().silence = SilenceWatch::new(limits);
+    }
+
+    /// Which inputs are silent for too long. Does not wake the gate thread.
+    pub(crate) fn silent(&self) -> Silent {
+        self.lock().silence.check(monotonic())
+    }
+
+    /// Records an edge of the input that confirms rejects.
+    pub fn confirm_reject(&self, time: Duration) {
+        self.change(|state| {
+            if state.confirms.len() < MAX_CONFIRMS {
+                state.confirms.push(time);
+            }
+        });
+    }
+
+    /// Takes the edges of the input that confirms rejects. Does not wake the gate thread.
+    pub(crate) fn take_confirms(&self) -> Vec<Duration> {
+        std::mem::take(&mut self.lock().confirms)
     }
 
     /// Whether a part begins at an edge of the trigger input instead of with each frame.
@@ -103,7 +136,10 @@ impl LineShared {
     /// Moves the conveyor by `counts` encoder counts, the last of them at `time` of the monotonic
     /// clock.
     pub fn advance_conveyor(&self, counts: u64, time: Duration) {
-        self.change(|state| state.conveyor.advance(counts, time));
+        self.change(|state| {
+            state.silence.count(time);
+            state.conveyor.advance(counts, time);
+        });
     }
 
     /// Number of parts that await their verdict. Does not wake the gate thread.
@@ -136,6 +172,7 @@ impl LineShared {
     /// too many parts are in flight.
     pub fn trigger(&self, time: Duration) -> bool {
         let moment = self.moment(time);
+        self.lock().silence.trigger();
         self.with_parts(|parts| parts.begin(moment, true)).is_some()
     }
 
@@ -168,11 +205,11 @@ impl LineShared {
         }
     }
 
-    /// Waits until something changes after the view of generation `seen`, a part is due, or
-    /// [`GATE_ROUND`] has passed.
-    pub(crate) fn wait_for_change(&self, seen: u64) {
+    /// Waits until something changes after the view of generation `seen`, a part is due, the time
+    /// `until` has come, or [`GATE_ROUND`] has passed.
+    pub(crate) fn wait_for_change(&self, seen: u64, until: Option<Duration>) {
         let state = self.lock();
-        let due = state.parts.next_change();
+        let due = state.parts.next_change().into_iter().chain(until).min();
         let due = due.map_or(GATE_ROUND, |due| due.saturating_sub(monotonic()));
         let unchanged = |state: &mut LineState| state.generation == seen;
         drop(

@@ -10,6 +10,7 @@ use scoring::inspector::{Inspection, Inspector};
 use scoring::io::image_file::{ImageFileError, read_frame};
 
 use crate::error_text::one_line;
+use crate::line::readiness::{Condition, Readiness};
 use crate::line::shared::LineShared;
 use crate::metrics::Metrics;
 use crate::report::queue::Reporter;
@@ -93,6 +94,7 @@ pub struct Control {
     pub(super) line: Arc<LineShared>,
     pub(super) reporter: Reporter,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) readiness: Arc<Readiness>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -108,6 +110,7 @@ impl Control {
         line: Arc<LineShared>,
         reporter: Reporter,
         metrics: Arc<Metrics>,
+        readiness: Arc<Readiness>,
     ) -> Self {
         let control = Self {
             inspector: Mutex::new(None),
@@ -118,6 +121,7 @@ impl Control {
             line,
             reporter,
             metrics,
+            readiness,
         };
         control.apply_mode(mode);
         if let Some(inspector) = inspector {
@@ -136,6 +140,9 @@ impl Control {
         self.metrics
             .set_model(&model_name(&inspector), &inspector.model_id());
         self.failures.store(0, Ordering::Relaxed);
+        // What the model before it could not score, and how its good parts looked, is over.
+        self.readiness.trust_verdicts();
+        self.readiness.set_failing(Condition::Drift, false);
         *lock(&self.inspector) = Some(Arc::new(inspector));
         // If there was no model before, the gate follows parts from now on.
         self.line.wake();

@@ -13,6 +13,7 @@ use scoring::io::picture::{png, tiff};
 
 use super::active::{Control, lock};
 use crate::error_text::one_line;
+use crate::line::readiness::Condition;
 
 impl Control {
     /// Carries out a command of a station. Returns the answer and, for a snapshot, its pictures.
@@ -133,7 +134,7 @@ impl Control {
     }
 
     /// Checks the golden tiles, the frame that must be OK and the one that must be NG, and journals
-    /// the result.
+    /// the result. A check that passes also ends a row of parts without a verdict.
     pub fn golden_check(&self) -> GoldenResult {
         let Some(inspector) = self.inspector() else {
             let detail = "no model is active".to_owned();
@@ -193,6 +194,11 @@ impl Control {
             detail: cut_text(&found.join("; ")),
         };
         tracing::info!(passed, detail = result.detail, "golden check");
+        self.readiness.set_failing(Condition::Golden, !passed);
+        if passed {
+            self.readiness.trust_verdicts();
+        }
+        self.line.wake();
         self.reporter.event(Event::GoldenCheck(result.clone()));
         result
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::RecvTimeoutError;
 use proto::limits::MAX_REGIONS;
 use proto::message::Message;
-use proto::report::{Body, Event, Outcome, PartReport, Record};
+use proto::report::{Body, Event, Fault, Outcome, PartReport, Record};
 use scoring::inspect::drift::Appearance;
 use scoring::inspect::verdict::Verdict;
 
@@ -28,7 +28,7 @@ use crate::image_store::item_id;
 use crate::journal::boot_counter::BootCounter;
 use crate::journal::positions::{self, Positions};
 use crate::journal::{Journal, JournalReader};
-use crate::line::readiness::Readiness;
+use crate::line::readiness::{Condition, Readiness};
 use crate::metrics::{Loss, Metrics, Queue, Stage};
 use crate::model::active::{Control, LastPart};
 
@@ -257,13 +257,17 @@ impl ReportThread {
         if wanted(self.report.thumbnail) {
             report.thumbnail_jpeg = thumbnail(&frame, self.report.thumbnail_px);
         }
-        if result.outcome == Outcome::Ok
-            && let Some(drift) = self.drift.watch_of(result.model_id, &self.control)
-        {
+        let drift = match result.outcome {
+            Outcome::Ok => self.drift.watch_of(result.model_id, &self.control),
+            _ => None,
+        };
+        if let Some(drift) = drift {
             let changes = drift.add(Appearance::of(&inspection.prepared), inspection.score);
             for (kind, name) in DRIFT_KINDS {
                 self.metrics.drift(name, drift.is_out(kind));
             }
+            let is_out = DRIFT_KINDS.iter().any(|&(kind, _)| drift.is_out(kind));
+            self.readiness.set_failing(Condition::Drift, is_out);
             for change in changes {
                 let (found, expected) = (change.found, change.expected);
                 tracing::warn!(kind = ?change.kind, found, expected, "drift");
@@ -282,6 +286,8 @@ impl ReportThread {
         });
         if let (Some(images), Some(verdict), Some(threshold)) =
             (&mut self.images, verdict, result.threshold)
+            // Nobody learns from a frame that shows no part.
+            && result.outcome != Outcome::Fault(Fault::Implausible)
             && images.sampler.wants(verdict)
         {
             let sent = images.sender.try_send(Picture {

@@ -10,11 +10,12 @@ use proto::report::{Event, Fault, GateAction, Outcome};
 use scoring::source::Delivery;
 
 use super::early::{Arrival, EarlyFrames};
+use super::plausibility::Plausibility;
 use super::slot::{FrameSlot, Job};
 use crate::clock::unix_ms;
 use crate::line::liveness::{Heartbeat, Liveness};
 use crate::line::parts::{PartId, Parts};
-use crate::line::readiness::{Need, Readiness};
+use crate::line::readiness::{Condition, Readiness};
 use crate::line::shared::LineShared;
 use crate::metrics::{Loss, Metrics};
 use crate::model::active::Control;
@@ -51,6 +52,8 @@ pub struct StageContext {
     pub safe_action: GateAction,
     /// The source is a camera, so its time stamps may be on the monotonic clock.
     pub live: bool,
+    /// Finds frames that cannot show a part.
+    pub plausibility: Plausibility,
 }
 
 impl StageContext {
@@ -65,6 +68,10 @@ impl StageContext {
             .line
             .with_parts(|parts| parts.decide(part, self.safe_action, now));
         let Some(settled) = settled else { return };
+        // Without a model nothing can be scored, and readiness says so already.
+        if fault != Fault::NoModel {
+            self.record_part(false);
+        }
         let inspector = self.control.inspector();
         self.reporter.part(PartResult {
             part,
@@ -153,6 +160,25 @@ impl StageContext {
         }
     }
 
+    /// Records whether a part got a verdict in time. Several in a row without one are a fault, also
+    /// where the gate lets such parts pass.
+    pub(super) fn record_part(&self, has_verdict: bool) {
+        // At a stop, parts whose frame no longer comes are no sign of a fault.
+        if !has_verdict && self.stopping() {
+            return;
+        }
+        let failed = self.readiness.is_failing(Condition::Verdicts);
+        if let Some(count) = self.readiness.record_part(has_verdict) {
+            let reason = format!("{count} parts in a row got no verdict: parts are not inspected");
+            tracing::error!(reason, "gate fault");
+            self.reporter.event(Event::GateFault { reason });
+            self.line.wake();
+        } else if failed && has_verdict {
+            tracing::info!("parts get verdicts again");
+            self.line.wake();
+        }
+    }
+
     /// Counts parts that passed the trigger at about `time` and cannot be tracked. The gate is held
     /// until they are past it.
     pub fn lose_track(&self, count: u64, time: Duration) {
@@ -162,22 +188,22 @@ impl StageContext {
     }
 
     /// Records that a device fails. Reports the first failure of an outage.
-    pub fn mark_failing(&self, need: Need, reason: &str) {
+    pub fn mark_failing(&self, need: Condition, reason: &str) {
         if self.readiness.set_failing(need, true) {
             let reason = cut_text(reason);
-            tracing::error!(reason, "gate fault");
+            tracing::error!(condition = need.name(), reason, "gate fault");
             self.reporter.event(Event::GateFault { reason });
             self.line.wake();
         }
     }
 
     /// Records that a device works.
-    pub fn mark_working(&self, need: Need) {
+    pub fn mark_working(&self, need: Condition) {
         if !self.readiness.is_failing(need) {
             return;
         }
-        tracing::info!(?need, "works again");
-        if matches!(need, Need::Trigger | Need::Encoder) {
+        tracing::info!(condition = need.name(), "works again");
+        if need.loses_parts() {
             // Parts between trigger and gate came unseen, or are not where the count says.
             let now = self.line.now();
             self.line.with_parts(|parts| parts.lose_track(now));

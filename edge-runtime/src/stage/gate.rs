@@ -10,7 +10,7 @@ use super::context::StageContext;
 use super::hang::Hangs;
 use crate::clock::monotonic;
 use crate::line::outputs::{OutputStates, Outputs};
-use crate::line::readiness::Need;
+use crate::line::readiness::Condition;
 use crate::line::shared::LineView;
 use crate::metrics::Stage;
 
@@ -52,39 +52,48 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
         for part in context.line.expire_frames(time) {
             context.fault(part, Fault::NoFrame, 0);
         }
-        let hanging = hangs.check(context, monotonic());
+        let is_hanging = hangs.check(context, monotonic());
+        // Before the line advances, so that the end of a silence makes it blind at once.
+        watch_inputs(context);
         let view = context.line.advance();
-        let (capturing, stopping) = (context.readiness.capturing(), context.stopping());
-        let has_model = context.control.inspector().is_some();
-        let trusted = !context.readiness.any_failing()
-            && !view.blind
-            && !view.shifted
-            && has_model
-            && !hanging;
+        let readiness = &*context.readiness;
+        let stopping = context.stopping();
+        readiness.set_failing(Condition::Threads, is_hanging);
+        readiness.set_failing(Condition::Model, context.control.inspector().is_none());
+        readiness.set_failing(Condition::Tracking, view.blind);
+        readiness.set_failing(Condition::Pairing, view.shifted);
+        readiness.set_failing(Condition::Inspecting, view.observing);
         context.metrics.pending(view.undecided);
-        context.readiness.set_gate_ok(trusted);
-        let ready = capturing && trusted && !stopping;
+        let refreshed = outputs.refresh(view.now.time);
+        readiness.set_failing(Condition::Signals, outputs.is_signal_failing());
+        let follows_parts = if stopping {
+            readiness.gate_ok() && !view.idle
+        } else {
+            !readiness.holds_gate()
+        };
         let failures = outputs.set(OutputStates {
             reject: view.level,
             busy: view.undecided > 0,
-            ready,
-            fault: !capturing
-                || !trusted
-                || !context.readiness.journal_ok()
-                || outputs.is_failing(),
-            follows_parts: ready || (stopping && trusted && !view.idle) || view.observing,
+            ready: readiness.is_ready() && !stopping,
+            fault: readiness.is_fault(),
+            follows_parts: follows_parts || view.observing,
         });
+        watch_rejects(context, outputs);
+        let failures = match (refreshed, failures) {
+            (Some(one), Some(other)) => Some(format!("{one}; {other}")),
+            (one, other) => one.or(other),
+        };
         if let Some(due) = view.pulse_due {
             let late = monotonic().saturating_sub(due);
             context.metrics.took(Stage::Gate, late);
         }
         match failures {
             Some(reason) if outputs.is_gate_failing() => {
-                context.mark_failing(Need::RejectOutput, &reason);
+                context.mark_failing(Condition::RejectOutput, &reason);
             }
             // A signal, not the gate: parts are inspected and rejected all the same.
             Some(reason) => gate_fault(context, &reason),
-            None if !outputs.is_gate_failing() => context.mark_working(Need::RejectOutput),
+            None if !outputs.is_gate_failing() => context.mark_working(Condition::RejectOutput),
             None => {}
         }
         if view.missed_pulses > missed_reported {
@@ -127,7 +136,51 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
                 return;
             }
         }
-        context.line.wait_for_change(view.generation);
+        context
+            .line
+            .wait_for_change(view.generation, outputs.next_change());
+    }
+}
+
+/// Finds inputs that are silent for too long. While one is, the gate is held, and after its next
+/// edge until what came meanwhile is past the gate.
+fn watch_inputs(context: &StageContext) {
+    let silent = context.line.silent();
+    let inputs = [
+        (
+            Condition::TriggerSilent,
+            silent.trigger,
+            "no edge of the trigger within trigger.silent_after_ms: its wire may be cut",
+        ),
+        (
+            Condition::EncoderSilent,
+            silent.encoder,
+            "no encoder count within gate.encoder.silent_after_ms: its wire may be cut",
+        ),
+        (
+            Condition::EncoderStands,
+            silent.encoder_with_parts,
+            "parts come and the encoder does not count: its wire may be cut",
+        ),
+    ];
+    for (condition, is_silent, reason) in inputs {
+        set_condition(context, condition, is_silent, reason);
+    }
+}
+
+/// Finds rejects that the sensor behind the gate did not confirm.
+fn watch_rejects(context: &StageContext, outputs: &mut Outputs) {
+    let missing = outputs.is_unconfirmed(&context.line.take_confirms());
+    let reason = "a reject was not confirmed within gate.confirm.within_ms: check the ejector and \
+                  the sensor behind it";
+    set_condition(context, Condition::Confirmed, missing, reason);
+}
+
+fn set_condition(context: &StageContext, condition: Condition, fails: bool, reason: &str) {
+    if fails {
+        context.mark_failing(condition, reason);
+    } else {
+        context.mark_working(condition);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::context::StageContext;
 use super::gate::gate_fault;
 use crate::line::liveness::Watched;
-use crate::line::readiness::Need;
+use crate::line::readiness::Condition;
 
 /// Who is silent, as far as it was reported.
 #[derive(Debug, Default)]
@@ -33,8 +33,9 @@ impl Hangs {
             match silence.watched {
                 // Parts pass unseen. Whoever listens says when the input works again, and then
                 // the gate is held until those parts are past it.
-                Watched::Trigger => context.mark_failing(Need::Trigger, &reason),
-                Watched::Encoder => context.mark_failing(Need::Encoder, &reason),
+                Watched::Trigger => context.mark_failing(Condition::Trigger, &reason),
+                Watched::Encoder => context.mark_failing(Condition::Encoder, &reason),
+                Watched::Confirm => context.mark_failing(Condition::ConfirmInput, &reason),
                 // The next frame ends this outage like any other.
                 Watched::Capture | Watched::Frames => {
                     context.readiness.set_capturing(false);
@@ -147,8 +148,8 @@ mod tests {
     #[test]
     fn an_input_that_hangs_fails_until_its_thread_says_otherwise() {
         for (watched, need) in [
-            (Watched::Trigger, Need::Trigger),
-            (Watched::Encoder, Need::Encoder),
+            (Watched::Trigger, Condition::Trigger),
+            (Watched::Encoder, Condition::Encoder),
         ] {
             let (context, inbox) = context();
             let input = context.liveness.watch(watched, ms(1_000), ms(0));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::context::StageContext;
-use crate::line::readiness::Need;
+use crate::line::readiness::Condition;
 
 /// Pause before a failed input line is reopened.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
@@ -24,7 +24,7 @@ pub struct InputEdge {
 pub type Listener = Box<dyn FnMut() -> Result<Option<InputEdge>, String> + Send>;
 
 /// Marks the input as failing when its thread panics.
-struct FailsOnPanic<'a>(&'a StageContext, Need);
+struct FailsOnPanic<'a>(&'a StageContext, Condition);
 
 impl Drop for FailsOnPanic<'_> {
     fn drop(&mut self) {
@@ -39,7 +39,7 @@ impl Drop for FailsOnPanic<'_> {
 /// this is called again.
 pub fn listen(
     context: &StageContext,
-    need: Need,
+    need: Condition,
     line: &mut Option<Listener>,
     reopen: &mut dyn FnMut() -> Result<Listener, String>,
     on_edge: &mut dyn FnMut(InputEdge),

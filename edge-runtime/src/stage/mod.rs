@@ -16,6 +16,7 @@ pub mod early;
 pub mod gate;
 mod hang;
 pub mod input;
+pub mod plausibility;
 pub mod score;
 pub mod slot;
 pub mod supervise;

@@ -55,16 +55,31 @@ pub fn score(context: &StageContext, beat: &dyn Fn()) {
             }
         };
         context.control.record_scoring(true);
-        let (outcome, wanted) = match inspection.verdict {
+        let (mut outcome, mut wanted) = match inspection.verdict {
             Some(Verdict::Ok) => (Outcome::Ok, GateAction::Pass),
             Some(Verdict::Ng) => (Outcome::Ng, GateAction::Reject),
             None => (Outcome::Fault(Fault::NoModel), context.safe_action),
         };
+        let calibrated = inspector.manifest().normal_scores.as_ref();
+        let plausible = context.plausibility.check(
+            &job.captured.raw.data,
+            &inspection.prepared,
+            calibrated.map(|normal| &normal.images),
+        );
+        if plausible.is_err() {
+            outcome = Outcome::Fault(Fault::Implausible);
+            // What looks bad is not let pass because it also looks impossible.
+            if wanted != GateAction::Reject {
+                wanted = context.safe_action;
+            }
+        }
         let now = context.line.now();
         let settled = context
             .line
             .with_parts(|parts| parts.decide(part, wanted, now));
         let Some(settled) = settled else { continue };
+        let has_verdict = !settled.late && !matches!(outcome, Outcome::Fault(_));
+        context.record_part(has_verdict);
         let latency = now.time.saturating_sub(job.arrived);
         context.metrics.took(Stage::Total, latency);
         let scoring = inspection.elapsed + taken.saturating_sub(job.arrived);

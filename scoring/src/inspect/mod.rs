@@ -7,6 +7,7 @@ pub mod frame;
 pub mod grid;
 pub mod map;
 pub mod normal_map;
+pub mod plausibility;
 pub mod preprocess;
 pub mod region;
 pub mod roi;

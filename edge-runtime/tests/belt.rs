@@ -193,8 +193,8 @@ impl Belt {
         let Some(settled) = self.parts.decide(part, action, at(self.now)) else {
             return;
         };
-        let known = |real: &&mut RealPart| real.known_as == Some(part);
-        if let Some(index) = self.real.iter_mut().position(|mut real| known(&&mut real)) {
+        let known = |real: &RealPart| real.known_as == Some(part);
+        if let Some(index) = self.real.iter().position(known) {
             let own = shown == Some(index);
             let real = &mut self.real[index];
             real.observed |= observing;

@@ -879,6 +879,7 @@ fn a_station_on_a_serial_line_is_no_station_of_the_network_whatever_it_calls_its
         baud: 115_200,
         role: SerialRole::Operate,
         recovery: true,
+        pictures: None,
     };
     let ours = std::fs::File::from(ours);
     let mut accumulator = Accumulator::new(vec![0; MAX_STUFFED_BYTES]);

@@ -2,6 +2,7 @@
 //!
 //! The doc comments are part of the reference of `camera.toml`; see [`super::schema`].
 
+use super::schema::yes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

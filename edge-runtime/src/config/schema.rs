@@ -453,7 +453,7 @@ impl Default for RealTime {
     }
 }
 
-fn yes() -> bool {
+pub(super) fn yes() -> bool {
     true
 }
 

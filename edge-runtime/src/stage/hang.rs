@@ -74,6 +74,8 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::model::active::{Control, GoldenFrames};
     use crate::report::queue::{self, Inbox};
+    use crate::stage::early::EarlyFrames;
+    use crate::stage::plausibility::Plausibility;
     use crate::stage::slot::{FrameSlot, WhenFull};
 
     fn ms(value: u64) -> Duration {
@@ -86,6 +88,9 @@ mod tests {
         let parts = Parts::new(Settings {
             deadline: None,
             frame_within: ms(1),
+            edges_reported_within: ms(1),
+            early_frame_within: ms(1),
+            camera_is_triggered: false,
             gate: None,
             safe_action: GateAction::None,
         });
@@ -98,9 +103,11 @@ mod tests {
             Arc::clone(&line),
             reporter.clone(),
             Arc::clone(&metrics),
+            Arc::clone(&readiness),
         );
         let context = StageContext {
             line,
+            early: EarlyFrames::default(),
             slot: FrameSlot::new(WhenFull::Evict),
             control: Arc::new(control),
             reporter,
@@ -113,6 +120,7 @@ mod tests {
             frames: None,
             safe_action: GateAction::Reject,
             live: true,
+            plausibility: Plausibility::new(true, 0),
         };
         (context, inbox)
     }

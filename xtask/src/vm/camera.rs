@@ -163,7 +163,10 @@ pub(crate) fn vivid_capture(frames_a_second: f64, pictures: &str) -> String {
     format!(
         "[capture]\nkind = \"v4l2\"\ndevice = \"/dev/video0\"\nformat = \"GREY\"\n\
          width_px = 320\nheight_px = 180\nfps = {frames_a_second:?}\ntimeout_ms = 3000\n\
-         [report]\nheat_map = \"{pictures}\"\nthumbnail = \"{pictures}\"\n"
+         exposure_to_stamp_us = {}\n\
+         [report]\nheat_map = \"{pictures}\"\nthumbnail = \"{pictures}\"\n",
+        // vivid stamps the end of a frame, and exposes for the whole interval.
+        (1e6 / frames_a_second) as u64
     )
 }
 

@@ -113,13 +113,13 @@ fn gate() -> String {
 fn trigger() -> String {
     format!(
         "[trigger]\nkind = \"gpio\"\nchip = \"/dev/gpiochip0\"\nline = {TRIGGER}\n\
-         frame_within_ms = 1500\n"
+         frame_within_ms = 1500\ndrives_camera = false\n"
     )
 }
 
 fn loopback() -> &'static str {
     "[capture]\nkind = \"v4l2\"\ndevice = \"/dev/video10\"\nformat = \"GREY\"\n\
-     timeout_ms = 20000\n"
+     timeout_ms = 20000\nexposure_to_stamp_us = 0\n"
 }
 
 /// Good frames never move the gate; each bad frame moves it once.

@@ -112,6 +112,8 @@ pub enum Loss {
     Evicted,
     /// Records that could not be read back from the disk.
     Unreadable,
+    /// Pictures of parts that were given up because those before them wait for the disk.
+    Pictures,
     /// Images that should have been stored and were not.
     Images,
     /// Bytes from a station that were not a frame, and frames that were not a message.
@@ -131,6 +133,7 @@ impl Loss {
             Self::Journal => "journal",
             Self::Evicted => "displaced",
             Self::Unreadable => "unreadable",
+            Self::Pictures => "pictures",
             Self::Images => "images",
             Self::Link => "link",
             Self::Parts => "parts",

@@ -132,6 +132,7 @@ impl Rig {
             trust: Trust::Only(vec![key().verifying_key()]),
             roi: None,
             threshold: None,
+            min_version: None,
             any_input: false,
             tuning: Tuning::default(),
         };

@@ -34,6 +34,7 @@ fn start(folder: &Path, configured: Option<&Verified>) -> Result<StartupModel, U
         trust: Trust::Only(vec![key().verifying_key()]),
         roi: None,
         threshold: None,
+        min_version: None,
         any_input: false,
         tuning: Tuning::default(),
     };

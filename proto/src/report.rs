@@ -88,7 +88,7 @@ pub enum Fault {
     /// No model is active, or it has no threshold.
     NoModel,
     /// Its frame cannot show a part: it is black or saturated, far from what calibration saw, or
-    /// identical to the frames before it.
+    /// identical to the frames before it. Since version 3.
     Implausible,
 }
 

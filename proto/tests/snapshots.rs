@@ -125,6 +125,7 @@ fn to_camera() -> Vec<Sample> {
                 offset_bytes: 65_536,
             },
         ),
+        command("read_settings", Command::ReadSettings),
     ]
 }
 
@@ -447,6 +448,21 @@ fn from_camera() -> Vec<Sample> {
             }]),
         ),
         answer("file", Answer::File { bytes: 70_000 }),
+        answer(
+            "settings",
+            Answer::Settings(Settings {
+                threshold: Some(0.5),
+                threshold_from: SettingSource::Station {
+                    station: "line 3".into(),
+                    reason: "misses".into(),
+                    unix_ms: 1_790_000_000_000,
+                },
+                mask: "whole frame".into(),
+                mask_from: SettingSource::Package,
+                mode: Mode::Inspect,
+                mode_from: SettingSource::Configuration,
+            }),
+        ),
         message(
             "from_camera.file_chunk",
             FromCamera::FileChunk {

@@ -69,6 +69,8 @@ pub struct Inspector {
     /// Normal map for the last map's size.
     normaliser: Arc<Mutex<Option<Arc<Normaliser>>>>,
     manifest: Manifest,
+    /// The package's region of interest.
+    calibrated_roi: Roi,
     engine: Engine,
     /// The segmentation network, if the package has one.
     segmentation: Option<SegmentationEngine>,
@@ -103,6 +105,7 @@ impl Inspector {
             roi: Arc::default(),
             normaliser: Arc::default(),
             threshold: manifest.threshold.as_ref().map(|threshold| threshold.value),
+            calibrated_roi: manifest.roi.clone(),
             manifest,
             engine,
             parity_off,
@@ -154,6 +157,11 @@ impl Inspector {
         self.manifest.roi = roi;
         self.roi = Arc::default();
         self
+    }
+
+    /// The region of interest that the package's threshold was calibrated for.
+    pub fn calibrated_roi(&self) -> &Roi {
+        &self.calibrated_roi
     }
 
     /// Rasterises the region of interest for maps of this size now, so that the next frame does not

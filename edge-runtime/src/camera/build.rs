@@ -14,25 +14,26 @@ use edge_runtime::journal::boot_counter::BootCounter;
 use edge_runtime::journal::positions::Positions;
 use edge_runtime::journal::{Journal, Limits};
 use edge_runtime::line::liveness::{Liveness, Watched};
-use edge_runtime::line::readiness::Readiness;
+use edge_runtime::line::readiness::{Condition, Readiness};
 use edge_runtime::line::shared::LineShared;
 use edge_runtime::link::files::IMAGES;
 use edge_runtime::link::{LinkContext, server};
 use edge_runtime::metrics::Metrics;
-use edge_runtime::model::active::{Control, GoldenFrames, model_name};
+use edge_runtime::model::active::{ConfiguredSettings, Control, GoldenFrames, model_name};
+use edge_runtime::model::settings::{Settings, SettingsError};
 use edge_runtime::model::startup::StartupModel;
 use edge_runtime::realtime::{self, RealTime};
 use edge_runtime::report::drift::DriftMonitor;
 use edge_runtime::report::durable::DurableSignal;
 use edge_runtime::report::pictures::{ImageSink, PICTURE_QUEUE, store_images};
-use edge_runtime::report::queue;
+use edge_runtime::report::queue::{self, Reporter};
 use edge_runtime::report::thread::{ReportThread, last_boot};
 use edge_runtime::stage::context::StageContext;
 use edge_runtime::stage::early::EarlyFrames;
 use edge_runtime::stage::plausibility::Plausibility;
 use edge_runtime::stage::slot::{FrameSlot, WhenFull};
 use edge_runtime::stage::{capture, gate, score, supervise};
-use proto::message::Mode;
+use proto::message::{Mode, cut_text};
 use proto::report::{Event, GoldenResult};
 use scoring::inspector::Inspector;
 
@@ -46,6 +47,9 @@ use super::model::startup_model;
 use super::running::Camera;
 use super::threads::spawn;
 use super::watchdog::HANGS_AFTER;
+
+/// Name of the file with the settings that stations have made, in the camera's folder.
+const SETTINGS: &str = "settings.json";
 
 /// Longest time until a station's position is written to disk.
 const POSITIONS_EVERY: Duration = Duration::from_secs(1);
@@ -136,7 +140,7 @@ impl Camera {
             ModeName::Inspect => Mode::Inspect,
             ModeName::Observe => Mode::Observe,
         };
-        let control = Arc::new(Control::new(
+        let control = Control::new(
             inspector,
             mode,
             golden,
@@ -144,7 +148,17 @@ impl Camera {
             reporter.clone(),
             Arc::clone(&metrics),
             Arc::clone(&readiness),
-        ));
+        );
+        let (settings, unusable) = Settings::open(&config.state.join(SETTINGS));
+        if let Some(error) = unusable {
+            report_unusable_settings(&error, &reporter);
+        }
+        let configured = ConfiguredSettings {
+            threshold: config.model.threshold,
+            mask: config.model.roi_mask.is_some(),
+            mode,
+        };
+        let control = Arc::new(control.with_settings(settings, configured));
         let liveness = Arc::new(Liveness::default());
         let capture_limit = config.longest_wait() + SLACK;
         let score_limit = config
@@ -224,6 +238,7 @@ impl Camera {
             camera.context.reporter.event(event);
         }
         if let Some(detail) = golden_problem {
+            readiness.set_failing(Condition::GoldenFrames, true);
             let passed = false;
             let result = GoldenResult { passed, detail };
             camera.context.reporter.event(Event::GoldenCheck(result));
@@ -333,6 +348,19 @@ impl Camera {
         }
         Ok(camera)
     }
+}
+
+/// What stations have set is no longer in force, and nobody may read the log.
+fn report_unusable_settings(error: &SettingsError, reporter: &Reporter) {
+    let reason = one_line(error);
+    tracing::error!(reason, "cannot use the settings of stations");
+    reporter.event(Event::SettingChanged {
+        setting: SETTINGS.to_owned(),
+        before: "unusable".to_owned(),
+        after: "those of package and configuration".to_owned(),
+        reason: cut_text(&reason),
+        station: String::new(),
+    });
 }
 
 fn report_start(camera: &Camera, model_id: [u8; 8], model: &str) {

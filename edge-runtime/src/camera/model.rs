@@ -61,6 +61,7 @@ fn requirements(config: &Config) -> Result<Requirements> {
         trust: Trust::Only(keys?),
         roi,
         threshold: config.model.threshold,
+        min_version: config.min_version(),
         any_input: config.model.any_input,
         tuning: tuning(config),
     })

@@ -11,6 +11,7 @@ use super::hardware::{Capture, Speed, Trigger};
 use super::schema::{Config, Effect};
 use crate::line::readiness::{self, Policy};
 use crate::line::silence;
+use crate::model::version::Version;
 
 /// Allowed frame rates, in frames per second.
 const RATES: RangeInclusive<f64> = 0.01..=10_000.0;
@@ -110,6 +111,14 @@ impl Config {
                 ),
                 ..Limit::new("name", "", name)
             },
+            Limit::new(
+                "model.min_version",
+                "numbers with points between them",
+                self.model
+                    .min_version
+                    .clone()
+                    .filter(|text| Version::parse(text).is_none()),
+            ),
             Limit::new(
                 "model.trust",
                 "at least one public key",
@@ -236,6 +245,11 @@ impl Config {
             } => Duration::from_secs_f64(fps.recip()),
             Capture::Replay { .. } => MAX_PAUSE,
         }
+    }
+
+    /// The lowest version of a package.
+    pub fn min_version(&self) -> Option<Version> {
+        self.model.min_version.as_deref().and_then(Version::parse)
     }
 
     /// How long trigger and encoder may be silent.

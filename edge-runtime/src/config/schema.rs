@@ -90,8 +90,13 @@ pub struct Model {
     /// Threshold for the package that `package` names, instead of its own. Flashed packages use
     /// their own.
     pub threshold: Option<f32>,
+    /// Lowest version of a package, as numbers with points between them: `"3"` or `"1.10"`. An
+    /// older package is refused although its signature is good, so that nobody can bring back what a
+    /// newer one has cured.
+    pub min_version: Option<String>,
     /// An image that is white where to inspect, instead of the package's region of interest. It is
-    /// stretched over the frame.
+    /// stretched over the frame. It must lie inside of the package's region, for which the threshold
+    /// was calibrated.
     pub roi_mask: Option<PathBuf>,
     /// Accept flashed packages for images of another size or colour than the active one.
     #[serde(default)]

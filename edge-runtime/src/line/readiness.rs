@@ -40,6 +40,8 @@ pub enum Condition {
     Verdicts,
     /// The last golden-sample check passed.
     Golden,
+    /// The frames of the golden-sample check can be read.
+    GoldenFrames,
     /// Good parts look as they did at calibration.
     Drift,
     /// Reports are journalled.
@@ -52,7 +54,7 @@ pub enum Condition {
 
 impl Condition {
     /// All conditions.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Frames,
         Self::Model,
         Self::Trigger,
@@ -68,6 +70,7 @@ impl Condition {
         Self::Threads,
         Self::Verdicts,
         Self::Golden,
+        Self::GoldenFrames,
         Self::Drift,
         Self::Journal,
         Self::Signals,
@@ -92,6 +95,7 @@ impl Condition {
             Self::Threads => "threads",
             Self::Verdicts => "verdicts",
             Self::Golden => "golden",
+            Self::GoldenFrames => "golden_frames",
             Self::Drift => "drift",
             Self::Journal => "journal",
             Self::Signals => "signals",
@@ -182,7 +186,7 @@ impl Policy {
             Condition::Golden => self.golden,
             Condition::Drift => self.drift,
             Condition::Journal => self.journal,
-            Condition::Signals => Effect::Fault,
+            Condition::Signals | Condition::GoldenFrames => Effect::Fault,
             Condition::Inspecting => Effect::NotReady,
         }
     }

@@ -1,5 +1,7 @@
 //! Carries out what a station asks for: checks its role, delegates, and answers.
 
+use std::time::Duration;
+
 use proto::limits::MAX_PAYLOAD_BYTES;
 use proto::message::{Answer, Command, FromCamera, Message, Role, StationInfo, cut_text};
 use proto::recovery::{Request, Response};
@@ -11,6 +13,9 @@ use super::outbox::{ChunkedAnswer, Outbox, SnapshotChunks};
 use super::permission;
 use crate::error_text::one_line;
 use crate::model::error::UpdateError;
+
+/// Longest wait for the record of a change to be on the disk.
+const RECORDED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The station that asks.
 pub(super) struct Requester<'a> {
@@ -52,6 +57,8 @@ pub(super) fn answer(requester: &Requester<'_>, id: u32, command: Command, outbo
         outbox.put(reply(id, refused(reason)));
         return;
     }
+    let changes = permission::changes(&command);
+    let durable = |answer| durable(requester, changes, answer);
     match command {
         Command::FetchFile {
             kind,
@@ -69,14 +76,14 @@ pub(super) fn answer(requester: &Requester<'_>, id: u32, command: Command, outbo
         | Command::RevokeStation { .. }
         | Command::OpenPairing { .. }
         | Command::ListFiles { .. } => {
-            outbox.put(reply(id, answer_link_command(requester, command)))
+            outbox.put(reply(id, durable(answer_link_command(requester, command))));
         }
         command => {
             let (answer, pictures) = requester
                 .context
                 .control
                 .execute(requester.station, command);
-            let reply = reply(id, answer);
+            let reply = reply(id, durable(answer));
             if pictures.is_empty() {
                 outbox.put(reply);
             } else {
@@ -85,6 +92,18 @@ pub(super) fn answer(requester: &Requester<'_>, id: u32, command: Command, outbo
             }
         }
     }
+}
+
+/// The answer to a change that was made: only once its record is on the disk.
+fn durable(requester: &Requester<'_>, changes: bool, answer: Answer) -> Answer {
+    if !changes || matches!(answer, Answer::Refused { .. }) || is_recorded(requester) {
+        return answer;
+    }
+    refused("the change is in force, but its record is not on the disk, which refuses writes")
+}
+
+fn is_recorded(requester: &Requester<'_>) -> bool {
+    requester.context.reporter.flush(RECORDED_WITHIN)
 }
 
 /// Carries out a command about stations, stored files or package slots.
@@ -192,6 +211,9 @@ pub(super) fn recover(requester: &Requester<'_>, request: &Request) -> Response 
             .roll_back(station, "asked for", control, reporter)
             .map(done),
     };
+    if matches!(response, Ok(Response::Done)) && !is_recorded(requester) {
+        tracing::warn!("the record of a change of the package is not on the disk yet");
+    }
     response.unwrap_or_else(|error| refusal(&error))
 }
 

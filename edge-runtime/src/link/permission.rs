@@ -12,6 +12,7 @@ pub(super) fn for_command(command: &Command) -> Role {
         | Command::ReadHealth
         | Command::ReadSlots
         | Command::ReadStations
+        | Command::ReadSettings
         | Command::Snapshot
         | Command::ListFiles { .. }
         | Command::FetchFile { .. } => Role::Watch,
@@ -20,6 +21,28 @@ pub(super) fn for_command(command: &Command) -> Role {
         | Command::SetMask { .. }
         | Command::RevokeStation { .. }
         | Command::OpenPairing { .. } => Role::Engineer,
+    }
+}
+
+/// Whether a command changes what the camera does. It is answered once its record is on the disk.
+pub(super) fn changes(command: &Command) -> bool {
+    match command {
+        Command::SetThreshold { .. }
+        | Command::SetMask { .. }
+        | Command::SetMode { .. }
+        | Command::RevokeStation { .. }
+        | Command::OpenPairing { .. } => true,
+        Command::ReadThreshold
+        | Command::ReadMask
+        | Command::ReadMode
+        | Command::ReadHealth
+        | Command::ReadSlots
+        | Command::ReadStations
+        | Command::ReadSettings
+        | Command::Snapshot
+        | Command::GoldenCheck
+        | Command::ListFiles { .. }
+        | Command::FetchFile { .. } => false,
     }
 }
 

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use proto::manifest::Roi;
 use proto::message::{Mode, cut_text};
 use scoring::inspect::frame::Frame;
 use scoring::inspector::{Inspection, Inspector};
 use scoring::io::image_file::{ImageFileError, read_frame};
 
+use super::settings::Settings;
 use crate::error_text::one_line;
 use crate::line::readiness::{Condition, Readiness};
 use crate::line::shared::LineShared;
@@ -95,6 +97,22 @@ pub struct Control {
     pub(super) reporter: Reporter,
     pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: Arc<Readiness>,
+    pub(super) settings: Settings,
+    /// What `camera.toml` says.
+    pub(super) configured: ConfiguredSettings,
+    /// Threshold and region of interest of the active model without a station's settings.
+    pub(super) without: Mutex<(Option<f32>, Roi)>,
+}
+
+/// What `camera.toml` says about settings that a station can change.
+#[derive(Debug, Clone, Copy)]
+pub struct ConfiguredSettings {
+    /// The threshold of the configured package.
+    pub threshold: Option<f32>,
+    /// Whether there is a mask.
+    pub mask: bool,
+    /// The mode.
+    pub mode: Mode,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -122,6 +140,13 @@ impl Control {
             reporter,
             metrics,
             readiness,
+            settings: Settings::default(),
+            configured: ConfiguredSettings {
+                threshold: None,
+                mask: false,
+                mode,
+            },
+            without: Mutex::new((None, Roi::Whole)),
         };
         control.apply_mode(mode);
         if let Some(inspector) = inspector {
@@ -130,13 +155,32 @@ impl Control {
         control
     }
 
+    /// Uses the settings that stations have made, from now on.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Settings, configured: ConfiguredSettings) -> Self {
+        (self.settings, self.configured) = (settings, configured);
+        let (mode, over) = self.settings.apply_mode(configured.mode);
+        self.apply_mode(mode);
+        over.into_iter()
+            .for_each(|event| self.reporter.event(event));
+        if let Some(inspector) = self.inspector() {
+            self.activate((*inspector).clone());
+        }
+        self
+    }
+
     /// The active inspector; `None` until there is a model.
     pub fn inspector(&self) -> Option<Arc<Inspector>> {
         lock(&self.inspector).clone()
     }
 
-    /// Makes a model, with its own settings, the active one from the next frame on.
+    /// Makes a model, with the settings that stations have made for it, the active one from the
+    /// next frame on.
     pub fn activate(&self, inspector: Inspector) {
+        *lock(&self.without) = (inspector.threshold(), inspector.manifest().roi.clone());
+        let (inspector, over) = self.settings.apply(inspector);
+        over.into_iter()
+            .for_each(|event| self.reporter.event(event));
         self.metrics
             .set_model(&model_name(&inspector), &inspector.model_id());
         self.failures.store(0, Ordering::Relaxed);

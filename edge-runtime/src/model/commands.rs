@@ -4,14 +4,16 @@
 
 use std::sync::Arc;
 
-use proto::manifest::Roi;
-use proto::message::{Answer, Command, SnapshotKind, cut_text};
+use proto::message::{Answer, Command, Settings, SnapshotKind, cut_text};
 use proto::report::{Event, GoldenResult};
+use scoring::inspect::roi;
 use scoring::inspect::verdict::Verdict;
 use scoring::inspector::Inspector;
+use scoring::io::atomic::WriteError;
 use scoring::io::picture::{png, tiff};
 
 use super::active::{Control, lock};
+use super::settings::{By, Configured, mode_text, roi_text, threshold_text};
 use crate::error_text::one_line;
 use crate::line::readiness::Condition;
 
@@ -30,12 +32,23 @@ impl Control {
                 if !(value.is_finite() && value >= 0.0) {
                     return refused(format!("expected a threshold of at least 0, found {value}"));
                 }
-                let Some(before) = self.replace(|inspector| inspector.with_threshold(value)) else {
+                let Some(inspector) = self.inspector() else {
                     return no_model();
                 };
-                let before = before
-                    .threshold()
-                    .map_or_else(|| "none".to_owned(), |value| value.to_string());
+                let by = By {
+                    station,
+                    reason: &reason,
+                };
+                let instead_of = lock(&self.without).0;
+                let id = inspector.model_id();
+                if let Err(error) = self.settings.set_threshold(&id, value, instead_of, by) {
+                    return not_durable(&error);
+                }
+                let Some(before) = self.replace(&id, |inspector| inspector.with_threshold(value))
+                else {
+                    return replaced();
+                };
+                let before = threshold_text(before.threshold());
                 self.changed("threshold", before, value.to_string(), reason, station);
                 Answer::Done
             }
@@ -44,31 +57,57 @@ impl Control {
                 None => return no_model(),
             },
             Command::SetMask { roi, reason } => {
-                let after = describe(&roi);
+                let after = roi_text(&roi);
                 // The mask is rasterised here, because a part must not wait for it.
                 let Some(inspector) = self.inspector() else {
                     return no_model();
                 };
-                let prepared = (*inspector).clone().with_roi(roi);
+                if roi::widens(inspector.calibrated_roi(), &roi) {
+                    return refused(
+                        "this mask is larger than the one that the threshold was calibrated for: \
+                         package and calibrate with it, or choose a smaller one"
+                            .to_owned(),
+                    );
+                }
+                let prepared = (*inspector).clone().with_roi(roi.clone());
                 let (width_px, height_px) = self.map_size();
                 if let Err(error) = prepared.prepare_roi(width_px, height_px) {
                     return refused(format!("the mask cannot be used: {error}"));
                 }
-                let before = self.replace(|inspector| inspector.with_roi_of(&prepared));
-                let before = describe(&before.unwrap_or(inspector).manifest().roi);
+                let by = By {
+                    station,
+                    reason: &reason,
+                };
+                let instead_of = lock(&self.without).1.clone();
+                let id = inspector.model_id();
+                if let Err(error) = self.settings.set_roi(&id, roi, instead_of, by) {
+                    return not_durable(&error);
+                }
+                let Some(before) = self.replace(&id, |inspector| inspector.with_roi_of(&prepared))
+                else {
+                    return replaced();
+                };
+                let before = roi_text(&before.manifest().roi);
                 self.changed("mask", before, after, reason, station);
                 Answer::Done
             }
             Command::ReadMode => Answer::Mode(self.mode()),
             Command::SetMode { mode, reason } => {
-                let before = format!("{:?}", self.mode()).to_lowercase();
+                let before = mode_text(self.mode());
+                let by = By {
+                    station,
+                    reason: &reason,
+                };
+                if let Err(error) = self.settings.set_mode(mode, self.configured.mode, by) {
+                    return not_durable(&error);
+                }
                 self.apply_mode(mode);
-                let after = format!("{mode:?}").to_lowercase();
-                self.changed("mode", before, after, reason, station);
+                self.changed("mode", before, mode_text(mode), reason, station);
                 Answer::Done
             }
             Command::Snapshot => return self.snapshot(),
             Command::GoldenCheck => Answer::Golden(self.golden_check()),
+            Command::ReadSettings => Answer::Settings(self.settings_in_force()),
             Command::ReadHealth => Answer::Health(self.metrics.health(self.mode())),
             // `link` answers these itself.
             Command::ReadSlots
@@ -93,9 +132,39 @@ impl Control {
         })
     }
 
-    /// Replaces the inspector between two frames and returns the old one.
-    fn replace(&self, change: impl FnOnce(Inspector) -> Inspector) -> Option<Arc<Inspector>> {
+    fn settings_in_force(&self) -> Settings {
+        let inspector = self.inspector();
+        let without = lock(&self.without).0;
+        let configured = Configured {
+            threshold: without.is_some() && without == self.configured.threshold,
+            mask: self.configured.mask,
+        };
+        let id = inspector.as_ref().map(|inspector| inspector.model_id());
+        let sources = self.settings.sources(id.as_ref(), configured);
+        let roi = inspector
+            .as_ref()
+            .map(|inspector| &inspector.manifest().roi);
+        Settings {
+            threshold: inspector.as_ref().and_then(|found| found.threshold()),
+            threshold_from: sources.threshold,
+            mask: roi.map_or_else(String::new, roi_text),
+            mask_from: sources.mask,
+            mode: self.mode(),
+            mode_from: sources.mode,
+        }
+    }
+
+    /// Replaces the inspector of this model between two frames and returns the old one; `None` if
+    /// another model has become active.
+    fn replace(
+        &self,
+        model_id: &[u8; 8],
+        change: impl FnOnce(Inspector) -> Inspector,
+    ) -> Option<Arc<Inspector>> {
         let mut inspector = lock(&self.inspector);
+        if inspector.as_ref()?.model_id() != *model_id {
+            return None;
+        }
         let changed = change((**inspector.as_ref()?).clone());
         inspector.replace(Arc::new(changed))
     }
@@ -144,6 +213,7 @@ impl Control {
             };
         };
         let mut passed = true;
+        let mut readable = true;
         let mut found = Vec::new();
         match inspector.check_parity() {
             Ok(off) => found.push(format!(
@@ -163,8 +233,9 @@ impl Control {
             let Some(frame) = frame else { continue };
             let frame = match frame.get() {
                 Ok(frame) => frame,
+                // A frame that is missing says nothing about the verdicts.
                 Err(error) => {
-                    passed = false;
+                    readable = false;
                     found.push(format!("{name} frame: {}", one_line(&error)));
                     continue;
                 }
@@ -190,11 +261,17 @@ impl Control {
             }
         }
         let result = GoldenResult {
-            passed,
+            passed: passed && readable,
             detail: cut_text(&found.join("; ")),
         };
-        tracing::info!(passed, detail = result.detail, "golden check");
+        tracing::info!(
+            passed = result.passed,
+            detail = result.detail,
+            "golden check"
+        );
         self.readiness.set_failing(Condition::Golden, !passed);
+        self.readiness
+            .set_failing(Condition::GoldenFrames, !readable);
         if passed {
             self.readiness.trust_verdicts();
         }
@@ -213,10 +290,13 @@ fn no_model() -> (Answer, Vec<(SnapshotKind, Vec<u8>)>) {
     refused("no model is active".to_owned())
 }
 
-fn describe(roi: &Roi) -> String {
-    match roi {
-        Roi::Whole => "whole frame".to_owned(),
-        Roi::Polygons(polygons) => format!("{} polygons", polygons.len()),
-        Roi::Bitmap { width, height, .. } => format!("bitmap of {width}×{height}"),
-    }
+fn replaced() -> (Answer, Vec<(SnapshotKind, Vec<u8>)>) {
+    refused("another package has just become active".to_owned())
+}
+
+fn not_durable(error: &WriteError) -> (Answer, Vec<(SnapshotKind, Vec<u8>)>) {
+    refused(format!(
+        "the setting is not changed, because it cannot be kept: {}",
+        one_line(error)
+    ))
 }

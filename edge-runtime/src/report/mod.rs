@@ -6,4 +6,5 @@ pub mod durable;
 mod order;
 pub mod pictures;
 pub mod queue;
+pub mod room;
 pub mod thread;

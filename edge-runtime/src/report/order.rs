@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::queue::PartResult;
+use super::queue::QueuedPart;
 
 /// Most parts held back for an earlier one that is not settled yet.
 const MAX_HELD_BACK: usize = 64;
@@ -17,7 +17,7 @@ const LONGEST_HOLD: Duration = Duration::from_secs(2);
 pub(super) struct ReorderBuffer {
     /// Number of the next part in order.
     next: u64,
-    held: BTreeMap<u64, (Instant, Box<PartResult>)>,
+    held: BTreeMap<u64, (Instant, Box<QueuedPart>)>,
 }
 
 impl ReorderBuffer {
@@ -29,13 +29,13 @@ impl ReorderBuffer {
         }
     }
 
-    pub(super) fn push(&mut self, part: Box<PartResult>) {
-        self.held.insert(part.part, (Instant::now(), part));
+    pub(super) fn push(&mut self, part: Box<QueuedPart>) {
+        self.held.insert(part.result.part, (Instant::now(), part));
     }
 
     /// The next part in order. If that is missing, the earliest part held, once too many parts have
     /// waited or it has waited too long, or with `all` at once.
-    pub(super) fn pop(&mut self, all: bool) -> Option<Box<PartResult>> {
+    pub(super) fn pop(&mut self, all: bool) -> Option<Box<QueuedPart>> {
         let (&first, (since, _)) = self.held.first_key_value()?;
         let due = first <= self.next
             || all

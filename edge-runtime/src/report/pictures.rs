@@ -14,6 +14,7 @@ use scoring::inspect::frame::Frame;
 use scoring::inspect::map::ScoreMap;
 use scoring::inspect::verdict::Verdict;
 
+use super::room::Room;
 use crate::error_text::one_line;
 use crate::image_store::{ImageStore, Sampler, StoreError, StoredItem};
 use crate::metrics::{Loss, Metrics, Queue};
@@ -45,6 +46,8 @@ pub struct Picture {
     /// Name, version and identity.
     pub(super) model: String,
     pub(super) scored: Arc<LastPart>,
+    /// The room that it takes until it is stored.
+    pub(super) _room: Room,
 }
 
 /// Stores pictures until all senders are gone. A store that cannot be opened is tried again with

@@ -7,13 +7,19 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use proto::message::cut_text;
 use proto::report::{Event, GateAction, Outcome};
-use scoring::inspect::frame::Frame;
+use scoring::inspect::frame::{Frame, Pixels};
+use scoring::inspect::region::Region;
 use scoring::inspector::Inspection;
 
+use super::room::{MAX_WAITING_BYTES, PictureRoom, Room};
 use crate::metrics::{Loss, Metrics};
 
-/// Length of the queue.
-const QUEUE_ITEMS: usize = 64;
+/// Length of the queue. Without pictures, a settled part takes some hundred bytes and its regions.
+const QUEUE_ITEMS: usize = 4_096;
+
+/// Most entries that parts may fill. The rest is left to events: many parts do not keep the record
+/// of a change from being written.
+const PART_ITEMS: usize = 3_072;
 
 /// A settled part.
 #[derive(Debug)]
@@ -38,9 +44,36 @@ pub struct PartResult {
     pub scored: Option<(Frame, Inspection)>,
 }
 
+/// A settled part in the queue.
+#[derive(Debug)]
+pub(super) struct QueuedPart {
+    /// The part; what scoring found is in the next field.
+    pub(super) result: PartResult,
+    pub(super) found: Option<Found>,
+}
+
+/// What scoring found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) score: f32,
+    pub(super) regions: Vec<Region>,
+    /// `None` if there was no room for them.
+    pub(super) pictures: Option<FoundPictures>,
+}
+
+/// The pictures of a part, and the room that they take.
+#[derive(Debug)]
+pub(super) struct FoundPictures {
+    pub(super) frame: Frame,
+    pub(super) inspection: Inspection,
+    pub(super) room: Room,
+}
+
 pub(super) enum QueueItem {
-    Part(Box<PartResult>),
+    Part(Box<QueuedPart>),
     Event(Box<Event>),
+    /// Answered once everything sent before is durable.
+    Flush(Sender<()>),
     End,
 }
 
@@ -49,6 +82,7 @@ pub(super) enum QueueItem {
 pub struct Reporter {
     sender: Sender<QueueItem>,
     lossless: bool,
+    room: PictureRoom,
     lost_records: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
 }
@@ -81,13 +115,18 @@ impl Inbox {
 }
 
 /// Makes the queue. With `lossless`, for replays, a full queue blocks the sender; otherwise the
-/// report is lost and counted.
+/// report is lost and counted. Where there is no room for pictures, the report goes without them.
 pub fn channel(lossless: bool, metrics: Arc<Metrics>) -> (Reporter, Inbox) {
+    channel_with_room(lossless, MAX_WAITING_BYTES, metrics)
+}
+
+fn channel_with_room(lossless: bool, max_bytes: usize, metrics: Arc<Metrics>) -> (Reporter, Inbox) {
     let (sender, receiver) = crossbeam_channel::bounded(QUEUE_ITEMS);
     let lost_records = Arc::new(AtomicU64::new(0));
     let reporter = Reporter {
         sender,
         lossless,
+        room: PictureRoom::new(max_bytes),
         lost_records: Arc::clone(&lost_records),
         metrics,
     };
@@ -100,9 +139,43 @@ pub fn channel(lossless: bool, metrics: Arc<Metrics>) -> (Reporter, Inbox) {
 
 impl Reporter {
     /// Reports a settled part.
-    pub fn part(&self, result: PartResult) {
+    pub fn part(&self, mut result: PartResult) {
         self.metrics.part(result.outcome);
-        self.send(QueueItem::Part(Box::new(result)));
+        let found = result.scored.take().map(|scored| self.found(scored));
+        let full = !self.lossless && self.sender.len() >= PART_ITEMS;
+        if full {
+            self.count_lost();
+            return;
+        }
+        self.send(QueueItem::Part(Box::new(QueuedPart { result, found })));
+    }
+
+    fn found(&self, (frame, inspection): (Frame, Inspection)) -> Found {
+        let bytes =
+            frame_bytes(&frame) + frame_bytes(&inspection.prepared) + 4 * inspection.map.data.len();
+        let room = self.room.take(bytes, self.lossless);
+        if room.is_none() {
+            self.metrics.dropped(Loss::Pictures, 1);
+        }
+        Found {
+            score: inspection.score,
+            regions: inspection.regions.clone(),
+            pictures: room.map(|room| FoundPictures {
+                frame,
+                inspection,
+                room,
+            }),
+        }
+    }
+
+    /// Waits until every event that was reported before is on the disk. Returns false if the disk
+    /// refuses writes, or if it takes longer than `patience`.
+    pub fn flush(&self, patience: Duration) -> bool {
+        let (done, wait) = crossbeam_channel::bounded(1);
+        self.sender
+            .send_timeout(QueueItem::Flush(done), patience)
+            .is_ok()
+            && wait.recv_timeout(patience).is_ok()
     }
 
     /// Reports an event.
@@ -136,8 +209,19 @@ impl Reporter {
             )
         };
         if lost {
-            self.lost_records.fetch_add(1, Ordering::Relaxed);
-            self.metrics.dropped(Loss::Journal, 1);
+            self.count_lost();
         }
+    }
+
+    fn count_lost(&self) {
+        self.lost_records.fetch_add(1, Ordering::Relaxed);
+        self.metrics.dropped(Loss::Journal, 1);
+    }
+}
+
+fn frame_bytes(frame: &Frame) -> usize {
+    match frame.pixels() {
+        Pixels::U8(values) => values.len(),
+        Pixels::U16(values) => 2 * values.len(),
     }
 }

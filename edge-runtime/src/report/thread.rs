@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{RecvTimeoutError, Sender};
 use proto::limits::MAX_REGIONS;
 use proto::message::Message;
 use proto::report::{Body, Event, Fault, Outcome, PartReport, Record};
@@ -20,7 +20,7 @@ use super::drift::{DRIFT_KINDS, DriftMonitor};
 use super::durable::DurableSignal;
 use super::order::ReorderBuffer;
 use super::pictures::{ImageSink, Picture, heat_map, model_text, thumbnail, wire_region};
-use super::queue::{Inbox, PartResult, QueueItem};
+use super::queue::{FoundPictures, Inbox, QueueItem, QueuedPart};
 use crate::clock::unix_ms;
 use crate::config::{Pictures, Report};
 use crate::error_text::one_line;
@@ -87,6 +87,8 @@ impl ReportThread {
         // Since when a record waits to be synced.
         let mut unsynced: Option<Instant> = None;
         let mut events = VecDeque::new();
+        // Those who wait until everything so far is durable.
+        let mut flushes: Vec<Sender<()>> = Vec::new();
         let mut lost_reported = 0;
         let mut positions_failing = false;
         loop {
@@ -105,12 +107,16 @@ impl ReportThread {
                     events.push_back(Body::Event(*event));
                     false
                 }
+                Ok(QueueItem::Flush(done)) => {
+                    flushes.push(done);
+                    false
+                }
                 Err(RecvTimeoutError::Timeout) => false,
                 Ok(QueueItem::End) | Err(RecvTimeoutError::Disconnected) => true,
             };
             while let Some(part) = order.pop(closed) {
                 let started = Instant::now();
-                let unix_ms = part.unix_ms;
+                let unix_ms = part.result.unix_ms;
                 let (report, drift_events) = self.report_of(*part);
                 self.append(unix_ms, Body::Part(report));
                 events.extend(drift_events.into_iter().map(Body::Event));
@@ -121,7 +127,8 @@ impl ReportThread {
                 self.append(unix_ms(), event);
                 unsynced.get_or_insert_with(Instant::now);
             }
-            let due = unsynced.is_some_and(|since| closed || since.elapsed() >= self.sync_every);
+            let hurry = closed || !flushes.is_empty();
+            let due = unsynced.is_some_and(|since| hurry || since.elapsed() >= self.sync_every);
             let lost = self.inbox.lost_records.load(Ordering::Relaxed);
             if due || (unsynced.is_none() && lost > lost_reported) {
                 let durable = self.sync();
@@ -136,6 +143,16 @@ impl ReportThread {
                     self.sync();
                 }
                 unsynced = (reported || !durable).then(Instant::now);
+            }
+            if due && unsynced.is_some() {
+                // The disk refuses writes: whoever waits learns it now.
+                flushes.clear();
+            }
+            if unsynced.is_none() {
+                for done in flushes.drain(..) {
+                    // Whoever waited may have given up.
+                    done.send(()).ok();
+                }
             }
             self.metrics
                 .waiting(Queue::Reports, self.inbox.receiver.len());
@@ -223,7 +240,8 @@ impl ReportThread {
 
     /// The report of a part, and drift events that it raises. Sends the part to the image store and
     /// keeps it for snapshots.
-    fn report_of(&mut self, result: PartResult) -> (PartReport, Vec<Event>) {
+    fn report_of(&mut self, part: QueuedPart) -> (PartReport, Vec<Event>) {
+        let QueuedPart { result, found } = part;
         let mut report = PartReport {
             part: result.part,
             frame_sequence: result.frame_sequence,
@@ -239,13 +257,21 @@ impl ReportThread {
             thumbnail_jpeg: None,
         };
         let mut events = Vec::new();
-        let Some((frame, inspection)) = result.scored else {
+        let Some(found) = found else {
             return (report, events);
         };
-        report.score = Some(inspection.score);
-        report.regions_found = inspection.regions.len() as u32;
-        let regions = inspection.regions.iter().take(MAX_REGIONS);
+        report.score = Some(found.score);
+        report.regions_found = found.regions.len() as u32;
+        let regions = found.regions.iter().take(MAX_REGIONS);
         report.regions = regions.map(wire_region).collect();
+        let Some(pictures) = found.pictures else {
+            return (report, events);
+        };
+        let FoundPictures {
+            frame,
+            inspection,
+            room,
+        } = pictures;
         let wanted = |pictures: Pictures| match pictures {
             Pictures::None => false,
             Pictures::Ng => inspection.verdict == Some(Verdict::Ng),
@@ -297,6 +323,7 @@ impl ReportThread {
                 threshold,
                 model: model_text(&self.control, result.model_id),
                 scored: Arc::clone(&scored),
+                _room: room,
             });
             self.metrics.waiting(Queue::Pictures, images.sender.len());
             if sent.is_err() {

@@ -66,7 +66,9 @@ pub fn score(context: &StageContext, beat: &dyn Fn()) {
             &inspection.prepared,
             calibrated.map(|normal| &normal.images),
         );
-        if plausible.is_err() {
+        let is_explained =
+            outcome == Outcome::Ng && plausible.is_err_and(|it| it.may_be_a_defect());
+        if plausible.is_err() && !is_explained {
             outcome = Outcome::Fault(Fault::Implausible);
             // What looks bad is not let pass because it also looks impossible.
             if wanted != GateAction::Reject {

@@ -226,6 +226,43 @@ pub enum Answer {
         /// Its length.
         bytes: u64,
     },
+    /// The settings in force. Since version 3.
+    Settings(Settings),
+}
+
+/// The settings in force, and where each comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The threshold; `None` without a package.
+    pub threshold: Option<f32>,
+    /// Where it comes from.
+    pub threshold_from: SettingSource,
+    /// The region of interest, in words.
+    pub mask: String,
+    /// Where it comes from.
+    pub mask_from: SettingSource,
+    /// The mode.
+    pub mode: Mode,
+    /// Where it comes from.
+    pub mode_from: SettingSource,
+}
+
+/// Where a setting comes from. Grows only at its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SettingSource {
+    /// The package, or the default.
+    Package,
+    /// The camera's configuration.
+    Configuration,
+    /// A station.
+    Station {
+        /// Its name.
+        station: String,
+        /// Why it was set.
+        reason: String,
+        /// When it was set, by the camera's clock.
+        unix_ms: u64,
+    },
 }
 
 /// A picture in a snapshot.
@@ -257,6 +294,20 @@ fn check_answer(answer: &Answer) -> Result<(), DecodeError> {
         Answer::Refused { reason } => check_text(reason),
         Answer::Mask(roi) => check_roi(roi),
         Answer::Golden(result) => check_text(&result.detail),
+        Answer::Settings(settings) => {
+            let sources = [
+                &settings.threshold_from,
+                &settings.mask_from,
+                &settings.mode_from,
+            ];
+            check_text(&settings.mask)?;
+            sources.into_iter().try_for_each(|source| match source {
+                SettingSource::Station {
+                    station, reason, ..
+                } => check_texts([station, reason]),
+                SettingSource::Package | SettingSource::Configuration => Ok(()),
+            })
+        }
         Answer::Slots(slots) => {
             check_length(slots.len(), MAX_LISTED, "list of slots")?;
             slots.iter().try_for_each(|slot| check_text(&slot.model))

@@ -78,7 +78,7 @@ pub enum Start {
 pub enum Command {
     /// Read the threshold in force.
     ReadThreshold,
-    /// Set the threshold, until the program ends or another package is activated.
+    /// Set the threshold of the active package. It lasts over restarts.
     SetThreshold {
         /// The threshold on the scale of the anomaly map, finite and not negative.
         value: f32,
@@ -87,7 +87,7 @@ pub enum Command {
     },
     /// Read the region of interest in force.
     ReadMask,
-    /// Set the region of interest.
+    /// Set the region of interest of the active package. It lasts over restarts.
     SetMask {
         /// The region.
         roi: Roi,
@@ -96,7 +96,7 @@ pub enum Command {
     },
     /// Read the mode in force.
     ReadMode,
-    /// Set the mode.
+    /// Set the mode. It lasts over restarts.
     SetMode {
         /// The mode.
         mode: Mode,
@@ -141,6 +141,8 @@ pub enum Command {
         /// Bytes that the station already has.
         offset_bytes: u64,
     },
+    /// Read the settings in force and where each comes from. Since version 3.
+    ReadSettings,
 }
 
 /// Kinds of files on a camera's disk. Grows only at its end.

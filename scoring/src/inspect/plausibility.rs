@@ -139,6 +139,16 @@ pub enum Implausible {
     Frozen(u32),
 }
 
+impl Implausible {
+    /// Whether a gross defect alone can make a frame look like this. Then an NG verdict stands.
+    pub fn may_be_a_defect(&self) -> bool {
+        match self {
+            Self::Brightness { .. } | Self::Contrast { .. } => true,
+            Self::Black | Self::Saturated | Self::Frozen(_) => false,
+        }
+    }
+}
+
 /// Checks a frame's exposure against absolute limits and, where the package was calibrated,
 /// against what calibration saw.
 pub fn check(exposure: Exposure, calibrated: Option<&ImageStatistics>) -> Result<(), Implausible> {

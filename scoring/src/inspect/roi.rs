@@ -75,6 +75,33 @@ pub fn check(roi: &Roi) -> Result<(), RoiError> {
     }
 }
 
+/// Side of the square on which two regions are compared.
+const COMPARED_PX: usize = 512;
+
+/// Share of the first region by which another may exceed it and still count as no larger: the same
+/// outline drawn as a bitmap and as a polygon differs at its edge.
+const SAME_EDGE: f32 = 0.01;
+
+/// Whether `other` takes in places outside of `calibrated`. A threshold says nothing about scores
+/// there. A region that cannot be used widens nothing.
+pub fn widens(calibrated: &Roi, other: &Roi) -> bool {
+    let flags = |roi| rasterise(roi, COMPARED_PX, COMPARED_PX);
+    let Ok(Some(calibrated)) = flags(calibrated) else {
+        return false;
+    };
+    let all = COMPARED_PX * COMPARED_PX;
+    let inside = calibrated.iter().filter(|inside| **inside).count();
+    let outside = match flags(other) {
+        Ok(Some(other)) => {
+            let pairs = calibrated.iter().zip(&other);
+            pairs.filter(|(before, after)| !**before && **after).count()
+        }
+        Ok(None) => all - inside,
+        Err(_) => return false,
+    };
+    outside as f32 > inside as f32 * SAME_EDGE
+}
+
 /// Flags the pixels of a `width_px` × `height_px` map that are inspected: those whose centre is
 /// inside. `None` means all of them.
 ///
@@ -296,5 +323,26 @@ mod tests {
             runs: vec![4, 4],
         };
         assert!(bad(runs).to_string().contains("9 cells in all, found 8"));
+    }
+
+    #[test]
+    fn a_region_widens_another_if_it_takes_in_more_than_its_edge() {
+        let rectangle = |left: f32, right: f32| {
+            let corners = vec![[left, 0.0], [right, 0.0], [right, 1.0], [left, 1.0]];
+            Roi::Polygons(vec![corners])
+        };
+        let calibrated = rectangle(0.25, 0.75);
+        assert!(!widens(&calibrated, &calibrated));
+        assert!(!widens(&calibrated, &rectangle(0.3, 0.7)));
+        assert!(!widens(&calibrated, &rectangle(0.249, 0.751)), "its edge");
+        assert!(widens(&calibrated, &rectangle(0.2, 0.7)), "moved");
+        assert!(widens(&calibrated, &Roi::Whole));
+        assert!(!widens(&Roi::Whole, &calibrated));
+        let bitmap = Roi::Bitmap {
+            width: 4,
+            height: 1,
+            runs: vec![1, 2, 1],
+        };
+        assert!(!widens(&calibrated, &bitmap) && !widens(&bitmap, &calibrated));
     }
 }

@@ -1,7 +1,7 @@
 //! Commands that read and change a camera's settings.
 //!
-//! The camera journals each change with its reason and the station's name. A change lasts until the
-//! camera's program ends; threshold and mask also end when another package is activated.
+//! The camera journals each change with its reason and the station's name, and keeps it over
+//! restarts. Threshold and mask belong to the package that is active.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,8 @@ fn done(answer: &Answer) -> Result<()> {
 
 /// Show the threshold in force, or change it.
 ///
-/// A change lasts until the camera's program ends or another package is activated.
+/// A change belongs to the active package and lasts over restarts, until `camera.toml` changes the
+/// same setting. `station status` shows it.
 #[derive(Args)]
 pub(crate) struct Threshold {
     /// The camera's name, or `serial:PATH`.
@@ -59,7 +60,8 @@ impl Threshold {
 
 /// Show which part of the frame is inspected, or change it.
 ///
-/// A change lasts until the camera's program ends or another package is activated.
+/// A change belongs to the active package and lasts over restarts, until `camera.toml` changes the
+/// same setting. `station status` shows it.
 #[derive(Args)]
 pub(crate) struct Mask {
     /// The camera's name, or `serial:PATH`.
@@ -118,7 +120,7 @@ enum ModeName {
 
 /// Show the mode in force, or change it.
 ///
-/// A change lasts until the camera's program ends.
+/// A change lasts over restarts, until `camera.toml` changes the mode. `station status` shows it.
 #[derive(Args)]
 pub(crate) struct ModeCommand {
     /// The camera's name, or `serial:PATH`.

@@ -1,10 +1,10 @@
 //! `station status`: shows the state of cameras.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
-use proto::message::{Answer, Command, Health, Start};
+use proto::message::{Answer, Command, Health, SettingSource, Settings, Start};
 use serde::Serialize;
 use serde_json::json;
 
@@ -34,7 +34,12 @@ struct Row {
     model: Option<String>,
     program: Option<String>,
     health: Option<Health>,
+    /// `None` if the camera's program is too old to tell.
+    settings: Option<Settings>,
 }
+
+/// Protocol version from which on a camera tells where its settings come from.
+const SETTINGS_SINCE: u16 = 3;
 
 /// Asks one camera.
 fn row(key_store: &KeyStore, endpoint: &Endpoint) -> Row {
@@ -44,10 +49,17 @@ fn row(key_store: &KeyStore, endpoint: &Endpoint) -> Row {
         model: None,
         program: None,
         health: None,
+        settings: None,
     };
     let asked = Client::greet(key_store, endpoint, Start::Now).and_then(|(mut client, hello)| {
         row.model = Some(hello.model);
         row.program = Some(hello.program);
+        if hello.version >= SETTINGS_SINCE {
+            match client.ask(Command::ReadSettings)? {
+                Answer::Settings(settings) => row.settings = Some(settings),
+                other => return unexpected(&other),
+            }
+        }
         match client.ask(Command::ReadHealth)? {
             Answer::Health(health) => Ok(health),
             other => unexpected(&other),
@@ -135,7 +147,47 @@ fn print_table(rows: &[Row]) {
             f64::from(health.scoring_us[0]) / 1e3,
             uptime(health.uptime_s)
         );
+        for line in row.settings.iter().flat_map(made_by_stations) {
+            say!("  {line}");
+        }
     }
+}
+
+/// A line for each setting that a station has made.
+fn made_by_stations(settings: &Settings) -> Vec<String> {
+    let threshold = settings.threshold.map(|value| value.to_string());
+    let mode = format!("{:?}", settings.mode).to_lowercase();
+    let all = [
+        (
+            "threshold",
+            threshold.unwrap_or_default(),
+            &settings.threshold_from,
+        ),
+        ("mask", settings.mask.clone(), &settings.mask_from),
+        ("mode", mode, &settings.mode_from),
+    ];
+    all.into_iter()
+        .filter_map(|(name, value, source)| match source {
+            SettingSource::Station {
+                station,
+                reason,
+                unix_ms,
+            } => {
+                let ago = uptime(age_s(*unix_ms));
+                Some(format!(
+                    "{name} {value}: set by {station} {ago} ago: {reason}"
+                ))
+            }
+            SettingSource::Package | SettingSource::Configuration => None,
+        })
+        .collect()
+}
+
+/// Age of a time of the camera's clock, in seconds; 0 if that is ahead of ours.
+fn age_s(unix_ms: u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = now.map_or(0, |now| now.as_millis() as u64);
+    now_ms.saturating_sub(unix_ms) / 1_000
 }
 
 fn uptime(seconds: u64) -> String {
@@ -144,5 +196,32 @@ fn uptime(seconds: u64) -> String {
         120..7_200 => format!("{} min", seconds / 60),
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::message::Mode;
+
+    use super::*;
+
+    #[test]
+    fn settings_of_stations_are_told_and_others_are_not() {
+        let settings = Settings {
+            threshold: Some(0.5),
+            threshold_from: SettingSource::Station {
+                station: "office".into(),
+                reason: "complaint 12".into(),
+                unix_ms: 0,
+            },
+            mask: "whole frame".into(),
+            mask_from: SettingSource::Package,
+            mode: Mode::Inspect,
+            mode_from: SettingSource::Configuration,
+        };
+        let lines = made_by_stations(&settings);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].starts_with("threshold 0.5: set by office "));
+        assert!(lines[0].ends_with(" d ago: complaint 12"));
     }
 }

@@ -62,7 +62,7 @@ impl Camera {
         let text = format!(
             "name = \"camera in the VM\"\nstate = \"/state/camera\"\n\
              [model]\npackage = \"m.awr\"\ntrust = [\"k.key.pub\"]\nthreshold = {threshold:?}\n\
-             [link]\ntcp = \"0.0.0.0:{TCP}\"\nserial = {{ path = \"/dev/cable\" }}\n\
+             [link]\ntcp = \"0.0.0.0:{TCP}\"\nserial = {{ path = \"/dev/cable\", pictures = true }}\n\
              [metrics]\nhttp = \"0.0.0.0:{HTTP}\"\n[images]\nmax_mb = 0\n\
              [plausibility]\nidentical_frames = 0\n{more}\n"
         );

@@ -25,6 +25,7 @@ fn requirements() -> Requirements {
         trust: Trust::Only(vec![key().verifying_key()]),
         roi: None,
         threshold: None,
+        min_version: None,
         any_input: false,
         tuning: Tuning::default(),
     }

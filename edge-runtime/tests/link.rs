@@ -20,6 +20,7 @@ use common::{key, manifest, package};
 use edge_runtime::config::{Report, SerialLine, SerialRole};
 use edge_runtime::image_store::Sampler;
 use edge_runtime::journal::boot_counter::BootCounter;
+use edge_runtime::journal::events::{EventLog, EventReader};
 use edge_runtime::journal::positions::Positions;
 use edge_runtime::journal::{Journal, JournalReader, Limits};
 use edge_runtime::line::parts::{Parts, Settings};
@@ -75,6 +76,8 @@ struct Rig {
     positions: Arc<Mutex<Positions>>,
     reporter: Reporter,
     inbox: Option<Inbox>,
+    events: Option<EventLog>,
+    event_reader: EventReader,
 }
 
 impl Rig {
@@ -103,6 +106,7 @@ impl Rig {
             Arc::clone(&metrics),
             Arc::default(),
         );
+        let (events, _) = EventLog::open_or_wait(&folder.path().join("events")).unwrap();
         let path = folder.path().join("positions");
         let (positions, _) = Positions::open(&path, Duration::from_secs(1));
         Self {
@@ -112,6 +116,8 @@ impl Rig {
             positions: Arc::new(Mutex::new(positions)),
             reporter,
             inbox: Some(inbox),
+            event_reader: events.reader(),
+            events: Some(events),
             folder,
         }
     }
@@ -140,6 +146,7 @@ impl Rig {
         let updater = Updater::start(store, requirements, None).unwrap().updater;
         Arc::new(LinkContext {
             journal,
+            events: self.event_reader.clone(),
             positions: Arc::clone(&self.positions),
             signal: Arc::clone(&self.signal),
             control: Arc::clone(&self.control),
@@ -173,6 +180,7 @@ impl Rig {
         let report_thread = ReportThread {
             inbox: self.inbox.take().unwrap(),
             journal,
+            events: self.events.take().unwrap(),
             positions: Arc::clone(&self.positions),
             signal: Arc::clone(&self.signal),
             sync_every: Duration::from_millis(20),
@@ -660,7 +668,7 @@ fn lost_reports_are_reported_while_others_continue() {
     let reader = journal.reader();
     // More than the queue holds before the report thread starts. All have the same number, so that
     // the thread waits for no other part.
-    for _ in 0..100 {
+    for _ in 0..5_000 {
         rig.reporter.part(part(1, None));
     }
     let lost = rig.metrics.drops(Loss::Journal);

@@ -11,6 +11,7 @@ use edge_runtime::error_text::one_line;
 use edge_runtime::http;
 use edge_runtime::image_store::{self, ImageStore, Sampler};
 use edge_runtime::journal::boot_counter::BootCounter;
+use edge_runtime::journal::events::EventLog;
 use edge_runtime::journal::positions::Positions;
 use edge_runtime::journal::{Journal, Limits};
 use edge_runtime::line::liveness::{Liveness, Watched};
@@ -97,6 +98,13 @@ impl Camera {
                 error = one_line(&error),
                 "journal cannot be opened; inspection goes on, and opening is tried again"
             ),
+        }
+        let (event_log, error) = EventLog::open_or_wait(&config.state.join("events"))?;
+        if let Some(error) = error {
+            tracing::error!(
+                error = one_line(&error),
+                "the copies of events cannot be opened"
+            );
         }
         let (positions, warning) =
             Positions::open(&config.state.join("positions"), POSITIONS_EVERY);
@@ -200,6 +208,7 @@ impl Camera {
         let key_id = secure::key_id(access_control.key());
         let link_context = Arc::new(LinkContext {
             journal: journal.reader(),
+            events: event_log.reader(),
             positions: Arc::clone(&positions),
             signal: Arc::clone(&signal),
             control: Arc::clone(&control),
@@ -264,6 +273,7 @@ impl Camera {
         let report_thread = ReportThread {
             inbox,
             journal,
+            events: event_log,
             positions,
             signal,
             sync_every: Duration::from_millis(config.journal.sync_ms),

@@ -75,6 +75,7 @@ impl Camera {
             (Watched::Score, HANGS_AFTER.max(self.score_limit)),
             (Watched::Trigger, HANGS_AFTER),
             (Watched::Encoder, HANGS_AFTER),
+            (Watched::Confirm, HANGS_AFTER),
         ];
         let now = monotonic();
         limits.into_iter().find_map(|(watched, limit)| {

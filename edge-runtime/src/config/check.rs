@@ -289,6 +289,10 @@ impl Config {
         let configured = &self.readiness;
         Policy {
             faults_in_a_row: configured.faults_in_a_row,
+            tracking: match &self.gate {
+                Some(gate) if gate.encoder.is_some() => readiness::Effect::HoldOnly,
+                _ => readiness::Effect::Hold,
+            },
             verdicts: effect(configured.verdicts),
             silence: effect(configured.silence),
             confirm: effect(configured.confirm),

@@ -359,7 +359,8 @@ impl From<SerialRole> for Role {
 #[cfg_attr(test, derive(serde::Serialize, schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Journal {
-    /// Largest size on disk in MiB. The oldest reports are deleted to stay within it.
+    /// Largest size on disk in MiB. The oldest reports are deleted to stay within it. Events (what
+    /// stations have changed, outages) have another 16 MiB, so that reports do not evict them.
     pub max_mb: u64,
     /// Longest time in milliseconds that a report waits to be written to the disk, and so the most
     /// that a power cut loses. Stations receive a report once it is written. Reports that wait

@@ -19,6 +19,7 @@
 pub mod boot_counter;
 mod disk;
 mod error;
+pub mod events;
 mod limits;
 pub mod positions;
 mod reader;
@@ -251,6 +252,12 @@ impl Journal {
     /// Number of payloads that are not durable yet.
     pub fn pending(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Whether payloads that are not durable yet fill most of the memory for them. The rest is
+    /// left to events.
+    pub fn is_nearly_full(&self) -> bool {
+        self.pending_bytes > self.limits.max_pending_bytes / 4 * 3
     }
 
     /// Size on disk.

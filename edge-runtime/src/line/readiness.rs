@@ -125,6 +125,8 @@ impl Condition {
 pub enum Effect {
     /// The gate is held, *ready* goes off and *fault* on.
     Hold,
+    /// The gate is held and *fault* goes on, but *ready* stays: parts that come now are inspected.
+    HoldOnly,
     /// *fault* goes on.
     Fault,
     /// *ready* goes off.
@@ -138,6 +140,9 @@ pub enum Effect {
 pub struct Policy {
     /// Parts in a row without a verdict from which on [`Condition::Verdicts`] fails.
     pub faults_in_a_row: u32,
+    /// [`Condition::Tracking`]. With an encoder, only the belt's motion ends it, and a PLC that
+    /// waits for *ready* before it moves the belt would wait for ever.
+    pub tracking: Effect,
     /// [`Condition::Verdicts`].
     pub verdicts: Effect,
     /// [`Condition::TriggerSilent`], [`Condition::EncoderSilent`] and
@@ -157,6 +162,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             faults_in_a_row: 3,
+            tracking: Effect::Hold,
             verdicts: Effect::Hold,
             silence: Effect::Hold,
             confirm: Effect::Hold,
@@ -175,13 +181,13 @@ impl Policy {
             | Condition::Trigger
             | Condition::Encoder
             | Condition::RejectOutput
-            | Condition::Tracking
             | Condition::Pairing
             | Condition::Threads => Effect::Hold,
             Condition::TriggerSilent | Condition::EncoderSilent | Condition::EncoderStands => {
                 self.silence
             }
             Condition::ConfirmInput | Condition::Confirmed => self.confirm,
+            Condition::Tracking => self.tracking,
             Condition::Verdicts => self.verdicts,
             Condition::Golden => self.golden,
             Condition::Drift => self.drift,
@@ -233,9 +239,9 @@ impl Readiness {
             failing: AtomicU32::new(Condition::Frames.bit()),
             faults: AtomicU32::new(0),
             faults_in_a_row: policy.faults_in_a_row,
-            holds: policy.mask(&[Effect::Hold]),
+            holds: policy.mask(&[Effect::Hold, Effect::HoldOnly]),
             needed: policy.mask(&[Effect::Hold, Effect::NotReady]),
-            alarms: policy.mask(&[Effect::Hold, Effect::Fault]),
+            alarms: policy.mask(&[Effect::Hold, Effect::HoldOnly, Effect::Fault]),
         }
     }
 

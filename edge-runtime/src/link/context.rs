@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::access_control::AccessControl;
 use crate::journal::JournalReader;
+use crate::journal::events::EventReader;
 use crate::journal::positions::Positions;
 use crate::metrics::Metrics;
 use crate::model::active::Control;
@@ -18,6 +19,8 @@ use crate::report::queue::Reporter;
 pub struct LinkContext {
     /// The journal's durable records.
     pub journal: JournalReader,
+    /// Events that the journal may no longer have.
+    pub events: EventReader,
     /// What each station has acknowledged.
     pub positions: Arc<Mutex<Positions>>,
     /// Notified when new records are durable.

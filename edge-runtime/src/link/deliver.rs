@@ -112,8 +112,10 @@ impl Backlog<'_> {
             Ok(batch) => {
                 self.failures = 0;
                 self.retry_at = None;
+                let first = batch.first;
                 self.records = batch.records.into();
                 self.end = batch.next.max(self.next);
+                self.fill_gap(first);
             }
             Err(error) => {
                 self.failures += 1;
@@ -127,7 +129,33 @@ impl Backlog<'_> {
                     self.failures = 0;
                     self.retry_at = None;
                     self.end = resume_at.max(self.next);
+                    self.fill_gap(self.end);
                 }
+            }
+        }
+    }
+
+    /// Puts the events before `first` in front, if the journal no longer has the records there.
+    fn fill_gap(&mut self, first: u64) {
+        if first <= self.next {
+            return;
+        }
+        let events = &self.session.context.events;
+        match events.between(self.next, first, BATCH_BYTES) {
+            Ok(kept) => {
+                if kept.complete_to < first {
+                    self.records.clear();
+                    self.end = kept.complete_to;
+                }
+                for event in kept.records.into_iter().rev() {
+                    self.records.push_front(event);
+                }
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = one_line(&error),
+                    "the copies of events cannot be read"
+                );
             }
         }
     }

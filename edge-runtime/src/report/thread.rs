@@ -26,6 +26,7 @@ use crate::config::{Pictures, Report};
 use crate::error_text::one_line;
 use crate::image_store::item_id;
 use crate::journal::boot_counter::BootCounter;
+use crate::journal::events::EventLog;
 use crate::journal::positions::{self, Positions};
 use crate::journal::{Journal, JournalReader};
 use crate::line::readiness::{Condition, Readiness};
@@ -51,12 +52,32 @@ pub fn last_boot(journal: &JournalReader) -> u32 {
     boots.max().unwrap_or(0)
 }
 
+/// What was appended to the journal since everything in it was last durable.
+#[derive(Debug, Default)]
+struct Unkept {
+    /// Number of records.
+    appended: u64,
+    /// The events among them, each with its index from 0.
+    events: Vec<(u64, Vec<u8>)>,
+}
+
+impl Unkept {
+    fn add(&mut self, payload: Vec<u8>, is_event: bool) {
+        if is_event {
+            self.events.push((self.appended, payload));
+        }
+        self.appended += 1;
+    }
+}
+
 /// Everything that the report thread works with.
 pub struct ReportThread {
     /// Source of parts and events.
     pub inbox: Inbox,
     /// Destination of records.
     pub journal: Journal,
+    /// Second copies of the events.
+    pub events: EventLog,
     /// Positions that stations acknowledged; this thread writes them to disk.
     pub positions: Arc<Mutex<Positions>>,
     /// Notified when records are durable.
@@ -89,6 +110,7 @@ impl ReportThread {
         let mut events = VecDeque::new();
         // Those who wait until everything so far is durable.
         let mut flushes: Vec<Sender<()>> = Vec::new();
+        let mut unkept = Unkept::default();
         let mut lost_reported = 0;
         let mut positions_failing = false;
         loop {
@@ -118,29 +140,30 @@ impl ReportThread {
                 let started = Instant::now();
                 let unix_ms = part.result.unix_ms;
                 let (report, drift_events) = self.report_of(*part);
-                self.append(unix_ms, Body::Part(report));
+                self.append(unix_ms, Body::Part(report), &mut unkept);
                 events.extend(drift_events.into_iter().map(Body::Event));
                 self.metrics.took(Stage::Report, started.elapsed());
                 unsynced.get_or_insert_with(Instant::now);
             }
             for event in events.drain(..) {
-                self.append(unix_ms(), event);
+                self.append(unix_ms(), event, &mut unkept);
                 unsynced.get_or_insert_with(Instant::now);
             }
             let hurry = closed || !flushes.is_empty();
             let due = unsynced.is_some_and(|since| hurry || since.elapsed() >= self.sync_every);
             let lost = self.inbox.lost_records.load(Ordering::Relaxed);
             if due || (unsynced.is_none() && lost > lost_reported) {
-                let durable = self.sync();
+                let durable = self.sync(&mut unkept);
                 // After the sync: while unsynced records fill the memory, there is no room for this
                 // event either.
-                let reported =
-                    durable && lost > lost_reported && self.report_lost(lost - lost_reported);
+                let reported = durable
+                    && lost > lost_reported
+                    && self.report_lost(lost - lost_reported, &mut unkept);
                 if reported {
                     lost_reported = lost;
                 }
                 if reported && closed {
-                    self.sync();
+                    self.sync(&mut unkept);
                 }
                 unsynced = (reported || !durable).then(Instant::now);
             }
@@ -175,23 +198,34 @@ impl ReportThread {
         }
     }
 
-    fn report_lost(&mut self, count: u64) -> bool {
+    fn report_lost(&mut self, count: u64, unkept: &mut Unkept) -> bool {
         let reason = "disk or processor too slow, or disk full".to_owned();
         let event = Event::RecordsLost { count, reason };
-        self.append(unix_ms(), Body::Event(event))
+        self.append(unix_ms(), Body::Event(event), unkept)
     }
 
-    fn append(&mut self, unix_ms: u64, body: Body) -> bool {
+    fn append(&mut self, unix_ms: u64, body: Body, unkept: &mut Unkept) -> bool {
         let record = Record {
             unix_ms,
             boot: self.boot_counter.number(),
             body,
         };
-        match self.journal.append(&record.encode()) {
-            Ok(_) => true,
+        let is_event = matches!(record.body, Body::Event(_));
+        let payload = record.encode();
+        let appended = if !is_event && self.journal.is_nearly_full() {
+            Err("the disk refuses writes, and the memory is kept for events".to_owned())
+        } else {
+            let appended = self.journal.append(&payload);
+            appended.map_err(|error| error.to_string())
+        };
+        match appended {
+            Ok(_) => {
+                unkept.add(payload, is_event);
+                true
+            }
             Err(error) => {
                 if self.readiness.journal_ok() {
-                    tracing::error!(%error, "cannot append to the journal");
+                    tracing::error!(error, "cannot append to the journal");
                 }
                 self.readiness.set_journal_ok(false);
                 if !matches!(record.body, Body::Event(Event::RecordsLost { .. })) {
@@ -204,7 +238,7 @@ impl ReportThread {
     }
 
     /// Makes all records durable. Returns whether they are.
-    fn sync(&mut self) -> bool {
+    fn sync(&mut self, unkept: &mut Unkept) -> bool {
         let kept = self.boot_counter.keep().map_err(|error| one_line(&error));
         let synced = kept.and_then(|()| self.journal.sync().map_err(|error| one_line(&error)));
         let was_ok = self.readiness.journal_ok();
@@ -214,6 +248,7 @@ impl ReportThread {
                 if !was_ok {
                     tracing::info!("the journal is written again");
                 }
+                self.keep_events(unkept);
                 self.count_evicted();
                 self.signal.notify();
             }
@@ -223,6 +258,21 @@ impl ReportThread {
             Err(_) => {}
         }
         synced.is_ok()
+    }
+
+    /// Copies events that are durable now.
+    fn keep_events(&mut self, unkept: &mut Unkept) {
+        let Unkept { appended, events } = std::mem::take(unkept);
+        let Some(last) = self.journal.durable().filter(|_| !events.is_empty()) else {
+            return;
+        };
+        let first = (last + 1).saturating_sub(appended);
+        let numbered = events
+            .iter()
+            .map(|(index, payload)| (first + index, &payload[..]));
+        if let Err(error) = self.events.keep(numbered) {
+            tracing::warn!(error = one_line(&error), "cannot keep a copy of an event");
+        }
     }
 
     /// Counts records that the journal's size limit evicted before any station acknowledged them.

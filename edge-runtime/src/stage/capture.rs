@@ -16,7 +16,6 @@ use super::early::Arrival;
 use super::supervise::panic_text;
 use crate::clock::monotonic;
 use crate::error_text::one_line;
-use crate::line::parts::Parts;
 use crate::metrics::Loss;
 
 /// Pause before the source is first reopened; it doubles with each attempt.
@@ -152,7 +151,14 @@ impl Outage {
                 let now = context.line.now();
                 context.line.with_parts(|parts| parts.hold_unseen(now));
             }
-            context.line.with_parts(Parts::reset_pairing);
+            let now = context.line.now();
+            context.line.with_parts(|parts| {
+                // Parts in flight were judged by a neighbour's frame.
+                if parts.is_shifted() {
+                    parts.hold_unseen(now);
+                }
+                parts.reset_pairing();
+            });
         }
         context.readiness.set_capturing(true);
         context.line.wake();

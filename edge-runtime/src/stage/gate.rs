@@ -55,8 +55,11 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
         let is_hanging = hangs.check(context, monotonic());
         // Before the line advances, so that the end of a silence makes it blind at once.
         watch_inputs(context);
-        let view = context.line.advance();
         let readiness = &*context.readiness;
+        // Read before the line and again after it: whoever ends a failure makes the line blind
+        // first, and this round may have looked at the line before that.
+        let (was_held, was_trusted) = (readiness.holds_gate(), readiness.gate_ok());
+        let view = context.line.advance();
         let stopping = context.stopping();
         readiness.set_failing(Condition::Threads, is_hanging);
         readiness.set_failing(Condition::Model, context.control.inspector().is_none());
@@ -67,9 +70,9 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
         let refreshed = outputs.refresh(view.now.time);
         readiness.set_failing(Condition::Signals, outputs.is_signal_failing());
         let follows_parts = if stopping {
-            readiness.gate_ok() && !view.idle
+            was_trusted && readiness.gate_ok() && !view.idle
         } else {
-            !readiness.holds_gate()
+            !was_held && !readiness.holds_gate()
         };
         let failures = outputs.set(OutputStates {
             reject: view.level,

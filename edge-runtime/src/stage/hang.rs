@@ -51,12 +51,18 @@ impl Hangs {
             }
             still
         });
-        silent.iter().any(|silence| !is_capture(silence.watched))
+        silent
+            .iter()
+            .any(|silence| !has_condition(silence.watched))
     }
 }
 
-fn is_capture(watched: Watched) -> bool {
-    matches!(watched, Watched::Capture | Watched::Frames)
+/// Whether another condition says what the thread's silence means.
+fn has_condition(watched: Watched) -> bool {
+    matches!(
+        watched,
+        Watched::Capture | Watched::Frames | Watched::Confirm
+    )
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! In: the Markdown files of the repository. Out: dead links, or the book in `target/book`.
 
 mod links;
+#[cfg(test)]
+mod safety;
 
 use std::collections::BTreeMap;
 use std::fs;

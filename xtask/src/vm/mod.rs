@@ -24,7 +24,7 @@ mod material;
 mod modules;
 mod pictures;
 mod rig;
-mod scenarios;
+pub(crate) mod scenarios;
 pub(crate) mod station;
 pub(crate) mod tool;
 

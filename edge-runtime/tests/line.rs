@@ -603,6 +603,96 @@ fn a_frame_that_comes_before_its_edge_is_reported_is_scored_as_its_parts() {
     assert_eq!(context.metrics.drops(Loss::Unassigned), 0);
 }
 
+#[test]
+fn more_dropped_frames_than_can_be_followed_hold_the_gate() {
+    let (context, _inbox) = context(by_time(2_000, 10), false, Mode::Inspect);
+    let now = monotonic();
+    // What passed before the first frame is past the gate before the next one.
+    context
+        .line
+        .with_parts(|parts| parts.hold_unseen(context.line.now()));
+    let deliveries = vec![small_frame(0, now), small_frame(100, now + ms(1))];
+    captured(&context, vec![Script::new(deliveries)]).unwrap();
+    assert_eq!(context.metrics.drops(Loss::Parts), 99);
+    assert!(context.line.with_parts(|parts| parts.is_blind()));
+}
+
+#[test]
+fn frames_with_the_stamps_of_another_clock_go_to_their_parts_by_their_arrival() {
+    let (context, _inbox) = context(by_time(0, 10), true, Mode::Inspect);
+    context.trigger(monotonic().saturating_sub(ms(35)));
+    captured(
+        &context,
+        vec![Script::new(vec![small_frame(0, Duration::ZERO)])],
+    )
+    .unwrap();
+    context.settle_early_frames(monotonic() + ms(2));
+    context.slot.close();
+    assert!(context.slot.take(&|| ()).is_some());
+}
+
+#[test]
+fn without_a_model_the_gate_is_held_and_parts_are_faults() {
+    let (mut context, _inbox) = context(by_time(0, 10), false, Mode::Inspect);
+    let inspector = (*context.control.inspector().unwrap()).clone();
+    let control = Control::new(
+        None,
+        Mode::Inspect,
+        GoldenFrames::default(),
+        Arc::clone(&context.line),
+        context.reporter.clone(),
+        Arc::clone(&context.metrics),
+        Arc::clone(&context.readiness),
+    );
+    context.control = Arc::new(control);
+    with_gate(&context, |reject| {
+        wait_for("the hold", || reject.is_active());
+        wait_for("the condition", || {
+            context.readiness.is_failing(Condition::Model)
+        });
+        std::thread::scope(|scope| {
+            scope.spawn(|| score(&context, &|| ()));
+            captured(
+                &context,
+                vec![Script::new(vec![small_frame(0, monotonic())])],
+            )
+            .unwrap();
+            context.slot.close();
+        });
+        assert_eq!(context.metrics.health(Mode::Inspect).parts, [0, 0, 1]);
+        context.readiness.set_capturing(true);
+        context.control.activate(inspector.clone());
+        wait_for("inspection", || !reject.is_active());
+    });
+}
+
+#[test]
+fn a_golden_frame_that_is_missing_is_a_fault_and_does_not_hold_the_gate() {
+    let (mut context, _inbox) = context(by_time(0, 10), false, Mode::Inspect);
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("good.png");
+    let inspector = (*context.control.inspector().unwrap()).clone();
+    let golden = GoldenFrames::read(Some(&missing), None);
+    assert!(golden.problem().is_some());
+    let control = Control::new(
+        Some(inspector),
+        Mode::Inspect,
+        golden,
+        Arc::clone(&context.line),
+        context.reporter.clone(),
+        Arc::clone(&context.metrics),
+        Arc::clone(&context.readiness),
+    );
+    context.control = Arc::new(control);
+    context.readiness.set_capturing(true);
+    assert!(!context.control.golden_check().passed);
+    let readiness = &context.readiness;
+    assert!(readiness.is_fault() && readiness.is_ready() && !readiness.holds_gate());
+    image::GrayImage::new(97, 80).save(&missing).unwrap();
+    context.control.golden_check();
+    assert!(!readiness.is_failing(Condition::GoldenFrames));
+}
+
 fn watch(context: &StageContext, watched: Watched, limit: Duration) -> Heartbeat {
     context.liveness.watch(watched, limit, monotonic())
 }

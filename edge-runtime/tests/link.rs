@@ -28,8 +28,9 @@ use edge_runtime::line::shared::LineShared;
 use edge_runtime::link::access_control::{ACCESS_FILE, AccessControl, TICKET_FILE, issue_code};
 use edge_runtime::link::{LinkContext, server};
 use edge_runtime::metrics::{Loss, Metrics};
-use edge_runtime::model::active::{Control, GoldenFrames, LastPart};
+use edge_runtime::model::active::{ConfiguredSettings, Control, GoldenFrames, LastPart};
 use edge_runtime::model::requirements::Requirements;
+use edge_runtime::model::settings::Settings as StationSettings;
 use edge_runtime::model::store::Store;
 use edge_runtime::model::update::Updater;
 use edge_runtime::report::drift::DriftMonitor;
@@ -41,7 +42,8 @@ use proto::accumulator::{Accumulator, Fed};
 use proto::frame::{MAX_STUFFED_BYTES, encode};
 use proto::manifest::Roi;
 use proto::message::{
-    Answer, Command, FromCamera, Message, Mode, Role, SnapshotKind, Start, StationHello, ToCamera,
+    Answer, Command, FromCamera, Message, Mode, Role, SettingSource, SnapshotKind, Start,
+    StationHello, ToCamera,
 };
 use proto::recovery::{Request, Response};
 use proto::report::{Body, Event, GateAction, Outcome, Record};
@@ -67,6 +69,16 @@ const SMALL: Limits = Limits {
     max_pending_bytes: 100_000,
 };
 
+const PARTS: Settings = Settings {
+    deadline: None,
+    frame_within: Duration::ZERO,
+    edges_reported_within: Duration::ZERO,
+    early_frame_within: Duration::ZERO,
+    camera_is_triggered: false,
+    gate: None,
+    safe_action: GateAction::None,
+};
+
 /// The parts of a camera that links and reports need, without capture.
 struct Rig {
     folder: tempfile::TempDir,
@@ -88,15 +100,7 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new("under test", Arc::default()));
         let (reporter, inbox) = channel(false, Arc::clone(&metrics));
-        let parts = Parts::new(Settings {
-            deadline: None,
-            frame_within: Duration::ZERO,
-            edges_reported_within: Duration::ZERO,
-            early_frame_within: Duration::ZERO,
-            camera_is_triggered: false,
-            gate: None,
-            safe_action: GateAction::None,
-        });
+        let parts = Parts::new(PARTS);
         let control = Control::new(
             Some(inspector.with_roi(roi)),
             Mode::Inspect,
@@ -968,4 +972,162 @@ fn a_station_on_a_serial_line_is_no_station_of_the_network_whatever_it_calls_its
         })
         .collect();
     assert_eq!(signed, ["serial:s"]);
+}
+
+#[test]
+fn a_change_is_answered_once_its_record_is_on_the_disk() {
+    let mut rig = Rig::new(Roi::Whole);
+    let set = || Command::SetMode {
+        mode: Mode::Observe,
+        reason: "a test".to_owned(),
+    };
+    // A file where the journal's folder should be: nothing can be written.
+    let folder = rig.folder.path().join("journal");
+    std::fs::write(&folder, "in the way").unwrap();
+    let (journal, opened) = Journal::open_or_wait(&folder, SMALL).unwrap();
+    assert!(opened.is_err());
+    let reader = journal.reader();
+    let server = rig.serve(journal.reader());
+    let thread = rig.report(journal, None);
+    let mut station = Station::greet(&server, "one");
+    station.ask(1, set());
+    let Answer::Refused { reason } = station.reply(1) else {
+        panic!("the record is not on the disk");
+    };
+    assert!(reason.contains("not on the disk"), "{reason}");
+    std::fs::remove_file(&folder).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    for id in 2.. {
+        station.ask(id, set());
+        if station.reply(id) == Answer::Done {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the disk works again");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let changes = records(&reader)
+        .into_iter()
+        .filter(|record| matches!(record.body, Body::Event(Event::SettingChanged { .. })))
+        .count();
+    assert!(changes >= 2, "also the first one, which waited");
+    server.stop();
+    rig.reporter.close();
+    thread.join().unwrap();
+}
+
+#[test]
+fn reports_do_not_evict_the_record_of_a_change() {
+    let mut rig = Rig::new(Roi::Whole);
+    let journal = rig.journal();
+    let reader = journal.reader();
+    let thread = rig.report(journal, None);
+    let change = Event::SettingChanged {
+        setting: "threshold".to_owned(),
+        before: "1".to_owned(),
+        after: "0.5".to_owned(),
+        reason: "complaint 12".to_owned(),
+        station: "one".to_owned(),
+    };
+    rig.reporter.part(part(1, None));
+    rig.reporter.event(change.clone());
+    for number in 2..=300 {
+        rig.reporter.part(part(number, None));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    rig.reporter.close();
+    thread.join().unwrap();
+    assert!(reader.oldest().unwrap() > 10, "evicted");
+    // A station that has nothing yet but its place in the list.
+    rig.positions.lock().unwrap().acknowledge("one", 1).unwrap();
+    let server = rig.serve(reader);
+    let mut station = Station::greet(&server, "one");
+    let (sequence, event) = station.find(|message| match message {
+        FromCamera::Record { sequence, record } => Some((sequence, record.body)),
+        _ => None,
+    });
+    assert_eq!((sequence, event), (2, Body::Event(change)));
+    server.stop();
+}
+
+#[test]
+fn settings_of_stations_survive_a_restart_and_belong_to_their_package() {
+    let rig = Rig::new(Roi::Whole);
+    let path = rig.folder.path().join("settings.json");
+    let started = |threshold: Option<f32>, mode: Mode| {
+        let package = Loaded::new(package(&manifest())).unwrap();
+        let trust = Trust::Only(vec![key().verifying_key()]);
+        let mut inspector = Inspector::new(&package.verify(&trust).unwrap()).unwrap();
+        if let Some(threshold) = threshold {
+            inspector = inspector.with_threshold(threshold);
+        }
+        let parts = Parts::new(PARTS);
+        let control = Control::new(
+            Some(inspector),
+            mode,
+            GoldenFrames::default(),
+            Arc::new(LineShared::new(parts, false)),
+            rig.reporter.clone(),
+            Arc::clone(&rig.metrics),
+            Arc::default(),
+        );
+        let (settings, error) = StationSettings::open(&path);
+        assert!(error.is_none());
+        let configured = ConfiguredSettings {
+            threshold,
+            mask: false,
+            mode,
+        };
+        control.with_settings(settings, configured)
+    };
+    let set = |control: &Control, command| {
+        let (answer, _) = control.execute("office", command);
+        assert_eq!(answer, Answer::Done);
+    };
+    let reason = || "complaint 12".to_owned();
+    let control = started(None, Mode::Inspect);
+    let value = 0.25;
+    let roi = Roi::Polygons(vec![vec![[0.1, 0.1], [0.9, 0.1], [0.9, 0.9]]]);
+    set(
+        &control,
+        Command::SetThreshold {
+            value,
+            reason: reason(),
+        },
+    );
+    set(
+        &control,
+        Command::SetMask {
+            roi: roi.clone(),
+            reason: reason(),
+        },
+    );
+    set(
+        &control,
+        Command::SetMode {
+            mode: Mode::Observe,
+            reason: reason(),
+        },
+    );
+    drop(control);
+    let control = started(None, Mode::Inspect);
+    let inspector = control.inspector().unwrap();
+    assert_eq!(inspector.threshold(), Some(value));
+    assert_eq!(inspector.manifest().roi, roi);
+    assert_eq!(control.mode(), Mode::Observe);
+    let (answer, _) = control.execute("office", Command::ReadSettings);
+    let Answer::Settings(settings) = answer else {
+        panic!("{answer:?}");
+    };
+    let by_office = |source: &SettingSource| {
+        matches!(source, SettingSource::Station { station, reason, .. }
+            if station == "office" && reason == "complaint 12")
+    };
+    assert!(by_office(&settings.threshold_from) && by_office(&settings.mask_from));
+    assert!(by_office(&settings.mode_from));
+    // A change of camera.toml takes the place of what a station has set.
+    let control = started(Some(0.75), Mode::Inspect);
+    assert_eq!(control.inspector().unwrap().threshold(), Some(0.75));
+    let control = started(None, Mode::Inspect);
+    assert_ne!(control.inspector().unwrap().threshold(), Some(value));
+    assert_eq!(control.inspector().unwrap().manifest().roi, roi);
 }

@@ -43,7 +43,8 @@ fn systemd_never_gives_up_and_kills_a_program_that_hangs() {
         ("Service", "Restart", "always"),
         ("Service", "RestartSec", "1"),
         // More than the 30 s after which the program ends by itself and leaves the gate safe.
-        ("Service", "WatchdogSec", "45"),
+        ("Service", "WatchdogSec", "60"),
+        ("Service", "OOMScoreAdjust", "-500"),
         ("Install", "WantedBy", "multi-user.target"),
     ] {
         assert_eq!(values(&unit, section, key), [expected], "{key}");

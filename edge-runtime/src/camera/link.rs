@@ -121,3 +121,29 @@ fn write_endpoints(camera: &Camera, state: &Path) {
         tracing::error!(error = one_line(&error), "cannot write endpoints.json");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use edge_runtime::metrics::Metrics;
+    use edge_runtime::report::queue::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_damaged_key_is_kept_aside_and_a_new_one_lasts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(KEY_FILE);
+        let metrics = Arc::new(Metrics::new("under test", Arc::default()));
+        let (reporter, _inbox) = channel(false, metrics);
+        let before = *identity(&path, &reporter).unwrap().public();
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        let after = *identity(&path, &reporter).unwrap().public();
+        assert_ne!(before, after);
+        let kept = path.with_file_name(format!("{KEY_FILE}.damaged-1"));
+        assert_eq!(std::fs::read(kept).unwrap(), &whole[..whole.len() / 2]);
+        assert_eq!(*identity(&path, &reporter).unwrap().public(), after);
+    }
+}

@@ -91,3 +91,35 @@ impl Listening {
         self.listener.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use edge_runtime::metrics::Metrics;
+    use edge_runtime::report::queue::channel;
+
+    use super::*;
+
+    fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+        TcpListener::bind(address)
+    }
+
+    #[test]
+    fn an_address_that_is_taken_is_tried_again_until_it_is_free() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let metrics = Arc::new(Metrics::new("under test", Arc::default()));
+        let (reporter, _inbox) = channel(false, metrics);
+        let mut listening = Listening::new("tcp", address, bind);
+        let bound = listening.bound();
+        assert!(bound.get().is_none());
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| listening.wait(&stop, &reporter).is_some());
+            std::thread::sleep(Duration::from_millis(100));
+            assert!(!waits.is_finished());
+            drop(taken);
+            assert!(waits.join().unwrap());
+        });
+        assert_eq!(bound.get(), Some(&address));
+    }
+}

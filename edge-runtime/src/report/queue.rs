@@ -225,3 +225,79 @@ fn frame_bytes(frame: &Frame) -> usize {
         Pixels::U16(values) => 2 * values.len(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use scoring::inspect::frame::Channels;
+    use scoring::inspect::map::ScoreMap;
+
+    use super::*;
+
+    const SIDE_PX: u32 = 100;
+
+    fn part(number: u64) -> PartResult {
+        let pixels = Pixels::U8(vec![0; (SIDE_PX * SIDE_PX) as usize]);
+        let frame = Frame::new(SIDE_PX, SIDE_PX, Channels::Grey, pixels).unwrap();
+        let inspection = Inspection {
+            prepared: frame.clone(),
+            map: ScoreMap::zeros(SIDE_PX as usize, SIDE_PX as usize),
+            score: 2.0,
+            regions: Vec::new(),
+            verdict: None,
+            elapsed: Duration::ZERO,
+        };
+        PartResult {
+            part: number,
+            unix_ms: 0,
+            frame_sequence: 0,
+            model_id: [0; 8],
+            threshold: Some(1.0),
+            outcome: Outcome::Ng,
+            action: GateAction::Reject,
+            latency: Duration::ZERO,
+            scored: Some((frame, inspection)),
+        }
+    }
+
+    #[test]
+    fn while_the_disk_stalls_pictures_are_given_up_and_no_report_is() {
+        let metrics = Arc::new(Metrics::new("under test", Arc::default()));
+        // Frame, prepared frame and map of a part take six bytes a pixel: room for two.
+        let bytes = 2 * 6 * (SIDE_PX * SIDE_PX) as usize;
+        let (reporter, inbox) = channel_with_room(false, bytes, Arc::clone(&metrics));
+        for number in 1..=500 {
+            reporter.part(part(number));
+        }
+        assert_eq!(metrics.drops(Loss::Journal), 0);
+        assert_eq!(metrics.drops(Loss::Pictures), 498);
+        let queued: Vec<_> = inbox.receiver.try_iter().collect();
+        let scores = queued.iter().filter_map(|item| match item {
+            QueueItem::Part(part) => part.found.as_ref(),
+            _ => None,
+        });
+        assert_eq!(
+            scores.clone().filter(|found| found.score == 2.0).count(),
+            500
+        );
+        assert_eq!(scores.filter(|found| found.pictures.is_some()).count(), 2);
+        drop(queued);
+        reporter.part(part(501));
+        assert_eq!(metrics.drops(Loss::Pictures), 498, "there is room again");
+    }
+
+    #[test]
+    fn events_have_room_when_parts_fill_the_queue() {
+        let metrics = Arc::new(Metrics::new("under test", Arc::default()));
+        let (reporter, inbox) = channel(false, Arc::clone(&metrics));
+        for number in 0..2 * QUEUE_ITEMS as u64 {
+            let scored = None;
+            reporter.part(PartResult {
+                scored,
+                ..part(number)
+            });
+        }
+        assert!(metrics.drops(Loss::Journal) > 0);
+        reporter.event(Event::Stopping);
+        assert_eq!(inbox.events(), [Event::Stopping]);
+    }
+}

@@ -51,9 +51,7 @@ impl Hangs {
             }
             still
         });
-        silent
-            .iter()
-            .any(|silence| !has_condition(silence.watched))
+        silent.iter().any(|silence| !has_condition(silence.watched))
     }
 }
 

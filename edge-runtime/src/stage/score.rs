@@ -17,7 +17,7 @@ use super::supervise::panic_text;
 use crate::clock::monotonic;
 use crate::error_text::one_line;
 use crate::metrics::{Loss, Stage};
-use crate::report::queue::PartResult;
+use crate::report::queue::{PartResult, Reporter};
 
 /// Scores frames until the slot is closed and empty. A panic costs one part.
 pub fn score(context: &StageContext, beat: &dyn Fn()) {
@@ -32,16 +32,7 @@ pub fn score(context: &StageContext, beat: &dyn Fn()) {
             context.fault(part, Fault::NoModel, sequence);
             continue;
         };
-        let work = || inspect(context, &inspector, &job);
-        let found = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-            let reason = panic_text(&*panic);
-            tracing::error!(reason, "scoring failed for one part and continues");
-            context.reporter.event(Event::StageRestarted {
-                stage: "score".to_owned(),
-                reason: cut_text(&reason),
-            });
-            Err(Fault::Scoring)
-        });
+        let found = contain(&context.reporter, || inspect(context, &inspector, &job));
         let (frame, inspection) = match found {
             Ok(found) => found,
             Err(fault) => {
@@ -106,6 +97,19 @@ pub fn score(context: &StageContext, beat: &dyn Fn()) {
     }
 }
 
+/// Scores. A panic is a fault of the part.
+fn contain<T>(reporter: &Reporter, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let reason = panic_text(&*panic);
+        tracing::error!(reason, "scoring failed for one part and continues");
+        reporter.event(Event::StageRestarted {
+            stage: "score".to_owned(),
+            reason: cut_text(&reason),
+        });
+        Err(Fault::Scoring)
+    })
+}
+
 fn inspect(
     context: &StageContext,
     inspector: &Inspector,
@@ -123,4 +127,26 @@ fn inspect(
     })?;
     context.metrics.took(Stage::Score, inspection.elapsed);
     Ok((frame, inspection))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::report::queue::channel;
+
+    #[test]
+    fn a_panic_in_scoring_is_a_fault_of_one_part_and_is_reported() {
+        let metrics = Arc::new(Metrics::new("under test", Arc::default()));
+        let (reporter, inbox) = channel(false, metrics);
+        let found: Result<(), Fault> = contain(&reporter, || panic!("on purpose"));
+        assert_eq!(found, Err(Fault::Scoring));
+        assert!(matches!(
+            &inbox.events()[..],
+            [Event::StageRestarted { stage, reason }] if stage == "score" && reason == "on purpose"
+        ));
+        assert_eq!(contain(&reporter, || Ok(1)), Ok(1));
+    }
 }

@@ -27,6 +27,19 @@ struct Setting {
     value: i64,
 }
 
+/// A camera that takes another value than it was given would inspect with another exposure.
+fn check_read_back(setting: &Setting, found: Option<i64>) -> Result<(), String> {
+    if found == Some(setting.value) {
+        return Ok(());
+    }
+    Err(format!(
+        "control {}: expected {} after writing it, found {}",
+        setting.name,
+        setting.value,
+        found.map_or_else(|| "nothing".to_owned(), |found| found.to_string())
+    ))
+}
+
 /// Writes the configured controls and returns the values of all readable ones afterwards.
 pub(super) fn apply(
     device: &Device,
@@ -52,14 +65,7 @@ pub(super) fn apply(
     // Read back after all are written, because a control may change one that was written before it.
     for setting in &settings {
         let found = value(&device.control(setting.id)?.value);
-        if found != Some(setting.value) {
-            return Err(Refusal::Unsupported(format!(
-                "control {}: expected {} after writing it, found {}",
-                setting.name,
-                setting.value,
-                found.map_or_else(|| "nothing".to_owned(), |found| found.to_string())
-            )));
-        }
+        check_read_back(setting, found).map_err(Refusal::Unsupported)?;
     }
     let readable = offered.iter().filter(|control| {
         is_usable(control) && has_value(control.typ) && !control.flags.contains(Flags::WRITE_ONLY)
@@ -349,5 +355,19 @@ mod tests {
             "a heading"
         );
         assert_eq!(describe(&[]), "the device has none");
+    }
+
+    #[test]
+    fn a_control_that_reads_back_otherwise_is_refused() {
+        let setting = Setting {
+            id: 1,
+            name: "exposure_time_absolute".to_owned(),
+            value: 200,
+        };
+        assert_eq!(check_read_back(&setting, Some(200)), Ok(()));
+        let error = check_read_back(&setting, Some(156)).unwrap_err();
+        assert!(error.contains("exposure_time_absolute: expected 200"));
+        assert!(error.contains("found 156"));
+        assert!(check_read_back(&setting, None).is_err());
     }
 }

@@ -177,13 +177,20 @@ impl Drop for EndsInPanic<'_> {
 /// Runs the gate thread, with frames coming, while `work` runs; then stops as a camera does.
 /// Returns the levels of the reject output.
 fn with_gate(context: &StageContext, work: impl FnOnce(&Wire)) -> Vec<bool> {
+    with_gate_from_the_start(context, |reject| {
+        wait_for("inspection", || !reject.is_active());
+        work(reject);
+    })
+}
+
+/// The same, with `work` from the first moment on.
+fn with_gate_from_the_start(context: &StageContext, work: impl FnOnce(&Wire)) -> Vec<bool> {
     let reject = Wire::default();
     let mut outputs = outputs(&reject, &Wire::default(), &Wire::default());
     context.readiness.set_capturing(true);
     std::thread::scope(|scope| {
         let _ends = EndsInPanic(context);
         scope.spawn(|| gate(context, &mut outputs, &|| ()));
-        wait_for("inspection", || !reject.is_active());
         work(&reject);
         context.stop.store(true, Ordering::Relaxed);
         context.drained.store(true, Ordering::Relaxed);
@@ -607,10 +614,6 @@ fn a_frame_that_comes_before_its_edge_is_reported_is_scored_as_its_parts() {
 fn more_dropped_frames_than_can_be_followed_hold_the_gate() {
     let (context, _inbox) = context(by_time(2_000, 10), false, Mode::Inspect);
     let now = monotonic();
-    // What passed before the first frame is past the gate before the next one.
-    context
-        .line
-        .with_parts(|parts| parts.hold_unseen(context.line.now()));
     let deliveries = vec![small_frame(0, now), small_frame(100, now + ms(1))];
     captured(&context, vec![Script::new(deliveries)]).unwrap();
     assert_eq!(context.metrics.drops(Loss::Parts), 99);
@@ -645,7 +648,7 @@ fn without_a_model_the_gate_is_held_and_parts_are_faults() {
         Arc::clone(&context.readiness),
     );
     context.control = Arc::new(control);
-    with_gate(&context, |reject| {
+    with_gate_from_the_start(&context, |reject| {
         wait_for("the hold", || reject.is_active());
         wait_for("the condition", || {
             context.readiness.is_failing(Condition::Model)
@@ -661,7 +664,7 @@ fn without_a_model_the_gate_is_held_and_parts_are_faults() {
         });
         assert_eq!(context.metrics.health(Mode::Inspect).parts, [0, 0, 1]);
         context.readiness.set_capturing(true);
-        context.control.activate(inspector.clone());
+        context.control.activate(inspector);
         wait_for("inspection", || !reject.is_active());
     });
 }

@@ -24,6 +24,7 @@ use edge_runtime::journal::events::{EventLog, EventReader};
 use edge_runtime::journal::positions::Positions;
 use edge_runtime::journal::{Journal, JournalReader, Limits};
 use edge_runtime::line::parts::{Parts, Settings};
+use edge_runtime::line::readiness::Readiness;
 use edge_runtime::line::shared::LineShared;
 use edge_runtime::link::access_control::{ACCESS_FILE, AccessControl, TICKET_FILE, issue_code};
 use edge_runtime::link::{LinkContext, server};
@@ -88,6 +89,7 @@ struct Rig {
     positions: Arc<Mutex<Positions>>,
     reporter: Reporter,
     inbox: Option<Inbox>,
+    readiness: Arc<Readiness>,
     events: Option<EventLog>,
     event_reader: EventReader,
 }
@@ -120,6 +122,7 @@ impl Rig {
             positions: Arc::new(Mutex::new(positions)),
             reporter,
             inbox: Some(inbox),
+            readiness: Arc::default(),
             event_reader: events.reader(),
             events: Some(events),
             folder,
@@ -193,7 +196,7 @@ impl Rig {
             report: Report::default(),
             boot_counter: BootCounter::open(&self.folder.path().join("boot"), 0),
             control: Arc::clone(&self.control),
-            readiness: Arc::default(),
+            readiness: Arc::clone(&self.readiness),
             metrics: Arc::clone(&self.metrics),
         };
         std::thread::spawn(move || report_thread.run(&|| ()))
@@ -995,6 +998,7 @@ fn a_change_is_answered_once_its_record_is_on_the_disk() {
         panic!("the record is not on the disk");
     };
     assert!(reason.contains("not on the disk"), "{reason}");
+    assert!(!rig.readiness.journal_ok() && rig.readiness.is_fault());
     std::fs::remove_file(&folder).unwrap();
     let deadline = Instant::now() + PATIENCE;
     for id in 2.. {
@@ -1010,6 +1014,7 @@ fn a_change_is_answered_once_its_record_is_on_the_disk() {
         .filter(|record| matches!(record.body, Body::Event(Event::SettingChanged { .. })))
         .count();
     assert!(changes >= 2, "also the first one, which waited");
+    assert!(rig.readiness.journal_ok());
     server.stop();
     rig.reporter.close();
     thread.join().unwrap();
@@ -1038,7 +1043,7 @@ fn reports_do_not_evict_the_record_of_a_change() {
     thread.join().unwrap();
     assert!(reader.oldest().unwrap() > 10, "evicted");
     // A station that has nothing yet but its place in the list.
-    rig.positions.lock().unwrap().acknowledge("one", 1).unwrap();
+    rig.positions.lock().unwrap().acknowledge("s", 1).unwrap();
     let server = rig.serve(reader);
     let mut station = Station::greet(&server, "one");
     let (sequence, event) = station.find(|message| match message {
@@ -1130,4 +1135,28 @@ fn settings_of_stations_survive_a_restart_and_belong_to_their_package() {
     let control = started(None, Mode::Inspect);
     assert_ne!(control.inspector().unwrap().threshold(), Some(value));
     assert_eq!(control.inspector().unwrap().manifest().roi, roi);
+}
+
+#[test]
+fn pictures_that_the_disk_does_not_take_are_given_up_and_reports_are_not() {
+    let mut rig = Rig::new(Roi::Whole);
+    let (sender, pictures) = crossbeam_channel::bounded(1);
+    let images = ImageSink {
+        sampler: Sampler::new(0),
+        sender,
+    };
+    let journal = rig.journal();
+    let reader = journal.reader();
+    let thread = rig.report(journal, Some(images));
+    let mut inspection = inspection(&frame(16), ScoreMap::zeros(8, 8));
+    inspection.verdict = Some(Verdict::Ng);
+    for number in 1..=3 {
+        let scored = Some((frame(16), inspection.clone()));
+        rig.reporter.part(part(number, scored));
+    }
+    rig.reporter.close();
+    thread.join().unwrap();
+    assert_eq!(rig.metrics.drops(Loss::Images), 2);
+    assert_eq!(records(&reader).len(), 3);
+    assert_eq!(pictures.try_iter().count(), 1);
 }

@@ -33,11 +33,9 @@ pub enum Capture {
         /// the longest pause between two parts.
         #[serde(default = "default_frame_timeout_ms")]
         timeout_ms: u64,
-        /// Time in microseconds from the start of the exposure to the driver's time stamp. It
-        /// decides which frame shows a triggered part. Default: 0 if the driver stamps the start of
-        /// the exposure, otherwise one frame interval. Set it to exposure plus read-out if the
-        /// trigger also drives the camera, or if long exposures overlap the read-out of the
-        /// previous frame.
+        /// Time in microseconds from the start of the exposure to the driver's time stamp: exposure
+        /// plus read-out. It decides which frame shows a triggered part, so a trigger needs it.
+        /// Default: 0 if the driver says that it stamps the start of the exposure.
         exposure_to_stamp_us: Option<u64>,
         /// Driver controls by the names that `v4l2-ctl --list-ctrls` shows, for example
         /// `exposure_time_absolute = 200`. Each is read back after it was written.

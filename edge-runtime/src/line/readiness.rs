@@ -382,7 +382,7 @@ mod tests {
                 readiness.holds_gate(),
             ];
             let expected = match condition {
-                C::Journal | C::Signals | C::Drift => [true, true, false],
+                C::Journal | C::Signals | C::Drift | C::GoldenFrames => [true, true, false],
                 C::Inspecting => [false, false, false],
                 _ => [false, true, true],
             };
@@ -390,6 +390,18 @@ mod tests {
             let same = |other: &&Condition| other.name() == condition.name();
             assert_eq!(Condition::ALL.iter().filter(same).count(), 1);
         }
+    }
+
+    #[test]
+    fn with_an_encoder_a_plc_that_waits_for_ready_can_move_the_belt() {
+        let policy = Policy {
+            tracking: Effect::HoldOnly,
+            ..Policy::default()
+        };
+        let readiness = Readiness::with_policy(&policy);
+        readiness.set_capturing(true);
+        readiness.set_failing(Condition::Tracking, true);
+        assert!(readiness.is_ready() && readiness.is_fault() && readiness.holds_gate());
     }
 
     #[test]

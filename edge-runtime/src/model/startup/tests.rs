@@ -6,6 +6,7 @@ use scoring::package::{Loaded, Trust};
 
 use super::*;
 use crate::model::slots::{Sha256, SlotId};
+use crate::model::version::Version;
 
 #[path = "../../../../scoring/tests/common/mod.rs"]
 mod common;
@@ -120,4 +121,19 @@ fn with_slots_unknown_nothing_is_active_unless_it_is_configured() {
     let configured = package("1");
     let model = start(folder.path(), Some(&configured));
     assert_eq!(model.inspector.unwrap().sha256(), &a);
+}
+
+#[test]
+fn an_older_package_than_the_lowest_version_is_refused() {
+    let requirements = Requirements {
+        min_version: Version::parse("2"),
+        ..requirements()
+    };
+    assert!(requirements.inspector(&package("2"), false).is_ok());
+    assert!(requirements.inspector(&package("10"), false).is_ok());
+    for version in ["1", "1.99", "2-rc1", ""] {
+        let refused = requirements.inspector(&package(version), false);
+        let reason = refused.unwrap_err().to_string();
+        assert!(reason.contains("version 2 or newer"), "{version}: {reason}");
+    }
 }

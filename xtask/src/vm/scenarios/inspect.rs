@@ -40,10 +40,10 @@ impl<'a> Line<'a> {
         camera.start()?;
         let ledger = Ledger::default();
         let station = camera.station("line", &ledger)?;
-        // Until the first frame the camera cannot inspect; with `on_fault = "reject"` the gate is
-        // active then.
+        // Until the first frame the camera cannot inspect, and after it what passed unseen must be
+        // past; with `on_fault = "reject"` the gate is active then.
         wait_for_metric(camera, "awr_capturing", 1.0)?;
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(PULSE_MS + 500));
         let mut line = Self {
             camera,
             station,
@@ -228,13 +228,16 @@ impl Belt<'_> {
         self.check()
     }
 
-    /// Checks that the gate is active exactly while a bad part is at it.
+    /// Checks that the gate is active exactly while a bad part is at it, or one that nobody saw.
     fn check(&mut self) -> Result<()> {
         std::thread::sleep(Duration::from_millis(200));
         let pulses = self.bad.iter().map(|start| start + DELAY_COUNTS);
-        let expected = pulses
-            .map(|from| from..from + PULSE_COUNTS)
-            .any(|pulse| pulse.contains(&self.counts));
+        // What lay between trigger and gate at the start was never seen.
+        let unseen = self.counts < DELAY_COUNTS + PULSE_COUNTS;
+        let expected = unseen
+            || pulses
+                .map(|from| from..from + PULSE_COUNTS)
+                .any(|pulse| pulse.contains(&self.counts));
         let found = self.camera.guest.gpio_level(GATE)?;
         if found != expected {
             bail!(

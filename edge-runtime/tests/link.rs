@@ -1145,7 +1145,8 @@ fn pictures_that_the_disk_does_not_take_are_given_up_and_reports_are_not() {
         sampler: Sampler::new(0),
         sender,
     };
-    let journal = rig.journal();
+    let journal = Journal::open(&rig.folder.path().join("journal"), Limits::new(1 << 20));
+    let journal = journal.unwrap().0;
     let reader = journal.reader();
     let thread = rig.report(journal, Some(images));
     let mut inspection = inspection(&frame(16), ScoreMap::zeros(8, 8));

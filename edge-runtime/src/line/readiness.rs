@@ -264,6 +264,26 @@ impl Readiness {
         self.fails_one_of(self.holds)
     }
 
+    /// The conditions that hold the gate, apart from those that the gate thread finds itself in
+    /// every round. See [`Self::still_held_by`].
+    pub fn held_by_others(&self) -> u32 {
+        let own = [
+            Condition::Model,
+            Condition::Tracking,
+            Condition::Pairing,
+            Condition::Threads,
+        ];
+        let own = own.iter().fold(0, |mask, condition| mask | condition.bit());
+        self.failing.load(Ordering::Relaxed) & self.holds & !own
+    }
+
+    /// Whether anything holds the gate now, or did when `before` was read ([`Self::held_by_others`]):
+    /// whoever ends a failure makes the line blind first, and a view of the line that was taken
+    /// before that says nothing about it.
+    pub fn still_held_by(&self, before: u32) -> bool {
+        before != 0 || self.holds_gate()
+    }
+
     /// Whether anything but missing frames holds the gate.
     pub fn any_failing(&self) -> bool {
         self.fails_one_of(self.holds & !Condition::Frames.bit())

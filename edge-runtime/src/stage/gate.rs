@@ -56,9 +56,7 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
         // Before the line advances, so that the end of a silence makes it blind at once.
         watch_inputs(context);
         let readiness = &*context.readiness;
-        // Read before the line and again after it: whoever ends a failure makes the line blind
-        // first, and this round may have looked at the line before that.
-        let (was_held, was_trusted) = (readiness.holds_gate(), readiness.gate_ok());
+        let held_before = readiness.held_by_others();
         let view = context.line.advance();
         let stopping = context.stopping();
         readiness.set_failing(Condition::Threads, is_hanging);
@@ -70,9 +68,9 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
         let refreshed = outputs.refresh(view.now.time);
         readiness.set_failing(Condition::Signals, outputs.is_signal_failing());
         let follows_parts = if stopping {
-            was_trusted && readiness.gate_ok() && !view.idle
+            readiness.gate_ok() && !view.idle
         } else {
-            !was_held && !readiness.holds_gate()
+            !readiness.still_held_by(held_before)
         };
         let failures = outputs.set(OutputStates {
             reject: view.level,

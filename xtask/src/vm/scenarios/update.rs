@@ -6,8 +6,9 @@ use anyhow::{Context, Result, bail};
 use proto::recovery::{Request, Response, SlotState};
 use sha2::{Digest, Sha256};
 
-use super::delivery::{Random, power_up};
+use super::delivery::power_up;
 use crate::vm::camera::{Camera, PATIENCE, boot_with};
+use crate::vm::disk::Random;
 use crate::vm::ledger::Ledger;
 use crate::vm::rig::Rig;
 use crate::vm::station::Station;
@@ -45,12 +46,13 @@ pub(crate) fn cuts(rig: &mut Rig) -> Result<()> {
     ];
     let (boot, pictures) = boot_with(rig, Some(disk))?;
     let mut camera = power_up(rig, &boot, &pictures)?;
-    let mut confirmed = 0;
+    let (mut confirmed, mut kept, mut lost) = (0, 0, 0);
     let power_cuts = rig.power_cuts(POWER_CUTS);
     for round in 1..=power_cuts {
         let count = camera.explain(|camera| live(camera, &packages, &mut random));
         confirmed += count.with_context(|| format!("round {round} of {power_cuts}"))?;
-        camera.guest.kill();
+        let cut = camera.guest.kill()?;
+        (kept, lost) = (kept + cut.kept, lost + cut.lost);
         camera = power_up(rig, &boot, &pictures)?;
     }
     camera.explain(|camera| {
@@ -59,7 +61,10 @@ pub(crate) fn cuts(rig: &mut Rig) -> Result<()> {
         let mut station = camera.station("line", &ledger)?;
         active(&mut station, &mut ledger, &packages).map(drop)
     })?;
-    eprintln!("    {power_cuts} power cuts, {confirmed} packages confirmed between them");
+    eprintln!(
+        "    {power_cuts} power cuts, which lost {lost} unflushed sectors and kept {kept}; {confirmed} \
+         packages confirmed between them"
+    );
     Ok(())
 }
 

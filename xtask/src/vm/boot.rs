@@ -300,9 +300,17 @@ pub(crate) fn make_disk(path: &Path, mebibytes: u64) -> Result<()> {
     let file = File::create(path).with_context(|| format!("writing {}", path.display()))?;
     file.set_len(mebibytes << 20)?;
     let mut command = Command::new(mkfs);
-    // Everything is initialised now instead of by the guest in the background.
+    // Everything is initialised now instead of by the guest in the background. Blocks are of the
+    // size that larger disks have.
     command
-        .args(["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
+        .args([
+            "-q",
+            "-F",
+            "-b",
+            "4096",
+            "-E",
+            "lazy_itable_init=0,lazy_journal_init=0",
+        ])
         .arg(path);
     run_logged(&mut command, &path.with_extension("log"), COMMAND_LIMIT)
 }

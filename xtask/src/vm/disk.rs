@@ -3,7 +3,7 @@
 //!
 //! In: requests of QEMU over NBD, on a Unix socket. Out: the medium, a file of the host. Writes are
 //! acknowledged as soon as they are in the cache. A flush, or a write that forces unit access, moves
-//! them to the medium. When the connection ends, each sector that is still in the cache gets any of
+//! them to the medium. When the connection ends, each page that is still in the cache gets any of
 //! its contents since the last flush, as on a disk that writes its cache back in an order of its own.
 //!
 //! NBD is used because every QEMU has it and needs no root for it. The protocol is described in
@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -20,67 +21,69 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-/// The smallest unit that a disk writes whole or not at all.
-const SECTOR_BYTES: usize = 512;
+/// The smallest unit that the disk writes whole or not at all. It is that of flash memory; ext4 needs
+/// its superblock whole, which takes two of the classic sectors of 512 bytes.
+const PAGE_BYTES: usize = 4_096;
 /// Longest request, so that a wrong length does not fill the memory. QEMU splits longer ones.
 const MAX_REQUEST_BYTES: usize = 32 << 20;
 
-type Sector = [u8; SECTOR_BYTES];
+type Page = [u8; PAGE_BYTES];
 
 /// What a power cut did to the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cut {
-    /// Sectors whose last contents reached the medium without a flush.
+    /// Pages whose last contents reached the medium without a flush.
     pub(crate) kept: usize,
-    /// Sectors that have older contents on the medium.
+    /// Pages that have older contents on the medium.
     pub(crate) lost: usize,
 }
 
-/// The sectors that were written since they were last flushed.
+/// The pages that were written since they were last flushed.
 struct Cache {
     medium: File,
-    /// All contents of each sector since its last flush, in order.
-    sectors: BTreeMap<u64, Vec<Sector>>,
+    /// All contents of each page since its last flush, in order.
+    pages: BTreeMap<u64, Vec<Page>>,
 }
 
 impl Cache {
     fn new(medium: File) -> Self {
         Self {
             medium,
-            sectors: BTreeMap::new(),
+            pages: BTreeMap::new(),
         }
     }
 
-    /// Requests are of whole sectors, because that is the block size that QEMU is told.
-    fn read(&self, start: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.medium
-            .read_exact_at(bytes, start * SECTOR_BYTES as u64)?;
-        let end = start + (bytes.len() / SECTOR_BYTES) as u64;
-        for (number, contents) in self.sectors.range(start..end) {
-            let at = (number - start) as usize * SECTOR_BYTES;
-            if let Some(last) = contents.last() {
-                bytes[at..at + SECTOR_BYTES].copy_from_slice(last);
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        for (number, within, here) in pieces(offset, bytes.len()) {
+            let piece = &mut bytes[here];
+            match self.pages.get(&number).and_then(|contents| contents.last()) {
+                Some(page) => piece.copy_from_slice(&page[within..within + piece.len()]),
+                None => self
+                    .medium
+                    .read_exact_at(piece, number * PAGE_BYTES as u64 + within as u64)?,
             }
         }
         Ok(())
     }
 
     /// With `force`, the bytes are on the medium when this returns.
-    fn write(&mut self, start: u64, bytes: &[u8], force: bool) -> io::Result<()> {
-        let (sectors, _) = bytes.as_chunks::<SECTOR_BYTES>();
-        for (number, sector) in (start..).zip(sectors) {
+    fn write(&mut self, offset: u64, bytes: &[u8], force: bool) -> io::Result<()> {
+        for (number, within, here) in pieces(offset, bytes.len()) {
+            let mut page = [0; PAGE_BYTES];
+            self.read(number * PAGE_BYTES as u64, &mut page)?;
+            page[within..within + here.len()].copy_from_slice(&bytes[here]);
             if force {
-                self.sectors.remove(&number);
-                self.put(number, sector)?;
+                self.pages.remove(&number);
+                self.put(number, &page)?;
             } else {
-                self.sectors.entry(number).or_default().push(*sector);
+                self.pages.entry(number).or_default().push(page);
             }
         }
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        for (number, contents) in std::mem::take(&mut self.sectors) {
+        for (number, contents) in std::mem::take(&mut self.pages) {
             if let Some(last) = contents.last() {
                 self.put(number, last)?;
             }
@@ -88,11 +91,11 @@ impl Cache {
         Ok(())
     }
 
-    /// Loses the power. Each sector keeps its last contents in `keep_percent` of all cases, and
+    /// Loses the power. Each page keeps its last contents in `keep_percent` of all cases, and
     /// otherwise gets older ones: any since the last flush, or those of the last flush.
     fn cut(&mut self, keep_percent: u64, random: &mut Random) -> io::Result<Cut> {
         let mut cut = Cut::default();
-        for (number, contents) in std::mem::take(&mut self.sectors) {
+        for (number, contents) in std::mem::take(&mut self.pages) {
             let versions = contents.len();
             let chosen = if random.below(100) < keep_percent {
                 cut.kept += 1;
@@ -111,10 +114,26 @@ impl Cache {
         Ok(cut)
     }
 
-    fn put(&self, number: u64, sector: &Sector) -> io::Result<()> {
-        self.medium
-            .write_all_at(sector, number * SECTOR_BYTES as u64)
+    fn put(&self, number: u64, page: &Page) -> io::Result<()> {
+        self.medium.write_all_at(page, number * PAGE_BYTES as u64)
     }
+}
+
+/// The pages of `length` bytes from `offset` on: number of the page, offset in it, and range of the
+/// bytes.
+fn pieces(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, Range<usize>)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        if at == length {
+            return None;
+        }
+        let position = offset + at as u64;
+        let within = (position % PAGE_BYTES as u64) as usize;
+        let end = length.min(at + PAGE_BYTES - within);
+        let piece = (position / PAGE_BYTES as u64, within, at..end);
+        at = end;
+        Some(piece)
+    })
 }
 
 /// A disk for one boot. Dropping it waits for the power cut, which is the end of QEMU.
@@ -241,17 +260,14 @@ fn transmit(stream: &UnixStream, cache: &mut Cache) -> io::Result<()> {
         if command == WRITE {
             reader.read_exact(&mut bytes)?;
         }
-        let unit = SECTOR_BYTES as u64;
-        let is_whole = offset.is_multiple_of(unit) && length.is_multiple_of(SECTOR_BYTES);
-        let is_inside = offset
-            .checked_add(length as u64)
-            .is_some_and(|end| end <= size);
+        let end = offset.checked_add(length as u64);
+        let is_inside = end.is_some_and(|end| end <= size);
         let error = match command {
-            READ | WRITE if !is_whole || !is_inside => INVALID,
-            READ => cache.read(offset / unit, &mut bytes).map(|()| 0)?,
+            READ | WRITE if !is_inside => INVALID,
+            READ => cache.read(offset, &mut bytes).map(|()| 0)?,
             WRITE => {
                 let force = flags & FORCE_UNIT_ACCESS != 0;
-                cache.write(offset / unit, &bytes, force).map(|()| 0)?
+                cache.write(offset, &bytes, force).map(|()| 0)?
             }
             FLUSH => cache.flush().map(|()| 0)?,
             DISCONNECT => return Ok(()),
@@ -350,20 +366,20 @@ mod tests {
             let refused: [u8; 20] = take(&mut stream).unwrap();
             assert_eq!(refused[12..16], REPLY_UNSUPPORTED.to_be_bytes());
             let export: [u8; 32] = take(&mut stream).unwrap();
-            assert_eq!(export[22..30], (16 * SECTOR_BYTES as u64).to_be_bytes());
+            assert_eq!(export[22..30], (16 * PAGE_BYTES as u64).to_be_bytes());
             let _ack: [u8; 20] = take(&mut stream).unwrap();
             Self { stream, next: 0 }
         }
 
         /// The error of a request, and the bytes that were read.
-        fn ask(&mut self, command: (u16, u16), sector: u64, data: &[u8]) -> (u32, Vec<u8>) {
+        fn ask(&mut self, command: (u16, u16), page: u64, data: &[u8]) -> (u32, Vec<u8>) {
             let (command, flags) = command;
             self.next += 1;
             let mut request = REQUEST_MAGIC.to_be_bytes().to_vec();
             request.extend(flags.to_be_bytes());
             request.extend(command.to_be_bytes());
             request.extend(self.next.to_be_bytes());
-            request.extend((sector * SECTOR_BYTES as u64).to_be_bytes());
+            request.extend((page * PAGE_BYTES as u64).to_be_bytes());
             request.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
             if command == WRITE {
                 request.extend(data);
@@ -379,13 +395,13 @@ mod tests {
             (error, bytes)
         }
 
-        fn write(&mut self, sector: u64, value: u8) {
-            let data = [value; SECTOR_BYTES];
-            assert_eq!(self.ask((WRITE, 0), sector, &data).0, 0);
+        fn write(&mut self, page: u64, value: u8) {
+            let data = [value; PAGE_BYTES];
+            assert_eq!(self.ask((WRITE, 0), page, &data).0, 0);
         }
     }
 
-    /// The first byte of each sector after a power cut; `requests` come before it.
+    /// The first byte of each page after a power cut; `requests` come before it.
     fn after(keep_percent: u64, seed: u64, requests: impl FnOnce(&mut Client)) -> (Vec<u8>, Cut) {
         let folder = std::env::temp_dir().join(format!(
             "awr-disk-{}-{keep_percent}-{seed}-{:?}",
@@ -394,7 +410,7 @@ mod tests {
         ));
         fs::create_dir_all(&folder).unwrap();
         let (medium, socket) = (folder.join("medium"), folder.join("socket"));
-        fs::write(&medium, [9; 16 * SECTOR_BYTES]).unwrap();
+        fs::write(&medium, [9; 16 * PAGE_BYTES]).unwrap();
         let disk = Disk::serve_with(&medium, &socket, keep_percent, Random(seed)).unwrap();
         let mut client = Client::connect(&socket);
         requests(&mut client);
@@ -402,7 +418,7 @@ mod tests {
         let cut = disk.cut().unwrap();
         let bytes = fs::read(&medium).unwrap();
         fs::remove_dir_all(&folder).unwrap();
-        (bytes.chunks(SECTOR_BYTES).map(|all| all[0]).collect(), cut)
+        (bytes.chunks(PAGE_BYTES).map(|all| all[0]).collect(), cut)
     }
 
     #[test]
@@ -415,11 +431,14 @@ mod tests {
             client.write(3, 2);
             client.write(4, 2);
             let forced = (WRITE, FORCE_UNIT_ACCESS);
-            assert_eq!(client.ask(forced, 4, &[3; SECTOR_BYTES]).0, 0);
+            assert_eq!(client.ask(forced, 4, &[3; PAGE_BYTES]).0, 0);
+            // A part of a page leaves the rest of it.
+            assert_eq!(client.ask((WRITE, 0), 3, &[4; 10]).0, 0);
             // Until the cut, the cache is read.
-            let (_, seen) = client.ask((READ, 0), 0, &[0; 5 * SECTOR_BYTES]);
-            let seen: Vec<u8> = seen.chunks(SECTOR_BYTES).map(|all| all[0]).collect();
-            assert_eq!(seen, [9, 1, 2, 2, 3]);
+            let (_, seen) = client.ask((READ, 0), 0, &[0; 5 * PAGE_BYTES]);
+            assert_eq!(seen[3 * PAGE_BYTES + 10], 2);
+            let seen: Vec<u8> = seen.chunks(PAGE_BYTES).map(|all| all[0]).collect();
+            assert_eq!(seen, [9, 1, 2, 4, 3]);
         });
         assert_eq!(found[..6], [9, 1, 1, 9, 3, 9]);
         assert_eq!(cut, Cut { kept: 0, lost: 2 });
@@ -446,14 +465,13 @@ mod tests {
     #[test]
     fn requests_outside_and_unknown_ones_are_refused_and_nobody_need_come() {
         after(0, 1, |client| {
-            let beyond = client.ask((READ, 0), 15, &[0; 2 * SECTOR_BYTES]).0;
-            let uneven = client.ask((WRITE, 0), 0, &[0; 100]).0;
+            let beyond = client.ask((READ, 0), 15, &[0; 2 * PAGE_BYTES]).0;
             let unknown = client.ask((9, 0), 0, &[]).0;
-            assert_eq!([beyond, uneven, unknown], [INVALID; 3]);
+            assert_eq!([beyond, unknown], [INVALID; 2]);
         });
         let folder = std::env::temp_dir().join(format!("awr-disk-{}-alone", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("medium"), [0; SECTOR_BYTES]).unwrap();
+        fs::write(folder.join("medium"), [0; PAGE_BYTES]).unwrap();
         let disk = Disk::serve(&folder.join("medium"), &folder.join("socket")).unwrap();
         disk.cut().unwrap();
         fs::remove_dir_all(&folder).unwrap();

@@ -122,7 +122,7 @@ fn run_cuts(rig: &mut Rig, disk: PathBuf, random: &mut Random) -> Result<()> {
         ledger.check_complete()
     })?;
     eprintln!(
-        "    {power_cuts} power cuts, which lost {lost} unflushed sectors and kept {kept}; {} kills; \
+        "    {power_cuts} power cuts, which lost {lost} unflushed pages and kept {kept}; {} kills; \
          {} records, {} delivered again",
         power_cuts * KILLS,
         ledger.records().len(),

@@ -62,7 +62,7 @@ pub(crate) fn cuts(rig: &mut Rig) -> Result<()> {
         active(&mut station, &mut ledger, &packages).map(drop)
     })?;
     eprintln!(
-        "    {power_cuts} power cuts, which lost {lost} unflushed sectors and kept {kept}; {confirmed} \
+        "    {power_cuts} power cuts, which lost {lost} unflushed pages and kept {kept}; {confirmed} \
          packages confirmed between them"
     );
     Ok(())

@@ -172,6 +172,9 @@ impl Guest {
     /// guest's kernel has written to it since.
     pub(crate) fn kill(self) -> Result<Cut> {
         let Self { qemu, disk, .. } = self;
+        if let Some(disk) = &disk {
+            disk.stop();
+        }
         drop(qemu);
         disk.map_or(Ok(Cut::default()), Disk::cut)
     }

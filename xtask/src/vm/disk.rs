@@ -6,6 +6,9 @@
 //! them to the medium. When the connection ends, each page that is still in the cache gets any of
 //! its contents since the last flush, as on a disk that writes its cache back in an order of its own.
 //!
+//! The time between a write and its flush is so short that cuts at random moments do not hit it. So
+//! the disk itself chooses the moment: it stops after one of the next writes.
+//!
 //! NBD is used because every QEMU has it and needs no root for it. The protocol is described in
 //! doc/proto.md of <https://github.com/NetworkBlockDevice/nbd>.
 
@@ -16,8 +19,11 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
@@ -136,11 +142,23 @@ fn pieces(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, Range
     })
 }
 
+/// Writes after which the disk may stop, once it is told to.
+const WRITES_TO_STOP: u64 = 12;
+/// Longest time to wait for these writes.
+const STOPS_WITHIN: Duration = Duration::from_secs(1);
+
 /// A disk for one boot. Dropping it waits for the power cut, which is the end of QEMU.
 pub(super) struct Disk {
     socket: PathBuf,
+    /// The number of writes after which the disk stops, or `NEVER`.
+    writes_left: Arc<AtomicU64>,
+    stop_after: u64,
+    /// Told when it has stopped.
+    stopped: Receiver<()>,
     server: Option<JoinHandle<Result<Cut>>>,
 }
+
+const NEVER: u64 = u64::MAX;
 
 impl Disk {
     /// Serves `medium` on `socket`, for one connection.
@@ -163,12 +181,19 @@ impl Disk {
         fs::remove_file(socket).ok();
         let listener = UnixListener::bind(socket);
         let listener = listener.with_context(|| format!("listening on {}", socket.display()))?;
+        let writes_left = Arc::new(AtomicU64::new(NEVER));
+        let (stop, stopped) = channel();
+        let stop_after = 1 + random.below(WRITES_TO_STOP);
+        let left = Arc::clone(&writes_left);
         let server = std::thread::spawn(move || {
             let (stream, _) = listener.accept().context("waiting for QEMU")?;
             // Another connection is refused from now on.
             drop(listener);
             let mut cache = Cache::new(file);
-            let ended = transmit(&stream, &mut cache);
+            let ended = transmit(&stream, &mut cache, &left);
+            stop.send(()).ok();
+            // A disk without power does not answer. An error would tell the guest something.
+            io::copy(&mut &stream, &mut io::sink()).ok();
             let cut = cache.cut(keep_percent, &mut random)?;
             match ended {
                 // QEMU was killed, which ends the connection anywhere.
@@ -179,8 +204,17 @@ impl Disk {
         });
         Ok(Self {
             socket: socket.to_owned(),
+            writes_left,
+            stop_after,
+            stopped,
             server: Some(server),
         })
+    }
+
+    /// Stops the disk after one of the next writes, if there are any; QEMU must be killed then.
+    pub(super) fn stop(&self) {
+        self.writes_left.store(self.stop_after, Ordering::Relaxed);
+        self.stopped.recv_timeout(STOPS_WITHIN).ok();
     }
 
     /// Waits for the end of the connection, and says what the power cut did.
@@ -235,8 +269,8 @@ const FLUSH: u16 = 3;
 const FORCE_UNIT_ACCESS: u16 = 1;
 const INVALID: u32 = 22;
 
-/// Answers requests until the connection ends.
-fn transmit(stream: &UnixStream, cache: &mut Cache) -> io::Result<()> {
+/// Answers requests until the connection ends, or until no writes are left.
+fn transmit(stream: &UnixStream, cache: &mut Cache, writes_left: &AtomicU64) -> io::Result<()> {
     let (mut reader, mut writer) = (stream, BufWriter::new(stream));
     let size = cache.medium.metadata()?.len();
     shake_hands(&mut reader, &mut writer, size)?;
@@ -273,6 +307,12 @@ fn transmit(stream: &UnixStream, cache: &mut Cache) -> io::Result<()> {
             DISCONNECT => return Ok(()),
             _ => INVALID,
         };
+        if command == WRITE && writes_left.load(Ordering::Relaxed) != NEVER {
+            let before = writes_left.fetch_sub(1, Ordering::Relaxed);
+            if before <= 1 {
+                return Ok(());
+            }
+        }
         writer.write_all(&REPLY_MAGIC.to_be_bytes())?;
         writer.write_all(&error.to_be_bytes())?;
         writer.write_all(&cookie)?;
@@ -460,6 +500,29 @@ mod tests {
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
         let (found, cut) = after(100, 1, |client| client.write(1, 1));
         assert_eq!((found[1], cut), (1, Cut { kept: 1, lost: 0 }));
+    }
+
+    #[test]
+    fn a_disk_that_is_told_to_stop_does_so_between_a_write_and_its_flush() {
+        let folder = std::env::temp_dir().join(format!("awr-disk-{}-stop", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (medium, socket) = (folder.join("medium"), folder.join("socket"));
+        fs::write(&medium, [9; 16 * PAGE_BYTES]).unwrap();
+        let disk = Disk::serve_with(&medium, &socket, 0, Random(1)).unwrap();
+        let mut client = Client::connect(&socket);
+        client.stream.set_read_timeout(Some(STOPS_WITHIN)).unwrap();
+        let last = disk.stop_after;
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            (1..last).for_each(|page| client.write(page, 1));
+            assert_eq!(client.ask((FLUSH, 0), 0, &[]).0, 0);
+            let mut ask = || client.write(last, 1);
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut ask)).unwrap_err();
+        });
+        disk.stop();
+        writer.join().unwrap();
+        assert_eq!(disk.cut().unwrap(), Cut { kept: 0, lost: 1 });
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -329,7 +329,6 @@ pub(crate) fn all(rig: &mut Rig) -> Result<()> {
     boot.files.push(rig.notifier()?);
     let guest = rig.boot(&boot)?;
     let mut camera = Camera { guest, pictures };
-    // The chips are gpiochip0 to 3.
     camera.guest.check(
         "gpio make 8; CHIP=gate gpio make 1; CHIP=trigger gpio make 1; CHIP=encoder gpio make 1",
     )?;
@@ -348,12 +347,14 @@ pub(crate) fn all(rig: &mut Rig) -> Result<()> {
         frames(&mut line)?;
         wires(&mut line)?;
         computer(&mut line)?;
+        read_only(&mut line).context("a read-only disk")?;
         line.camera.kill()?;
         line.heartbeat_beats(false).context("after kill -9")?;
+        line.run("umount /state && mount -t ext4 /dev/vda /state")?;
         let Line { camera, ledger, .. } = line;
         let silent = format!("silent_after_ms = {TRIGGER_SILENT_MS}\n");
         let encoder = format!(
-            "encoder = {{ input = {{ chip = \"/dev/gpiochip3\", line = 0 }}, delay_counts = 30, \
+            "encoder = {{ input = {{ chip = \"/dev/gpio-encoder\", line = 0 }}, delay_counts = 30, \
              pulse_counts = 2, silent_after_ms = {ENCODER_SILENT_MS} }}\n"
         );
         camera.configure(1e6, &configuration(&silent, &encoder))?;
@@ -373,13 +374,13 @@ pub(crate) fn all(rig: &mut Rig) -> Result<()> {
 fn configuration(trigger: &str, gate: &str) -> String {
     format!(
         "{}[plausibility]\nidentical_frames = 3\n\
-         [trigger]\nkind = \"gpio\"\nchip = \"/dev/gpiochip2\"\nline = 0\n\
+         [trigger]\nkind = \"gpio\"\nchip = \"/dev/gpio-trigger\"\nline = 0\n\
          frame_within_ms = 1500\ndrives_camera = false\n{trigger}\
-         [gate]\noutput = {{ chip = \"/dev/gpiochip1\", line = 0 }}\non_fault = \"reject\"\n{gate}\
+         [gate]\noutput = {{ chip = \"/dev/gpio-gate\", line = 0 }}\non_fault = \"reject\"\n{gate}\
          [signals]\nheartbeat_ms = 600\n\
-         ready = {{ chip = \"/dev/gpiochip0\", line = {READY} }}\n\
-         fault = {{ chip = \"/dev/gpiochip0\", line = {FAULT} }}\n\
-         heartbeat = {{ chip = \"/dev/gpiochip0\", line = {HEARTBEAT} }}\n",
+         ready = {{ chip = \"/dev/gpio-rig\", line = {READY} }}\n\
+         fault = {{ chip = \"/dev/gpio-rig\", line = {FAULT} }}\n\
+         heartbeat = {{ chip = \"/dev/gpio-rig\", line = {HEARTBEAT} }}\n",
         // With pictures a report takes more room than what is left of a block on a full disk.
         vivid_capture(5.0, "all")
     )
@@ -472,37 +473,25 @@ fn wires(line: &mut Line<'_>) -> Result<()> {
 
 /// Disk, network, clock, memory, and the program itself.
 fn computer(line: &mut Line<'_>) -> Result<()> {
-    for (name, begin, end) in [
-        (
-            "a full disk",
-            "dd if=/dev/zero of=/state/fill bs=64k 2>/dev/null; \
-             dd if=/dev/zero bs=1k 2>/dev/null >>/state/fill; true",
-            "rm /state/fill",
-        ),
-        (
-            "a read-only disk",
-            "echo u >/proc/sysrq-trigger; until grep -q ' /state ext4 ro' /proc/mounts; do \
-             usleep 20000; done",
-            "mount -o remount,rw /state",
-        ),
-    ] {
-        let before = line.ledger.last();
-        line.goes_through(&Failure {
-            name,
-            begin: &|line| {
-                line.run(begin)?;
-                line.part_unreported()
-            },
-            shows: Shown::without_journal(),
-            within: S(2),
-            meanwhile: &|line| line.part_unreported(),
-            end: &|line| {
-                line.run(end)?;
-                // Both reports waited in memory.
-                line.reports(before, 2, Outcome::Ok)
-            },
-        })?;
-    }
+    let before = line.ledger.last();
+    line.goes_through(&Failure {
+        name: "a full disk",
+        begin: &|line| {
+            line.run(
+                "dd if=/dev/zero of=/state/fill bs=64k 2>/dev/null
+                 dd if=/dev/zero bs=1k 2>/dev/null >>/state/fill; true",
+            )?;
+            line.part_unreported()
+        },
+        shows: Shown::without_journal(),
+        within: S(2),
+        meanwhile: &|line| line.part_unreported(),
+        end: &|line| {
+            line.run("rm /state/fill")?;
+            // Both reports waited in memory.
+            line.reports(before, 2, Outcome::Ok)
+        },
+    })?;
     let before = line.ledger.last();
     line.goes_through(&Failure {
         name: "the network cable is unplugged",
@@ -553,6 +542,22 @@ fn computer(line: &mut Line<'_>) -> Result<()> {
         meanwhile: &|line| line.part(Outcome::Ok),
         end: &|line| line.run("rm /tmp/fill").map(drop),
     })
+}
+
+/// A disk that the kernel makes read-only after an error. That lasts until the next boot.
+fn read_only(line: &mut Line<'_>) -> Result<()> {
+    let begun = Instant::now();
+    // `echo u >/proc/sysrq-trigger` would not do: fsync then returns without an error (Linux 6.1).
+    line.run(
+        "mount -o remount,errors=remount-ro /state; echo test >/sys/fs/ext4/vda/trigger_fs_error
+         until grep -q ' /state ext4 ro' /proc/mounts; do usleep 20000; done",
+    )?;
+    line.part_unreported()?;
+    line.shows(&Shown::without_journal(), begun, S(2) + GRACE)?;
+    line.heartbeat_beats(true)?;
+    line.part_unreported()?;
+    line.shows(&Shown::without_journal(), Instant::now(), Duration::ZERO)?;
+    Ok(())
 }
 
 /// Inputs that are silent, with a running belt.

@@ -86,6 +86,8 @@ type Step<'s> = &'s dyn Fn(&mut Line<'_>) -> Result<()>;
 /// A failure of the line.
 struct Failure<'s> {
     name: &'s str,
+    /// What takes time and fails nothing yet.
+    prepare: Step<'s>,
     begin: Step<'s>,
     /// What it must show.
     shows: Shown,
@@ -129,6 +131,7 @@ impl<'a> Line<'a> {
     }
 
     fn try_failure(&mut self, failure: &Failure<'_>) -> Result<(Duration, Duration)> {
+        (failure.prepare)(self)?;
         let begun = Instant::now();
         (failure.begin)(self)?;
         let shown = self.shows(&failure.shows, begun, failure.within + GRACE)?;
@@ -147,16 +150,17 @@ impl<'a> Line<'a> {
         Ok((shown, ready))
     }
 
-    /// Waits until `expected` is shown, for at most `limit` from `since` on. Returns the time that
-    /// it took.
+    /// Waits until `expected` is shown, for at most `limit` from `since` on; zero stands for now.
+    /// Returns the time that it took.
     fn shows(&mut self, expected: &Shown, since: Instant, limit: Duration) -> Result<Duration> {
         loop {
             let found = self.look()?;
             let took = since.elapsed();
-            if found == *expected {
+            let is_late = took > limit && !limit.is_zero();
+            if found == *expected && !is_late {
                 return Ok(took);
             }
-            if took > limit {
+            if is_late || limit.is_zero() {
                 self.camera.alive()?;
                 bail!(
                     "after {:.1} s expected {expected:?}, found {found:?}",
@@ -393,6 +397,7 @@ fn frames(line: &mut Line<'_>) -> Result<()> {
     let before = line.ledger.last();
     line.goes_through(&Failure {
         name: "the camera delivers nothing",
+        prepare: NOTHING,
         begin: &|line| line.control("percentage_of_dropped_buffers=100"),
         shows: Shown::held("frames"),
         within: S(3),
@@ -404,6 +409,7 @@ fn frames(line: &mut Line<'_>) -> Result<()> {
     let driver = "/sys/bus/platform/drivers/vivid";
     line.goes_through(&Failure {
         name: "the camera is unplugged",
+        prepare: NOTHING,
         begin: &|line| {
             line.run(&format!("echo vivid.0 >{driver}/unbind"))
                 .map(drop)
@@ -416,6 +422,7 @@ fn frames(line: &mut Line<'_>) -> Result<()> {
     line.outage_is_reported(before)?;
     line.goes_through(&Failure {
         name: "black frames",
+        prepare: NOTHING,
         begin: &|line| {
             line.control("test_pattern=5,osd_text_mode=2")?;
             (0..3).try_for_each(|_| line.part(implausible))
@@ -430,6 +437,7 @@ fn frames(line: &mut Line<'_>) -> Result<()> {
     })?;
     line.goes_through(&Failure {
         name: "a frozen sensor",
+        prepare: NOTHING,
         begin: &|line| {
             line.control("osd_text_mode=2")?;
             (0..2).try_for_each(|_| line.part(Outcome::Ok))?;
@@ -449,6 +457,7 @@ fn frames(line: &mut Line<'_>) -> Result<()> {
 fn wires(line: &mut Line<'_>) -> Result<()> {
     line.goes_through(&Failure {
         name: "the trigger's chip is gone",
+        prepare: NOTHING,
         begin: &|line| line.run("CHIP=trigger gpio unplug").map(drop),
         shows: Shown::held("trigger"),
         within: S(1),
@@ -457,6 +466,7 @@ fn wires(line: &mut Line<'_>) -> Result<()> {
     })?;
     line.goes_through(&Failure {
         name: "the reject output's chip is gone",
+        prepare: NOTHING,
         begin: &|line| line.run("CHIP=gate gpio unplug").map(drop),
         shows: Shown {
             reject: None,
@@ -476,13 +486,14 @@ fn computer(line: &mut Line<'_>) -> Result<()> {
     let before = line.ledger.last();
     line.goes_through(&Failure {
         name: "a full disk",
-        begin: &|line| {
+        prepare: &|line| {
             line.run(
                 "dd if=/dev/zero of=/state/fill bs=64k 2>/dev/null
                  dd if=/dev/zero bs=1k 2>/dev/null >>/state/fill; true",
-            )?;
-            line.part_unreported()
+            )
+            .map(drop)
         },
+        begin: &|line| line.part_unreported(),
         shows: Shown::without_journal(),
         within: S(2),
         meanwhile: &|line| line.part_unreported(),
@@ -495,6 +506,7 @@ fn computer(line: &mut Line<'_>) -> Result<()> {
     let before = line.ledger.last();
     line.goes_through(&Failure {
         name: "the network cable is unplugged",
+        prepare: NOTHING,
         begin: &|line| line.camera.guest.cable(false),
         shows: Shown::ready(),
         within: S(0),
@@ -507,6 +519,7 @@ fn computer(line: &mut Line<'_>) -> Result<()> {
     })?;
     line.goes_through(&Failure {
         name: "the program is stopped for a moment",
+        prepare: NOTHING,
         begin: &|line| line.stop_program(),
         shows: Shown::ready(),
         within: S(3),
@@ -515,6 +528,7 @@ fn computer(line: &mut Line<'_>) -> Result<()> {
     })?;
     line.goes_through(&Failure {
         name: "the clock is set back by an hour",
+        prepare: NOTHING,
         begin: &|line| {
             let back = format!("date -s @$(($(date +%s) - {CLOCK_BACK_S}))");
             line.run(&back).map(drop)
@@ -529,14 +543,15 @@ fn computer(line: &mut Line<'_>) -> Result<()> {
     })?;
     line.goes_through(&Failure {
         name: "the memory is nearly full",
-        begin: &|line| {
+        prepare: &|line| {
             line.run(
                 "mount -o remount,size=95% /tmp
                  free=$(sed -n 's/^MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo)
-                 dd if=/dev/zero of=/tmp/fill bs=1M count=$((free / 1024 - 80)) 2>/dev/null",
+                 dd if=/dev/zero of=/tmp/fill bs=1M count=$((free / 1024 - 100)) 2>/dev/null",
             )
             .map(drop)
         },
+        begin: NOTHING,
         shows: Shown::ready(),
         within: S(1),
         meanwhile: &|line| line.part(Outcome::Ok),
@@ -549,8 +564,7 @@ fn read_only(line: &mut Line<'_>) -> Result<()> {
     let begun = Instant::now();
     // `echo u >/proc/sysrq-trigger` would not do: fsync then returns without an error (Linux 6.1).
     line.run(
-        "mount -o remount,errors=remount-ro /state; echo test >/sys/fs/ext4/vda/trigger_fs_error
-         until grep -q ' /state ext4 ro' /proc/mounts; do usleep 20000; done",
+        "mount -o remount,errors=remount-ro /state && echo test >/sys/fs/ext4/vda/trigger_fs_error",
     )?;
     line.part_unreported()?;
     line.shows(&Shown::without_journal(), begun, S(2) + GRACE)?;
@@ -565,6 +579,7 @@ fn silence(line: &mut Line<'_>) -> Result<()> {
     line.watch_gate()?;
     line.goes_through(&Failure {
         name: "the encoder is silent",
+        prepare: NOTHING,
         begin: &|line| line.run("kill $(cat /run/belt.pid)").map(drop),
         shows: Shown::held("encoder_counts"),
         within: Duration::from_millis(ENCODER_SILENT_MS),
@@ -576,6 +591,7 @@ fn silence(line: &mut Line<'_>) -> Result<()> {
     })?;
     line.goes_through(&Failure {
         name: "the trigger is silent",
+        prepare: NOTHING,
         begin: NOTHING,
         shows: Shown::held("trigger_edges"),
         within: Duration::from_millis(TRIGGER_SILENT_MS),

@@ -358,7 +358,7 @@ pub(crate) fn all(rig: &mut Rig) -> Result<()> {
         let Line { camera, ledger, .. } = line;
         let silent = format!("silent_after_ms = {TRIGGER_SILENT_MS}\n");
         let encoder = format!(
-            "encoder = {{ input = {{ chip = \"/dev/gpio-encoder\", line = 0 }}, delay_counts = 30, \
+            "encoder = {{ input = {{ chip = \"/dev/gpio-encoder\", line = 0 }}, delay_counts = 40, \
              pulse_counts = 2, silent_after_ms = {ENCODER_SILENT_MS} }}\n"
         );
         camera.configure(1e6, &configuration(&silent, &encoder))?;
@@ -377,7 +377,7 @@ pub(crate) fn all(rig: &mut Rig) -> Result<()> {
 /// The configuration; `trigger` and `gate` are more keys of these sections.
 fn configuration(trigger: &str, gate: &str) -> String {
     format!(
-        "{}[plausibility]\nidentical_frames = 3\n\
+        "{}[plausibility]\nidentical_frames = 3\n[inspection]\ndeadline_ms = 10000\n\
          [trigger]\nkind = \"gpio\"\nchip = \"/dev/gpio-trigger\"\nline = 0\n\
          frame_within_ms = 1500\ndrives_camera = false\n{trigger}\
          [gate]\noutput = {{ chip = \"/dev/gpio-gate\", line = 0 }}\non_fault = \"reject\"\n{gate}\

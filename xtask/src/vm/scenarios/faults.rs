@@ -205,13 +205,13 @@ impl<'a> Line<'a> {
     fn heartbeat_beats(&mut self, beats: bool) -> Result<()> {
         let changes: u32 = self
             .run(
-                "usleep 100000; before=$(wc -l </tmp/heartbeat); usleep 1500000
+                "usleep 100000; before=$(wc -l </tmp/heartbeat); usleep 1000000
                  echo $(($(wc -l </tmp/heartbeat) - before))",
             )?
             .parse()?;
         match (beats, changes) {
             (true, 2..) | (false, 0) => Ok(()),
-            _ => bail!("expected a heartbeat: {beats}; it changed {changes} times in 1.5 s"),
+            _ => bail!("expected a heartbeat: {beats}; it changed {changes} times in 1 s"),
         }
     }
 
@@ -381,7 +381,7 @@ fn configuration(trigger: &str, gate: &str) -> String {
          [trigger]\nkind = \"gpio\"\nchip = \"/dev/gpio-trigger\"\nline = 0\n\
          frame_within_ms = 1500\ndrives_camera = false\n{trigger}\
          [gate]\noutput = {{ chip = \"/dev/gpio-gate\", line = 0 }}\non_fault = \"reject\"\n{gate}\
-         [signals]\nheartbeat_ms = 600\n\
+         [signals]\nheartbeat_ms = 400\n\
          ready = {{ chip = \"/dev/gpio-rig\", line = {READY} }}\n\
          fault = {{ chip = \"/dev/gpio-rig\", line = {FAULT} }}\n\
          heartbeat = {{ chip = \"/dev/gpio-rig\", line = {HEARTBEAT} }}\n",

@@ -1,5 +1,5 @@
-//! `vm-notify SOCKET`: takes systemd's place for a program whose `NOTIFY_SOCKET` is SOCKET, and prints
-//! each line that the program sends.
+//! `vm-notify SOCKET`: takes systemd's place for a program whose `NOTIFY_SOCKET` is SOCKET, and
+//! prints each line that the program sends.
 //!
 //! It runs in the guest of `cargo xtask vm-test`.
 #![forbid(unsafe_code)]

@@ -2,9 +2,9 @@
 //! altogether, and so writes also reach the medium in another order than they were made.
 //!
 //! In: requests of QEMU over NBD, on a Unix socket. Out: the medium, a file of the host. Writes are
-//! acknowledged as soon as they are in the cache. A flush, or a write that forces unit access, moves
-//! them to the medium. When the connection ends, each page that is still in the cache gets any of
-//! its contents since the last flush, as on a disk that writes its cache back in an order of its own.
+//! acknowledged when they are in the cache. A flush, or a write that forces unit access, moves them to
+//! the medium. When the connection ends, each page that is still in the cache gets any of its
+//! contents since the last flush, as on a disk that writes its cache back in an order of its own.
 //!
 //! The time between a write and its flush is so short that cuts at random moments do not hit it. So
 //! the disk itself chooses the moment: it stops after one of the next writes.
@@ -27,8 +27,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-/// The smallest unit that the disk writes whole or not at all. It is that of flash memory; ext4 needs
-/// its superblock whole, which takes two of the classic sectors of 512 bytes.
+/// The smallest unit that the disk writes whole or not at all: a page of flash memory. ext4 needs its
+/// superblock whole, which takes two of the older sectors of 512 bytes.
 const PAGE_BYTES: usize = 4_096;
 /// Longest request, so that a wrong length does not fill the memory. QEMU splits longer ones.
 const MAX_REQUEST_BYTES: usize = 32 << 20;
@@ -165,7 +165,7 @@ impl Disk {
     pub(super) fn serve(medium: &Path, socket: &Path) -> Result<Self> {
         let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
         let mut random = Random(seed);
-        // Discs that lose all, none and some of their cache fail in different ways.
+        // Disks that lose all, none and some of their cache fail in different ways.
         let keep_percent = [0, 100, 20, 50, 80][random.below(5) as usize];
         Self::serve_with(medium, socket, keep_percent, random)
     }

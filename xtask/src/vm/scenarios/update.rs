@@ -75,8 +75,8 @@ pub(crate) fn cuts(rig: &mut Rig) -> Result<()> {
         active(&mut station, &mut ledger, &packages, must).map(drop)
     })?;
     eprintln!(
-        "    {power_cuts} power cuts, which lost {lost} unflushed pages and kept {kept}; {confirmed} \
-         packages confirmed between them"
+        "    {power_cuts} power cuts, which lost {lost} unflushed pages and kept {kept}; \
+         {confirmed} packages confirmed between them"
     );
     Ok(())
 }
@@ -121,8 +121,8 @@ fn live(
     Ok(confirmed)
 }
 
-/// Index of the active package. Exactly one must be active, and none on trial; if `must` says which,
-/// that one.
+/// Index of the active package. Exactly one must be active, and none on trial; if `must` says
+/// which, that one.
 fn active(
     station: &mut Station,
     ledger: &mut Ledger,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::control::{Control, Output};
+use super::disk::{Cut, Disk};
 use super::image::{self, GuestFile};
 use super::kit::Kit;
 use super::tool::{last_lines, need, run_logged};
@@ -35,6 +36,8 @@ pub(crate) struct Boot {
 /// A guest that has booted. Dropping it is a power cut.
 pub(crate) struct Guest {
     qemu: Qemu,
+    /// After `qemu`, whose end it waits for when it is dropped.
+    disk: Option<Disk>,
     control: Control,
     /// Port in the guest, and the port on the host that is forwarded to it.
     ports: Vec<(u16, u16)>,
@@ -52,6 +55,9 @@ impl Guest {
         for port in &boot.ports {
             ports.push((*port, free_port()?));
         }
+        let disk = boot.disk.as_deref();
+        let disk = disk.map(|medium| Disk::serve(medium, &folder.join("disk.sock")));
+        let disk = disk.transpose()?;
         let started = Instant::now();
         let mut qemu = Qemu::spawn(kit, folder, boot, &ports)?;
         let stream = qemu.connect("control.sock")?;
@@ -66,6 +72,7 @@ impl Guest {
         })?;
         Ok(Self {
             qemu,
+            disk,
             control,
             ports,
             boot_time: started.elapsed(),
@@ -161,9 +168,15 @@ impl Guest {
         self.qemu.monitor(&format!("set_link net {state}"))
     }
 
-    /// Cuts the power: QEMU gets SIGKILL. The disk keeps what the guest's kernel has written to it.
-    pub(crate) fn kill(self) {
-        drop(self);
+    /// Cuts the power: QEMU gets SIGKILL. The disk keeps what was flushed, and any part of what the
+    /// guest's kernel has written to it since.
+    pub(crate) fn kill(self) -> Result<Cut> {
+        let Self { qemu, disk, .. } = self;
+        if let Some(disk) = &disk {
+            disk.stop();
+        }
+        drop(qemu);
+        disk.map_or(Ok(Cut::default()), Disk::cut)
     }
 }
 
@@ -204,11 +217,10 @@ impl Qemu {
             .args(["-device", "virtserialport,chardev=control,name=control"])
             .args(["-netdev", &net])
             .args(["-device", "virtio-net-pci,netdev=net,romfile="]);
-        if let Some(disk) = &boot.disk {
-            command.arg("-drive").arg(format!(
-                "file={},if=none,id=disk,format=raw,cache=writethrough",
-                disk.display()
-            ));
+        if boot.disk.is_some() {
+            // The guest sees a disk with a cache, which it must flush.
+            let drive = "file=nbd:unix:disk.sock,if=none,id=disk,format=raw,cache=writeback";
+            command.args(["-drive", drive]);
             command.args(["-device", "virtio-blk-pci,drive=disk"]);
         }
         let log = folder.join("qemu.log");
@@ -291,9 +303,17 @@ pub(crate) fn make_disk(path: &Path, mebibytes: u64) -> Result<()> {
     let file = File::create(path).with_context(|| format!("writing {}", path.display()))?;
     file.set_len(mebibytes << 20)?;
     let mut command = Command::new(mkfs);
-    // Everything is initialised now instead of by the guest in the background.
+    // Everything is initialised now instead of by the guest in the background. Blocks are of the
+    // size that larger disks have.
     command
-        .args(["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"])
+        .args([
+            "-q",
+            "-F",
+            "-b",
+            "4096",
+            "-E",
+            "lazy_itable_init=0,lazy_journal_init=0",
+        ])
         .arg(path);
     run_logged(&mut command, &path.with_extension("log"), COMMAND_LIMIT)
 }

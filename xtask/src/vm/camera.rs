@@ -17,7 +17,7 @@ use super::station::{Station, access_list};
 /// Longest time for anything that an emulated guest does.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const TCP: u16 = 9750;
-const HTTP: u16 = 9751;
+pub(crate) const HTTP: u16 = 9751;
 const LOG: &str = "/tmp/camera.log";
 
 /// A guest with the camera's program, its model and the pictures (/etc/camera/good.raw and bad.raw,
@@ -58,13 +58,18 @@ impl Camera {
     }
 
     /// Writes the configuration: what all scenarios have in common, and `more`, from [capture] on.
+    /// Unless that says otherwise, frames may repeat.
     pub(crate) fn configure(&mut self, threshold: f32, more: &str) -> Result<()> {
+        let repeating = match more.contains("[plausibility]") {
+            true => "",
+            false => "[plausibility]\nidentical_frames = 0\n",
+        };
         let text = format!(
             "name = \"camera in the VM\"\nstate = \"/state/camera\"\n\
              [model]\npackage = \"m.awr\"\ntrust = [\"k.key.pub\"]\nthreshold = {threshold:?}\n\
              [link]\ntcp = \"0.0.0.0:{TCP}\"\nserial = {{ path = \"/dev/cable\", pictures = true }}\n\
              [metrics]\nhttp = \"0.0.0.0:{HTTP}\"\n[images]\nmax_mb = 0\n\
-             [plausibility]\nidentical_frames = 0\n{more}\n"
+             {repeating}{more}\n"
         );
         self.guest
             .write("/etc/camera/camera.toml", text.as_bytes())?;
@@ -89,9 +94,15 @@ impl Camera {
 
     /// Starts the program and waits until it listens for stations.
     pub(crate) fn start(&mut self) -> Result<()> {
+        self.start_with("")
+    }
+
+    /// Starts the program with environment variables, such as `A=1 B=2`.
+    pub(crate) fn start_with(&mut self, environment: &str) -> Result<()> {
         self.guest.check("rm -f /state/camera/endpoints.json")?;
-        let command = "edge-runtime run --config /etc/camera/camera.toml";
-        self.guest.background("camera", command, LOG)?;
+        let command =
+            format!("env {environment} edge-runtime run --config /etc/camera/camera.toml");
+        self.guest.background("camera", &command, LOG)?;
         let listens = "[ -s /state/camera/endpoints.json ] || ! kill -0 $(cat /run/camera.pid)";
         self.guest.wait_until(listens, PATIENCE)?;
         self.alive()

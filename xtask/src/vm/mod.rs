@@ -15,6 +15,7 @@ mod control;
 mod cpio;
 mod debian;
 mod devices;
+mod disk;
 mod image;
 mod kernel;
 mod kit;

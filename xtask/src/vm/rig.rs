@@ -18,6 +18,7 @@ use crate::setup;
 use crate::workspace::{cargo, target};
 
 const FEEDER: &str = "vm-feed";
+const NOTIFIER: &str = "vm-notify";
 const CAMERA: &str = "edge-runtime";
 const CAMERA_TARGET: [&str; 4] = ["--package", CAMERA, "--bin", CAMERA];
 
@@ -131,6 +132,12 @@ impl Rig {
         Ok(executable("/bin/vm-feed", program))
     }
 
+    /// `vm-notify` as /bin/vm-notify.
+    pub(crate) fn notifier(&mut self) -> Result<GuestFile> {
+        let program = self.program(NOTIFIER, &["--package", "xtask", "--bin", NOTIFIER])?;
+        Ok(executable("/bin/vm-notify", program))
+    }
+
     /// The camera's program as /bin/edge-runtime.
     pub(crate) fn edge_runtime(&mut self) -> Result<GuestFile> {
         let program = self.program(CAMERA, &CAMERA_TARGET)?;
@@ -189,7 +196,7 @@ impl Rig {
             return Ok(file.clone());
         }
         // The two large programs need it; it costs nothing when it was done before.
-        if name != FEEDER {
+        if ![FEEDER, NOTIFIER].contains(&name) {
             setup::run(&self.root, None)?;
         }
         let mut arguments = vec!["build", "--quiet", "--locked"];

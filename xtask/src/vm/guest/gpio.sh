@@ -4,9 +4,16 @@
 #   gpio level LINE         prints 0 or 1: what an output drives, or what an input is pulled to
 #   gpio pull LINE up|down  pulls an input; a program that waits for edges sees one
 #   gpio watch LINE         prints the level, and again whenever it changes
+#   gpio unplug             removes the chip, whoever uses its lines
+#   gpio plug               brings it back
+# The variable CHIP names one of several chips (default: rig). /dev/gpio-CHIP leads to it: a chip that
+# comes back may have another number.
 set -e
 config=/sys/kernel/config
-rig=$config/gpio-sim/rig
+rig=$config/gpio-sim/${CHIP:-rig}
+link() {
+	ln -snf "$(cat $rig/bank/chip_name)" "/dev/gpio-${CHIP:-rig}"
+}
 lines() {
 	echo "/sys/devices/platform/$(cat $rig/dev_name)/$(cat $rig/bank/chip_name)/sim_gpio$1"
 }
@@ -17,6 +24,7 @@ make)
 	mkdir $rig $rig/bank
 	echo "$2" >$rig/bank/num_lines
 	echo 1 >$rig/live
+	link
 	cat $rig/bank/chip_name
 	;;
 level) cat "$(lines "$2")/value" ;;
@@ -29,6 +37,11 @@ watch)
 		usleep 10000
 	done
 	;;
+unplug) echo 0 >$rig/live ;;
+plug)
+	echo 1 >$rig/live
+	link
+	;;
 pull) echo "pull-$3" >"$(lines "$2")/pull" ;;
-*) echo "gpio: make LINES | level LINE | watch LINE | pull LINE up|down" >&2 && exit 2 ;;
+*) echo "gpio: make LINES | level LINE | watch LINE | pull LINE up|down | unplug | plug" >&2 && exit 2 ;;
 esac

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::vm::boot::Boot;
 use crate::vm::camera::{Camera, PATIENCE, boot_with, check_boot, vivid_capture};
+use crate::vm::disk::Random;
 use crate::vm::ledger::Ledger;
 use crate::vm::pictures::Pictures;
 use crate::vm::rig::Rig;
@@ -97,12 +98,14 @@ fn run_cuts(rig: &mut Rig, disk: PathBuf, random: &mut Random) -> Result<()> {
     let mut boot_counter = 0;
     let power_cuts = rig.power_cuts(POWER_CUTS);
     let rounds = power_cuts * (KILLS + 1);
+    let (mut kept, mut lost) = (0, 0);
     for round in 1..=rounds {
         let cut = round % (KILLS + 1) == 0;
         let lived = camera.explain(|camera| live(camera, &mut ledger, &mut boot_counter, random));
         lived.with_context(|| format!("round {round} of {rounds}"))?;
         if cut {
-            camera.guest.kill();
+            let cut = camera.guest.kill()?;
+            (kept, lost) = (kept + cut.kept, lost + cut.lost);
             camera = power_up(rig, &boot, &pictures)?;
         } else {
             camera.kill()?;
@@ -119,7 +122,8 @@ fn run_cuts(rig: &mut Rig, disk: PathBuf, random: &mut Random) -> Result<()> {
         ledger.check_complete()
     })?;
     eprintln!(
-        "    {power_cuts} power cuts, {} kills; {} records, {} delivered again",
+        "    {power_cuts} power cuts, which lost {lost} unflushed pages and kept {kept}; {} kills; \
+         {} records, {} delivered again",
         power_cuts * KILLS,
         ledger.records().len(),
         ledger.repeated
@@ -179,18 +183,4 @@ fn receive_for(station: &mut Station, ledger: &mut Ledger, milliseconds: u64) ->
         station.receive(ledger)?;
     }
     Ok(())
-}
-
-/// Knuth's linear congruential generator, good enough to pick moments.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    /// A number from 0 to below `end`.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
 }

@@ -2,6 +2,7 @@
 
 mod capture;
 mod delivery;
+mod faults;
 mod inspect;
 mod smoke;
 mod update;
@@ -65,6 +66,10 @@ pub(crate) const ALL: &[Scenario] = &[
     Scenario {
         name: "camera-faults",
         run: capture::faults,
+    },
+    Scenario {
+        name: "faults",
+        run: faults::all,
     },
     Scenario {
         name: "links",

@@ -6,8 +6,9 @@ use anyhow::{Context, Result, bail};
 use proto::recovery::{Request, Response, SlotState};
 use sha2::{Digest, Sha256};
 
-use super::delivery::{Random, power_up};
+use super::delivery::power_up;
 use crate::vm::camera::{Camera, PATIENCE, boot_with};
+use crate::vm::disk::Random;
 use crate::vm::ledger::Ledger;
 use crate::vm::rig::Rig;
 use crate::vm::station::Station;
@@ -31,8 +32,19 @@ impl Package {
     }
 }
 
+/// How a flash ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flashed {
+    /// The camera has said that the package is confirmed: it stays active.
+    Confirmed,
+    /// The deadline came before the package could be confirmed.
+    Interrupted,
+    /// The deadline came before the answer to the confirmation.
+    Unknown,
+}
+
 /// The power is cut at random moments of a flash. After every start one of the two packages is
-/// active and complete, and inspects.
+/// active and complete, and inspects: the last one that was confirmed.
 pub(crate) fn cuts(rig: &mut Rig) -> Result<()> {
     let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
     let mut random = Random(seed);
@@ -45,31 +57,43 @@ pub(crate) fn cuts(rig: &mut Rig) -> Result<()> {
     ];
     let (boot, pictures) = boot_with(rig, Some(disk))?;
     let mut camera = power_up(rig, &boot, &pictures)?;
-    let mut confirmed = 0;
+    let (mut confirmed, mut kept, mut lost) = (0, 0, 0);
+    // The package that must be active; `None` while that may be either.
+    let mut must = Some(0);
     let power_cuts = rig.power_cuts(POWER_CUTS);
     for round in 1..=power_cuts {
-        let count = camera.explain(|camera| live(camera, &packages, &mut random));
+        let count = camera.explain(|camera| live(camera, &packages, &mut must, &mut random));
         confirmed += count.with_context(|| format!("round {round} of {power_cuts}"))?;
-        camera.guest.kill();
+        let cut = camera.guest.kill()?;
+        (kept, lost) = (kept + cut.kept, lost + cut.lost);
         camera = power_up(rig, &boot, &pictures)?;
     }
     camera.explain(|camera| {
         camera.start()?;
         let mut ledger = Ledger::default();
         let mut station = camera.station("line", &ledger)?;
-        active(&mut station, &mut ledger, &packages).map(drop)
+        active(&mut station, &mut ledger, &packages, must).map(drop)
     })?;
-    eprintln!("    {power_cuts} power cuts, {confirmed} packages confirmed between them");
+    eprintln!(
+        "    {power_cuts} power cuts, which lost {lost} unflushed pages and kept {kept}; \
+         {confirmed} packages confirmed between them"
+    );
     Ok(())
 }
 
 /// One run up to the power cut: the active package inspects, then the other one is flashed, in
 /// turns. Returns how many flashes were confirmed.
-fn live(camera: &mut Camera, packages: &[Package; 2], random: &mut Random) -> Result<usize> {
+fn live(
+    camera: &mut Camera,
+    packages: &[Package; 2],
+    must: &mut Option<usize>,
+    random: &mut Random,
+) -> Result<usize> {
     camera.start()?;
     let mut ledger = Ledger::default();
     let mut station = camera.station("line", &ledger)?;
-    let mut current = active(&mut station, &mut ledger, packages)?;
+    let mut current = active(&mut station, &mut ledger, packages, *must)?;
+    *must = Some(current);
     let last = station.hello.next;
     station.receive_until(&mut ledger, "a part's report", PATIENCE, |ledger| {
         !ledger.parts_after(last.saturating_sub(1)).is_empty()
@@ -80,15 +104,31 @@ fn live(camera: &mut Camera, packages: &[Package; 2], random: &mut Random) -> Re
     }
     let deadline = Instant::now() + Duration::from_millis(random.below(2 * FLASH_MS));
     let mut confirmed = 0;
-    while flash(&mut station, &mut ledger, &packages[1 - current], deadline)? {
-        current = 1 - current;
-        confirmed += 1;
+    loop {
+        match flash(&mut station, &mut ledger, &packages[1 - current], deadline)? {
+            Flashed::Confirmed => {
+                current = 1 - current;
+                *must = Some(current);
+                confirmed += 1;
+            }
+            Flashed::Interrupted => break,
+            Flashed::Unknown => {
+                *must = None;
+                break;
+            }
+        }
     }
     Ok(confirmed)
 }
 
-/// Index of the active package. Exactly one must be active, and none on trial.
-fn active(station: &mut Station, ledger: &mut Ledger, packages: &[Package; 2]) -> Result<usize> {
+/// Index of the active package. Exactly one must be active, and none on trial; if `must` says
+/// which, that one.
+fn active(
+    station: &mut Station,
+    ledger: &mut Ledger,
+    packages: &[Package; 2],
+    must: Option<usize>,
+) -> Result<usize> {
     station.request(&Request::Slots)?;
     let deadline = Instant::now() + PATIENCE;
     let Some(Response::Slots(slots)) = station.response(ledger, deadline)? else {
@@ -105,16 +145,20 @@ fn active(station: &mut Station, ledger: &mut Ledger, packages: &[Package; 2]) -
     let known = packages
         .iter()
         .position(|package| package.sha256 == slot.sha256);
-    known.context("the active package is not one of the two")
+    let known = known.context("the active package is not one of the two")?;
+    if must.is_some_and(|must| must != known) {
+        bail!("the package that was confirmed last is not active");
+    }
+    Ok(known)
 }
 
-/// Flashes and confirms a package; false if the deadline came first.
+/// Flashes and confirms a package.
 fn flash(
     station: &mut Station,
     ledger: &mut Ledger,
     package: &Package,
     deadline: Instant,
-) -> Result<bool> {
+) -> Result<Flashed> {
     let mut exchange = |request: &Request| -> Result<Option<Response>> {
         if Instant::now() >= deadline {
             return Ok(None);
@@ -132,7 +176,7 @@ fn flash(
     let mut next = exchange(&begin)?;
     loop {
         let Some(Response::Continue { offset_bytes }) = next else {
-            return Ok(false);
+            return Ok(Flashed::Interrupted);
         };
         let start = usize::try_from(offset_bytes)?;
         if start == package.bytes.len() {
@@ -146,7 +190,10 @@ fn flash(
         })?;
     }
     if exchange(&Request::FlashEnd)?.is_none() {
-        return Ok(false);
+        return Ok(Flashed::Interrupted);
     }
-    Ok(exchange(&Request::Confirm)?.is_some())
+    Ok(match exchange(&Request::Confirm)? {
+        Some(_) => Flashed::Confirmed,
+        None => Flashed::Unknown,
+    })
 }

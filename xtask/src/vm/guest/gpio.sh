@@ -4,6 +4,7 @@
 #   gpio level LINE         prints 0 or 1: what an output drives, or what an input is pulled to
 #   gpio pull LINE up|down  pulls an input; a program that waits for edges sees one
 #   gpio watch LINE         prints the level, and again whenever it changes
+#   gpio file LINE          prints the folder of the line, for scripts that must be fast
 #   gpio unplug             removes the chip, whoever uses its lines
 #   gpio plug               brings it back
 # The variable CHIP names one of several chips (default: rig). /dev/gpio-CHIP leads to it: a chip that
@@ -37,11 +38,12 @@ watch)
 		usleep 10000
 	done
 	;;
+file) lines "$2" ;;
 unplug) echo 0 >$rig/live ;;
 plug)
 	echo 1 >$rig/live
 	link
 	;;
 pull) echo "pull-$3" >"$(lines "$2")/pull" ;;
-*) echo "gpio: make LINES | level LINE | watch LINE | pull LINE up|down | unplug | plug" >&2 && exit 2 ;;
+*) echo "gpio: make LINES | level LINE | watch LINE | pull LINE up|down | file LINE | unplug | plug" >&2 && exit 2 ;;
 esac

@@ -22,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(4);
 const READY_AGAIN: Duration = Duration::from_secs(15);
 /// How long an input may be silent.
 const ENCODER_SILENT_MS: u64 = 5_000;
-const TRIGGER_SILENT_MS: u64 = 12_000;
+const TRIGGER_SILENT_MS: u64 = 15_000;
 /// Seconds by which the clock is set back.
 const CLOCK_BACK_S: u64 = 3_600;
 
@@ -362,8 +362,9 @@ pub(crate) fn all(rig: &mut Rig) -> Result<()> {
              pulse_counts = 2, silent_after_ms = {ENCODER_SILENT_MS} }}\n"
         );
         camera.configure(1e6, &configuration(&silent, &encoder))?;
-        let belt = "export CHIP=encoder
-                    while :; do gpio pull 0 up; gpio pull 0 down; usleep 50000; done";
+        // Ten counts a second, also on a busy host.
+        let belt = "file=$(CHIP=encoder gpio file 0)/pull
+                    while :; do echo pull-up >$file; echo pull-down >$file; usleep 100000; done";
         camera.guest.write("/tmp/belt", belt.as_bytes())?;
         camera
             .guest

@@ -29,15 +29,20 @@ impl Plausibility {
         }
     }
 
-    /// Checks a frame by its raw bytes and by what it was scored as. Logs the first implausible
-    /// frame in a row.
+    /// Checks a frame by its raw bytes and by what it was scored as. Where its verdict is NG, a
+    /// gross defect may be why it looks unlike any good part. Logs the first implausible frame in a
+    /// row.
     pub(super) fn check(
         &self,
         raw: &[u8],
         prepared: &Frame,
         calibrated: Option<&ImageStatistics>,
+        is_ng: bool,
     ) -> Result<(), Implausible> {
-        let found = self.judge(raw, prepared, calibrated);
+        let found = match self.judge(raw, prepared, calibrated) {
+            Err(reason) if is_ng && reason.may_be_a_defect() => Ok(()),
+            found => found,
+        };
         let was = self.implausible.swap(found.is_err(), Ordering::Relaxed);
         match &found {
             Err(reason) if !was => tracing::error!(%reason, "implausible frame"),

@@ -56,10 +56,9 @@ pub fn score(context: &StageContext, beat: &dyn Fn()) {
             &job.captured.raw.data,
             &inspection.prepared,
             calibrated.map(|normal| &normal.images),
+            outcome == Outcome::Ng,
         );
-        let is_explained =
-            outcome == Outcome::Ng && plausible.is_err_and(|it| it.may_be_a_defect());
-        if plausible.is_err() && !is_explained {
+        if plausible.is_err() {
             outcome = Outcome::Fault(Fault::Implausible);
             // What looks bad is not let pass because it also looks impossible.
             if wanted != GateAction::Reject {

@@ -112,7 +112,8 @@ fn gate() -> String {
 
 fn trigger() -> String {
     format!(
-        "[trigger]\nkind = \"gpio\"\nchip = \"/dev/gpiochip0\"\nline = {TRIGGER}\n\
+        "[inspection]\ndeadline_ms = 10000\n\
+         [trigger]\nkind = \"gpio\"\nchip = \"/dev/gpiochip0\"\nline = {TRIGGER}\n\
          frame_within_ms = 1500\ndrives_camera = false\n"
     )
 }

@@ -18,7 +18,7 @@ const DELAY_MS: u64 = 200;
 const PULSE_MS: u64 = 12;
 const DEADLINE_MS: u64 = 150;
 const FRAME_WITHIN_MS: u64 = 40;
-const EARLY_MS: u64 = 30;
+const EARLY_MS: u64 = 8;
 
 /// One thing that happens. Times are in milliseconds.
 #[derive(Debug, Clone)]

@@ -84,7 +84,7 @@ fn tcp_and_serial_report_what_evaluation_finds() {
         root,
         "speed = 15.0",
         &format!(
-            "serial = {{ path = \"{}\" }}\n[report]\nheat_map = \"all\"\n[images]\nok_one_in = 1",
+            "serial = {{ path = \"{}\", pictures = true }}\n[report]\nheat_map = \"all\"\n[images]\nok_one_in = 1",
             theirs.display()
         ),
     );

@@ -81,7 +81,12 @@ impl Identity {
                 source,
             }
         };
-        match file::read(path).map_err(failed("read"))? {
+        let read = file::read(path).map_err(|error| match error.kind() {
+            // Bytes that are no text, as a bad block leaves them.
+            io::ErrorKind::InvalidData => IdentityError::Content(path.to_owned()),
+            _ => failed("read")(error),
+        });
+        match read? {
             Some(text) => {
                 if let Some(mode) = file::exposed_mode(path).map_err(failed("read"))? {
                     return Err(IdentityError::Exposed {

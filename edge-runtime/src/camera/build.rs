@@ -159,6 +159,7 @@ impl Camera {
         );
         let (settings, unusable) = Settings::open(&config.state.join(SETTINGS));
         if let Some(error) = unusable {
+            readiness.set_failing(Condition::Settings, true);
             report_unusable_settings(&error, &reporter);
         }
         let configured = ConfiguredSettings {

@@ -139,11 +139,14 @@ mod tests {
         let (reporter, _inbox) = channel(false, metrics);
         let before = *identity(&path, &reporter).unwrap().public();
         let whole = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-        let after = *identity(&path, &reporter).unwrap().public();
-        assert_ne!(before, after);
-        let kept = path.with_file_name(format!("{KEY_FILE}.damaged-1"));
-        assert_eq!(std::fs::read(kept).unwrap(), &whole[..whole.len() / 2]);
-        assert_eq!(*identity(&path, &reporter).unwrap().public(), after);
+        let damaged = [whole[..whole.len() / 2].to_vec(), vec![0xff; whole.len()]];
+        for (number, damaged) in (1..).zip(damaged) {
+            std::fs::write(&path, &damaged).unwrap();
+            let after = *identity(&path, &reporter).unwrap().public();
+            assert_ne!(before, after);
+            let kept = path.with_file_name(format!("{KEY_FILE}.damaged-{number}"));
+            assert_eq!(std::fs::read(kept).unwrap(), damaged);
+            assert_eq!(*identity(&path, &reporter).unwrap().public(), after);
+        }
     }
 }

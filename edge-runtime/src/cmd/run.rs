@@ -86,7 +86,8 @@ impl Run {
             0 => None,
             minutes => Some(Duration::from_secs(60 * minutes)),
         };
-        let mut checked = Instant::now();
+        // Due at once: a check that failed before a restart must not be forgotten.
+        let mut checked: Option<Instant> = None;
         let mut golden: Option<JoinHandle<()>> = None;
         while !stop.load(Ordering::Relaxed) {
             std::thread::sleep(ROUND);
@@ -109,20 +110,18 @@ impl Run {
             if camera.publish_addresses(config) {
                 tracing::info!("addresses have changed: see endpoints.json");
             }
-            let due = every.is_some_and(|every| checked.elapsed() >= every);
+            let due = every.is_some_and(|every| checked.is_none_or(|at| at.elapsed() >= every));
             // On a thread of its own, because this one looks for threads that hang.
             if due && golden.as_ref().is_none_or(JoinHandle::is_finished) {
-                checked = Instant::now();
+                checked = Some(Instant::now());
                 let control = camera.control();
                 let check = move || {
                     control.golden_check();
                 };
-                golden = Some(
-                    Builder::new()
-                        .name("golden".to_owned())
-                        .spawn(check)
-                        .context("cannot start the golden check")?,
-                );
+                match Builder::new().name("golden".to_owned()).spawn(check) {
+                    Ok(thread) => golden = Some(thread),
+                    Err(error) => tracing::error!(%error, "cannot start the golden-sample check"),
+                }
             }
         }
         Ok(())

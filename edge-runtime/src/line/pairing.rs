@@ -22,6 +22,8 @@ pub struct Pairing {
     unpaired: u32,
     /// A pair has been seen since the last reset. Before it, a camera may deliver stale frames.
     has_paired: bool,
+    /// A shift was found. What follows says nothing, so only a reset ends it.
+    shifted: bool,
 }
 
 impl Pairing {
@@ -32,6 +34,12 @@ impl Pairing {
         if self.surplus_frames != 0 {
             self.pairs = self.pairs.saturating_add(1);
         }
+        self.judge();
+    }
+
+    /// The driver says that it dropped frames: as many parts will go without.
+    pub fn frames_dropped(&mut self, count: u32) {
+        self.change(i64::from(count));
     }
 
     /// A frame belongs to no part. `part_waits`: while a part waited for one.
@@ -55,12 +63,17 @@ impl Pairing {
         if self.surplus_frames == 0 || self.surplus_frames == by {
             self.pairs = 0;
         }
+        self.judge();
+    }
+
+    fn judge(&mut self) {
+        self.shifted |= self.unpaired >= UNPAIRED_IN_A_ROW
+            || (self.surplus_frames != 0 && self.pairs >= PAIRS_UNTIL_SHIFT);
     }
 
     /// Whether frames and parts do not go together any more.
     pub fn is_shifted(&self) -> bool {
-        self.unpaired >= UNPAIRED_IN_A_ROW
-            || (self.surplus_frames != 0 && self.pairs >= PAIRS_UNTIL_SHIFT)
+        self.shifted
     }
 
     /// Starts anew: the line is empty, or the camera was opened again.
@@ -100,6 +113,24 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_that_the_driver_dropped_makes_up_for_the_part_that_goes_without() {
+        for dropped_first in [true, false] {
+            let mut pairing = Pairing::default();
+            pairs(&mut pairing, 5);
+            if dropped_first {
+                pairing.frames_dropped(1);
+            }
+            pairing.part_without_frame();
+            pairing.pair();
+            if !dropped_first {
+                pairing.frames_dropped(1);
+            }
+            pairs(&mut pairing, 100);
+            assert!(!pairing.is_shifted());
+        }
+    }
+
+    #[test]
     fn a_part_too_many_is_a_shift_too() {
         let mut pairing = Pairing::default();
         pairing.part_without_frame();
@@ -116,6 +147,7 @@ mod tests {
         pairing.part_without_frame();
         assert!(pairing.is_shifted());
         pairing.pair();
+        assert!(pairing.is_shifted(), "the pair may be of neighbours");
         pairing.reset();
         assert!(!pairing.is_shifted());
     }

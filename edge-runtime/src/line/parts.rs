@@ -192,7 +192,12 @@ impl Parts {
         self.settings.camera_is_triggered && self.pairing.is_shifted()
     }
 
-    /// Starts counting frames and parts anew: the camera was opened again.
+    /// The driver says that it dropped frames between two others.
+    pub fn frames_dropped(&mut self, count: u32) {
+        self.pairing.frames_dropped(count);
+    }
+
+    /// Starts counting frames and parts anew: the camera was opened again, or edges were lost.
     pub fn reset_pairing(&mut self) {
         self.pairing.reset();
     }
@@ -409,8 +414,11 @@ impl Parts {
                 flight.part
             })
             .collect();
-        for _ in &overdue {
-            self.pairing.part_without_frame();
+        // At a stop no frame comes any more, which is no shift.
+        if now < Duration::MAX {
+            for _ in &overdue {
+                self.pairing.part_without_frame();
+            }
         }
         overdue
     }

@@ -44,6 +44,8 @@ pub enum Condition {
     GoldenFrames,
     /// Good parts look as they did at calibration.
     Drift,
+    /// The settings that stations have made can be used.
+    Settings,
     /// Reports are journalled.
     Journal,
     /// The outputs *busy*, *ready*, *fault* and *heartbeat* can be set.
@@ -54,7 +56,7 @@ pub enum Condition {
 
 impl Condition {
     /// All conditions.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Frames,
         Self::Model,
         Self::Trigger,
@@ -72,6 +74,7 @@ impl Condition {
         Self::Golden,
         Self::GoldenFrames,
         Self::Drift,
+        Self::Settings,
         Self::Journal,
         Self::Signals,
         Self::Inspecting,
@@ -97,13 +100,15 @@ impl Condition {
             Self::Golden => "golden",
             Self::GoldenFrames => "golden_frames",
             Self::Drift => "drift",
+            Self::Settings => "settings",
             Self::Journal => "journal",
             Self::Signals => "signals",
             Self::Inspecting => "inspecting",
         }
     }
 
-    fn bit(self) -> u32 {
+    /// Its bit in [`Readiness::held_by_others`].
+    pub fn bit(self) -> u32 {
         1 << self as u32
     }
 
@@ -192,7 +197,7 @@ impl Policy {
             Condition::Golden => self.golden,
             Condition::Drift => self.drift,
             Condition::Journal => self.journal,
-            Condition::Signals | Condition::GoldenFrames => Effect::Fault,
+            Condition::Signals | Condition::GoldenFrames | Condition::Settings => Effect::Fault,
             Condition::Inspecting => Effect::NotReady,
         }
     }
@@ -402,7 +407,9 @@ mod tests {
                 readiness.holds_gate(),
             ];
             let expected = match condition {
-                C::Journal | C::Signals | C::Drift | C::GoldenFrames => [true, true, false],
+                C::Journal | C::Signals | C::Drift | C::GoldenFrames | C::Settings => {
+                    [true, true, false]
+                }
                 C::Inspecting => [false, false, false],
                 _ => [false, true, true],
             };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proto::limits::MAX_PAYLOAD_BYTES;
 use proto::message::{Answer, Command, FromCamera, Message, Role, StationInfo, cut_text};
 use proto::recovery::{Request, Response};
+use proto::report::Event;
 
 use super::access_control::CODE_VALID;
 use super::context::LinkContext;
@@ -135,10 +136,19 @@ fn answer_link_command(requester: &Requester<'_>, command: Command) -> Answer {
             }
         }
         Command::OpenPairing { role } => match context.access_control.open_pairing(role) {
-            Ok(code) => Answer::Pairing {
-                code: code.to_string(),
-                valid_s: CODE_VALID.as_secs() as u32,
-            },
+            Ok(code) => {
+                context.reporter.event(Event::SettingChanged {
+                    setting: "pairing".to_owned(),
+                    before: "closed".to_owned(),
+                    after: format!("open for the role {role}"),
+                    reason: String::new(),
+                    station: cut_text(requester.station),
+                });
+                Answer::Pairing {
+                    code: code.to_string(),
+                    valid_s: CODE_VALID.as_secs() as u32,
+                }
+            }
             Err(error) => refused(&format!("cannot write the pairing code: {error}")),
         },
         Command::ListFiles { kind, after } => match list(&context.state, kind, &after) {

@@ -98,6 +98,8 @@ pub struct Control {
     pub(super) metrics: Arc<Metrics>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) settings: Settings,
+    /// Held while a setting or the model changes.
+    pub(super) changing: Mutex<()>,
     /// What `camera.toml` says.
     pub(super) configured: ConfiguredSettings,
     /// Threshold and region of interest of the active model without a station's settings.
@@ -141,6 +143,7 @@ impl Control {
             metrics,
             readiness,
             settings: Settings::default(),
+            changing: Mutex::default(),
             configured: ConfiguredSettings {
                 threshold: None,
                 mask: false,
@@ -177,6 +180,7 @@ impl Control {
     /// Makes a model, with the settings that stations have made for it, the active one from the
     /// next frame on.
     pub fn activate(&self, inspector: Inspector) {
+        let _changing = lock(&self.changing);
         *lock(&self.without) = (inspector.threshold(), inspector.manifest().roi.clone());
         let (inspector, over) = self.settings.apply(inspector);
         over.into_iter()

@@ -2,6 +2,7 @@
 //!
 //! In: commands. Out: answers, and events for the journal. `link` checks who may send which.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use proto::message::{Answer, Command, Settings, SnapshotKind, cut_text};
@@ -16,6 +17,7 @@ use super::active::{Control, lock};
 use super::settings::{By, Configured, mode_text, roi_text, threshold_text};
 use crate::error_text::one_line;
 use crate::line::readiness::Condition;
+use crate::stage::supervise::panic_text;
 
 impl Control {
     /// Carries out a command of a station. Returns the answer and, for a snapshot, its pictures.
@@ -24,6 +26,12 @@ impl Control {
         station: &str,
         command: Command,
     ) -> (Answer, Vec<(SnapshotKind, Vec<u8>)>) {
+        // One change at a time, so that what is in force is what is on the disk.
+        let is_change = matches!(
+            command,
+            Command::SetThreshold { .. } | Command::SetMask { .. } | Command::SetMode { .. }
+        );
+        let _changing = is_change.then(|| lock(&self.changing));
         let answer = match command {
             Command::ReadThreshold => {
                 Answer::Threshold(self.inspector().and_then(|inspector| inspector.threshold()))
@@ -169,8 +177,10 @@ impl Control {
         inspector.replace(Arc::new(changed))
     }
 
+    /// Reports a change. Somebody has looked at the settings now, if they could not be used before.
     fn changed(&self, setting: &str, before: String, after: String, reason: String, station: &str) {
         tracing::info!(setting, before, after, reason, station, "setting changed");
+        self.readiness.set_failing(Condition::Settings, false);
         self.reporter.event(Event::SettingChanged {
             setting: setting.to_owned(),
             before,
@@ -203,8 +213,22 @@ impl Control {
     }
 
     /// Checks the golden tiles, the frame that must be OK and the one that must be NG, and journals
-    /// the result. A check that passes also ends a row of parts without a verdict.
+    /// the result. A check that passes also ends a row of parts without a verdict; one that panics
+    /// has failed.
     pub fn golden_check(&self) -> GoldenResult {
+        catch_unwind(AssertUnwindSafe(|| self.check_golden())).unwrap_or_else(|panic| {
+            let detail = cut_text(&panic_text(&*panic));
+            tracing::error!(detail, "the golden-sample check panicked");
+            self.readiness.set_failing(Condition::Golden, true);
+            self.line.wake();
+            let passed = false;
+            let result = GoldenResult { passed, detail };
+            self.reporter.event(Event::GoldenCheck(result.clone()));
+            result
+        })
+    }
+
+    fn check_golden(&self) -> GoldenResult {
         let Some(inspector) = self.inspector() else {
             let detail = "no model is active".to_owned();
             return GoldenResult {

@@ -141,7 +141,10 @@ impl Settings {
         let (stored, error) = match read(path) {
             Ok(stored) => (stored, None),
             Err(error) => {
-                std::fs::rename(path, path.with_extension("json.damaged")).ok();
+                // What cannot be read now may be readable at the next start.
+                if matches!(error, SettingsError::Content { .. }) {
+                    std::fs::rename(path, path.with_extension("json.damaged")).ok();
+                }
                 (Stored::default(), Some(error))
             }
         };

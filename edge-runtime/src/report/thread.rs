@@ -152,8 +152,10 @@ impl ReportThread {
             let hurry = closed || !flushes.is_empty();
             let due = unsynced.is_some_and(|since| hurry || since.elapsed() >= self.sync_every);
             let lost = self.inbox.lost_records.load(Ordering::Relaxed);
+            let mut is_durable = unsynced.is_none();
             if due || (unsynced.is_none() && lost > lost_reported) {
                 let durable = self.sync(&mut unkept);
+                is_durable = durable;
                 // After the sync: while unsynced records fill the memory, there is no room for this
                 // event either.
                 let reported = durable
@@ -167,11 +169,11 @@ impl ReportThread {
                 }
                 unsynced = (reported || !durable).then(Instant::now);
             }
-            if due && unsynced.is_some() {
+            if due && !is_durable {
                 // The disk refuses writes: whoever waits learns it now.
                 flushes.clear();
             }
-            if unsynced.is_none() {
+            if is_durable {
                 for done in flushes.drain(..) {
                     // Whoever waited may have given up.
                     done.send(()).ok();

@@ -202,7 +202,11 @@ fn assign(context: &StageContext, times: FrameTimes, arrival: Arrival, beat: &dy
 /// Without a trigger every frame is a part, so frames that the driver dropped were parts too: each
 /// begins where it should have been seen, and is a fault.
 fn settle_dropped(context: &StageContext, count: u32, last: Duration, next: Duration) {
-    if context.line.is_triggered() || !context.live {
+    if !context.live {
+        return;
+    }
+    if context.line.is_triggered() {
+        context.line.with_parts(|parts| parts.frames_dropped(count));
         return;
     }
     if count > MAX_DROPPED_PARTS {

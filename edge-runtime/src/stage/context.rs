@@ -184,7 +184,10 @@ impl StageContext {
     pub fn lose_track(&self, count: u64, time: Duration) {
         self.metrics.dropped(Loss::Parts, count);
         let moment = self.line.moment(time);
-        self.line.with_parts(|parts| parts.lose_track(moment));
+        self.line.with_parts(|parts| {
+            parts.lose_track(moment);
+            parts.reset_pairing();
+        });
     }
 
     /// Records that a device fails. Reports the first failure of an outage.
@@ -206,7 +209,11 @@ impl StageContext {
         if need.loses_parts() {
             // Parts between trigger and gate came unseen, or are not where the count says.
             let now = self.line.now();
-            self.line.with_parts(|parts| parts.lose_track(now));
+            self.line.with_parts(|parts| {
+                parts.lose_track(now);
+                // Frames of parts that nobody saw belong to nobody.
+                parts.reset_pairing();
+            });
         }
         self.readiness.set_failing(need, false);
         self.line.wake();

@@ -35,7 +35,7 @@ impl Drop for SafeOnExit<'_> {
 pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
     let SafeOnExit(outputs) = &mut SafeOnExit(outputs);
     let mut missed_reported = 0;
-    let mut was_blind = false;
+    let (mut was_blind, mut has_followed) = (false, false);
     let mut hangs = Hangs::default();
     let mut was_shifted = false;
     let mut drain = None;
@@ -68,7 +68,7 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
         let refreshed = outputs.refresh(view.now.time);
         readiness.set_failing(Condition::Signals, outputs.is_signal_failing());
         let follows_parts = if stopping {
-            readiness.gate_ok() && !view.idle
+            held_before & !Condition::Frames.bit() == 0 && readiness.gate_ok() && !view.idle
         } else {
             !readiness.still_held_by(held_before)
         };
@@ -107,7 +107,9 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
                 "a reject pulse began after it should have ended: the processor is overloaded",
             );
         }
-        if view.blind && !was_blind {
+        // Before the gate has followed any part, it is held anyway.
+        has_followed |= follows_parts;
+        if view.blind && !was_blind && has_followed {
             gate_fault(
                 context,
                 "parts passed the trigger unseen or faster than they can be followed: the gate is \

@@ -115,6 +115,9 @@ fn checked(files: &[FileInfo], after: Option<&FileName>) -> Result<Vec<Listed>> 
     Ok(listed)
 }
 
+/// Most files that a camera can list. Its list has no end of its own.
+const MAX_FILES: usize = 1_000_000;
+
 /// Lists all files of a kind.
 fn list(client: &mut Client, kind: FileKind) -> Result<Vec<Listed>> {
     let mut all: Vec<Listed> = Vec::new();
@@ -126,6 +129,9 @@ fn list(client: &mut Client, kind: FileKind) -> Result<Vec<Listed>> {
             Answer::Files(files) => {
                 let more = checked(&files, last)?;
                 all.extend(more);
+                if all.len() > MAX_FILES {
+                    bail!("the camera lists more than {MAX_FILES} files, more than its disk holds");
+                }
             }
             other => return unexpected(&other),
         }

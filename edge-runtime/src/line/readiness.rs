@@ -107,8 +107,7 @@ impl Condition {
         }
     }
 
-    /// Its bit in [`Readiness::held_by_others`].
-    pub fn bit(self) -> u32 {
+    fn bit(self) -> u32 {
         1 << self as u32
     }
 
@@ -287,6 +286,11 @@ impl Readiness {
     /// before that says nothing about it.
     pub fn still_held_by(&self, before: u32) -> bool {
         before != 0 || self.holds_gate()
+    }
+
+    /// The same, apart from frames that do not come, which is no fault at a stop.
+    pub fn still_failing_since(&self, before: u32) -> bool {
+        before & !Condition::Frames.bit() != 0 || self.any_failing()
     }
 
     /// Whether anything but missing frames holds the gate.

@@ -46,8 +46,8 @@ impl Requester<'_> {
 
 /// Carries out a command and queues the answer.
 pub(super) fn answer(requester: &Requester<'_>, id: u32, command: Command, outbox: &Outbox) {
-    let needed = permission::for_command(&command);
-    if let Some(reason) = requester.refusal_by_role(needed, "this command") {
+    let needs = permission::for_command(&command);
+    if let Some(reason) = requester.refusal_by_role(needs.role, "this command") {
         outbox.put(reply(id, refused(&reason)));
         return;
     }
@@ -58,8 +58,7 @@ pub(super) fn answer(requester: &Requester<'_>, id: u32, command: Command, outbo
         outbox.put(reply(id, refused(reason)));
         return;
     }
-    let changes = permission::changes(&command);
-    let durable = |answer| durable(requester, changes, answer);
+    let durable = |answer| durable(requester, needs.changes, answer);
     match command {
         Command::FetchFile {
             kind,

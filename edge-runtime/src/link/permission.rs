@@ -3,35 +3,17 @@
 use proto::message::{Command, Role};
 use proto::recovery::Request;
 
-/// The lowest role that may give a command.
-pub(super) fn for_command(command: &Command) -> Role {
-    match command {
-        Command::ReadThreshold
-        | Command::ReadMask
-        | Command::ReadMode
-        | Command::ReadHealth
-        | Command::ReadSlots
-        | Command::ReadStations
-        | Command::ReadSettings
-        | Command::Snapshot
-        | Command::ListFiles { .. }
-        | Command::FetchFile { .. } => Role::Watch,
-        Command::SetMode { .. } | Command::GoldenCheck => Role::Operate,
-        Command::SetThreshold { .. }
-        | Command::SetMask { .. }
-        | Command::RevokeStation { .. }
-        | Command::OpenPairing { .. } => Role::Engineer,
-    }
+/// What a command needs.
+pub(super) struct Needs {
+    /// The lowest role that may give it.
+    pub(super) role: Role,
+    /// Whether it changes what the camera does. It is answered once its record is on the disk.
+    pub(super) changes: bool,
 }
 
-/// Whether a command changes what the camera does. It is answered once its record is on the disk.
-pub(super) fn changes(command: &Command) -> bool {
-    match command {
-        Command::SetThreshold { .. }
-        | Command::SetMask { .. }
-        | Command::SetMode { .. }
-        | Command::RevokeStation { .. }
-        | Command::OpenPairing { .. } => true,
+/// What a command needs.
+pub(super) fn for_command(command: &Command) -> Needs {
+    let (role, changes) = match command {
         Command::ReadThreshold
         | Command::ReadMask
         | Command::ReadMode
@@ -40,10 +22,16 @@ pub(super) fn changes(command: &Command) -> bool {
         | Command::ReadStations
         | Command::ReadSettings
         | Command::Snapshot
-        | Command::GoldenCheck
         | Command::ListFiles { .. }
-        | Command::FetchFile { .. } => false,
-    }
+        | Command::FetchFile { .. } => (Role::Watch, false),
+        Command::GoldenCheck => (Role::Operate, false),
+        Command::SetMode { .. } => (Role::Operate, true),
+        Command::SetThreshold { .. }
+        | Command::SetMask { .. }
+        | Command::RevokeStation { .. }
+        | Command::OpenPairing { .. } => (Role::Engineer, true),
+    };
+    Needs { role, changes }
 }
 
 /// The lowest role that may make a recovery request.

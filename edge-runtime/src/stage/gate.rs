@@ -68,7 +68,7 @@ pub fn gate(context: &StageContext, outputs: &mut Outputs, beat: &dyn Fn()) {
         let refreshed = outputs.refresh(view.now.time);
         readiness.set_failing(Condition::Signals, outputs.is_signal_failing());
         let follows_parts = if stopping {
-            held_before & !Condition::Frames.bit() == 0 && readiness.gate_ok() && !view.idle
+            !readiness.still_failing_since(held_before) && !view.idle
         } else {
             !readiness.still_held_by(held_before)
         };

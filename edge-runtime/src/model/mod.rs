@@ -2,6 +2,7 @@
 //! between two frames.
 
 pub mod active;
+mod checked;
 mod commands;
 pub mod error;
 pub mod incoming;

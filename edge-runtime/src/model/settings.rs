@@ -16,6 +16,7 @@ use scoring::inspector::Inspector;
 use scoring::io::atomic::{WriteError, write_atomic};
 use serde::{Deserialize, Serialize};
 
+use super::checked;
 use crate::clock::unix_ms;
 
 /// Packages whose settings are kept. One more evicts those that were changed longest ago.
@@ -32,14 +33,15 @@ pub enum SettingsError {
         /// The system's error.
         source: io::Error,
     },
-    /// It does not hold settings.
-    #[error("expected settings in {}, found something else", path.display())]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: serde_json::Error,
-    },
+    /// It is damaged, and its copy was used.
+    #[error("{} is damaged; its copy is used", .0.display())]
+    CopyUsed(PathBuf),
+    /// It is damaged, and so is its copy.
+    #[error(
+        "{} and its copy are damaged: thresholds, masks and the mode that stations set are not in \
+         force", .0.display()
+    )]
+    Damaged(PathBuf),
 }
 
 /// Who changes a setting, and why.
@@ -136,18 +138,31 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the file if there is one. One that cannot be used is kept aside under another name.
+    /// Reads the file, or its copy where it is damaged or lost. One that cannot be used is kept
+    /// aside under another name.
     pub fn open(path: &Path) -> (Self, Option<SettingsError>) {
-        let (stored, error) = match read(path) {
-            Ok(stored) => (stored, None),
-            Err(error) => {
+        let (stored, error) = match (read(path), read(&copy_of(path))) {
+            (Ok(Some(stored)), _) => (stored, None),
+            // The copy is written second, so a copy without the file means that the file was lost.
+            (Ok(None), Ok(Some(stored))) => {
+                (stored, Some(SettingsError::CopyUsed(path.to_owned())))
+            }
+            (Ok(None), _) => (Stored::default(), None),
+            (Err(error), copy) => {
                 // What cannot be read now may be readable at the next start.
-                if matches!(error, SettingsError::Content { .. }) {
+                if matches!(error, SettingsError::Damaged(_)) {
                     std::fs::rename(path, path.with_extension("json.damaged")).ok();
                 }
-                (Stored::default(), Some(error))
+                match copy {
+                    Ok(Some(stored)) => (stored, Some(SettingsError::CopyUsed(path.to_owned()))),
+                    _ => (Stored::default(), Some(error)),
+                }
             }
         };
+        // Otherwise one more damage would cost the settings.
+        if let (Some(SettingsError::CopyUsed(_)), Ok(text)) = (&error, checked::to_json(&stored)) {
+            write_atomic(path, &text).ok();
+        }
         let settings = Self {
             path: Some(path.to_owned()),
             stored: Mutex::new(stored),
@@ -173,8 +188,12 @@ impl Settings {
                 path: path.clone(),
                 source: io::Error::other(error),
             };
-            let text = serde_json::to_vec_pretty(&changed).map_err(failed)?;
+            let text = checked::to_json(&changed).map_err(failed)?;
             write_atomic(path, &text)?;
+            // The file is enough; the copy only helps if the file is damaged later.
+            if let Err(error) = write_atomic(&copy_of(path), &text) {
+                tracing::warn!(%error, "the copy of the settings is not up to date");
+            }
         }
         *stored = changed;
         Ok(())
@@ -334,19 +353,24 @@ pub(super) fn roi_text(roi: &Roi) -> String {
     }
 }
 
-fn read(path: &Path) -> Result<Stored, SettingsError> {
+fn copy_of(path: &Path) -> PathBuf {
+    path.with_extension("copy.json")
+}
+
+/// Reads a file; `None` if there is none.
+fn read(path: &Path) -> Result<Option<Stored>, SettingsError> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Stored::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
             let path = path.to_owned();
             return Err(SettingsError::Read { path, source });
         }
     };
-    serde_json::from_slice(&text).map_err(|source| SettingsError::Content {
-        path: path.to_owned(),
-        source,
-    })
+    match checked::from_json(&text) {
+        Some(stored) => Ok(Some(stored)),
+        None => Err(SettingsError::Damaged(path.to_owned())),
+    }
 }
 
 #[cfg(test)]
@@ -392,14 +416,46 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_kept_aside_and_told() {
+    fn no_damaged_byte_changes_a_setting_and_without_a_copy_it_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("settings.json");
-        std::fs::write(&path, "{\"mode\":").unwrap();
-        let (settings, error) = Settings::open(&path);
-        assert!(matches!(error, Some(SettingsError::Content { .. })));
+        let (settings, _) = Settings::open(&path);
+        settings
+            .set_threshold(&[1; 8], 0.25, Some(1.0), BY)
+            .unwrap();
+        settings.set_mode(Mode::Observe, Mode::Inspect, BY).unwrap();
+        let expected = settings.lock().clone();
+        let whole = std::fs::read(&path).unwrap();
+        let copy = std::fs::read(copy_of(&path)).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &damaged).unwrap();
+            let (found, _) = Settings::open(&path);
+            assert_eq!(
+                *found.lock(),
+                expected,
+                "{}",
+                String::from_utf8_lossy(&damaged)
+            );
+        }
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        let (_, error) = Settings::open(&path);
+        assert!(matches!(error, Some(SettingsError::CopyUsed(_))));
         assert!(path.with_extension("json.damaged").exists());
-        assert_eq!(settings.apply_mode(Mode::Inspect).0, Mode::Inspect);
+        assert!(
+            matches!(Settings::open(&path), (_, None)),
+            "it was written anew"
+        );
+        std::fs::remove_file(&path).unwrap();
+        let (found, error) = Settings::open(&path);
+        assert!(matches!(error, Some(SettingsError::CopyUsed(_))));
+        assert_eq!(*found.lock(), expected);
+        std::fs::write(&path, b"{").unwrap();
+        std::fs::write(copy_of(&path), &copy[1..]).unwrap();
+        let (found, error) = Settings::open(&path);
+        assert!(matches!(error, Some(SettingsError::Damaged(_))));
+        assert_eq!(*found.lock(), Stored::default());
     }
 
     #[test]

@@ -60,9 +60,18 @@ pub struct Slots {
     packages: [Option<Sha256>; 2],
     active: Option<SlotId>,
     trial: bool,
+    /// Packages that nobody wants to inspect with: never confirmed, or rolled back. They become
+    /// active by a person's decision only, never because the other slot cannot be read.
+    #[serde(default, skip_serializing_if = "are_confirmed")]
+    unconfirmed: [bool; 2],
     /// The configured package that was put into a slot last. If the configuration names another one
     /// at a start, that one replaces the active package.
     configured: Option<Sha256>,
+}
+
+/// Earlier versions did not keep this, and the checksum of their files is without it.
+fn are_confirmed(unconfirmed: &[bool; 2]) -> bool {
+    *unconfirmed == [false; 2]
 }
 
 /// Why a step is not possible now.
@@ -117,6 +126,7 @@ impl Slots {
         self.packages[slot.index()] = Some(package);
         self.active = Some(slot);
         self.trial = self.package(slot.other()).is_some();
+        self.unconfirmed[slot.index()] = self.trial;
         self
     }
 
@@ -124,6 +134,7 @@ impl Slots {
     #[must_use]
     pub fn found(mut self, slot: SlotId, package: Sha256) -> Self {
         self.packages[slot.index()] = Some(package);
+        self.unconfirmed[slot.index()] = true;
         self
     }
 
@@ -133,6 +144,7 @@ impl Slots {
     pub fn configured_as(mut self, slot: SlotId, package: Sha256) -> Self {
         self = self.activated(slot, package);
         self.trial = false;
+        self.unconfirmed[slot.index()] = false;
         self.configured = Some(package);
         self
     }
@@ -143,6 +155,7 @@ impl Slots {
             return Err(SlotsError::NoTrial);
         }
         self.trial = false;
+        self.unconfirmed = self.unconfirmed_but(self.active);
         Ok(self)
     }
 
@@ -152,9 +165,19 @@ impl Slots {
         if self.package(other).is_none() {
             return Err(SlotsError::NothingBefore);
         }
+        self.unconfirmed = [true; 2];
         self.active = Some(other);
         self.trial = false;
+        self.unconfirmed = self.unconfirmed_but(self.active);
         Ok(self)
+    }
+
+    fn unconfirmed_but(&self, confirmed: Option<SlotId>) -> [bool; 2] {
+        let mut unconfirmed = self.unconfirmed;
+        if let Some(slot) = confirmed {
+            unconfirmed[slot.index()] = false;
+        }
+        unconfirmed
     }
 
     /// The slots after a restart: a package on trial is rolled back.
@@ -167,13 +190,15 @@ impl Slots {
         rolled_back.unwrap_or(self)
     }
 
-    /// The slots after a package turned out to be unusable. If it was active, the other one is.
+    /// The slots after a package turned out to be unusable. If it was active, the other one is, if
+    /// it has ever been confirmed and was not rolled back.
     #[must_use]
     pub fn cleared(mut self, slot: SlotId) -> Self {
         self.packages[slot.index()] = None;
         if self.active == Some(slot) {
             let other = slot.other();
-            self.active = self.package(other).map(|_| other);
+            let usable = self.package(other).is_some() && !self.unconfirmed[other.index()];
+            self.active = usable.then_some(other);
             self.trial = false;
         }
         self
@@ -236,6 +261,26 @@ mod tests {
         );
         assert_eq!(flashed.slot_holding(&sha(2)), None);
         assert_eq!(flashed.cleared(SlotId::A).active(), None);
+    }
+
+    #[test]
+    fn a_package_that_was_rolled_back_or_never_confirmed_does_not_replace_an_unreadable_one() {
+        let slots = Slots::default().configured_as(SlotId::A, sha(1));
+        let on_trial = slots.activated(SlotId::B, sha(2));
+        // Never confirmed: the program was restarted.
+        let restarted = on_trial.clone().restarted();
+        assert_eq!(restarted.active(), Some(SlotId::A));
+        assert_eq!(restarted.cleared(SlotId::A).active(), None);
+        // Confirmed and rolled back later.
+        let confirmed = on_trial.confirmed().unwrap();
+        let rolled_back = confirmed.clone().rolled_back().unwrap();
+        assert_eq!(rolled_back.clone().cleared(SlotId::A).active(), None);
+        // Confirmed and replaced by a newer one that is confirmed: both have been trusted.
+        let newer = confirmed.activated(SlotId::A, sha(3)).confirmed().unwrap();
+        assert_eq!(newer.cleared(SlotId::A).active(), Some(SlotId::B));
+        // A person's decision counts.
+        let chosen = rolled_back.rolled_back().unwrap();
+        assert_eq!(chosen.cleared(SlotId::B).active(), None);
     }
 
     #[test]

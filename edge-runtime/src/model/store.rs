@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 
 use scoring::io::atomic::{WriteError, write_atomic};
 use scoring::package::{FileError, Trust, Verified, read};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256 as Hasher};
 
+use super::checked;
 use super::slots::{Sha256, SlotId, Slots};
 
 const ENDING: &str = ".awr";
@@ -54,30 +54,6 @@ pub enum Unusable {
     Damaged(PathBuf),
 }
 
-/// The slots as a file holds them. Earlier versions wrote no checksum and ignore it.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    #[serde(flatten)]
-    slots: Slots,
-    /// SHA-256 of the slots as JSON, in hexadecimal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    check: Option<String>,
-}
-
-impl Stored {
-    fn of(slots: &Slots) -> Self {
-        Self {
-            slots: slots.clone(),
-            check: Some(checksum(slots)),
-        }
-    }
-}
-
-fn checksum(slots: &Slots) -> String {
-    let text = serde_json::to_vec(slots).unwrap_or_default();
-    secure::hex(&<[u8; 32]>::from(Hasher::digest(text)))
-}
-
 /// Reads a file; `None` if there is none.
 fn read_slots(path: &Path) -> Result<Option<Slots>, Unusable> {
     let text = match fs::read(path) {
@@ -90,14 +66,10 @@ fn read_slots(path: &Path) -> Result<Option<Slots>, Unusable> {
             });
         }
     };
-    serde_json::from_slice::<Stored>(&text)
-        .ok()
-        .filter(|stored| {
-            let expected = checksum(&stored.slots);
-            stored.check.as_ref().is_none_or(|found| *found == expected)
-        })
-        .map(|stored| Some(stored.slots))
-        .ok_or_else(|| Unusable::Damaged(path.to_owned()))
+    match checked::from_json(&text) {
+        Some(slots) => Ok(Some(slots)),
+        None => Err(Unusable::Damaged(path.to_owned())),
+    }
 }
 
 /// The slots, on disk.
@@ -246,8 +218,12 @@ impl Store {
     }
 
     fn write(&mut self, which: usize, slots: &Slots) -> Result<(), WriteError> {
-        let text = serde_json::to_vec(&Stored::of(slots)).unwrap_or_default();
-        write_atomic(&self.folder.join([FILE, COPY][which]), &text)?;
+        let path = self.folder.join([FILE, COPY][which]);
+        let text = checked::to_json(slots).map_err(|error| WriteError {
+            path: path.clone(),
+            source: io::Error::other(error),
+        })?;
+        write_atomic(&path, &text)?;
         self.saved[which] = Some(slots.clone());
         Ok(())
     }

@@ -594,14 +594,36 @@ fn a_trigger_needs_to_know_when_the_exposure_began() {
 }
 
 #[test]
+fn a_camera_that_waits_for_a_trigger_is_ready_for_the_first_part() {
+    let (context, _inbox) = context(by_time(0, 10), true, Mode::Inspect);
+    let ready = Arc::new(Mutex::new(Vec::new()));
+    let mut opened = 0;
+    let mut open = || {
+        opened += 1;
+        if opened > 2 {
+            return Err(SourceError::Ended);
+        }
+        let (ready, readiness) = (Arc::clone(&ready), Arc::clone(&context.readiness));
+        Ok(scripted(move || {
+            ready.lock().unwrap().push(readiness.is_ready());
+            Err(SourceError::TimedOut(ms(1)))
+        }))
+    };
+    capture(&context, &mut open, &|| ()).unwrap();
+    // A PLC that waits for *ready* can bring the first part. A camera that has failed since then
+    // must deliver a frame first.
+    assert_eq!(*ready.lock().unwrap(), [true, false]);
+}
+
+#[test]
 fn a_frame_that_comes_before_its_edge_is_reported_is_scored_as_its_parts() {
     let (context, _inbox) = context(by_time(0, 10), true, Mode::Inspect);
     let edge = monotonic();
     std::thread::sleep(ms(40));
-    // Stamped 33 ms after the start of an exposure that began 2 ms after the edge.
+    // Stamped 33 ms after the start of an exposure that began 1 ms after the edge.
     captured(
         &context,
-        vec![Script::new(vec![small_frame(0, edge + ms(35))])],
+        vec![Script::new(vec![small_frame(0, edge + ms(34))])],
     )
     .unwrap();
     context.trigger(edge);

@@ -126,6 +126,7 @@ fn to_camera() -> Vec<Sample> {
             },
         ),
         command("read_settings", Command::ReadSettings),
+        command("read_readiness", Command::ReadReadiness),
     ]
 }
 
@@ -461,6 +462,15 @@ fn from_camera() -> Vec<Sample> {
                 mask_from: SettingSource::Package,
                 mode: Mode::Inspect,
                 mode_from: SettingSource::Configuration,
+            }),
+        ),
+        answer(
+            "readiness",
+            Answer::Readiness(Readiness {
+                ready: false,
+                fault: true,
+                gate_held: true,
+                failing: vec!["pairing".into()],
             }),
         ),
         message(

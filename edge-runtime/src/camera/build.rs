@@ -71,7 +71,7 @@ impl Camera {
         // First of all, because the gate must be safe while the model loads.
         let safe_action = safe_action(config.gate.as_ref());
         let outputs = outputs(config, safe_action)?;
-        let mut open = opener(&config.capture)?;
+        let mut open = opener(config)?;
         let golden =
             GoldenFrames::read(config.golden.good.as_deref(), config.golden.bad.as_deref());
         let golden_problem = golden.problem();
@@ -111,13 +111,15 @@ impl Camera {
         if let Some(warning) = warning {
             tracing::warn!(%warning, "cannot read the positions of stations");
         }
-        if let Some(highest) = positions.highest()
+        // Stations and the copies of events may have numbers that the journal's disk has lost.
+        let given = positions.highest().max(event_log.highest());
+        if let Some(highest) = given
             && let Err(error) = journal.skip_to(highest + 1)
         {
             journal_ok = false;
             tracing::error!(
                 error = one_line(&error),
-                "cannot continue the journal's numbers behind those that stations have"
+                "cannot continue the journal's numbers behind those that have been given"
             );
         }
         let listening = |name, address: Option<_>, listen| {
@@ -159,8 +161,9 @@ impl Camera {
         );
         let (settings, unusable) = Settings::open(&config.state.join(SETTINGS));
         if let Some(error) = unusable {
-            readiness.set_failing(Condition::Settings, true);
-            report_unusable_settings(&error, &reporter);
+            let lost = !matches!(error, SettingsError::CopyUsed(_));
+            readiness.set_failing(Condition::Settings, lost);
+            report_unusable_settings(&error, lost, &reporter);
         }
         let configured = ConfiguredSettings {
             threshold: config.model.threshold,
@@ -361,14 +364,18 @@ impl Camera {
     }
 }
 
-/// What stations have set is no longer in force, and nobody may read the log.
-fn report_unusable_settings(error: &SettingsError, reporter: &Reporter) {
+/// What stations have set may no longer be in force, and nobody may read the log.
+fn report_unusable_settings(error: &SettingsError, lost: bool, reporter: &Reporter) {
     let reason = one_line(error);
     tracing::error!(reason, "cannot use the settings of stations");
     reporter.event(Event::SettingChanged {
         setting: SETTINGS.to_owned(),
         before: "unusable".to_owned(),
-        after: "those of package and configuration".to_owned(),
+        after: if lost {
+            "those of package and configuration".to_owned()
+        } else {
+            "those of the copy".to_owned()
+        },
         reason: cut_text(&reason),
         station: String::new(),
     });

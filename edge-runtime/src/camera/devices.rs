@@ -16,8 +16,9 @@ use scoring::source::{FourCc, Source, SourceError};
 pub(crate) type Opener = Box<dyn FnMut() -> Result<Box<dyn Source>, SourceError> + Send>;
 
 /// The function that opens the configured source.
-pub(crate) fn opener(capture: &Capture) -> Result<Opener> {
-    match capture.clone() {
+pub(crate) fn opener(config: &Config) -> Result<Opener> {
+    let timeout = config.frame_timeout();
+    match config.capture.clone() {
         Capture::Replay {
             path,
             speed,
@@ -41,7 +42,7 @@ pub(crate) fn opener(capture: &Capture) -> Result<Opener> {
             width_px,
             height_px,
             fps,
-            timeout_ms,
+            timeout_ms: _,
             exposure_to_stamp_us,
             controls,
         } => {
@@ -57,7 +58,7 @@ pub(crate) fn opener(capture: &Capture) -> Result<Opener> {
                 width_px,
                 height_px,
                 frame_interval: fps.map(|fps| Duration::from_secs_f64(1.0 / fps)),
-                timeout: Duration::from_millis(timeout_ms),
+                timeout,
                 exposure_to_stamp: exposure_to_stamp_us.map(Duration::from_micros),
                 controls: controls
                     .into_iter()

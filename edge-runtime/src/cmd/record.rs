@@ -38,13 +38,13 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn run(&self) -> Result<()> {
-        super::run::start_logging(false);
+        let _logging = super::run::start_logging(false);
         let config = Config::read(&self.config)?;
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
         ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed))
             .context("cannot listen to signals")?;
-        let mut source = opener(&config.capture)?()?;
+        let mut source = opener(&config)?()?;
         let mut writer = RecordingWriter::create(&self.out, source.info())?;
         let started = Instant::now();
         let (mut frames, mut damaged, mut synced) = (0u64, 0u64, Instant::now());

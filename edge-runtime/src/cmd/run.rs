@@ -12,6 +12,7 @@ use edge_runtime::clock::monotonic;
 use edge_runtime::config::Config;
 use edge_runtime::line::liveness::Watched;
 use sd_notify::NotifyState;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 use crate::camera::Camera;
 
@@ -48,7 +49,7 @@ impl Run {
     pub(crate) fn run(&self) -> Result<()> {
         // Reports and images show the customer's parts: they are nobody else's business.
         secure::file::keep_private();
-        start_logging(self.json_logs);
+        let _logging = start_logging(self.json_logs);
         let config = Config::read(&self.config)?;
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
@@ -128,13 +129,23 @@ impl Run {
     }
 }
 
-/// Logs to standard error, at the level of RUST_LOG or, without it, `info`.
-pub(super) fn start_logging(json: bool) {
+/// Most log lines that wait to be written; more are lost.
+const MAX_LOG_LINES: usize = 10_000;
+
+/// Logs to standard error, at the level of RUST_LOG or, without it, `info`. A thread of its own
+/// writes, because a log service that stalls must not make the gate wait. Lines that wait are
+/// written when the returned guard is dropped.
+#[must_use]
+pub(super) fn start_logging(json: bool) -> WorkerGuard {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(MAX_LOG_LINES)
+        .thread_name("log")
+        .finish(std::io::stderr());
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,tract=warn"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_target(false);
     if json {
         builder.json().init();
@@ -142,4 +153,5 @@ pub(super) fn start_logging(json: bool) {
         let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
         builder.with_ansi(colours).init();
     }
+    guard
 }

@@ -19,6 +19,9 @@ const RATES: RangeInclusive<f64> = 0.01..=10_000.0;
 /// Longest time, in milliseconds: one hour. A longer time is almost certainly a mistake.
 const LONGEST_MS: u64 = 3_600_000;
 
+/// Time without a frame after which a camera that runs freely counts as lost, in milliseconds.
+const FRAME_TIMEOUT_MS: u64 = 1_000;
+
 /// Shortest time for which an input may be silent, in milliseconds.
 const SHORTEST_SILENCE_MS: u64 = 100;
 
@@ -238,13 +241,39 @@ impl Config {
     /// The longest pause between two frames while the source works.
     pub fn longest_wait(&self) -> Duration {
         match self.capture {
-            Capture::V4l2 { timeout_ms, .. } => Duration::from_millis(timeout_ms),
+            Capture::V4l2 { .. } => self.frame_timeout(),
             Capture::Replay {
                 speed: Speed::FramesPerSecond(fps),
                 ..
             } => Duration::from_secs_f64(fps.recip()),
             Capture::Replay { .. } => MAX_PAUSE,
         }
+    }
+
+    /// The time without a frame after which a camera counts as lost.
+    pub fn frame_timeout(&self) -> Duration {
+        let configured = match self.capture {
+            Capture::V4l2 { timeout_ms, .. } => timeout_ms,
+            Capture::Replay { .. } => None,
+        };
+        let ms = match (configured, &self.trigger) {
+            (Some(ms), _) => ms,
+            // No part, no frame.
+            (
+                None,
+                Trigger::Gpio {
+                    drives_camera: true,
+                    silent_after_ms,
+                    silent_off,
+                    ..
+                },
+            ) => match silent_off {
+                None => silent_after_ms.saturating_add(FRAME_TIMEOUT_MS),
+                Some(_) => LONGEST_MS,
+            },
+            _ => FRAME_TIMEOUT_MS,
+        };
+        Duration::from_millis(ms)
     }
 
     /// The lowest version of a package.
@@ -363,7 +392,7 @@ impl Capture {
                 exposure_to_stamp_us,
                 ..
             } => {
-                (timeout, exposure_to_stamp) = (Some(*timeout_ms), *exposure_to_stamp_us);
+                (timeout, exposure_to_stamp) = (*timeout_ms, *exposure_to_stamp_us);
                 (rate, code) = (*fps, format.clone());
             }
             Self::Replay {

@@ -29,10 +29,9 @@ pub enum Capture {
         /// Frames per second. Default: the device's present setting.
         fps: Option<f64>,
         /// Time in milliseconds without a frame after which the camera counts as lost and is opened
-        /// again. If the camera delivers frames only when a part comes, this must be longer than
-        /// the longest pause between two parts.
-        #[serde(default = "default_frame_timeout_ms")]
-        timeout_ms: u64,
+        /// again. Default: 1000; for a camera that takes a frame only at a trigger, a second longer
+        /// than the trigger may be silent, or an hour where that is not limited.
+        timeout_ms: Option<u64>,
         /// Time in microseconds from the start of the exposure to the driver's time stamp: exposure
         /// plus read-out. It decides which frame shows a triggered part, so a trigger needs it.
         /// Default: 0 if the driver says that it stamps the start of the exposure.

@@ -135,6 +135,22 @@ fn values_out_of_range_are_refused_with_the_name_of_the_key() {
     assert!(none.contains("capture.timeout_ms"), "{none}");
     let gate = "[gate]\noutput = { chip = \"c\", line = 1 }";
     assert!(with(&format!("{gate}\npulse_ms = 0")).contains("gate.pulse_ms"));
+    let second = camera("").unwrap();
+    assert_eq!(second.longest_wait(), Duration::from_secs(1));
+    // A camera that waits for a trigger is not lost while the line has a pause.
+    let trigger = "exposure_to_stamp_us = 0\n[trigger]\nkind = \"gpio\"\nchip = \"c\"\nline = 1\n";
+    let of = |more: &str| {
+        let text = SMALL.replace(
+            "kind = \"replay\"",
+            "kind = \"v4l2\"\ndevice = \"/dev/video0\"",
+        );
+        let text = text.replace("path = \"frames\"", "");
+        let config = Config::parse(&format!("{text}\n{trigger}{more}")).unwrap();
+        config.longest_wait()
+    };
+    assert_eq!(of("silent_after_ms = 5000"), Duration::from_secs(6));
+    assert_eq!(of("silent_off = \"by hand\""), Duration::from_secs(3_600));
+    assert_eq!(of("drives_camera = false"), Duration::from_secs(1));
     let minute = camera("timeout_ms = 60000").unwrap();
     assert_eq!(minute.longest_wait(), Duration::from_secs(60));
     assert!(with("[link]\ntcp = \"nowhere\"").contains("line"));

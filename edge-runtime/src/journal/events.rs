@@ -18,6 +18,9 @@ const BATCH_RECORDS: usize = 256;
 /// Most bytes read at a time.
 const BATCH_BYTES: usize = 256 << 10;
 
+/// Records at the end that are read for the highest number: several, because some may be damaged.
+const LAST_RECORDS: u64 = 16;
+
 /// Bytes of the journal's number before each record.
 const NUMBER_BYTES: usize = 8;
 
@@ -54,6 +57,19 @@ impl EventLog {
                 .append(&[&number.to_le_bytes()[..], record].concat())?;
         }
         self.0.sync().map(|_| ())
+    }
+
+    /// The highest number of the journal that a copy has; `None` if there is no copy, or none of
+    /// the last ones can be read. A journal that was lost must not give it to another record.
+    pub fn highest(&self) -> Option<u64> {
+        let reader = self.0.reader();
+        let first = reader.durable()?.saturating_sub(LAST_RECORDS);
+        let batch = reader.read_from(first, usize::MAX, usize::MAX).ok()?;
+        let numbers = batch.records.iter().filter_map(|(_, payload)| {
+            let number = payload.first_chunk::<NUMBER_BYTES>()?;
+            Some(u64::from_le_bytes(*number))
+        });
+        numbers.max()
     }
 
     /// A handle for reading from other threads.
@@ -130,7 +146,10 @@ mod tests {
         for number in [3, 40, 41, 1_000] {
             events.keep([(number, &record(number)[..])]).unwrap();
         }
+        assert_eq!(events.highest(), Some(1_000));
         drop(events);
+        assert_eq!(log(&folder.path().join("new")).highest(), None);
+        assert_eq!(log(folder.path()).highest(), Some(1_000));
         let reader = log(folder.path()).reader();
         let numbers = |from, to, max_bytes| {
             let kept = reader.between(from, to, max_bytes).unwrap();

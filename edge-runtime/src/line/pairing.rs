@@ -76,6 +76,15 @@ impl Pairing {
         self.shifted
     }
 
+    /// Nothing has come for a while, and no frame and no part waits: the next frame cannot be the
+    /// part's before. A difference is of frames that were lost. Several in a row remain a fault.
+    pub fn rest(&mut self) {
+        if !self.shifted {
+            self.surplus_frames = 0;
+            self.pairs = 0;
+        }
+    }
+
     /// Starts anew: the line is empty, or the camera was opened again.
     pub fn reset(&mut self) {
         *self = Self::default();
@@ -100,6 +109,29 @@ mod tests {
         assert!(!pairing.is_shifted());
         pairing.pair();
         assert!(pairing.is_shifted());
+    }
+
+    #[test]
+    fn lost_frames_are_forgotten_at_rest_and_several_in_a_row_are_not() {
+        let mut pairing = Pairing::default();
+        pairs(&mut pairing, 1);
+        pairing.part_without_frame();
+        pairing.rest();
+        pairing.part_without_frame();
+        pairing.rest();
+        pairing.part_without_frame();
+        assert!(
+            pairing.is_shifted(),
+            "every part goes without, one at a time"
+        );
+        pairing.rest();
+        assert!(pairing.is_shifted());
+        pairing.reset();
+        pairing.part_without_frame();
+        pairs(&mut pairing, PAIRS_UNTIL_SHIFT - 1);
+        pairing.rest();
+        pairs(&mut pairing, PAIRS_UNTIL_SHIFT);
+        assert!(!pairing.is_shifted());
     }
 
     #[test]

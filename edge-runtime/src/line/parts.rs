@@ -23,7 +23,7 @@ pub const MAX_IN_FLIGHT: usize = 4_096;
 const UNTRACKED_WITHOUT_GATE: Duration = Duration::from_secs(1);
 
 /// How long no trigger and no frame may come before pairing starts anew after a shift.
-const REST_AFTER_SHIFT: Duration = Duration::from_secs(2);
+const REST: Duration = Duration::from_secs(2);
 
 /// Position and pulse of the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +96,8 @@ struct Flight {
     part: PartId,
     start: Moment,
     awaits_frame: bool,
+    /// Start of the exposure of its frame.
+    exposed_from: Option<Duration>,
     /// Action of the gate, and whether it is the safe action of a part that was not decided in
     /// time.
     action: Option<(GateAction, bool)>,
@@ -192,6 +194,11 @@ impl Parts {
         self.settings.camera_is_triggered && self.pairing.is_shifted()
     }
 
+    /// Whether every trigger makes the camera take exactly one frame, and nothing else does.
+    pub fn camera_is_triggered(&self) -> bool {
+        self.settings.camera_is_triggered
+    }
+
     /// The driver says that it dropped frames between two others.
     pub fn frames_dropped(&mut self, count: u32) {
         self.pairing.frames_dropped(count);
@@ -225,11 +232,20 @@ impl Parts {
             self.lose_track(now);
             return None;
         }
+        // A trigger was reported so late that its frame has been taken for an older part's, whose
+        // own frame was lost.
+        let is_mistaken =
+            |flight: &Flight| flight.exposed_from.is_some_and(|from| from >= now.time);
+        if awaits_frame && self.flights.iter().any(is_mistaken) {
+            self.lose_track(now);
+        }
+        self.at_rest_since = None;
         self.newest += 1;
         self.flights.push_back(Flight {
             part: self.newest,
             start: now,
             awaits_frame,
+            exposed_from: None,
             action: None,
             decided_at: now,
             settled: false,
@@ -244,7 +260,10 @@ impl Parts {
     /// Gives the newest part the first frame that was exposed after its trigger, if the trigger was
     /// reported even later than [`Settings::edges_reported_within`].
     fn match_early_frame(&mut self, start: Duration) {
-        let latest = start + self.settings.frame_within;
+        // The frame of a trigger begins when the trigger does. A later one may be another part's
+        // whose trigger is reported late as well.
+        let within = self.settings.edges_reported_within;
+        let latest = start + within.min(self.settings.frame_within);
         // A frame that can still be assigned in order may show a part triggered later than this one.
         let shows = |frame: &EarlyFrame| {
             frame.assign_at.is_none() && (start..=latest).contains(&frame.exposed_from)
@@ -256,6 +275,7 @@ impl Parts {
             (self.early_frames.remove(index), self.flights.back_mut())
         {
             flight.awaits_frame = false;
+            flight.exposed_from = Some(frame.exposed_from);
             self.matched.push((frame.id, flight.part));
             self.pairing.pair();
         }
@@ -350,8 +370,12 @@ impl Parts {
         for _ in &waiting {
             self.pairing.part_without_frame();
         }
-        if part.is_some() {
+        if let Some(part) = part {
             self.pairing.pair();
+            let flight = self.flights.iter_mut().find(|flight| flight.part == part);
+            if let Some(flight) = flight {
+                flight.exposed_from = Some(exposed_from);
+            }
         }
         FrameAssignment {
             part,
@@ -527,19 +551,25 @@ impl Parts {
         self.active_until.is_some()
     }
 
-    /// Starts pairing anew once the line has stood still after a shift. What is on the line then
-    /// was decided by another part's frame and is untracked.
+    /// Once the line has stood still, starts pairing anew after a shift: what is on the line then
+    /// was decided by another part's frame and is untracked. Without a shift, single frames that
+    /// were lost until then are forgotten.
     fn restart_pairing_at_rest(&mut self, now: Moment) {
         let waits = self.flights.iter().any(|flight| flight.awaits_frame);
-        if waits || !self.early_frames.is_empty() || !self.is_shifted() {
+        if waits || !self.early_frames.is_empty() {
             self.at_rest_since = None;
             return;
         }
         let since = *self.at_rest_since.get_or_insert(now.time);
-        if now.time.saturating_sub(since) >= REST_AFTER_SHIFT {
+        if now.time.saturating_sub(since) < REST {
+            return;
+        }
+        if self.is_shifted() {
             self.at_rest_since = None;
             self.pairing.reset();
             self.hold_unseen(now);
+        } else {
+            self.pairing.rest();
         }
     }
 

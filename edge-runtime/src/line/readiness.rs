@@ -293,6 +293,21 @@ impl Readiness {
         before & !Condition::Frames.bit() != 0 || self.any_failing()
     }
 
+    /// The state for a station.
+    pub(crate) fn snapshot(&self) -> proto::message::Readiness {
+        let failing = Condition::ALL
+            .into_iter()
+            .filter(|condition| self.is_failing(*condition));
+        proto::message::Readiness {
+            ready: self.is_ready(),
+            fault: self.is_fault(),
+            gate_held: self.holds_gate(),
+            failing: failing
+                .map(|condition| condition.name().to_owned())
+                .collect(),
+        }
+    }
+
     /// Whether anything but missing frames holds the gate.
     pub fn any_failing(&self) -> bool {
         self.fails_one_of(self.holds & !Condition::Frames.bit())

@@ -96,6 +96,11 @@ impl LineShared {
         self.triggered
     }
 
+    /// Whether the camera takes a frame at each edge of the trigger, and none without one.
+    pub(crate) fn drives_camera(&self) -> bool {
+        self.triggered && self.lock().parts.camera_is_triggered()
+    }
+
     fn lock(&self) -> MutexGuard<'_, LineState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

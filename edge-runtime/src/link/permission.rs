@@ -21,6 +21,7 @@ pub(super) fn for_command(command: &Command) -> Needs {
         | Command::ReadSlots
         | Command::ReadStations
         | Command::ReadSettings
+        | Command::ReadReadiness
         | Command::Snapshot
         | Command::ListFiles { .. }
         | Command::FetchFile { .. } => (Role::Watch, false),

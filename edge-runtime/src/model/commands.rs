@@ -116,6 +116,7 @@ impl Control {
             Command::Snapshot => return self.snapshot(),
             Command::GoldenCheck => Answer::Golden(self.golden_check()),
             Command::ReadSettings => Answer::Settings(self.settings_in_force()),
+            Command::ReadReadiness => Answer::Readiness(self.readiness.snapshot()),
             Command::ReadHealth => Answer::Health(self.metrics.health(self.mode())),
             // `link` answers these itself.
             Command::ReadSlots

@@ -77,6 +77,10 @@ pub fn capture(
         beat();
         let error = match opened {
             Ok(mut source) => {
+                // Otherwise the first frame tells whether its part can be found.
+                if source.exposure_to_stamp().is_some() {
+                    outage.end_without_frame(context);
+                }
                 let error = read(context, &mut *source, &mut outage, beat);
                 // A panic in a driver's clean-up must not end the program.
                 if catch_unwind(AssertUnwindSafe(|| drop(source))).is_err() {
@@ -105,6 +109,8 @@ struct Outage {
     since: Option<Instant>,
     attempts: u32,
     pause: Duration,
+    /// It was ended without a frame, and none has come since.
+    ended_without_frame: bool,
 }
 
 impl Default for Outage {
@@ -113,6 +119,7 @@ impl Default for Outage {
             since: None,
             attempts: 0,
             pause: FIRST_PAUSE,
+            ended_without_frame: false,
         }
     }
 }
@@ -132,6 +139,17 @@ impl Outage {
         }
         self.attempts += 1;
         context.metrics.reopened();
+    }
+
+    /// Ends the outage of a camera that takes a frame only when a trigger comes: a PLC that waits
+    /// for *ready* would wait for ever for a part to cause the first frame. A camera that opens and
+    /// then fails again must deliver a frame first. A part whose frame does not come is a fault.
+    fn end_without_frame(&mut self, context: &StageContext) {
+        let waits = context.live && context.line.drives_camera() && !context.readiness.capturing();
+        if waits && !self.ended_without_frame {
+            self.end(context);
+            self.ended_without_frame = true;
+        }
     }
 
     fn end(&mut self, context: &StageContext) {
@@ -288,6 +306,7 @@ fn read(
         if !context.readiness.capturing() {
             outage.end(context);
         }
+        outage.ended_without_frame = false;
         let (sequence, stamp) = match &delivery {
             Delivery::Frame(captured) => (captured.sequence, captured.timestamp),
             Delivery::Damaged {

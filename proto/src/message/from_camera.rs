@@ -228,6 +228,21 @@ pub enum Answer {
     },
     /// The settings in force. Since version 3.
     Settings(Settings),
+    /// Whether parts are being inspected. Since version 3.
+    Readiness(Readiness),
+}
+
+/// Whether parts are being inspected, as the camera's outputs say it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// The output *ready*: parts are inspected and rejected.
+    pub ready: bool,
+    /// The output *fault*: something is wrong that a person at the line must know.
+    pub fault: bool,
+    /// The gate is held in its safe state.
+    pub gate_held: bool,
+    /// Names of the conditions that fail, such as `pairing`; at most 64.
+    pub failing: Vec<String>,
 }
 
 /// The settings in force, and where each comes from.
@@ -307,6 +322,13 @@ fn check_answer(answer: &Answer) -> Result<(), DecodeError> {
                 } => check_texts([station, reason]),
                 SettingSource::Package | SettingSource::Configuration => Ok(()),
             })
+        }
+        Answer::Readiness(readiness) => {
+            check_length(readiness.failing.len(), MAX_LISTED, "list of conditions")?;
+            readiness
+                .failing
+                .iter()
+                .try_for_each(|name| check_text(name))
         }
         Answer::Slots(slots) => {
             check_length(slots.len(), MAX_LISTED, "list of slots")?;

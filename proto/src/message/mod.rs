@@ -18,8 +18,8 @@ pub use crate::codec::{DecodeError, Message};
 pub use crate::role::{InvalidRole, Role};
 pub use crate::text::cut_text;
 pub use from_camera::{
-    Answer, CameraHello, FileInfo, FromCamera, Health, PackageState, SettingSource, Settings,
-    SlotInfo, SnapshotKind, StationInfo,
+    Answer, CameraHello, FileInfo, FromCamera, Health, PackageState, Readiness, SettingSource,
+    Settings, SlotInfo, SnapshotKind, StationInfo,
 };
 pub use mode::Mode;
 pub use to_camera::{Command, FileKind, Start, StationHello, ToCamera};

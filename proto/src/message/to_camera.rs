@@ -143,6 +143,8 @@ pub enum Command {
     },
     /// Read the settings in force and where each comes from. Since version 3.
     ReadSettings,
+    /// Read whether parts are being inspected, and what fails. Since version 3.
+    ReadReadiness,
 }
 
 /// Kinds of files on a camera's disk. Grows only at its end.

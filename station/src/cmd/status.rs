@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Args;
-use proto::message::{Answer, Command, Health, SettingSource, Settings, Start};
+use proto::message::{Answer, Command, Health, Readiness, SettingSource, Settings, Start};
 use serde::Serialize;
 use serde_json::json;
 
@@ -36,10 +36,13 @@ struct Row {
     health: Option<Health>,
     /// `None` if the camera's program is too old to tell.
     settings: Option<Settings>,
+    /// `None` if the camera's program is too old to tell.
+    readiness: Option<Readiness>,
 }
 
-/// Protocol version from which on a camera tells where its settings come from.
-const SETTINGS_SINCE: u16 = 3;
+/// Protocol version from which on a camera tells whether it is ready, and where its settings come
+/// from.
+const DETAILS_SINCE: u16 = 3;
 
 /// Asks one camera.
 fn row(key_store: &KeyStore, endpoint: &Endpoint) -> Row {
@@ -50,11 +53,16 @@ fn row(key_store: &KeyStore, endpoint: &Endpoint) -> Row {
         program: None,
         health: None,
         settings: None,
+        readiness: None,
     };
     let asked = Client::greet(key_store, endpoint, Start::Now).and_then(|(mut client, hello)| {
         row.model = Some(hello.model);
         row.program = Some(hello.program);
-        if hello.version >= SETTINGS_SINCE {
+        if hello.version >= DETAILS_SINCE {
+            match client.ask(Command::ReadReadiness)? {
+                Answer::Readiness(readiness) => row.readiness = Some(readiness),
+                other => return unexpected(&other),
+            }
             match client.ask(Command::ReadSettings)? {
                 Answer::Settings(settings) => row.settings = Some(settings),
                 other => return unexpected(&other),
@@ -136,11 +144,7 @@ fn print_table(rows: &[Row]) {
             continue;
         };
         let [ok, ng, fault] = health.parts;
-        let state = match (health.capturing, model.is_empty()) {
-            (_, true) => "no model".to_owned(),
-            (false, _) => "no frames".to_owned(),
-            (true, _) => format!("{:?}", health.mode).to_lowercase(),
-        };
+        let state = state(health, row.readiness.as_ref(), model.is_empty());
         say!(
             "{:<names$}  {model:<models$}  {ok:>9}  {ng:>7}  {fault:>7}  {:>9.1}  {:>7}  {state}",
             row.camera,
@@ -150,6 +154,18 @@ fn print_table(rows: &[Row]) {
         for line in row.settings.iter().flat_map(made_by_stations) {
             say!("  {line}");
         }
+    }
+}
+
+/// What the camera does, in a few words.
+fn state(health: &Health, readiness: Option<&Readiness>, without_model: bool) -> String {
+    let mode = format!("{:?}", health.mode).to_lowercase();
+    match readiness {
+        _ if without_model => "no model".to_owned(),
+        Some(found) if found.gate_held => format!("GATE HELD: {}", found.failing.join(", ")),
+        Some(found) if found.fault => format!("{mode}, FAULT: {}", found.failing.join(", ")),
+        _ if !health.capturing => "no frames".to_owned(),
+        _ => mode,
     }
 }
 
@@ -204,6 +220,35 @@ mod tests {
     use proto::message::Mode;
 
     use super::*;
+
+    #[test]
+    fn a_held_gate_is_never_shown_as_inspecting() {
+        let health = Health {
+            uptime_s: 60,
+            capturing: true,
+            frames: 10,
+            frames_lost: 0,
+            parts: [10, 0, 0],
+            records_lost: 0,
+            scoring_us: [1, 2],
+            memory_bytes: 1,
+            temperature_c: None,
+            mode: Mode::Inspect,
+        };
+        let of = |gate_held: bool, fault, failing: &[&str]| Readiness {
+            ready: !gate_held,
+            fault,
+            gate_held,
+            failing: failing.iter().map(|&name| name.to_owned()).collect(),
+        };
+        let shown = |readiness: &Readiness| state(&health, Some(readiness), false);
+        assert_eq!(shown(&of(false, false, &[])), "inspect");
+        let held = of(true, true, &["pairing", "drift"]);
+        assert_eq!(shown(&held), "GATE HELD: pairing, drift");
+        assert_eq!(shown(&of(false, true, &["drift"])), "inspect, FAULT: drift");
+        assert_eq!(state(&health, None, false), "inspect");
+        assert_eq!(state(&health, Some(&held), true), "no model");
+    }
 
     #[test]
     fn settings_of_stations_are_told_and_others_are_not() {

@@ -4,8 +4,8 @@
 //!
 //! The model knows only physics: a part that passes the camera is at the gate `delay` later, in
 //! time or, with an encoder, in millimetres of a belt that may stand. It asks of each part at that
-//! moment whether the output was active, and compares that with what is known of the part. CI runs some thousand steps; `AWR_BELT_CASES=20000 cargo test --release -p
-//! edge-runtime --test belt` runs more than a million.
+//! moment whether the output was active, and compares that with what is known of the part. CI runs some thousand steps; `AWR_BELT_CASES=100000 cargo test
+//! --workspace --test belt` runs some four million.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -27,6 +27,9 @@ const JOURNAL_MB: u64 = 8;
 /// Size of the camera's image store, small enough to be filled many times over.
 const IMAGES_MB: u64 = 16;
 
+/// Most that the copies of events take.
+const EVENTS_MB: u64 = 16;
+
 const STATION: &str = "endurance";
 
 /// The command line.
@@ -40,6 +43,8 @@ struct Options {
     rate: Option<f64>,
     pictures: bool,
     station: bool,
+    /// Seconds after which camera or station is killed, in turns.
+    kill_every_s: Option<f64>,
 }
 
 /// What the camera's process uses at one moment.
@@ -65,19 +70,72 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     measured
 }
 
+/// A run of the camera's program from a start to its end or to a kill, and how it has grown.
+#[derive(Debug, Default)]
+struct Growth {
+    settled: Option<Usage>,
+    most: Usage,
+}
+
+impl Growth {
+    /// Fails where the program takes more than it did when it had settled.
+    fn check(&self, last: &Usage) -> Result<()> {
+        let Some(first) = self.settled else {
+            return Ok(());
+        };
+        let growth = self.most.memory_mb - first.memory_mb;
+        println!(
+            "growth since the run settled: {:+.1} MB (peak {growth:+.1}), {:+} threads, {:+} files",
+            last.memory_mb - first.memory_mb,
+            last.threads as i64 - first.threads as i64,
+            last.open_files as i64 - first.open_files as i64
+        );
+        ensure!(
+            growth <= MAX_GROWTH_MB,
+            "memory grew by {growth:.1} MB; at most {MAX_GROWTH_MB} MB are allowed"
+        );
+        ensure!(
+            self.most.threads <= first.threads,
+            "threads grew from {} to {}",
+            first.threads,
+            self.most.threads
+        );
+        // A journal segment, a picture and a metrics request may be open for a moment.
+        ensure!(
+            self.most.open_files <= first.open_files + 4,
+            "open files grew from {} to {}",
+            first.open_files,
+            self.most.open_files
+        );
+        let bound = (JOURNAL_MB + IMAGES_MB + EVENTS_MB + 2) as f64;
+        ensure!(
+            self.most.state_mb <= bound,
+            "{:.1} MB on disk; at most {bound} MB are allowed",
+            self.most.state_mb
+        );
+        Ok(())
+    }
+}
+
 fn measure(options: &Options, folder: &Path) -> Result<()> {
-    let camera = Camera::start(options, folder)?;
+    let mut camera = Camera::start(options, folder)?;
     let started = Instant::now();
+    let (mut begun, mut killed) = (Instant::now(), Instant::now());
+    let mut kills = [0_u32; 2];
     let mut ledger = Ledger::default();
-    let mut station = match options.station {
-        true => Some(Station::tcp(camera.tcp, STATION, &ledger)?),
-        false => None,
+    let connect = |camera: &Camera, ledger: &Ledger| match options.station {
+        true => Station::tcp(camera.tcp, STATION, ledger).map(Some),
+        false => Ok(None),
     };
-    let (mut settled, mut most) = (None, Usage::default());
+    let mut station = connect(&camera, &ledger)?;
+    let mut growth = Growth::default();
     let mut sampled = Instant::now();
     let mut minutes = 0;
-    let (mut frames, mut reports) = (0, 0);
-    while frames < options.frames || started.elapsed().as_secs_f64() < options.seconds {
+    // Frames of the programs that were killed, and of the one that runs.
+    let (mut frames_before, mut frames, mut received_bytes) = (0, 0, 0);
+    while frames_before + frames < options.frames
+        || started.elapsed().as_secs_f64() < options.seconds
+    {
         match &mut station {
             Some(station) => {
                 let began = Instant::now();
@@ -88,9 +146,28 @@ fn measure(options: &Options, folder: &Path) -> Result<()> {
                 if last > 0 {
                     station.acknowledge(&mut ledger, last)?;
                 }
-                reports += ledger.clear();
+                ledger.clear();
             }
             None => std::thread::sleep(Duration::from_millis(100)),
+        }
+        let is_due = |every: f64| killed.elapsed().as_secs_f64() > every;
+        if options.kill_every_s.is_some_and(is_due) {
+            killed = Instant::now();
+            received_bytes += station.as_ref().map_or(0, |station| station.received_bytes);
+            // In turns. Without a word to the other side, and with records under way.
+            if kills[0] > kills[1] {
+                kills[1] += 1;
+                drop(station.take());
+            } else {
+                kills[0] += 1;
+                growth.check(&camera.usage()?)?;
+                drop(camera);
+                camera = Camera::start(options, folder)?;
+                frames_before += std::mem::take(&mut frames);
+                (growth, begun) = (Growth::default(), Instant::now());
+            }
+            // The first record must be the one after the last that was acknowledged.
+            station = connect(&camera, &ledger)?;
         }
         if sampled.elapsed() < Duration::from_secs(1) {
             continue;
@@ -98,62 +175,42 @@ fn measure(options: &Options, folder: &Path) -> Result<()> {
         sampled = Instant::now();
         frames = camera.frames()?;
         let usage = camera.usage()?;
-        let is_settled = started.elapsed() > SETTLED_AFTER
+        let is_settled = begun.elapsed() > SETTLED_AFTER
             || (options.frames > 0
                 && frames as f64 > SETTLED_FRACTION * options.frames as f64
-                && started.elapsed().as_secs() > 5);
-        if is_settled && settled.is_none() {
-            settled = Some(usage);
-            most = usage;
-            say("settled", frames, started.elapsed(), &usage);
+                && begun.elapsed().as_secs() > 5);
+        if is_settled && growth.settled.is_none() {
+            growth.settled = Some(usage);
+            growth.most = usage;
+            say("settled", frames_before + frames, started.elapsed(), &usage);
         }
-        most = most.maximum(&usage);
+        growth.most = growth.most.maximum(&usage);
         let minute = started.elapsed().as_secs() / 60;
         if std::mem::replace(&mut minutes, minute) != minute {
-            say("", frames, started.elapsed(), &usage);
+            say("", frames_before + frames, started.elapsed(), &usage);
         }
     }
+    frames += frames_before;
     let seconds = started.elapsed().as_secs_f64();
     let last = camera.usage()?;
     say("end", frames, started.elapsed(), &last);
-    say("most", frames, started.elapsed(), &most);
+    say("most", frames, started.elapsed(), &growth.most);
+    received_bytes += station.map_or(0, |station| station.received_bytes);
+    // Records are numbered from 1, and the station fails where one is missing.
     println!(
-        "{frames} frames in {seconds:.0} s, {:.1} frames/s; the station took {reports} reports, \
-         {:.2} MB/s",
+        "{frames} frames in {seconds:.0} s, {:.1} frames/s; the station took {} records, \
+         {:.2} MB/s; the camera was killed {} times, the station {} times",
         frames as f64 / seconds,
-        station.map_or(0, |station| station.received_bytes) as f64 / 1e6 / seconds
-    );
-    let first = settled.context("the run was too short to measure growth; run it for longer")?;
-    let growth = most.memory_mb - first.memory_mb;
-    println!(
-        "growth since the run settled: {:+.1} MB (peak {growth:+.1}), {:+} threads, {:+} files",
-        last.memory_mb - first.memory_mb,
-        last.threads as i64 - first.threads as i64,
-        last.open_files as i64 - first.open_files as i64
+        ledger.acknowledged(),
+        received_bytes as f64 / 1e6 / seconds,
+        kills[0],
+        kills[1]
     );
     ensure!(
-        growth <= MAX_GROWTH_MB,
-        "memory grew by {growth:.1} MB; at most {MAX_GROWTH_MB} MB are allowed"
+        growth.settled.is_some() || kills[0] > 0,
+        "the run was too short to measure growth; run it for longer"
     );
-    ensure!(
-        most.threads <= first.threads,
-        "threads grew from {} to {}",
-        first.threads,
-        most.threads
-    );
-    // A journal segment, a picture and a metrics request may be open for a moment.
-    ensure!(
-        most.open_files <= first.open_files + 4,
-        "open files grew from {} to {}",
-        first.open_files,
-        most.open_files
-    );
-    let bound = (JOURNAL_MB + IMAGES_MB + 2) as f64;
-    ensure!(
-        most.state_mb <= bound,
-        "{:.1} MB on disk; at most {bound} MB are allowed",
-        most.state_mb
-    );
+    growth.check(&last)?;
     camera.stop()
 }
 
@@ -219,6 +276,8 @@ impl Camera {
         fs::write(folder.join("camera.toml"), text).context("writing camera.toml")?;
         fs::create_dir_all(folder.join("state"))?;
         fs::write(folder.join("state/stations"), access_list(&[STATION])?)?;
+        // That of a program that was killed.
+        fs::remove_file(folder.join("state/endpoints.json")).ok();
         let child = Command::new(&options.program)
             .args(["run", "--config", "camera.toml"])
             .current_dir(folder)
@@ -323,6 +382,7 @@ fn parse(root: &Path, arguments: &[&str]) -> Result<Options> {
         rate: None,
         pictures: false,
         station: true,
+        kill_every_s: None,
     };
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
@@ -353,6 +413,7 @@ fn parse(root: &Path, arguments: &[&str]) -> Result<Options> {
             "--frames" => options.frames = number()? as u64,
             "--seconds" => options.seconds = number()?,
             "--rate" => options.rate = Some(number()?),
+            "--kill-every" => options.kill_every_s = Some(number()?),
             other => bail!("unknown argument `{other}`; `cargo xtask help` lists them"),
         }
     }

@@ -68,6 +68,9 @@ cargo xtask COMMAND
                     --rate N         frames per second (default: as many as possible)
                     --all-pictures   send a heat map and a thumbnail with every report
                     --no-station     let no station take the reports
+                    --kill-every SECONDS
+                                     kill the program and the station's link, in turns; no record
+                                     may be missing
                     --program FILE   use this edge-runtime instead of the one in target/debug
   bench-inference compare scoring with stock tract, ONNX Runtime and OpenVINO on the same graphs, on
                   one and two threads; the first run fetches 150 MB

@@ -1,7 +1,7 @@
 //! The camera's program in a guest: configures, starts, feeds, queries and kills it.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -125,9 +125,14 @@ impl Camera {
         Ok(())
     }
 
+    /// Where it listens for stations.
+    pub(crate) fn tcp_address(&self) -> Result<SocketAddr> {
+        self.guest.address(TCP)
+    }
+
     /// Connects a station over TCP.
     pub(crate) fn station(&self, name: &str, ledger: &Ledger) -> Result<Station> {
-        Station::tcp(self.guest.address(TCP)?, name, ledger)
+        Station::tcp(self.tcp_address()?, name, ledger)
     }
 
     /// Connects a station over the serial port.

@@ -22,6 +22,11 @@ impl Ledger {
         self.records.keys().next_back().copied().unwrap_or(0)
     }
 
+    /// The highest sequence number that was acknowledged.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
     pub(crate) fn records(&self) -> &BTreeMap<u64, Record> {
         &self.records
     }

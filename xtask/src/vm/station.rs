@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use proto::accumulator::{Accumulator, Fed};
 use proto::frame::{MAX_STUFFED_BYTES, encode};
-use proto::message::{CameraHello, FromCamera, Message, Start, StationHello, ToCamera};
+use proto::message::{
+    Answer, CameraHello, Command, FromCamera, Message, Start, StationHello, ToCamera,
+};
 use proto::recovery::{MARK, Request, Response};
 use proto::version::{MAGIC, SCHEMA_HASH, VERSION};
 use secure::handshake::Intent;
@@ -154,6 +156,33 @@ impl Station {
         let sent = self.writer.write_all(&wire);
         sent.and_then(|()| self.writer.flush())
             .context("sending to the camera")
+    }
+
+    /// Takes a snapshot and receives its pictures; records are dropped.
+    pub(crate) fn snapshot(&mut self, id: u32) -> Result<()> {
+        let command = Command::Snapshot;
+        self.send(&ToCamera::Command { id, command })?;
+        let deadline = Instant::now() + HELLO_WITHIN;
+        let mut missing_bytes = None;
+        while missing_bytes != Some(0) {
+            if Instant::now() > deadline {
+                bail!("no snapshot within {} s", HELLO_WITHIN.as_secs());
+            }
+            match self.message()? {
+                Some(FromCamera::Reply { id: of, answer }) if of == id => match answer {
+                    Answer::Snapshot { bytes, .. } => {
+                        missing_bytes = Some(bytes.iter().map(|&bytes| u64::from(bytes)).sum());
+                    }
+                    other => bail!("expected a snapshot, found {other:?}"),
+                },
+                Some(FromCamera::Chunk { bytes, .. }) => {
+                    missing_bytes = missing_bytes
+                        .map(|missing: u64| missing.saturating_sub(bytes.len() as u64));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Sends a request of the recovery exchange.

@@ -1,5 +1,6 @@
 //! From frames and triggers to the reject gate.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -146,8 +147,69 @@ pub(crate) fn reject(rig: &mut Rig) -> Result<()> {
         if !health.starts_with("HTTP/1.1 200") {
             bail!("the camera is not healthy: {health}");
         }
-        Ok(())
+        gate_beside_snapshots(&mut line)
     })
+}
+
+/// Rejects whose times are taken, without and with snapshots.
+const TIMED_REJECTS: u32 = 8;
+
+/// Longest time, on average, by which snapshots may make the gate later, in an emulated guest.
+const SNAPSHOTS_DELAY_GATE_BY: Duration = Duration::from_millis(20);
+
+/// A station that takes one snapshot after another does not make the gate wait.
+fn gate_beside_snapshots(line: &mut Line<'_>) -> Result<()> {
+    let alone_s = gate_delay_s(line)?;
+    let (stop, taken) = (AtomicBool::new(false), AtomicU32::new(0));
+    let address = line.camera.tcp_address()?;
+    let beside_s = std::thread::scope(|scope| {
+        let taking = scope.spawn(|| -> Result<()> {
+            let mut office = Station::tcp(address, "line", &Ledger::default())?;
+            while !stop.load(Ordering::Relaxed) {
+                office.snapshot(taken.fetch_add(1, Ordering::Relaxed) + 1)?;
+            }
+            Ok(())
+        });
+        let beside_s = gate_delay_s(line);
+        stop.store(true, Ordering::Relaxed);
+        match taking.join() {
+            Ok(taking) => taking.and(beside_s),
+            Err(_) => bail!("the station that takes snapshots panicked"),
+        }
+    })?;
+    let taken = taken.load(Ordering::Relaxed);
+    eprintln!(
+        "    the gate moved {:.2} ms after the verdict on average, and {:.2} ms during {taken} \
+         snapshots",
+        alone_s * 1e3,
+        beside_s * 1e3
+    );
+    if taken < TIMED_REJECTS || beside_s > alone_s + SNAPSHOTS_DELAY_GATE_BY.as_secs_f64() {
+        bail!("snapshots make the gate wait, or only {taken} were taken");
+    }
+    Ok(())
+}
+
+/// The time from the verdict to the output, on average over some rejects.
+fn gate_delay_s(line: &mut Line<'_>) -> Result<f64> {
+    let read = |line: &Line<'_>| -> Result<(f64, f64)> {
+        let of = |what: &str| {
+            let series = format!("awr_stage_seconds_{what}{{stage=\"gate\"}}");
+            line.camera.metric(&series)
+        };
+        Ok((of("sum")?, of("count")?))
+    };
+    let (sum_s, count) = read(line)?;
+    for _ in 0..TIMED_REJECTS {
+        line.camera.feed("bad")?;
+        line.expect(Outcome::Ng, GateAction::Reject)?;
+    }
+    let (sum_after_s, count_after) = read(line)?;
+    let moved = count_after - count;
+    if moved != f64::from(TIMED_REJECTS) {
+        bail!("expected {TIMED_REJECTS} pulses, found {moved}");
+    }
+    Ok((sum_after_s - sum_s) / moved)
 }
 
 /// A rising edge of the trigger starts a part, and the next frame shows it. A part without a frame

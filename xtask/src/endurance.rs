@@ -18,6 +18,8 @@ use crate::workspace::target;
 
 /// Time after which caches, buffers and the stores on disk have filled.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
+/// Frames until then, on a machine that is too slow for the rate.
+const SETTLED_FRAMES: u64 = 1_200;
 /// Fraction of the wanted frames after which a short run counts as settled.
 const SETTLED_FRACTION: f64 = 0.1;
 /// Largest allowed growth of the memory after the run has settled.
@@ -175,7 +177,7 @@ fn measure(options: &Options, folder: &Path) -> Result<()> {
         sampled = Instant::now();
         frames = camera.frames()?;
         let usage = camera.usage()?;
-        let is_settled = begun.elapsed() > SETTLED_AFTER
+        let is_settled = (begun.elapsed() > SETTLED_AFTER && frames >= SETTLED_FRAMES)
             || (options.frames > 0
                 && frames as f64 > SETTLED_FRACTION * options.frames as f64
                 && begun.elapsed().as_secs() > 5);

@@ -29,12 +29,10 @@ use edge_runtime::model::active::{Control, GoldenFrames};
 use edge_runtime::report::queue::{self, Inbox};
 use edge_runtime::stage::capture::capture;
 use edge_runtime::stage::context::StageContext;
-use edge_runtime::stage::early::EarlyFrames;
 use edge_runtime::stage::gate::gate;
 use edge_runtime::stage::input::{InputEdge, Listener, listen};
 use edge_runtime::stage::plausibility::Plausibility;
 use edge_runtime::stage::score::score;
-use edge_runtime::stage::slot::{FrameSlot, WhenFull};
 use edge_runtime::stage::supervise::supervise;
 use proto::message::Mode;
 use proto::report::GateAction;
@@ -111,23 +109,14 @@ fn context(settings: Settings, triggered: bool, mode: Mode) -> (StageContext, In
         Arc::clone(&metrics),
         Arc::clone(&readiness),
     );
-    let context = StageContext {
+    let context = StageContext::new(
         line,
-        early: EarlyFrames::default(),
-        slot: FrameSlot::new(WhenFull::Evict),
-        control: Arc::new(control),
+        Arc::new(control),
         reporter,
         metrics,
-        stop: AtomicBool::new(false),
-        drained: AtomicBool::new(false),
-        abandon: AtomicBool::new(false),
         readiness,
-        liveness: Arc::default(),
-        frames: None,
-        safe_action: GateAction::Reject,
-        live: true,
-        plausibility: Plausibility::new(true, 3),
-    };
+        Plausibility::new(true, 3),
+    );
     (context, inbox)
 }
 

@@ -14,7 +14,7 @@ use edge_runtime::journal::boot_counter::BootCounter;
 use edge_runtime::journal::events::EventLog;
 use edge_runtime::journal::positions::Positions;
 use edge_runtime::journal::{Journal, Limits};
-use edge_runtime::line::liveness::{Liveness, Watched};
+use edge_runtime::line::liveness::Watched;
 use edge_runtime::line::readiness::{Condition, Readiness};
 use edge_runtime::line::shared::LineShared;
 use edge_runtime::link::files::IMAGES;
@@ -30,7 +30,6 @@ use edge_runtime::report::pictures::{ImageSink, PICTURE_QUEUE, store_images};
 use edge_runtime::report::queue::{self, Reporter};
 use edge_runtime::report::thread::{ReportThread, last_boot};
 use edge_runtime::stage::context::StageContext;
-use edge_runtime::stage::early::EarlyFrames;
 use edge_runtime::stage::plausibility::Plausibility;
 use edge_runtime::stage::slot::{FrameSlot, WhenFull};
 use edge_runtime::stage::{capture, gate, score, supervise};
@@ -171,40 +170,32 @@ impl Camera {
             mode,
         };
         let control = Arc::new(control.with_settings(settings, configured));
-        let liveness = Arc::new(Liveness::default());
         let capture_limit = config.longest_wait() + SLACK;
         let score_limit = config
             .deadline()
             .map_or(SCORE_LIMIT, |deadline| SCORE_LIMIT.max(deadline + SLACK));
-        let frames = (!replay).then(|| liveness.watch(Watched::Frames, capture_limit, monotonic()));
-        let context = Arc::new(StageContext {
+        let identical_frames = match replay {
+            true => 0,
+            false => config.plausibility.identical_frames,
+        };
+        let mut context = StageContext::new(
             line,
-            early: EarlyFrames::default(),
-            slot: FrameSlot::new(if replay {
-                WhenFull::Wait
-            } else {
-                WhenFull::Evict
-            }),
-            control: Arc::clone(&control),
-            reporter: reporter.clone(),
-            metrics: Arc::clone(&metrics),
-            stop: AtomicBool::new(false),
-            drained: AtomicBool::new(false),
-            abandon: AtomicBool::new(false),
-            readiness: Arc::clone(&readiness),
-            liveness,
-            frames,
-            safe_action,
-            live: !replay,
-            plausibility: Plausibility::new(
-                config.plausibility.exposure,
-                if replay {
-                    0
-                } else {
-                    config.plausibility.identical_frames
-                },
-            ),
-        });
+            Arc::clone(&control),
+            reporter.clone(),
+            Arc::clone(&metrics),
+            Arc::clone(&readiness),
+            Plausibility::new(config.plausibility.exposure, identical_frames),
+        );
+        context.safe_action = safe_action;
+        context.live = !replay;
+        if replay {
+            context.slot = FrameSlot::new(WhenFull::Wait);
+        } else {
+            let liveness = &context.liveness;
+            let heartbeat = liveness.watch(Watched::Frames, capture_limit, monotonic());
+            context.frames = Some(heartbeat);
+        }
+        let context = Arc::new(context);
         let positions = Arc::new(Mutex::new(positions));
         let signal = Arc::new(DurableSignal::default());
         let link_stop = Arc::new(AtomicBool::new(false));

@@ -1,8 +1,9 @@
-//! The threads that listen to the trigger and the encoder.
+//! The threads that listen to the trigger, the encoder and the input that confirms rejects.
 //!
-//! In: edges of GPIO lines. Out: parts that begin, and moves of the conveyor.
+//! In: edges of GPIO lines. Out: parts that begin, moves of the conveyor, confirmed rejects.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,6 +14,7 @@ use edge_runtime::io::gpio::{Edge, Edges, GpioError};
 use edge_runtime::line::liveness::Watched;
 use edge_runtime::line::readiness::Condition;
 use edge_runtime::realtime::RealTime;
+use edge_runtime::stage::context::StageContext;
 use edge_runtime::stage::input::{InputEdge, Listener, listen};
 use edge_runtime::stage::supervise::supervise;
 
@@ -26,8 +28,26 @@ const INPUT_ROUND: Duration = Duration::from_millis(200);
 /// again.
 const INPUT_LIMIT: Duration = Duration::from_secs(1);
 
-fn open(line: &Line, edge: Edge, debounce: Duration) -> Result<Listener, GpioError> {
-    let mut edges = Edges::open(&line.chip, line.line, edge, debounce, line.active_low, None)?;
+/// An input line, and what depends on it.
+struct Input {
+    name: &'static str,
+    line: Line,
+    edge: Edge,
+    debounce: Duration,
+    watched: Watched,
+    need: Condition,
+}
+
+fn open(input: &Input) -> Result<Listener, GpioError> {
+    let (line, debounce) = (&input.line, input.debounce);
+    let mut edges = Edges::open(
+        &line.chip,
+        line.line,
+        input.edge,
+        debounce,
+        line.active_low,
+        None,
+    )?;
     Ok(Box::new(move || {
         let event = edges.wait(INPUT_ROUND).map_err(|error| one_line(&error))?;
         Ok(event.map(|event| InputEdge {
@@ -38,53 +58,117 @@ fn open(line: &Line, edge: Edge, debounce: Duration) -> Result<Listener, GpioErr
     }))
 }
 
+/// How long an input is listened to.
+#[derive(Debug, Clone, Copy)]
+enum Until {
+    /// No more parts begin.
+    Stop,
+    /// The last part is past the gate: until then the encoder counts and rejects are confirmed.
+    LastPart,
+}
+
+/// Starts the thread of an input. A line that cannot be opened now is an
+/// error; later it is opened again.
+fn start(
+    input: Input,
+    camera: &Camera,
+    real_time: Option<&Arc<RealTime>>,
+    until: Until,
+    on_edge: fn(&StageContext, InputEdge),
+) -> Result<JoinHandle<()>> {
+    let first = open(&input)?;
+    let context = Arc::clone(&camera.context);
+    let link_stop = Arc::clone(&camera.link_stop);
+    let heartbeat = camera.watch(input.watched, INPUT_LIMIT);
+    let real_time = real_time.cloned();
+    spawn(input.name, move || {
+        if let Some(real_time) = real_time {
+            real_time.raise(input.name);
+        }
+        let mut line = Some(first);
+        let mut reopen = || open(&input).map_err(|error| one_line(&error));
+        let beat = || heartbeat.beat(monotonic());
+        let ended = match until {
+            Until::Stop => &context.stop,
+            Until::LastPart => &*link_stop,
+        };
+        supervise(&context, input.name, &beat, &mut || {
+            listen(
+                &context,
+                input.need,
+                &mut line,
+                &mut reopen,
+                &mut |edge| on_edge(&context, edge),
+                ended,
+                &beat,
+            );
+        });
+    })
+}
+
 /// Starts the threads of the inputs that are configured.
 pub(super) fn listen_to_inputs(
     config: &Config,
     camera: &mut Camera,
     real_time: &Arc<RealTime>,
 ) -> Result<()> {
-    listen_to_trigger(config, camera, real_time)?;
-    listen_to_encoder(config, camera, real_time)?;
-    listen_to_confirm(config, camera)
-}
-
-/// The input that confirms rejects. Until the last part is past the gate, like the encoder.
-fn listen_to_confirm(config: &Config, camera: &mut Camera) -> Result<()> {
-    if let Some(confirm) = config.gate.as_ref().and_then(|gate| gate.confirm.as_ref()) {
-        let line = confirm.input.clone();
-        let first = open(&line, Edge::Rising, Duration::ZERO)?;
-        let mut reopen =
-            move || open(&line, Edge::Rising, Duration::ZERO).map_err(|error| one_line(&error));
-        let context = Arc::clone(&camera.context);
-        let ended = Arc::clone(&camera.link_stop);
-        let heartbeat = camera.watch(Watched::Confirm, INPUT_LIMIT);
-        camera.links.push(spawn("confirm", move || {
-            let mut line = Some(first);
-            let beat = || heartbeat.beat(monotonic());
-            let mut on_edge = |edge: InputEdge| context.line.confirm_reject(edge.timestamp);
-            supervise(&context, "confirm", &beat, &mut || {
-                listen(
-                    &context,
-                    Condition::ConfirmInput,
-                    &mut line,
-                    &mut reopen,
-                    &mut on_edge,
-                    &ended,
-                    &beat,
-                );
-            });
-        })?);
+    if let Some(input) = trigger(config) {
+        let thread = start(
+            input,
+            camera,
+            Some(real_time),
+            Until::Stop,
+            |context, edge| {
+                if edge.lost_edges > 0 {
+                    context.lose_track(u64::from(edge.lost_edges), edge.timestamp);
+                }
+                context.trigger(edge.timestamp);
+            },
+        )?;
+        camera.trigger = Some(thread);
+    }
+    let rising = |name, line: &Line, watched, need| Input {
+        name,
+        line: line.clone(),
+        edge: Edge::Rising,
+        debounce: Duration::ZERO,
+        watched,
+        need,
+    };
+    let gate = config.gate.as_ref();
+    if let Some(encoder) = gate.and_then(|gate| gate.encoder.as_ref()) {
+        let input = rising(
+            "encoder",
+            &encoder.input,
+            Watched::Encoder,
+            Condition::Encoder,
+        );
+        let thread = start(
+            input,
+            camera,
+            Some(real_time),
+            Until::LastPart,
+            |context, edge| {
+                let counts = 1 + u64::from(edge.lost_edges);
+                context.line.advance_conveyor(counts, edge.timestamp);
+            },
+        )?;
+        camera.links.push(thread);
+    }
+    if let Some(confirm) = gate.and_then(|gate| gate.confirm.as_ref()) {
+        let need = Condition::ConfirmInput;
+        let input = rising("confirm", &confirm.input, Watched::Confirm, need);
+        let thread = start(input, camera, None, Until::LastPart, |context, edge| {
+            context.line.confirm_reject(edge.timestamp);
+        })?;
+        camera.links.push(thread);
     }
     Ok(())
 }
 
-fn listen_to_trigger(
-    config: &Config,
-    camera: &mut Camera,
-    real_time: &Arc<RealTime>,
-) -> Result<()> {
-    if let Trigger::Gpio {
+/// The configured trigger.
+fn trigger(config: &Config) -> Option<Input> {
+    let Trigger::Gpio {
         chip,
         line,
         active_low,
@@ -92,85 +176,22 @@ fn listen_to_trigger(
         debounce_us,
         ..
     } = &config.trigger
-    {
-        let edge = match edge {
-            EdgeKind::Rising => Edge::Rising,
-            EdgeKind::Falling => Edge::Falling,
-        };
-        let line = Line {
+    else {
+        return None;
+    };
+    Some(Input {
+        name: "trigger",
+        line: Line {
             chip: chip.clone(),
             line: *line,
             active_low: *active_low,
-        };
-        let debounce = Duration::from_micros(*debounce_us);
-        let first = open(&line, edge, debounce)?;
-        let mut reopen = move || open(&line, edge, debounce).map_err(|error| one_line(&error));
-        let context = Arc::clone(&camera.context);
-        let heartbeat = camera.watch(Watched::Trigger, INPUT_LIMIT);
-        let real_time = Arc::clone(real_time);
-        camera.trigger = Some(spawn("trigger", move || {
-            real_time.raise("trigger");
-            let mut line = Some(first);
-            let beat = || heartbeat.beat(monotonic());
-            let mut on_edge = |edge: InputEdge| {
-                if edge.lost_edges > 0 {
-                    context.lose_track(u64::from(edge.lost_edges), edge.timestamp);
-                }
-                context.trigger(edge.timestamp);
-            };
-            supervise(&context, "trigger", &beat, &mut || {
-                listen(
-                    &context,
-                    Condition::Trigger,
-                    &mut line,
-                    &mut reopen,
-                    &mut on_edge,
-                    &context.stop,
-                    &beat,
-                );
-            });
-        })?);
-    }
-    Ok(())
-}
-
-fn listen_to_encoder(
-    config: &Config,
-    camera: &mut Camera,
-    real_time: &Arc<RealTime>,
-) -> Result<()> {
-    if let Some(encoder) = config.gate.as_ref().and_then(|gate| gate.encoder.as_ref()) {
-        let line = encoder.input.clone();
-        let first = open(&line, Edge::Rising, Duration::ZERO)?;
-        let mut reopen =
-            move || open(&line, Edge::Rising, Duration::ZERO).map_err(|error| one_line(&error));
-        let context = Arc::clone(&camera.context);
-        // The encoder counts until the last part is past the gate. `link_stop` is set after that;
-        // `stop` and `drained` are set before.
-        let ended = Arc::clone(&camera.link_stop);
-        let heartbeat = camera.watch(Watched::Encoder, INPUT_LIMIT);
-        let real_time = Arc::clone(real_time);
-        camera.links.push(spawn("encoder", move || {
-            real_time.raise("encoder");
-            let mut line = Some(first);
-            let beat = || heartbeat.beat(monotonic());
-            let mut on_edge = |edge: InputEdge| {
-                context
-                    .line
-                    .advance_conveyor(1 + u64::from(edge.lost_edges), edge.timestamp);
-            };
-            supervise(&context, "encoder", &beat, &mut || {
-                listen(
-                    &context,
-                    Condition::Encoder,
-                    &mut line,
-                    &mut reopen,
-                    &mut on_edge,
-                    &ended,
-                    &beat,
-                );
-            });
-        })?);
-    }
-    Ok(())
+        },
+        edge: match edge {
+            EdgeKind::Rising => Edge::Rising,
+            EdgeKind::Falling => Edge::Falling,
+        },
+        debounce: Duration::from_micros(*debounce_us),
+        watched: Watched::Trigger,
+        need: Condition::Trigger,
+    })
 }

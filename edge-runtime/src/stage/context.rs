@@ -11,7 +11,7 @@ use scoring::source::Delivery;
 
 use super::early::{Arrival, EarlyFrames};
 use super::plausibility::Plausibility;
-use super::slot::{FrameSlot, Job};
+use super::slot::{FrameSlot, Job, WhenFull};
 use crate::clock::unix_ms;
 use crate::line::liveness::{Heartbeat, Liveness};
 use crate::line::parts::{PartId, Parts};
@@ -57,6 +57,34 @@ pub struct StageContext {
 }
 
 impl StageContext {
+    /// The stages of a live camera, with nothing under way.
+    pub fn new(
+        line: Arc<LineShared>,
+        control: Arc<Control>,
+        reporter: Reporter,
+        metrics: Arc<Metrics>,
+        readiness: Arc<Readiness>,
+        plausibility: Plausibility,
+    ) -> Self {
+        Self {
+            line,
+            early: EarlyFrames::default(),
+            slot: FrameSlot::new(WhenFull::Evict),
+            control,
+            reporter,
+            metrics,
+            stop: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
+            abandon: AtomicBool::new(false),
+            readiness,
+            liveness: Arc::default(),
+            frames: None,
+            safe_action: GateAction::Reject,
+            live: true,
+            plausibility,
+        }
+    }
+
     pub(super) fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }

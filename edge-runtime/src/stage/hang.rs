@@ -66,7 +66,6 @@ fn has_condition(watched: Watched) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
 
     use proto::message::Mode;
     use proto::report::{Event, GateAction};
@@ -78,9 +77,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::model::active::{Control, GoldenFrames};
     use crate::report::queue::{self, Inbox};
-    use crate::stage::early::EarlyFrames;
     use crate::stage::plausibility::Plausibility;
-    use crate::stage::slot::{FrameSlot, WhenFull};
 
     fn ms(value: u64) -> Duration {
         Duration::from_millis(value)
@@ -109,23 +106,14 @@ mod tests {
             Arc::clone(&metrics),
             Arc::clone(&readiness),
         );
-        let context = StageContext {
+        let context = StageContext::new(
             line,
-            early: EarlyFrames::default(),
-            slot: FrameSlot::new(WhenFull::Evict),
-            control: Arc::new(control),
+            Arc::new(control),
             reporter,
             metrics,
-            stop: AtomicBool::new(false),
-            drained: AtomicBool::new(false),
-            abandon: AtomicBool::new(false),
             readiness,
-            liveness: Arc::default(),
-            frames: None,
-            safe_action: GateAction::Reject,
-            live: true,
-            plausibility: Plausibility::new(true, 0),
-        };
+            Plausibility::new(true, 0),
+        );
         (context, inbox)
     }
 

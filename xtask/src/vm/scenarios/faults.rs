@@ -21,8 +21,10 @@ const GRACE: Duration = Duration::from_secs(4);
 /// Longest time from the end of a failure to *ready*: the camera is opened again after 5 s at most.
 const READY_AGAIN: Duration = Duration::from_secs(15);
 /// How long an input may be silent.
-const ENCODER_SILENT_MS: u64 = 5_000;
-const TRIGGER_SILENT_MS: u64 = 15_000;
+const ENCODER_SILENT_MS: u64 = 10_000;
+const TRIGGER_SILENT_MS: u64 = 20_000;
+/// Parts that may come without a count of the encoder.
+const PARTS_WITHOUT_COUNT: u32 = 2;
 /// Seconds by which the clock is set back.
 const CLOCK_BACK_S: u64 = 3_600;
 
@@ -273,6 +275,17 @@ impl<'a> Line<'a> {
         guest.wait_until(&counted, PATIENCE).context("an OK part")
     }
 
+    /// The belt stops, or goes on.
+    fn belt(&mut self, moves: bool) -> Result<()> {
+        match moves {
+            true => {
+                let guest = &mut self.camera.guest;
+                guest.background("belt", "sh /tmp/belt", "/tmp/belt.log")
+            }
+            false => self.run("kill $(cat /run/belt.pid)").map(drop),
+        }
+    }
+
     /// Sets controls of the camera.
     fn control(&mut self, controls: &str) -> Result<()> {
         self.run(&format!("v4l2-ctl -d /dev/video0 -c {controls}"))?;
@@ -359,7 +372,8 @@ pub(crate) fn all(rig: &mut Rig) -> Result<()> {
         let silent = format!("silent_after_ms = {TRIGGER_SILENT_MS}\n");
         let encoder = format!(
             "encoder = {{ input = {{ chip = \"/dev/gpio-encoder\", line = 0 }}, delay_counts = 40, \
-             pulse_counts = 2, silent_after_ms = {ENCODER_SILENT_MS} }}\n"
+             pulse_counts = 2, silent_after_ms = {ENCODER_SILENT_MS}, \
+             parts_without_count = {PARTS_WITHOUT_COUNT} }}\n"
         );
         camera.configure(1e6, &configuration(&silent, &encoder))?;
         // Ten counts a second, also on a busy host.
@@ -519,6 +533,19 @@ fn computer(line: &mut Line<'_>) -> Result<()> {
         },
     })?;
     line.goes_through(&Failure {
+        name: "a station's session is killed",
+        prepare: NOTHING,
+        // The old session ends without a word.
+        begin: &|line| {
+            line.station = line.camera.station("line", &line.ledger)?;
+            Ok(())
+        },
+        shows: Shown::ready(),
+        within: S(0),
+        meanwhile: &|line| line.part(Outcome::Ok),
+        end: NOTHING,
+    })?;
+    line.goes_through(&Failure {
         name: "the program is stopped for a moment",
         prepare: NOTHING,
         begin: &|line| line.stop_program(),
@@ -581,13 +608,37 @@ fn silence(line: &mut Line<'_>) -> Result<()> {
     line.goes_through(&Failure {
         name: "the encoder is silent",
         prepare: NOTHING,
-        begin: &|line| line.run("kill $(cat /run/belt.pid)").map(drop),
+        begin: &|line| line.belt(false),
         shows: Shown::held("encoder_counts"),
         within: Duration::from_millis(ENCODER_SILENT_MS),
         meanwhile: NOTHING,
+        end: &|line| line.belt(true),
+    })?;
+    line.goes_through(&Failure {
+        name: "the encoder stands while parts come",
+        prepare: NOTHING,
+        begin: &|line| {
+            line.belt(false)?;
+            (0..=PARTS_WITHOUT_COUNT).try_for_each(|_| line.part(Outcome::Ok))
+        },
+        shows: Shown::held("encoder_with_parts"),
+        within: S(1),
+        meanwhile: NOTHING,
+        end: &|line| line.belt(true),
+    })?;
+    line.goes_through(&Failure {
+        name: "the encoder's chip is gone",
+        prepare: NOTHING,
+        begin: &|line| {
+            line.belt(false)?;
+            line.run("CHIP=encoder gpio unplug").map(drop)
+        },
+        shows: Shown::held("encoder"),
+        within: S(1),
+        meanwhile: NOTHING,
         end: &|line| {
-            let guest = &mut line.camera.guest;
-            guest.background("belt", "sh /tmp/belt", "/tmp/belt.log")
+            line.run("CHIP=encoder gpio plug")?;
+            line.belt(true)
         },
     })?;
     line.goes_through(&Failure {

@@ -4,7 +4,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use proto::manifest::{ColourMode, Manifest, PostProcessing, Roi, Scoring, SegmentationNetwork};
+use proto::manifest::{
+    ColourMode, Manifest, PostProcessing, Reading, Roi, Scoring, SegmentationNetwork,
+};
 
 use crate::infer::{Engine, InferError, SegmentationEngine, Tuning};
 use crate::inspect::frame::Frame;
@@ -111,6 +113,11 @@ impl Inspector {
             parity_off,
             sha256: *package.sha256(),
         })
+    }
+
+    /// How the package's image files are read.
+    pub fn reading(&self) -> &Reading {
+        &self.manifest.reading
     }
 
     /// Scores in this mode instead of the package's. If the mode changes, everything that was

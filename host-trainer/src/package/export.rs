@@ -71,7 +71,7 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         let files = run.train_files.iter();
         let frames = files
             .step_by(run.train_files.len().div_ceil(QUANTISED_BY).max(1))
-            .map(|file| prepared(file, &run.input))
+            .map(|file| prepared(file, &run.input, &run.reading))
             .collect::<Result<Vec<_>, _>>()?;
         let quantisations = quantisations(&layers, &frames, run.seed)?;
         onnx = export(
@@ -108,6 +108,7 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         normal_map: None,
         variation: None,
         segmentation: None,
+        reading: run.reading,
     };
     Ok(Draft {
         manifest,

@@ -3,8 +3,10 @@
 
 pub mod account;
 pub mod atomic;
+pub mod decode;
 pub mod image_file;
 pub mod listing;
 pub mod picture;
 pub mod record;
 pub mod text;
+pub mod values;

@@ -91,13 +91,48 @@ pub struct Run {
     #[serde(default = "as_stored")]
     pub reading: Reading,
     /// Training images.
+    #[serde(with = "paths")]
     pub train_files: Vec<PathBuf>,
     /// SHA-256 of each training image, in hexadecimal.
     pub train_digests: Vec<String>,
     /// Images held out for calibration.
+    #[serde(with = "paths")]
     pub held_out: Vec<PathBuf>,
     /// Name of the part that each held-out image shows.
     pub held_out_parts: Vec<String>,
+}
+
+/// Paths in JSON: text, or the bytes of a path that is not UTF-8.
+mod paths {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(paths: &[PathBuf], to: S) -> Result<S::Ok, S::Error> {
+        let written = paths.iter().map(|path| match path.to_str() {
+            Some(text) => Written::Text(text.to_owned()),
+            None => Written::Bytes(path.as_os_str().as_bytes().to_vec()),
+        });
+        to.collect_seq(written)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
+        let written = Vec::<Written>::deserialize(from)?;
+        let path = |written| match written {
+            Written::Text(text) => PathBuf::from(text),
+            Written::Bytes(bytes) => PathBuf::from(OsString::from_vec(bytes)),
+        };
+        Ok(written.into_iter().map(path).collect())
+    }
 }
 
 /// How runs read files that do not say it.
@@ -205,9 +240,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn lighting_is_printed_as_it_was_given() {
-        let run = |lighting: f32| Run {
+    fn run(lighting: f32) -> Run {
+        Run {
             schema: SCHEMA,
             mode: TrainingMode::Direct,
             loss: LossKind::Perceptual,
@@ -235,10 +269,30 @@ mod tests {
             train_digests: Vec::new(),
             held_out: Vec::new(),
             held_out_parts: Vec::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn lighting_is_printed_as_it_was_given() {
         assert_eq!(run(0.0).noise_label(), "all");
         // Times 100 it is 30.000002 as an f32.
         assert_eq!(run(0.3).noise_label(), "all; lighting ±30 %");
         assert_eq!(run(0.125).noise_label(), "all; lighting ±12.5 %");
+    }
+
+    #[test]
+    fn paths_of_any_bytes_are_kept() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        let odd = std::ffi::OsStr::from_bytes(b"/l\xf6t/1.png");
+        let written = Run {
+            train_files: vec!["/ä/0.png".into(), odd.into()],
+            held_out: vec![odd.into()],
+            ..run(0.0)
+        };
+        written.write(folder.path()).unwrap();
+        assert_eq!(Run::read(folder.path()).unwrap(), written);
+        let text = std::fs::read_to_string(description(folder.path())).unwrap();
+        assert!(text.contains("\"/ä/0.png\""), "{text}");
     }
 }

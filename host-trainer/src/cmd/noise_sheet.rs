@@ -31,7 +31,7 @@ pub(crate) struct NoiseSheet {
 
 impl NoiseSheet {
     pub(crate) fn run(self) -> Result<()> {
-        let files = training_files(&self.data)?;
+        let files = training_files(&self.data)?.items;
         let size = InputSize::Fixed {
             width_px: 256,
             height_px: 256,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ed25519_dalek::SigningKey;
+use host_trainer::dataset::Account;
 use host_trainer::device::DeviceChoice;
 use host_trainer::package::{
     CalibrationFrame, Draft, PackageOptions, SegmentationSource, ThresholdRule, draft,
@@ -16,12 +17,14 @@ use scoring::inspect::roi;
 use scoring::inspect::segmentation::LARGEST_WEIGHT;
 use scoring::io::atomic::write_atomic;
 use scoring::io::image_file::read_roi_mask;
+use scoring::io::text::path_text;
 
 use super::arguments::ScoringMode;
 use super::keys::{signing_key, verified_package};
+use super::notices::report_account;
 use super::openmp::sleep_while_waiting;
 use super::progress;
-use super::threshold::{PromiseArgs, set_threshold};
+use super::threshold::{PromiseArgs, print_package, set_threshold};
 
 /// Export a training run as a signed model package.
 ///
@@ -127,6 +130,9 @@ pub(crate) struct Package {
     /// Also write the plain ONNX graph to this file.
     #[arg(long)]
     onnx: Option<PathBuf>,
+    /// Print JSON: what was used of the images held out, and the threshold.
+    #[arg(long)]
+    json: bool,
 }
 
 impl Package {
@@ -137,10 +143,10 @@ impl Package {
         let key = signing_key(&self.key)?;
         let mut draft = draft(&self.run, &self.options()?)?;
         if let Some(cost) = draft.cost {
-            println!(
+            self.say(&format!(
                 "int8: pixel AUROC on corrupted good tiles {:.4} instead of {:.4} in f32; scores correlate by {:.4}",
                 cost.auroc_int8, cost.auroc_f32, cost.correlation
-            );
+            ));
         }
         self.add_normal_scores(&mut draft, &key)?;
         if let Some(source) = self.segmentation_source()? {
@@ -152,6 +158,8 @@ impl Package {
         } else {
             self.promise.rule()?
         };
+        let mut account = Account::default();
+        let mut promise = None;
         if frames.is_empty() {
             if self.promise.is_given() {
                 bail!(
@@ -160,14 +168,24 @@ impl Package {
             }
             eprintln!("no threshold: training held no images out; next: host-trainer calibrate");
         } else {
-            set_threshold(&mut draft, &frames, rule, &key)?;
+            promise = Some(set_threshold(&mut draft, &frames, rule, &key, &mut account)?);
+            report_account("calibration set", &account);
         }
         write_atomic(&self.out, &draft.sign(&key)?)?;
         if let Some(path) = &self.onnx {
             write_atomic(path, &draft.onnx)?;
         }
-        println!("{}: {} {}", self.out.display(), self.name, self.version);
-        Ok(())
+        let words = format!("{} {}", self.name, self.version);
+        print_package(self.json, &self.out, &words, &draft, &account, promise.as_deref())
+    }
+
+    /// Says something in passing: with --json not among the output.
+    fn say(&self, text: &str) {
+        if self.json {
+            eprintln!("{text}");
+        } else {
+            println!("{text}");
+        }
     }
 
     fn options(&self) -> Result<PackageOptions> {
@@ -257,10 +275,10 @@ impl Package {
         };
         let improvement =
             draft.add_segmentation(&self.run, key, source, options, &mut on_progress)?;
-        println!(
+        self.say(&format!(
             "segmentation: pixel AUROC on synthetic defects in validation images {:.3}, without it {:.3}",
             improvement.with, improvement.without
-        );
+        ));
         Ok(())
     }
 
@@ -270,7 +288,7 @@ impl Package {
             let files = run.train_files.iter();
             return files
                 .map(|file| CalibrationFrame {
-                    part: file.display().to_string(),
+                    part: path_text(file),
                     file: file.clone(),
                 })
                 .collect();

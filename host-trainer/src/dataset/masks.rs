@@ -6,10 +6,13 @@
 //! read; everything else is refused, because a mask that is misread makes every figure wrong.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::error::DatasetError;
-use super::values::{Values, read_values};
+use scoring::inspect::frame::{Channels, Pixels};
+use scoring::io::decode::{Picture, PictureFormat};
+use scoring::io::image_file::read_picture;
+
+use super::error::{DatasetError, chain};
 
 /// Most different values, or colours, that are taken for labels. More are blurred edges.
 const MOST_LABELS: usize = 32;
@@ -41,7 +44,8 @@ impl Mask {
                 path: file.clone(),
                 reason,
             };
-            let mut mask = Self::of(&read_values(file).map_err(wrong)?).map_err(wrong)?;
+            let picture = read_picture(file).map_err(|error| wrong(chain(&error)))?;
+            let mut mask = Self::of(&Values::of(&picture)).map_err(wrong)?;
             if inverted {
                 mask.defects.iter_mut().for_each(|defect| *defect = !*defect);
             }
@@ -109,15 +113,46 @@ impl Mask {
     }
 }
 
-/// Reads a mask of one file, which must have the size of its image.
-pub fn read_mask(file: &Path, width_px: u32, height_px: u32) -> Result<Vec<bool>, DatasetError> {
-    let mask = Mask::read(&[file.to_owned()], false)?;
-    let fits = mask.check_size(width_px, height_px, "its image");
-    fits.map_err(|reason| DatasetError::Mask {
-        path: file.to_owned(),
-        reason,
-    })?;
-    Ok(mask.defects)
+/// A picture's values as they are stored, widened to 16 bits without scaling: they may be labels.
+struct Values {
+    width_px: u32,
+    height_px: u32,
+    /// Red, green and blue of each pixel, row-major; three times the same for grey.
+    colours: Vec<[u16; 3]>,
+    /// Opacity of each pixel and its type's highest value, if the file has it.
+    alpha: Option<(Vec<u16>, u16)>,
+    /// The type's highest value: 255 or 65535.
+    full: u16,
+    /// Whether the file's compression changes values.
+    lossy: bool,
+}
+
+impl Values {
+    fn of(picture: &Picture) -> Self {
+        let wide = |pixels: &Pixels| -> Vec<u16> {
+            match pixels {
+                Pixels::U8(values) => values.iter().copied().map(u16::from).collect(),
+                Pixels::U16(values) => values.clone(),
+            }
+        };
+        let full = |pixels: &Pixels| match pixels {
+            Pixels::U8(_) => 255,
+            Pixels::U16(_) => u16::MAX,
+        };
+        let frame = &picture.frame;
+        let values = wide(frame.pixels());
+        Self {
+            width_px: frame.width_px(),
+            height_px: frame.height_px(),
+            colours: match frame.channels() {
+                Channels::Grey => values.into_iter().map(|value| [value; 3]).collect(),
+                Channels::Rgb => values.as_chunks::<3>().0.to_vec(),
+            },
+            alpha: picture.alpha.as_ref().map(|alpha| (wide(alpha), full(alpha))),
+            full: full(frame.pixels()),
+            lossy: picture.format == PictureFormat::Jpeg,
+        }
+    }
 }
 
 /// Which pixels are defects, and what the values were taken to mean.
@@ -128,12 +163,12 @@ struct Marks {
 
 /// Finds the defects by colour or by transparency.
 fn marks(values: &Values) -> Result<Marks, String> {
-    let Some(alpha) = values.alpha.as_ref().filter(|alpha| varies(alpha)) else {
-        return colour_marks(values, &values.colours());
+    let Some((alpha, opaque)) = values.alpha.as_ref().filter(|(alpha, _)| varies(alpha)) else {
+        return colour_marks(values, &values.colours);
     };
-    let by_alpha = grey_marks(values, alpha, values.full)
+    let by_alpha = grey_marks(values, alpha, *opaque)
         .map_err(|reason| format!("transparency: {reason}"))?;
-    let colours = values.colours();
+    let colours = &values.colours;
     let visible: Vec<[u16; 3]> = colours
         .iter()
         .zip(alpha)

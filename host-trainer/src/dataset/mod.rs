@@ -1,19 +1,32 @@
 //! Folders of images as training and test data.
 //!
 //! In: a folder in MVTec AD's layout, or a bare folder of good images. Out: prepared frames, tiles
-//! cut from them on demand, and labelled test items. Nothing here scores or trains.
+//! cut from them on demand, labelled test items, and an account of what was used and what was left
+//! out. Nothing here scores or trains.
 
+mod account;
 mod digest;
 mod error;
+mod groups;
 mod holdout;
 mod layout;
+mod mask_files;
+mod masks;
+mod names;
+mod parallel;
+mod survey;
 mod tiles;
 mod training;
 
-pub use digest::{digest_of_files, file_digest, hex};
+pub use account::{Account, MaskAccount};
+pub use digest::{digest_of_files, file_digest, hex, pixel_digest};
 pub use error::DatasetError;
 pub(crate) use error::chain;
-pub use holdout::{Groups, Split, split};
-pub use layout::{TestItem, calibration_files, read_mask, test_items, training_files};
+pub use groups::Groups;
+pub use holdout::{Split, split};
+pub use layout::{Found, TestItem, calibration_files, test_items, training_files};
+pub use mask_files::{MaskFiles, check_masks};
+pub use masks::Mask;
+pub use survey::{ImageFacts, Survey, Surveyed};
 pub use tiles::{Coordinates, cut_tile};
 pub use training::{Colour, Skipped, TrainingSet, usable};

@@ -31,6 +31,13 @@ pub struct Skipped {
     pub reason: String,
 }
 
+impl Skipped {
+    /// The file and the reason.
+    pub(super) fn in_words(&self) -> String {
+        format!("{}: {}", self.file.display(), self.reason)
+    }
+}
+
 /// Prepared good images with their digests.
 #[derive(Debug)]
 pub struct TrainingSet {

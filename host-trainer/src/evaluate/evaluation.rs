@@ -21,4 +21,7 @@ pub struct Evaluation {
     pub digests: Vec<[u8; 32]>,
     /// A message for each image that cannot be read or is smaller than a tile.
     pub skipped: Vec<String>,
+    /// Defect regions too small or too thin for the map's pixels; see
+    /// [`MaskAccount::small_regions`](crate::dataset::MaskAccount).
+    pub small_regions: usize,
 }

@@ -33,7 +33,7 @@ use scoring::io::image_file::read_frame_as;
 use crate::dataset::{DatasetError, TestItem, chain, file_digest};
 use pictures::draw_row;
 use rows::{RowSelection, is_wrong};
-use truth::{read_truth, resize_mask};
+use truth::{read_truth, reduce_mask};
 
 /// Keys of 8 bytes, one per pixel, that are kept in memory: 256 MiB.
 const KEYS_IN_MEMORY: usize = 32 << 20;
@@ -68,8 +68,8 @@ pub enum EvaluateError {
 /// Scores all items and computes the metrics.
 ///
 /// At most `rows` frames are kept for the report; `on_frame` is called for each one. Scores that do
-/// not fit in memory go to a temporary file in `scratch`. Ground truth is resized to the map by
-/// nearest neighbour; defect frames without it count for image metrics only.
+/// not fit in memory go to a temporary file in `scratch`. Ground truth is reduced to the map
+/// so that no region vanishes; defect frames without it count for image metrics only.
 pub fn evaluate(
     inspector: &Inspector,
     items: &[TestItem],
@@ -92,6 +92,7 @@ pub fn evaluate(
     let mut shown = RowSelection::new(rows, items.iter().map(|item| item.kind.as_str()));
     let mut digests = Vec::new();
     let mut skipped = Vec::new();
+    let mut small_regions = 0;
     for (index, item) in items.iter().enumerate() {
         on_progress(index);
         let frame = match read_frame_as(&item.image, inspector.reading()) {
@@ -121,8 +122,9 @@ pub fn evaluate(
         milliseconds.push(found.elapsed.as_secs_f64() * 1e3);
         if let Some(mask) = &mask {
             let map = &found.map;
-            let resized = resize_mask(mask, frame.width_px() as usize, map);
-            pixels.add(&map.data, &resized, map.width_px, kind)?;
+            let reduced = reduce_mask(mask, frame.width_px() as usize, map);
+            small_regions += reduced.small_regions;
+            pixels.add(&map.data, &reduced.defects, map.width_px, kind)?;
             if let Some(kind) = kind {
                 masks[kind] += 1;
             }
@@ -191,6 +193,7 @@ pub fn evaluate(
         pro: pixels.pro,
         digests,
         skipped,
+        small_regions,
     })
 }
 

@@ -183,12 +183,12 @@ mod tests {
         let key = SigningKey::from_bytes(&[7; 32]).verifying_key();
         let digits = hex(key.as_bytes());
         let line = format!("{PUBLIC} {digits}");
-        let utf16 = format!("\u{feff}{line}\r\n").encode_utf16();
+        let marked = format!("\u{feff}{line}\r\n");
         let same = [
-            format!("\u{feff}{line}\r\n").into_bytes(),
+            marked.clone().into_bytes(),
             format!("\r\n  \"{line}\" \r\r\n\n").into_bytes(),
             format!("{PUBLIC}\t{}", digits.to_uppercase()).into_bytes(),
-            utf16.flat_map(u16::to_le_bytes).collect(),
+            marked.encode_utf16().flat_map(u16::to_le_bytes).collect(),
         ];
         for bytes in same {
             fs::write(&path, &bytes).unwrap();

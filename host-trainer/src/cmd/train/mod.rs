@@ -13,6 +13,7 @@ use host_trainer::memory;
 use host_trainer::run_folder::{self, Run};
 use host_trainer::train::{BatchSource, Recipe, Schedule};
 use proto::manifest::TrainingMode;
+use scoring::io::text::path_text;
 
 pub(crate) use arguments::Train;
 use session::run_session;
@@ -66,6 +67,7 @@ impl Train {
             workers: self.workers.unwrap_or_else(|| default_workers(device)),
             checkpoint_every: self.checkpoint_every,
         };
+        let account = images.account;
         let frames = images.set.frames;
         let source = Arc::new(BatchSource {
             coordinates: Coordinates::draw(&frames, run.tiles, run.batch, run.seed),
@@ -77,7 +79,24 @@ impl Train {
             lighting: self.lighting,
             seed: run.seed,
         });
-        run_session(&self.run, &recipe, &source, &checkpoint)
+        let minutes = run_session(&self.run, &recipe, &source, &checkpoint)?;
+        if self.json {
+            let output = serde_json::json!({
+                "schema": 1,
+                "account": account,
+                "run": path_text(&self.run),
+                "iterations": recipe.iterations,
+                "minutes": minutes,
+            });
+            println!("{}", serde_json::to_string_pretty(&output)?);
+        } else {
+            println!(
+                "trained {} iterations in {minutes:.1} min; next: host-trainer package --run {} --key SIGNING.key --name PRODUCT --out PRODUCT.awr",
+                recipe.iterations,
+                self.run.display()
+            );
+        }
+        Ok(())
     }
 
     /// Refuses to resume with settings or images that the run was not started with.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use host_trainer::dataset::{
-    Groups, Skipped, Split, TrainingSet, hex, split, training_files, usable,
+    Account, Colour, Found, Groups, Split, Survey, TrainingSet, hex, split, training_files, usable,
 };
 use host_trainer::network::Network;
 use host_trainer::perceptual::Features;
@@ -15,7 +15,7 @@ use proto::manifest::{Reading, TrainingMode};
 use tch::Device;
 
 use super::arguments::Train;
-use crate::cmd::notices::{report_skipped, report_ungrouped};
+use crate::cmd::notices::{report_account, report_ungrouped};
 use crate::cmd::progress;
 
 /// The network to imitate.
@@ -31,6 +31,16 @@ pub(super) struct Images {
     split: Split,
     pub(super) set: TrainingSet,
     held_out: Vec<PathBuf>,
+    /// What was used of the data set.
+    pub(super) account: Account,
+}
+
+/// The images of a data set that suit training, and how to read them.
+struct Suitable {
+    survey: Survey,
+    colour: Colour,
+    reading: Reading,
+    account: Account,
 }
 
 impl Train {
@@ -81,26 +91,70 @@ impl Train {
         })
     }
 
+    /// Looks at all images, and checks that they suit training before any time is spent on it.
+    fn survey_images(&self) -> Result<Suitable> {
+        let Found { items, mut account } = training_files(&self.data)?;
+        // A run is resumed as it was begun.
+        let begun = match self.resume {
+            true => Some(Run::read(&self.run)?.reading),
+            false => None,
+        };
+        let mut reading = begun.unwrap_or(Reading {
+            bits: self.bits.unwrap_or(16),
+            ..Reading::default()
+        });
+        let bar = progress::bar(items.len(), "looking at images");
+        let survey = Survey::of(&items, self.size, &reading, &mut |done| {
+            bar.set_position(done as u64);
+        });
+        bar.finish_and_clear();
+        let mut suited = survey.account(&mut account, self.allow_unreadable);
+        let found = survey.bits();
+        if begun.is_none() && self.bits.is_none() {
+            reading.bits = found.unwrap_or(16);
+        }
+        account.bits = found.map(|_| reading.bits);
+        if let Some(found) = found.filter(|found| *found < 16 && self.bits.is_none()) {
+            account.warn(format!(
+                "the values in the 16-bit files have {found} bits and are scaled by that; --bits \
+                 says otherwise"
+            ));
+        }
+        let colour = survey.colour(self.colour, &mut account);
+        if suited.is_ok() {
+            suited = survey.check_suitable(reading.bits, &mut account);
+        }
+        report_account("training set", &account);
+        suited?;
+        Ok(Suitable {
+            survey,
+            colour,
+            reading,
+            account,
+        })
+    }
+
     /// Reads the images, and holds some of them out.
     pub(super) fn load_images(&self, device: Device) -> Result<Images> {
-        let files = training_files(&self.data)?;
+        let Suitable {
+            survey,
+            colour,
+            reading,
+            account,
+        } = self.survey_images()?;
+        let files = survey.files();
         let mut groups = match &self.groups {
             Some(path) => Groups::read(path, &self.data)?,
             None => Groups::default(),
         };
         report_ungrouped(&groups, &files)?;
         if self.hold_out > 0.0 {
-            groups.join_copies(&files);
+            groups.join_copies(&survey);
         }
         let split = split(&files, &groups, self.hold_out, self.seed)?;
         let bar = progress::bar(split.train.len(), "reading images");
-        // A run is resumed as it was begun.
-        let reading = match self.resume {
-            true => Run::read(&self.run)?.reading,
-            false => Reading::default(),
-        };
         let mut on_image = |done| bar.set_position(done as u64);
-        let set = TrainingSet::load(&split.train, self.size, self.colour, reading, &mut on_image)?;
+        let set = TrainingSet::load(&split.train, self.size, colour, reading, &mut on_image)?;
         bar.finish_and_clear();
         // Checked now, not after hours of training, when `package` needs them.
         let bar = progress::bar(split.held_out.len(), "reading held-out images");
@@ -108,8 +162,9 @@ impl Train {
             bar.set_position(done as u64);
         });
         bar.finish_and_clear();
-        let left_out: Vec<&Skipped> = set.skipped.iter().chain(&unusable).collect();
-        report_skipped(&left_out, files.len());
+        for skipped in set.skipped.iter().chain(&unusable) {
+            eprintln!("left out {}: {}", skipped.file.display(), skipped.reason);
+        }
         eprintln!(
             "{} images to train on, {} held out, on {device:?}",
             set.frames.len(),
@@ -120,6 +175,7 @@ impl Train {
             split,
             set,
             held_out,
+            account,
         })
     }
 
@@ -130,6 +186,7 @@ impl Train {
             split,
             set,
             held_out,
+            ..
         } = images;
         if let Some(teacher) = teacher.filter(|teacher| teacher.run.input != set.input) {
             bail!(

@@ -225,12 +225,14 @@ fn a_mask_of_another_size_is_an_error_that_names_both() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.png");
     GrayImage::from_pixel(3, 2, Luma([200])).save(&path).unwrap();
-    assert_eq!(read_mask(&path, 3, 2).unwrap(), vec![true; 6]);
-    let error = read_mask(&path, 4, 2).unwrap_err().to_string();
+    let mask = Mask::read(std::slice::from_ref(&path), false).unwrap();
+    assert_eq!(mask.defects, vec![true; 6]);
+    assert!(mask.check_size(3, 2, "its image").is_ok());
+    let error = mask.check_size(4, 2, "its image").unwrap_err();
     assert!(error.contains("4×2") && error.contains("3×2"), "{error}");
     std::fs::write(&path, b"\x89PNG\r\n\x1a\nxx").unwrap();
-    let error = read_mask(&path, 4, 2).unwrap_err().to_string();
-    assert!(error.contains("m.png") && error.contains("cannot be read"), "{error}");
+    let error = Mask::read(&[path], false).unwrap_err().to_string();
+    assert!(error.contains("m.png") && error.contains("damaged"), "{error}");
 }
 
 proptest! {

@@ -1,0 +1,418 @@
+//! Reads which part each image shows from a CSV file, as people's programs write it: with a byte
+//! order mark, as UTF-16 or Windows-1252, separated by commas, semicolons or tabs, in quotes, with
+//! any line endings, and with `\` in paths.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use csv::{ByteRecord, ReaderBuilder};
+use scoring::io::text::{decode, path_text};
+
+use super::error::DatasetError;
+use super::survey::Survey;
+
+/// The part that each image shows, read from a CSV file with the columns `file` and `group` and
+/// paths relative to the data set.
+#[derive(Debug, Default)]
+pub struct Groups {
+    /// The groups file and the folder that its paths are relative to.
+    source: Option<(PathBuf, PathBuf)>,
+    /// The part of each file, by its absolute path.
+    parts: HashMap<PathBuf, String>,
+    /// Lines that name no existing file, with the name.
+    missing: Vec<(usize, String)>,
+}
+
+impl Groups {
+    /// Reads a groups file whose paths are relative to `root`. Errors name the line: a file in two
+    /// groups, a group without a name, another number of fields than the header has.
+    pub fn read(path: &Path, root: &Path) -> Result<Self, DatasetError> {
+        let bytes = fs::read(path).map_err(|source| DatasetError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let wrong = |line: usize, reason: String| DatasetError::Groups {
+            path: path.to_owned(),
+            line,
+            reason,
+        };
+        // Bytes that are no text may be a path on this disk, or Windows-1252: both are tried.
+        let text = decode(&bytes).map_or_else(|| bytes.clone(), String::into_bytes);
+        let text = with_plain_line_ends(&text);
+        let (first, delimiter, columns) =
+            header(&text).ok_or_else(|| wrong(1, HEADER.to_owned()))?;
+        let mut reader = ReaderBuilder::new()
+            .delimiter(delimiter)
+            .flexible(true)
+            .has_headers(false)
+            .from_reader(&text[first..]);
+        // Numbers of lines are those of the whole file, in which `sep=` may stand above.
+        let above = text[..first].iter().filter(|byte| **byte == b'\n').count();
+        let mut groups = Self {
+            source: Some((path.to_owned(), root.to_owned())),
+            ..Self::default()
+        };
+        let mut named: HashMap<PathBuf, usize> = HashMap::new();
+        let mut record = ByteRecord::new();
+        let mut is_header = true;
+        loop {
+            let more = reader.read_byte_record(&mut record);
+            // The reader now stands at the line after.
+            let line = reader.position().line() as usize - 1 + above;
+            if !more.map_err(|error| wrong(line, error.to_string()))? {
+                break;
+            }
+            let blank = record.iter().all(|field| field.trim_ascii().is_empty());
+            if std::mem::take(&mut is_header) || blank {
+                continue;
+            }
+            if record.len() != columns.count {
+                return Err(wrong(
+                    line,
+                    format!(
+                        "expected {} fields as in the header, found {}; a name with `{}` in it \
+                         stands in quotes",
+                        columns.count,
+                        record.len(),
+                        char::from(delimiter)
+                    ),
+                ));
+            }
+            let group = text_of(record[columns.group].trim_ascii());
+            if group.is_empty() {
+                return Err(wrong(line, "expected a group, found an empty one".to_owned()));
+            }
+            let file = record[columns.file].trim_ascii();
+            if file.is_empty() {
+                return Err(wrong(line, "expected a file, found none".to_owned()));
+            }
+            let (found, exists) = file_of(root, file);
+            if !exists {
+                groups.missing.push((line, text_of(file)));
+            }
+            let part = format!("group {group}");
+            match (groups.parts.get(&found), named.get(&found)) {
+                (Some(before), Some(at)) if *before != part => {
+                    return Err(wrong(
+                        line,
+                        format!(
+                            "{} is in {part} here and in {before} in line {at}: an image shows one \
+                             part",
+                            text_of(file)
+                        ),
+                    ));
+                }
+                _ => {}
+            }
+            named.insert(found.clone(), line);
+            groups.parts.insert(found, part);
+        }
+        Ok(groups)
+    }
+
+    /// Counts the files that the groups file does not name; without a groups file there are none.
+    /// It is an error if it names no file at all: its paths are then relative to another folder,
+    /// and the images of a part would be split up unnoticed.
+    pub fn ungrouped(&self, files: &[PathBuf]) -> Result<usize, DatasetError> {
+        let Some((path, root)) = &self.source else {
+            return Ok(0);
+        };
+        let unnamed = files.iter().filter(|file| !self.parts.contains_key(&key(file)));
+        let unnamed = unnamed.count();
+        match files.first() {
+            Some(example) if unnamed == files.len() => Err(DatasetError::OtherImages {
+                path: path.clone(),
+                count: files.len(),
+                example: example.clone(),
+                root: root.clone(),
+            }),
+            _ => Ok(unnamed),
+        }
+    }
+
+    /// The lines that name no existing file: slips of the pen, or files that were moved.
+    pub fn missing(&self) -> &[(usize, String)] {
+        &self.missing
+    }
+
+    /// Merges the parts of images with the same pixels, because a copy shows the same part as its
+    /// original.
+    pub fn join_copies(&mut self, survey: &Survey) {
+        for (copy, original) in survey.copies() {
+            self.join(copy, original);
+        }
+    }
+
+    /// Merges the parts of two files.
+    fn join(&mut self, file: &Path, original: &Path) {
+        let (from, to) = (self.part(file), self.part(original));
+        if from != to {
+            let merged = self.parts.values_mut().filter(|part| **part == from);
+            merged.for_each(|part| part.clone_from(&to));
+            self.parts.insert(key(file), to);
+        }
+    }
+
+    /// The part that `file` shows. A file that the groups file does not name is a part of its own.
+    pub fn part(&self, file: &Path) -> String {
+        match self.parts.get(&key(file)) {
+            Some(part) => part.clone(),
+            None => path_text(file),
+        }
+    }
+}
+
+/// What the first line should be.
+const HEADER: &str = "expected the header `file,group`";
+
+/// Where the columns are.
+struct Columns {
+    file: usize,
+    group: usize,
+    count: usize,
+}
+
+/// Finds the header: where it begins, the delimiter, and the columns.
+fn header(text: &[u8]) -> Option<(usize, u8, Columns)> {
+    let line = |from: usize| {
+        let end = text[from..].iter().position(|byte| *byte == b'\n');
+        &text[from..end.map_or(text.len(), |end| from + end)]
+    };
+    // Excel's own way to say what separates fields.
+    let above = line(0);
+    let first = if above.trim_ascii().to_ascii_lowercase().starts_with(b"sep=") {
+        let ends = text[above.len()..].iter();
+        above.len() + ends.take_while(|byte| **byte == b'\n').count()
+    } else {
+        0
+    };
+    let names = line(first);
+    [b',', b';', b'\t'].into_iter().find_map(|delimiter| {
+        let mut reader = ReaderBuilder::new()
+            .delimiter(delimiter)
+            .has_headers(false)
+            .from_reader(names);
+        let mut record = ByteRecord::new();
+        reader.read_byte_record(&mut record).ok()?;
+        let column = |name: &[u8]| {
+            let mut fields = record.iter();
+            fields.position(|field| field.trim_ascii().eq_ignore_ascii_case(name))
+        };
+        let columns = Columns {
+            file: column(b"file")?,
+            group: column(b"group")?,
+            count: record.len(),
+        };
+        Some((first, delimiter, columns))
+    })
+}
+
+/// The file that a field names, and whether it exists: as the field is written, otherwise with `\`
+/// as separator, otherwise as Windows-1252.
+fn file_of(root: &Path, field: &[u8]) -> (PathBuf, bool) {
+    let text = text_of(field);
+    let spellings = [field.to_vec(), text.clone().into_bytes()];
+    let mut candidates = spellings.into_iter().flat_map(|bytes| {
+        let slashes = bytes.iter().map(|byte| match byte {
+            b'\\' => b'/',
+            other => *other,
+        });
+        [slashes.collect::<Vec<u8>>(), bytes]
+    });
+    let path = |bytes: &[u8]| key(&root.join(OsStr::from_bytes(bytes)));
+    match candidates.find(|bytes| path(bytes).exists()) {
+        Some(bytes) => (path(&bytes), true),
+        None => (path(text.replace('\\', "/").as_bytes()), false),
+    }
+}
+
+/// The text with `\n` at the end of every line.
+fn with_plain_line_ends(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len() + 1);
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
+            b'\r' if text.get(at + 1) == Some(&b'\n') => {}
+            b'\r' => plain.push(b'\n'),
+            other => plain.push(*other),
+        }
+    }
+    plain.push(b'\n');
+    plain
+}
+
+/// A field as text: UTF-8, otherwise Windows-1252, in which Excel saves CSV in Europe.
+fn text_of(field: &[u8]) -> String {
+    match std::str::from_utf8(field) {
+        Ok(text) => text.to_owned(),
+        Err(_) => encoding_rs::WINDOWS_1252.decode(field).0.into_owned(),
+    }
+}
+
+/// A path by which files are compared: absolute, without `.`.
+fn key(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let parts = absolute.components();
+    parts.filter(|part| *part != Component::CurDir).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::manifest::{InputSize, Reading};
+
+    use super::*;
+
+    /// Ten images as two a part, and a groups file with this content.
+    fn read(content: impl AsRef<[u8]>) -> (tempfile::TempDir, Result<Groups, DatasetError>) {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("good")).unwrap();
+        for name in names() {
+            fs::write(root.path().join(name), b"").unwrap();
+        }
+        let csv = root.path().join("groups.csv");
+        fs::write(&csv, content).unwrap();
+        let groups = Groups::read(&csv, root.path());
+        (root, groups)
+    }
+
+    fn names() -> Vec<String> {
+        let numbered = (0..8).map(|number| format!("good/{number:03}.png"));
+        numbered.chain(["good/ä.png".to_owned(), "good/a,b.png".to_owned()]).collect()
+    }
+
+    /// The lines of a groups file, with this separator, line ending and spelling of a path.
+    fn lines(separator: char, ending: &str, spell: impl Fn(&str) -> String) -> String {
+        let rows = names().into_iter().enumerate().map(|(number, name)| {
+            format!("{}{separator}part{}{ending}", spell(&name), number / 2)
+        });
+        format!("file{separator}group{ending}{}", rows.collect::<String>())
+    }
+
+    fn quoted(name: &str) -> String {
+        format!("\"{name}\"")
+    }
+
+    #[test]
+    fn groups_are_read_whoever_saved_them() {
+        let plain = lines(',', "\n", quoted);
+        let marked = format!("\u{feff}{plain}");
+        let utf16 = marked.encode_utf16();
+        let latin = |text: &str| encoding_rs::WINDOWS_1252.encode(text).0.into_owned();
+        let same: Vec<(&str, Vec<u8>)> = vec![
+            ("plain", plain.clone().into_bytes()),
+            ("BOM", format!("\u{feff}{plain}").into_bytes()),
+            ("UTF-16", utf16.flat_map(u16::to_le_bytes).collect()),
+            ("Windows-1252", latin(&plain)),
+            ("Excel", latin(&lines(';', "\r\n", |name| name.replace('/', "\\")))),
+            ("tabs", lines('\t', "\r\n", str::to_owned).into_bytes()),
+            ("old Mac", lines(';', "\r", str::to_owned).into_bytes()),
+            ("sep=", format!("sep=;\r\n{}", lines(';', "\r\n", str::to_owned)).into_bytes()),
+            ("dot", lines(',', "\n", |name| format!("\"./{name}\"")).into_bytes()),
+            ("windows dot", lines(',', "\n", |name| format!("\".\\{name}\"")).into_bytes()),
+            ("blanks", lines(';', " \n\n", |name| format!(" {name} ")).into_bytes()),
+            ("capitals", plain.replace("file,group", "File , GROUP").into_bytes()),
+            ("quoted header", plain.replace("file,group", "\"file\",\"group\"").into_bytes()),
+            ("no last end", plain.trim_end().as_bytes().to_vec()),
+        ];
+        for (what, content) in same {
+            let (root, groups) = read(content);
+            let groups = groups.unwrap_or_else(|error| panic!("{what}: {error}"));
+            for (number, name) in names().iter().enumerate() {
+                let part = groups.part(&root.path().join(name));
+                assert_eq!(part, format!("group part{}", number / 2), "{what}: {name}");
+            }
+            assert!(groups.missing().is_empty(), "{what}: {:?}", groups.missing());
+        }
+    }
+
+    #[test]
+    fn more_columns_may_stand_anywhere() {
+        let rows = names().into_iter().map(|name| format!("2026;x;{name}\n"));
+        let text = format!("date;Group;FILE\n{}", rows.collect::<String>());
+        let (root, groups) = read(text);
+        let part = groups.unwrap().part(&root.path().join("good/003.png"));
+        assert_eq!(part, "group x");
+    }
+
+    #[test]
+    fn an_absolute_path_and_bytes_of_any_kind_name_a_file() {
+        let root = tempfile::tempdir().unwrap();
+        let odd = root.path().join(OsStr::from_bytes(b"l\xf6t.png"));
+        let plain = root.path().join("a.png");
+        fs::write(&odd, b"").unwrap();
+        fs::write(&plain, b"").unwrap();
+        let csv = root.path().join("g.csv");
+        let absolute = plain.display().to_string();
+        let text = [b"file,group\nl\xf6t.png,1\n", absolute.as_bytes(), b",1\n"].concat();
+        fs::write(&csv, text).unwrap();
+        let groups = Groups::read(&csv, root.path()).unwrap();
+        assert_eq!(groups.part(&odd), "group 1");
+        assert_eq!(groups.part(&plain), "group 1");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        let start = "file,group\ngood/000.png,a\n";
+        let wrong = [
+            (format!("{start}good/000.png,b\n"), "line 3", "line 2"),
+            (format!("{start}./good/000.png,b\n"), "line 3", "one part"),
+            (format!("{start}\ngood/001.png,\n"), "line 4", "empty"),
+            (format!("{start}good/001.png,  \n"), "line 3", "empty"),
+            (format!("{start}nonsense\n"), "line 3", "found 1"),
+            (format!("{start}good/a,b.png,1\n"), "line 3", "quotes"),
+            (format!("{start},1\n"), "line 3", "found none"),
+            ("good/000.png,a\n".to_owned(), "line 1", "file,group"),
+            (String::new(), "line 1", "file,group"),
+            (format!("sep=,\n{start}good/000.png,b\n"), "line 4", "line 3"),
+        ];
+        for (content, line, word) in wrong {
+            let error = read(&content).1.unwrap_err().to_string();
+            assert!(error.contains(line) && error.contains(word), "{content}: {error}");
+        }
+        // The same line twice says nothing else.
+        assert!(read(format!("{start}good/000.png,a\n")).1.is_ok());
+    }
+
+    #[test]
+    fn a_name_of_no_file_is_reported() {
+        let (root, groups) = read("file,group\ngood/000.png,a\ngood/03.png,b\n");
+        let groups = groups.unwrap();
+        assert_eq!(groups.missing(), [(3, "good/03.png".to_owned())]);
+        let files: Vec<PathBuf> = names().iter().map(|name| root.path().join(name)).collect();
+        assert_eq!(groups.ungrouped(&files).unwrap(), 9);
+    }
+
+    #[test]
+    fn copies_merge_their_parts() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let shades = [("a.png", 1), ("b.png", 2), ("c.bmp", 1), ("d.png", 3), ("e.png", 4)];
+        for (name, shade) in shades {
+            image::GrayImage::from_pixel(70, 70, image::Luma([shade])).save(at(name)).unwrap();
+        }
+        fs::write(at("g.csv"), "file,group\nb.png,x\nc.bmp,x\n").unwrap();
+        let mut groups = Groups::read(&at("g.csv"), root.path()).unwrap();
+        let files = ["a.png", "b.png", "c.bmp", "d.png", "e.png", "missing"].map(at);
+        let survey = Survey::of(&files, InputSize::Native, &Reading::default(), &mut |_| {});
+        groups.join_copies(&survey);
+        let parts = files.each_ref().map(|file| groups.part(file));
+        assert!(parts[0] == parts[2] && parts[0] == parts[1], "{parts:?}");
+        assert!(parts[3] != parts[4] && parts[0] != parts[3], "{parts:?}");
+    }
+
+    #[test]
+    fn a_groups_file_for_other_images_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let csv = root.path().join("g.csv");
+        fs::write(&csv, "file,group\ntest/good/a.png,1\n").unwrap();
+        let groups = Groups::read(&csv, root.path()).unwrap();
+        let at = |name: &str| root.path().join(name);
+        let both = [at("test/good/a.png"), at("b.png")];
+        assert_eq!(groups.ungrouped(&both).unwrap(), 1);
+        let error = groups.ungrouped(&[at("a.png")]).unwrap_err().to_string();
+        assert!(error.contains("names none of the 1 images"), "{error}");
+        assert_eq!(Groups::default().ungrouped(&both).unwrap(), 0);
+    }
+}

@@ -1,5 +1,7 @@
-//! Decodes JPEG.
+//! Decodes JPEG, of files and of cameras. The stream is checked first (`check`), because decoders
+//! are made for viewers: they fill what is damaged or missing and call it a picture.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use image::codecs::jpeg::JpegDecoder;
@@ -8,9 +10,20 @@ use image::{DynamicImage, ImageDecoder, Limits};
 use super::{DecodeError, Decoded, Orientation, PictureFormat, check_size};
 use crate::inspect::frame::{Channels, Pixels};
 
-/// The bytes from the start marker on, if they are a JPEG.
+mod bits;
+mod check;
+mod frame;
+mod huffman;
+mod scan;
+
+/// Stray bytes that may come before the start marker, as some capture devices deliver them.
+const MAX_BYTES_BEFORE_START: usize = 16;
+
+/// The bytes from the start marker on, if they are a JPEG's.
 pub(super) fn start(bytes: &[u8]) -> Option<&[u8]> {
-    bytes.starts_with(b"\xff\xd8").then_some(bytes)
+    let head = &bytes[..bytes.len().min(MAX_BYTES_BEFORE_START + 3)];
+    let at = head.windows(3).position(|start| start == b"\xff\xd8\xff")?;
+    Some(&bytes[at..])
 }
 
 /// A decoded JPEG.
@@ -23,7 +36,7 @@ pub(crate) struct Jpeg {
     pub(crate) channels: Channels,
     /// Values of 8 bits, interleaved, row by row.
     pub(crate) values: Vec<u8>,
-    /// As stated by an EXIF segment.
+    /// As stated by an EXIF segment; `NoTransforms` if there is none.
     pub(crate) orientation: Orientation,
 }
 
@@ -44,13 +57,20 @@ pub(super) fn decode_file(bytes: &[u8]) -> Result<Decoded, DecodeError> {
 
 /// Decodes a JPEG of a file or of a camera.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Jpeg, DecodeError> {
+    let bytes = start(bytes)
+        .ok_or_else(|| DecodeError::damaged(PictureFormat::Jpeg, "there is no start marker"))?;
+    let checked = check::check(bytes)?;
+    let picture = &bytes[..checked.length];
+    let stream = match checked.default_tables {
+        true => Cow::Owned(with_default_tables(picture)),
+        false => Cow::Borrowed(picture),
+    };
     let damaged = |error| DecodeError::damaged(PictureFormat::Jpeg, error);
-    let mut decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
+    let mut decoder = JpegDecoder::new(Cursor::new(stream.as_ref())).map_err(damaged)?;
     decoder.set_limits(Limits::no_limits()).map_err(damaged)?;
     let (width_px, height_px) = decoder.dimensions();
     check_size(width_px.into(), height_px.into(), 3)?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let (channels, pixels) = match DynamicImage::from_decoder(decoder).map_err(damaged)? {
+    let (channels, values) = match DynamicImage::from_decoder(decoder).map_err(damaged)? {
         DynamicImage::ImageLuma8(image) => (Channels::Grey, image.into_raw()),
         image => (Channels::Rgb, image.into_rgb8().into_raw()),
     };
@@ -58,7 +78,16 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Jpeg, DecodeError> {
         width_px,
         height_px,
         channels,
-        values: pixels,
-        orientation,
+        values,
+        orientation: checked.orientation,
     })
+}
+
+/// Inserts a header that makes the decoder assume default Huffman tables. Motion JPEG may omit
+/// these tables and then means the standard's (ITU-T T.81, K.3). The decoder assumes them if the
+/// file says that it comes from an AVI, which webcams rarely do.
+fn with_default_tables(jpeg: &[u8]) -> Vec<u8> {
+    const AVI1: [u8; 9] = *b"\xff\xe0\x00\x07AVI1\0";
+    let (start, rest) = jpeg.split_at(jpeg.len().min(2));
+    [start, &AVI1, rest].concat()
 }

@@ -16,7 +16,9 @@ use crate::inspect::frame::{Channels, Frame, FrameError, Pixels};
 mod bmp;
 mod jpeg;
 mod orientation;
+mod palette;
 mod png;
+mod samples;
 mod tiff;
 
 pub use image::metadata::Orientation;
@@ -102,7 +104,10 @@ pub enum DecodeError {
         found: String,
     },
     /// The file has several pages, and none was chosen.
-    #[error("expected one picture, found a {format} of {pages} pages")]
+    #[error(
+        "expected one picture, found a {format} of {pages} pages: name one, such as NAME#2 for the \
+         second"
+    )]
     Pages {
         /// Format of the file.
         format: PictureFormat,
@@ -287,57 +292,4 @@ fn check_size(width_px: u64, height_px: u64, pixel_bytes: u64) -> Result<(), Dec
         .into());
     }
     Ok(())
-}
-
-/// Decodes with a decoder of the image crate.
-fn by_image(
-    mut decoder: impl image::ImageDecoder,
-    format: PictureFormat,
-) -> Result<Decoded, DecodeError> {
-    use image::DynamicImage;
-    let damaged = |error: image::ImageError| DecodeError::damaged(format, error);
-    let (width_px, height_px) = decoder.dimensions();
-    check_size(width_px.into(), height_px.into(), 6)?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
-    let alpha = |values: Pixels, colours| {
-        let (pixels, alpha) = png::split_alpha(values, colours);
-        (pixels, Some(alpha))
-    };
-    let (channels, (pixels, alpha)) = match image {
-        DynamicImage::ImageLuma8(image) => (Channels::Grey, (Pixels::U8(image.into_raw()), None)),
-        DynamicImage::ImageRgb8(image) => (Channels::Rgb, (Pixels::U8(image.into_raw()), None)),
-        DynamicImage::ImageLuma16(image) => (Channels::Grey, (Pixels::U16(image.into_raw()), None)),
-        DynamicImage::ImageRgb16(image) => (Channels::Rgb, (Pixels::U16(image.into_raw()), None)),
-        DynamicImage::ImageLumaA8(image) => {
-            (Channels::Grey, alpha(Pixels::U8(image.into_raw()), 1))
-        }
-        DynamicImage::ImageRgba8(image) => (Channels::Rgb, alpha(Pixels::U8(image.into_raw()), 3)),
-        DynamicImage::ImageLumaA16(image) => {
-            (Channels::Grey, alpha(Pixels::U16(image.into_raw()), 1))
-        }
-        DynamicImage::ImageRgba16(image) => {
-            (Channels::Rgb, alpha(Pixels::U16(image.into_raw()), 3))
-        }
-        other => {
-            return Err(DecodeError::unsupported(
-                "8 or 16 bit grey or colour",
-                format!("{:?}", other.color()),
-            ));
-        }
-    };
-    let bits = match pixels {
-        Pixels::U8(_) => 8,
-        Pixels::U16(_) => 16,
-    };
-    Ok(Decoded {
-        width_px,
-        height_px,
-        channels,
-        pixels,
-        bits,
-        palette_indices: None,
-        alpha,
-        orientation,
-    })
 }

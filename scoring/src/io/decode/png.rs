@@ -6,7 +6,8 @@ use std::io::Cursor;
 use image::metadata::Orientation;
 use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
 
-use super::{DecodeError, Decoded, PictureFormat, check_size};
+use super::palette::by_palette;
+use super::{DecodeError, Decoded, PictureFormat, check_size, samples};
 use crate::inspect::frame::{Channels, Pixels};
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
@@ -31,14 +32,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let size = reader.output_buffer_size().unwrap_or(0);
     let mut packed = vec![0; size];
     let info = reader.next_frame(&mut packed).map_err(damaged)?;
-    // What comes after the pixels, up to the end marker. It may be missing, as in some cameras'
-    // files: all pixels are there.
-    match reader.finish() {
-        Ok(()) => {}
-        Err(DecodingError::IoError(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-        }
-        Err(error) => return Err(damaged(error)),
-    }
+    // What comes after the pixels, up to the end marker.
+    reader.finish().map_err(damaged)?;
     let header = reader.info();
     if (info.width, info.height) != (header.width, header.height) {
         return Err(DecodeError::unsupported(
@@ -54,7 +49,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         .as_ref()
         .and_then(|exif| Orientation::from_exif_chunk(exif))
         .unwrap_or(Orientation::NoTransforms);
-    let (width, height) = (info.width as usize, info.height as usize);
+    let width = info.width as usize;
     let bits = info.bit_depth as u8;
     let values = match info.bit_depth {
         BitDepth::Sixteen => Pixels::U16(
@@ -66,7 +61,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
                 .collect(),
         ),
         BitDepth::Eight => Pixels::U8(packed),
-        _ => Pixels::U8(unpack(&packed, info.line_size, width, bits)),
+        _ => Pixels::U8(samples::unpack(&packed, info.line_size, width, bits)),
     };
     let transparency = header.trns.as_deref();
     let mut decoded = Decoded {
@@ -82,18 +77,18 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     match info.color_type {
         ColorType::Grayscale => {
             decoded.alpha = transparency.and_then(|key| key_alpha(&values, 1, key));
-            decoded.pixels = spread(values, bits);
+            decoded.pixels = samples::spread(values, bits);
         }
         ColorType::Rgb => {
             decoded.alpha = transparency.and_then(|key| key_alpha(&values, 3, key));
             (decoded.channels, decoded.pixels) = (Channels::Rgb, values);
         }
         ColorType::GrayscaleAlpha => {
-            let (grey, alpha) = split_alpha(values, 1);
+            let (grey, alpha) = samples::split_last(values, 1);
             (decoded.pixels, decoded.alpha) = (grey, Some(alpha));
         }
         ColorType::Rgba => {
-            let (colours, alpha) = split_alpha(values, 3);
+            let (colours, alpha) = samples::split_last(values, 3);
             (decoded.channels, decoded.pixels) = (Channels::Rgb, colours);
             decoded.alpha = Some(alpha);
         }
@@ -104,80 +99,21 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
                     "a palette with 16-bit indices",
                 ));
             };
-            let palette = header.palette.as_deref().unwrap_or_default();
-            let (colours, _) = palette.as_chunks::<3>();
-            let mut pixels = Vec::with_capacity(width * height * 3);
-            for &index in &indices {
-                let colour = colours.get(usize::from(index)).ok_or_else(|| {
-                    DecodeError::damaged(
-                        PictureFormat::Png,
-                        format!(
-                            "a palette of {} colours has no number {index}",
-                            colours.len()
-                        ),
-                    )
-                })?;
-                pixels.extend_from_slice(colour);
-            }
+            let (colours, _) = header
+                .palette
+                .as_deref()
+                .unwrap_or_default()
+                .as_chunks::<3>();
+            (decoded.channels, decoded.pixels) = by_palette(&indices, colours)
+                .map_err(|reason| DecodeError::damaged(PictureFormat::Png, reason))?;
             decoded.alpha = transparency.map(|opacity| {
                 let of = |index: &u8| *opacity.get(usize::from(*index)).unwrap_or(&u8::MAX);
                 Pixels::U8(indices.iter().map(of).collect())
             });
-            (decoded.channels, decoded.pixels) = (Channels::Rgb, Pixels::U8(pixels));
             decoded.palette_indices = Some(indices);
         }
     }
     Ok(decoded)
-}
-
-/// Values of `bits` bits (1, 2 or 4), from the highest bits of each byte on, one a byte. Rows begin
-/// with a byte.
-pub(super) fn unpack(packed: &[u8], row_bytes: usize, row_values: usize, bits: u8) -> Vec<u8> {
-    let each = usize::from(8 / bits);
-    let mask = u8::MAX >> (8 - bits);
-    let rows = packed.chunks_exact(row_bytes.max(1));
-    rows.flat_map(|row| {
-        (0..row_values).map(move |at| {
-            let shift = 8 - bits as usize * (at % each + 1);
-            (row[at / each] >> shift) & mask
-        })
-    })
-    .collect()
-}
-
-/// Scales grey values of fewer than 8 bits so that the maximum is 255.
-pub(super) fn spread(values: Pixels, bits: u8) -> Pixels {
-    match values {
-        Pixels::U8(mut values) if bits < 8 => {
-            let factor = u8::MAX / (u8::MAX >> (8 - bits));
-            values.iter_mut().for_each(|value| *value *= factor);
-            Pixels::U8(values)
-        }
-        values => values,
-    }
-}
-
-/// Separates the last of `colours + 1` values of each pixel.
-pub(super) fn split_alpha(values: Pixels, colours: usize) -> (Pixels, Pixels) {
-    fn split<T: Copy>(values: &[T], colours: usize) -> (Vec<T>, Vec<T>) {
-        let pixels = values.chunks_exact(colours + 1);
-        let alpha = pixels.clone().map(|pixel| pixel[colours]).collect();
-        let kept = pixels
-            .flat_map(|pixel| &pixel[..colours])
-            .copied()
-            .collect();
-        (kept, alpha)
-    }
-    match values {
-        Pixels::U8(values) => {
-            let (kept, alpha) = split(&values, colours);
-            (Pixels::U8(kept), Pixels::U8(alpha))
-        }
-        Pixels::U16(values) => {
-            let (kept, alpha) = split(&values, colours);
-            (Pixels::U16(kept), Pixels::U16(alpha))
-        }
-    }
 }
 
 /// Opacity where one colour is transparent. `key` has two bytes for each channel. `None` if it is

@@ -7,6 +7,7 @@ mod digest;
 mod error;
 mod holdout;
 mod layout;
+mod pixel_digest;
 mod tiles;
 mod training;
 
@@ -15,5 +16,6 @@ pub use error::DatasetError;
 pub(crate) use error::chain;
 pub use holdout::{Groups, Split, split};
 pub use layout::{TestItem, calibration_files, read_mask, test_items, training_files};
+pub use pixel_digest::pixel_digest;
 pub use tiles::{Coordinates, cut_tile};
 pub use training::{Colour, Skipped, TrainingSet, usable};

@@ -14,7 +14,9 @@ use ed25519_dalek::{
     PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, Signature, Signer, SigningKey, VerifyingKey,
 };
 use proto::limits::{MAX_MANIFEST_BYTES, MAX_ONNX_BYTES};
-use proto::manifest::Manifest;
+use proto::manifest::{
+    GoldenFrame, MANIFEST_FORMAT, Manifest, OLDEST_MANIFEST_FORMAT, SeenImages, SegmentationGain,
+};
 use sha2::{Digest, Sha256};
 
 use super::check::check_manifest;
@@ -62,12 +64,12 @@ pub enum PackageError {
     /// The manifest cannot be decoded.
     #[error("the manifest cannot be decoded: {0}")]
     Manifest(String),
-    /// A manifest of an older format.
+    /// A manifest of a format that is too old.
     #[error(
-        "expected manifest format {expected}, found {found}: package the run again with this version's host-trainer"
+        "expected manifest format {expected} or newer, found {found}: package the run again with this version's host-trainer"
     )]
     OldFormat {
-        /// The format that this version reads and writes.
+        /// The oldest format that this version reads.
         expected: u16,
         /// The package's format.
         found: u16,
@@ -229,21 +231,36 @@ impl Loaded {
     }
 }
 
-/// Decodes a manifest of the newest format. The format is its first field, so that another format
-/// is reported as such instead of as a decoding error.
+/// Decodes a manifest. The format is its first field, so that one that is not read is reported as
+/// such instead of as a decoding error.
 fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
     let failed = |error: postcard::Error| PackageError::Manifest(error.to_string());
-    let expected = proto::manifest::MANIFEST_FORMAT;
-    match postcard::take_from_bytes::<u16>(bytes).map_err(failed)?.0 {
-        found if found < expected => return Err(PackageError::OldFormat { expected, found }),
-        found if found > expected => return Err(PackageError::NewFormat { expected, found }),
-        _ => (),
+    let found = postcard::take_from_bytes::<u16>(bytes).map_err(failed)?.0;
+    if found < OLDEST_MANIFEST_FORMAT {
+        let expected = OLDEST_MANIFEST_FORMAT;
+        return Err(PackageError::OldFormat { expected, found });
     }
-    let (manifest, rest) = postcard::take_from_bytes(bytes).map_err(failed)?;
+    if found > MANIFEST_FORMAT {
+        let expected = MANIFEST_FORMAT;
+        return Err(PackageError::NewFormat { expected, found });
+    }
+    let mut bytes = bytes.to_vec();
+    if found < MANIFEST_FORMAT {
+        bytes.extend(fields_since_format_9().map_err(failed)?);
+    }
+    let (manifest, rest) = postcard::take_from_bytes(&bytes).map_err(failed)?;
     match rest.len() {
         0 => Ok(manifest),
         more => Err(PackageError::Manifest(format!("{more} bytes too many"))),
     }
+}
+
+/// The fields that format 9 added at the end of [`Manifest`], empty, as bytes: postcard writes a
+/// structure as its fields in order.
+fn fields_since_format_9() -> postcard::Result<Vec<u8>> {
+    let golden_frame: Option<GoldenFrame> = None;
+    let segmentation_gain: Option<SegmentationGain> = None;
+    postcard::to_allocvec(&(SeenImages::default(), golden_frame, segmentation_gain))
 }
 
 /// A package whose signature is valid and whose parts belong together.

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use proto::manifest::{Input, TrainingMode};
+use proto::manifest::{Input, Reading, TrainingMode};
 use serde::{Deserialize, Serialize};
 
 use crate::network::{Architecture, OutputActivation};
@@ -87,6 +87,9 @@ pub struct Run {
     pub seed: u64,
     /// Size and colour that frames are prepared to.
     pub input: Input,
+    /// How the images' files were read.
+    #[serde(default = "as_stored")]
+    pub reading: Reading,
     /// Training images.
     pub train_files: Vec<PathBuf>,
     /// SHA-256 of each training image, in hexadecimal.
@@ -95,6 +98,11 @@ pub struct Run {
     pub held_out: Vec<PathBuf>,
     /// Name of the part that each held-out image shows.
     pub held_out_parts: Vec<String>,
+}
+
+/// How runs read files that do not say it.
+fn as_stored() -> Reading {
+    Reading::AS_STORED
 }
 
 impl Run {
@@ -222,6 +230,7 @@ mod tests {
                 size: InputSize::Native,
                 colour: ColourMode::Rgb,
             },
+            reading: Reading::default(),
             train_files: Vec::new(),
             train_digests: Vec::new(),
             held_out: Vec::new(),

@@ -8,12 +8,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-/// Version of this structure.
+/// Version of this structure. Fields are added at the end only, so that older packages are read.
 pub const MANIFEST_FORMAT: u16 = 9;
-
-/// Oldest version that is read. Since then fields were only added, at the end of [`Manifest`]; an
-/// older manifest is read as if they were empty.
-pub const OLDEST_MANIFEST_FORMAT: u16 = 8;
 
 /// Side of the method's tiles, in pixels (paper, IV-A).
 pub const TILE_PX: u32 = 65;
@@ -63,6 +59,8 @@ pub struct Manifest {
     /// A segmentation network for anomalous areas and defects, used together with a variation
     /// model.
     pub segmentation: Option<SegmentationNetwork>,
+    /// How image files are read. Since format 9; before it, files were read as they are stored.
+    pub reading: Reading,
     /// Images and parts that the model was made with, beside [`Training::file_ids`]. Since format
     /// 9.
     pub seen: SeenImages,
@@ -287,6 +285,35 @@ pub struct Input {
     pub size: InputSize,
     /// Colour handling.
     pub colour: ColourMode,
+}
+
+/// How image files become frames, so that a package reads files as those that it was made from. A
+/// camera's frames are not affected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Whether the orientation that a file states (EXIF, TIFF) is applied, as viewers do.
+    pub oriented: bool,
+    /// Significant bits of the values in 16-bit files, 8..=16. Values below 2^bits are scaled to
+    /// the full range. 16: files have the full range.
+    pub bits: u8,
+}
+
+impl Reading {
+    /// How files were read by programs that did not record it: as they are stored.
+    pub const AS_STORED: Self = Self {
+        oriented: false,
+        bits: 16,
+    };
+}
+
+impl Default for Reading {
+    /// As viewers show files.
+    fn default() -> Self {
+        Self {
+            oriented: true,
+            bits: 16,
+        }
+    }
 }
 
 /// Size that frames are scored at.

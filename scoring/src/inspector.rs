@@ -8,7 +8,9 @@ pub use golden_frame::{GoldenFrameError, golden_cells};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use proto::manifest::{ColourMode, Manifest, PostProcessing, Roi, Scoring, SegmentationNetwork};
+use proto::manifest::{
+    ColourMode, Manifest, PostProcessing, Reading, Roi, Scoring, SegmentationNetwork,
+};
 
 use crate::infer::{Engine, InferError, SegmentationEngine, Tuning};
 use crate::inspect::frame::Frame;
@@ -132,6 +134,11 @@ impl Inspector {
         };
         inspector.check_golden_frame()?;
         Ok(inspector)
+    }
+
+    /// How the package's image files are read.
+    pub fn reading(&self) -> &Reading {
+        &self.manifest.reading
     }
 
     /// Scores in this mode instead of the package's. If the mode changes, everything that was

@@ -8,7 +8,7 @@ use proto::manifest::Scoring;
 use scoring::inspect::roi::check;
 use scoring::inspect::verdict::Verdict;
 use scoring::inspector::{Inspection, Inspector};
-use scoring::io::image_file::{is_image_name, read_frame, read_roi_mask};
+use scoring::io::image_file::{is_image_name, read_frame_as, read_roi_mask};
 use scoring::package::{self, Trust, key_id, read_public_key};
 
 use super::output::{Entry, Header, Output, PictureFiles, picture_names};
@@ -179,7 +179,7 @@ impl Score {
         path: &Path,
         name: &str,
     ) -> Result<(Inspection, Option<PictureFiles>)> {
-        let frame = read_frame(path)?;
+        let frame = read_frame_as(path, inspector.reading())?;
         let found = inspector
             .inspect(&frame)
             .with_context(|| path.display().to_string())?;

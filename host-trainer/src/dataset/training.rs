@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use proto::manifest::{ColourMode, Input, InputSize};
+use proto::manifest::{ColourMode, Input, InputSize, Reading};
 use scoring::inspect::frame::{Channels, Frame};
 use scoring::inspect::preprocess::prepare;
-use scoring::io::image_file::read_frame;
+use scoring::io::image_file::read_frame_as;
 
 use super::digest::file_digest;
 use super::error::{DatasetError, chain};
@@ -38,6 +38,8 @@ pub struct TrainingSet {
     pub frames: Vec<Frame>,
     /// The size and colour that they were converted to.
     pub input: Input,
+    /// How the files were read.
+    pub reading: Reading,
     /// SHA-256 of each file used.
     pub digests: Vec<[u8; 32]>,
     /// The files left out.
@@ -51,12 +53,13 @@ impl TrainingSet {
         files: &[PathBuf],
         size: InputSize,
         colour: Colour,
+        reading: Reading,
         on_progress: &mut dyn FnMut(usize),
     ) -> Result<Self, DatasetError> {
         let mut skipped = Vec::new();
         let mut used = Vec::new();
         for (index, file) in files.iter().enumerate() {
-            match load_one(file, size, colour) {
+            match load_one(file, size, colour, &reading) {
                 Ok(image) => used.push(image),
                 Err(reason) => skipped.push(Skipped {
                     file: file.clone(),
@@ -86,6 +89,7 @@ impl TrainingSet {
         let mut set = Self {
             frames: Vec::new(),
             input,
+            reading,
             digests: Vec::new(),
             skipped,
         };
@@ -114,11 +118,12 @@ impl TrainingSet {
 pub fn usable(
     files: &[PathBuf],
     input: &Input,
+    reading: &Reading,
     on_progress: &mut dyn FnMut(usize),
 ) -> (Vec<PathBuf>, Vec<Skipped>) {
     let (mut good, mut skipped) = (Vec::new(), Vec::new());
     for (index, file) in files.iter().enumerate() {
-        let prepared = read_frame(file)
+        let prepared = read_frame_as(file, reading)
             .map_err(|error| chain(&error))
             .and_then(|frame| prepare(&frame, input).map_err(|error| chain(&error)));
         match prepared {
@@ -133,8 +138,13 @@ pub fn usable(
     (good, skipped)
 }
 
-fn load_one(file: &Path, size: InputSize, wanted: Colour) -> Result<(Frame, [u8; 32]), String> {
-    let frame = read_frame(file).map_err(|error| chain(&error))?;
+fn load_one(
+    file: &Path,
+    size: InputSize,
+    wanted: Colour,
+    reading: &Reading,
+) -> Result<(Frame, [u8; 32]), String> {
+    let frame = read_frame_as(file, reading).map_err(|error| chain(&error))?;
     let colour = match (wanted, frame.channels()) {
         (Colour::Grey, _) | (Colour::Auto, Channels::Grey) => ColourMode::Grey,
         (Colour::Rgb, _) | (Colour::Auto, Channels::Rgb) => ColourMode::Rgb,

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 use scoring::infer::half_is_native;
 use scoring::inspector::{InspectError, Inspection, Inspector};
-use scoring::io::image_file::read_frame;
+use scoring::io::image_file::read_frame_as;
 
 use crate::dataset::{DatasetError, TestItem, chain, file_digest};
 use pictures::draw_row;
@@ -94,7 +94,7 @@ pub fn evaluate(
     let mut skipped = Vec::new();
     for (index, item) in items.iter().enumerate() {
         on_progress(index);
-        let frame = match read_frame(&item.image) {
+        let frame = match read_frame_as(&item.image, inspector.reading()) {
             Ok(frame) => frame,
             Err(error) => {
                 skipped.push(chain(&error));

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use proto::manifest::{MANIFEST_FORMAT, Manifest, PostProcessing, Roi, Scoring, Training};
+use proto::manifest::{MANIFEST_FORMAT, Manifest, PostProcessing, Roi, Scoring, SeenImages, Training};
 use scoring::infer::Engine;
 use sha2::{Digest, Sha256};
 
@@ -71,7 +71,7 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         let files = run.train_files.iter();
         let frames = files
             .step_by(run.train_files.len().div_ceil(QUANTISED_BY).max(1))
-            .map(|file| prepared(file, &run.input))
+            .map(|file| prepared(file, &run.input, &run.reading))
             .collect::<Result<Vec<_>, _>>()?;
         let quantisations = quantisations(&layers, &frames, run.seed)?;
         onnx = export(
@@ -108,6 +108,10 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         normal_map: None,
         variation: None,
         segmentation: None,
+        reading: run.reading,
+        seen: SeenImages::default(),
+        golden_frame: None,
+        segmentation_gain: None,
     };
     Ok(Draft {
         manifest,

@@ -34,7 +34,7 @@ pub(super) fn golden_tiles(
     };
     let mut golden = Vec::new();
     for (index, file) in run.train_files.iter().take(2).enumerate() {
-        let frame = prepared(file, &run.input)?;
+        let frame = prepared(file, &run.input, &run.reading)?;
         let middle = |length: u32| (length - TILE_PX) / 2;
         let tile = cut_tile(&frame, middle(frame.width_px()), middle(frame.height_px()));
         for algorithm in [Algorithm::None, Algorithm::Line, Algorithm::Rectangle] {

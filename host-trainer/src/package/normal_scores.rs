@@ -9,7 +9,7 @@ use proto::manifest::{ColourMode, Roi};
 use scoring::inspect::normal_map::NormalMapBuilder;
 use scoring::inspect::preprocess::to_planes;
 use scoring::inspector::{Inspection, Inspector};
-use scoring::io::image_file::read_frame;
+use scoring::io::image_file::read_frame_as;
 
 use super::draft::Draft;
 use super::error::PackagingError;
@@ -67,7 +67,7 @@ impl Draft {
         // The whole frame: a camera's configuration may choose another region of interest.
         let inspector = self.inspector(key)?.with_roi(Roi::Whole);
         for (index, file) in files.iter().enumerate() {
-            let found = inspector.inspect(&read_frame(file)?);
+            let found = inspector.inspect(&read_frame_as(file, inspector.reading())?);
             let found = found.map_err(|source| PackagingError::Inspect {
                 path: file.clone(),
                 source,

@@ -57,7 +57,7 @@ impl Draft {
         let network = self.manifest.network;
         // One plane of a grey frame is enough.
         let channels = if colour { 3 } else { 1 };
-        let input = run.input;
+        let (input, reading) = (run.input, run.reading);
         let inspector = self.inspector(key)?;
         let (steps, device, seed) = match source {
             SegmentationSource::Train {
@@ -72,7 +72,10 @@ impl Draft {
             colour,
             frame_count: files.len(),
             read_frame: Arc::new(move |index| {
-                Ok(to_planes(&prepared(&files[index], &input)?, channels))
+                Ok(to_planes(
+                    &prepared(&files[index], &input, &reading)?,
+                    channels,
+                ))
             }),
             score: &|planes| {
                 let planes = replicated(planes, usize::from(network.channels));

@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use proto::manifest::{NormalScores, Promise, Threshold};
 use scoring::inspect::drift::{Appearance, image_statistics};
 use scoring::inspector::{InspectError, Inspector};
-use scoring::io::image_file::read_frame;
+use scoring::io::image_file::read_frame_as;
 
 use super::digests::file_id;
 use super::draft::Draft;
@@ -103,7 +103,7 @@ impl<'a> Measured<'a> {
         good: &'a CalibrationFrame,
         refused: impl Fn(&[u8; 32]) -> bool,
     ) -> Result<(), PackagingError> {
-        let frame = match read_frame(&good.file) {
+        let frame = match read_frame_as(&good.file, inspector.reading()) {
             Ok(frame) => frame,
             Err(error) => {
                 self.skip(good, chain(&error));

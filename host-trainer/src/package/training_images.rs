@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use proto::manifest::Input;
+use proto::manifest::{Input, Reading};
 use scoring::inspect::frame::Frame;
 use scoring::inspect::preprocess::prepare;
-use scoring::io::image_file::read_frame;
+use scoring::io::image_file::read_frame_as;
 
 use super::error::PackagingError;
 use crate::run_folder::Run;
@@ -24,8 +24,12 @@ pub(super) fn distinct_files(run: &Run, most: usize) -> Vec<PathBuf> {
 }
 
 /// Reads an image and prepares it for scoring.
-pub(super) fn prepared(file: &Path, input: &Input) -> Result<Frame, PackagingError> {
-    prepare(&read_frame(file)?, input).map_err(|source| PackagingError::Prepare {
+pub(super) fn prepared(
+    file: &Path,
+    input: &Input,
+    reading: &Reading,
+) -> Result<Frame, PackagingError> {
+    prepare(&read_frame_as(file, reading)?, input).map_err(|source| PackagingError::Prepare {
         path: file.to_owned(),
         source,
     })

@@ -11,7 +11,7 @@ use host_trainer::network::Network;
 use host_trainer::perceptual::Features;
 use host_trainer::run_folder::{self, Run};
 use host_trainer::train::{Checkpoint, Loss, LossKind, Ssim};
-use proto::manifest::TrainingMode;
+use proto::manifest::{Reading, TrainingMode};
 use tch::Device;
 
 use super::arguments::Train;
@@ -94,13 +94,17 @@ impl Train {
         }
         let split = split(&files, &groups, self.hold_out, self.seed)?;
         let bar = progress::bar(split.train.len(), "reading images");
-        let set = TrainingSet::load(&split.train, self.size, self.colour, &mut |done| {
-            bar.set_position(done as u64);
-        })?;
+        // A run is resumed as it was begun.
+        let reading = match self.resume {
+            true => Run::read(&self.run)?.reading,
+            false => Reading::default(),
+        };
+        let mut on_image = |done| bar.set_position(done as u64);
+        let set = TrainingSet::load(&split.train, self.size, self.colour, reading, &mut on_image)?;
         bar.finish_and_clear();
         // Checked now, not after hours of training, when `package` needs them.
         let bar = progress::bar(split.held_out.len(), "reading held-out images");
-        let (held_out, unusable) = usable(&split.held_out, &set.input, &mut |done| {
+        let (held_out, unusable) = usable(&split.held_out, &set.input, &set.reading, &mut |done| {
             bar.set_position(done as u64);
         });
         bar.finish_and_clear();
@@ -166,6 +170,7 @@ impl Train {
             tiles: self.tiles,
             seed: self.seed,
             input: set.input,
+            reading: set.reading,
             train_files: split
                 .train
                 .iter()

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use host_trainer::dataset::{TestItem, digest_of_files, test_items};
-use host_trainer::evaluate::{Evaluation, Report, evaluate, html};
-use host_trainer::package::{Draft, file_id};
-use proto::manifest::Manifest;
+use host_trainer::dataset::{Groups, TestItem, test_items};
+use host_trainer::evaluate::{Report, evaluate, html};
+use host_trainer::package::Draft;
 use scoring::infer::{Half, Tuning};
 use scoring::inspect::region::Region;
 use scoring::inspect::verdict::Verdict;
@@ -19,6 +18,7 @@ use serde::Serialize;
 
 use super::arguments::ScoringMode;
 use super::keys::{signing_key, verified_package};
+use super::notices::report_ungrouped;
 use super::progress;
 use super::text::{evaluation_table, manifest_facts};
 
@@ -34,6 +34,10 @@ pub(crate) struct Evaluate {
     /// Folder of the data set.
     #[arg(long)]
     data: PathBuf,
+    /// CSV (file,group) with paths relative to --data: images of one group show the same part.
+    /// Verdicts are then counted by part, and intervals allow for it.
+    #[arg(long)]
+    groups: Option<PathBuf>,
     /// Folder for report.html and metrics.json. Temporary data, which can take gigabytes with many
     /// large frames, is kept there too (without --out in the system's temporary folder).
     #[arg(long)]
@@ -82,6 +86,12 @@ impl Evaluate {
             inspector = inspector.with_scoring(mode.scoring());
         }
         let items = test_items(&self.data)?;
+        let groups = match &self.groups {
+            Some(path) => Groups::read(path, &self.data)?,
+            None => Groups::default(),
+        };
+        let files: Vec<PathBuf> = items.iter().map(|item| item.image.clone()).collect();
+        report_ungrouped(&groups, &files)?;
         let bar = progress::bar(items.len(), "scoring");
         let rows = if self.out.is_some() { self.rows } else { 0 };
         let scratch = scratch(self.out.as_deref());
@@ -90,6 +100,7 @@ impl Evaluate {
         let evaluation = evaluate(
             &inspector,
             &items,
+            &groups,
             rows,
             &scratch,
             &mut |done| bar.set_position(done as u64),
@@ -104,7 +115,9 @@ impl Evaluate {
         for line in &evaluation.skipped {
             eprintln!("skipped {line}");
         }
-        warn_of_known_images(package.manifest(), &evaluation);
+        for warning in evaluation.summary.overlap.warnings(evaluation.images.len()) {
+            eprintln!("warning: {warning}");
+        }
         if let Some(folder) = &self.maps {
             let json = serde_json::to_string_pretty(&frames)?;
             write_atomic(&folder.join("frames.json"), json.as_bytes())?;
@@ -149,30 +162,6 @@ impl Evaluate {
     fn data_name(&self) -> String {
         let name = self.data.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
-    }
-}
-
-/// Warns of test images that the model was trained or calibrated on.
-fn warn_of_known_images(manifest: &Manifest, evaluation: &Evaluation) {
-    let trained_on = &manifest.training.file_ids;
-    let seen = evaluation.digests.iter().map(file_id);
-    let seen = seen.filter(|id| trained_on.contains(id)).count();
-    if seen > 0 {
-        eprintln!(
-            "warning: the model was trained on {seen} of the {} test images; the figures flatter it",
-            evaluation.digests.len()
-        );
-    }
-    let good = evaluation.frames.iter().zip(&evaluation.digests);
-    let good: Vec<[u8; 32]> = good
-        .filter(|(frame, _)| !frame.defect)
-        .map(|(_, digest)| *digest)
-        .collect();
-    let threshold = manifest.threshold.as_ref();
-    if threshold.is_some_and(|t| t.calibration_digest == digest_of_files(&good)) {
-        eprintln!(
-            "warning: the threshold was calibrated on these very good frames; their false rejects say nothing"
-        );
     }
 }
 

@@ -85,6 +85,9 @@ pub struct Run {
     pub tiles: usize,
     /// Seed of weights, crops and noise.
     pub seed: u64,
+    /// Fraction of the images that was to be held out; `None` in runs of older versions.
+    #[serde(default)]
+    pub hold_out: Option<f64>,
     /// Size and colour that frames are prepared to.
     pub input: Input,
     /// Training images.
@@ -218,6 +221,7 @@ mod tests {
             batch: 1,
             tiles: 1,
             seed: 0,
+            hold_out: None,
             input: Input {
                 size: InputSize::Native,
                 colour: ColourMode::Rgb,

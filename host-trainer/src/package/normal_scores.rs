@@ -2,7 +2,7 @@
 //! from the images that the run was trained on. The threshold is calibrated on other images, so it
 //! stays unbiased.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
 use proto::manifest::{ColourMode, Roi};
@@ -14,6 +14,7 @@ use scoring::io::image_file::read_frame;
 use super::draft::Draft;
 use super::error::PackagingError;
 use super::training_images::distinct_files;
+use crate::dataset::in_parallel;
 use crate::run_folder::Run;
 use crate::variation::{MOST_FRAMES, VariationBuilder};
 
@@ -66,14 +67,21 @@ impl Draft {
         let files = distinct_files(&Run::read(folder)?, most);
         // The whole frame: a camera's configuration may choose another region of interest.
         let inspector = self.inspector(key)?.with_roi(Roi::Whole);
-        for (index, file) in files.iter().enumerate() {
+        let inspect = |_: usize, file: &PathBuf| {
             let found = inspector.inspect(&read_frame(file)?);
-            let found = found.map_err(|source| PackagingError::Inspect {
+            found.map_err(|source| PackagingError::Inspect {
                 path: file.clone(),
                 source,
-            })?;
-            add(&inspector, &found);
-            on_progress(index + 1, files.len());
+            })
+        };
+        let mut done = 0;
+        // A few at a time, because maps of large frames fill the memory.
+        for some in files.chunks(rayon::current_num_threads()) {
+            for found in in_parallel(some, &mut |_| {}, inspect) {
+                add(&inspector, &found?);
+            }
+            done += some.len();
+            on_progress(done, files.len());
         }
         Ok(())
     }

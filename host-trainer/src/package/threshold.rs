@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use ed25519_dalek::SigningKey;
 use proto::manifest::{NormalScores, Promise, Threshold};
@@ -13,9 +15,9 @@ use scoring::io::image_file::read_frame;
 use super::digests::file_id;
 use super::draft::Draft;
 use super::error::PackagingError;
-use super::histogram::{bin_width, fine_histogram, histogram};
+use super::histogram::{FineHistogram, bin_width, histogram};
 use crate::calibrate::{Calibration, calibrate, highest};
-use crate::dataset::{Skipped, chain, digest_of_files, file_digest};
+use crate::dataset::{Skipped, chain, digest_of_files, file_digest, in_parallel};
 
 /// An image of a good part.
 #[derive(Debug, Clone)]
@@ -78,7 +80,57 @@ pub struct CalibrationOutcome {
     pub skipped: Vec<Skipped>,
 }
 
-/// What is measured on good frames.
+/// What is measured on a good frame.
+struct Scored {
+    /// SHA-256 of the image.
+    digest: [u8; 32],
+    score: f32,
+    appearance: Appearance,
+}
+
+/// What becomes of a good frame.
+enum Outcome {
+    Scored(Scored),
+    /// It cannot be read, or is too small.
+    Skipped(String),
+}
+
+/// Scores a frame, and counts the scores of its map.
+fn score(
+    inspector: &Inspector,
+    good: &CalibrationFrame,
+    refused: impl Fn(&[u8; 32]) -> bool,
+    pixels: &Mutex<FineHistogram>,
+) -> Result<Outcome, PackagingError> {
+    let frame = match read_frame(&good.file) {
+        Ok(frame) => frame,
+        Err(error) => return Ok(Outcome::Skipped(chain(&error))),
+    };
+    let digest = file_digest(&good.file)?;
+    if refused(&digest) {
+        return Err(PackagingError::TrainedOn(good.file.clone()));
+    }
+    let found = match inspector.inspect(&frame) {
+        Ok(found) => found,
+        Err(InspectError::Preprocess(error)) => return Ok(Outcome::Skipped(chain(&error))),
+        Err(source) => {
+            return Err(PackagingError::Inspect {
+                path: good.file.clone(),
+                source,
+            });
+        }
+    };
+    let mut pixels = pixels.lock().unwrap_or_else(PoisonError::into_inner);
+    pixels.add(&found.map.data);
+    drop(pixels);
+    Ok(Outcome::Scored(Scored {
+        digest,
+        score: found.score,
+        appearance: Appearance::of(&found.prepared),
+    }))
+}
+
+/// What is measured on all good frames together.
 #[derive(Default)]
 struct Measured<'a> {
     /// SHA-256 of each scored image.
@@ -89,68 +141,35 @@ struct Measured<'a> {
     parts: BTreeMap<&'a str, f32>,
     /// Score of each frame.
     frame_scores: Vec<f32>,
-    /// A fine histogram of each map.
-    maps: Vec<Vec<(f32, u64)>>,
     appearances: Vec<Appearance>,
     skipped: Vec<Skipped>,
 }
 
 impl<'a> Measured<'a> {
-    /// Scores a frame. Images that cannot be read, or are too small, are skipped.
-    fn add(
-        &mut self,
-        inspector: &Inspector,
-        good: &'a CalibrationFrame,
-        refused: impl Fn(&[u8; 32]) -> bool,
-    ) -> Result<(), PackagingError> {
-        let frame = match read_frame(&good.file) {
-            Ok(frame) => frame,
-            Err(error) => {
-                self.skip(good, chain(&error));
-                return Ok(());
+    fn add(&mut self, good: &'a CalibrationFrame, outcome: Outcome) {
+        match outcome {
+            Outcome::Scored(scored) => {
+                self.digests.push(scored.digest);
+                let part = *self.part_of.entry(scored.digest).or_insert(&good.part);
+                let part = self.parts.entry(part).or_insert(0.0);
+                *part = part.max(scored.score);
+                self.frame_scores.push(scored.score);
+                self.appearances.push(scored.appearance);
             }
-        };
-        let digest = file_digest(&good.file)?;
-        if refused(&digest) {
-            return Err(PackagingError::TrainedOn(good.file.clone()));
+            Outcome::Skipped(reason) => self.skipped.push(Skipped {
+                file: good.file.clone(),
+                reason,
+            }),
         }
-        let found = match inspector.inspect(&frame) {
-            Ok(found) => found,
-            Err(InspectError::Preprocess(error)) => {
-                self.skip(good, chain(&error));
-                return Ok(());
-            }
-            Err(source) => {
-                return Err(PackagingError::Inspect {
-                    path: good.file.clone(),
-                    source,
-                });
-            }
-        };
-        self.digests.push(digest);
-        let part = *self.part_of.entry(digest).or_insert(&good.part);
-        let part = self.parts.entry(part).or_insert(0.0);
-        *part = part.max(found.score);
-        self.frame_scores.push(found.score);
-        self.appearances.push(Appearance::of(&found.prepared));
-        self.maps.push(fine_histogram(&found.map.data));
-        Ok(())
     }
 
-    fn skip(&mut self, good: &CalibrationFrame, reason: String) {
-        self.skipped.push(Skipped {
-            file: good.file.clone(),
-            reason,
-        });
-    }
-
-    fn normal_scores(&self) -> NormalScores {
+    fn normal_scores(&self, pixels: &FineHistogram) -> NormalScores {
         let peak = self.frame_scores.iter().copied().fold(0.0, f32::max);
         let bin_width = bin_width(peak);
         let frames = self.frame_scores.iter().map(|&score| (score, 1));
         NormalScores {
             frames: histogram(bin_width, frames),
-            pixels: histogram(bin_width, self.maps.iter().flatten().copied()),
+            pixels: histogram(bin_width, pixels.counts()),
             images: image_statistics(&self.appearances),
         }
     }
@@ -169,12 +188,24 @@ pub fn calibrate_draft(
     let refused = |digest: &[u8; 32]| {
         rule != ThresholdRule::FromTraining && trained_on.contains(&file_id(digest))
     };
+    let pixels = Mutex::new(FineHistogram::new());
+    // After an error there is no threshold, so the frames that are left need not be scored.
+    let failed = AtomicBool::new(false);
+    let outcomes = in_parallel(frames, on_progress, |_, good| {
+        if failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let outcome = score(&inspector, good, refused, &pixels);
+        failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
+        Some(outcome)
+    });
+    let pixels = pixels.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut measured = Measured::default();
-    for (index, good) in frames.iter().enumerate() {
-        on_progress(index);
-        measured.add(&inspector, good, refused)?;
+    for (good, outcome) in frames.iter().zip(outcomes) {
+        if let Some(outcome) = outcome {
+            measured.add(good, outcome?);
+        }
     }
-    on_progress(frames.len());
     if measured.parts.is_empty()
         && let Some(first) = measured.skipped.first()
     {
@@ -197,7 +228,7 @@ pub fn calibrate_draft(
         parts: scores.len() as u32,
         note: rule.note().to_owned(),
     });
-    draft.manifest.normal_scores = Some(measured.normal_scores());
+    draft.manifest.normal_scores = Some(measured.normal_scores(&pixels));
     Ok(CalibrationOutcome {
         calibration: found,
         skipped: measured.skipped,

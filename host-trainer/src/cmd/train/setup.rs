@@ -4,9 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use host_trainer::dataset::{
-    Groups, Skipped, Split, TrainingSet, hex, split, training_files, usable,
-};
+use host_trainer::dataset::{Groups, Skipped, TrainingSet, hex, split, training_files, usable};
 use host_trainer::network::Network;
 use host_trainer::perceptual::Features;
 use host_trainer::run_folder::{self, Run};
@@ -15,6 +13,7 @@ use proto::manifest::TrainingMode;
 use tch::Device;
 
 use super::arguments::Train;
+use super::resume::split_as_before;
 use crate::cmd::notices::{report_skipped, report_ungrouped};
 use crate::cmd::progress;
 
@@ -25,10 +24,12 @@ pub(super) struct Teacher {
     pub(super) network: Network,
 }
 
+/// Memory for frames. Where they would take more, only their tiles are kept, in a file.
+const MOST_FRAME_BYTES: usize = 512 << 20;
+
 /// The images of a run, and which of them are held out.
 pub(super) struct Images {
     groups: Groups,
-    split: Split,
     pub(super) set: TrainingSet,
     held_out: Vec<PathBuf>,
 }
@@ -81,8 +82,9 @@ impl Train {
         })
     }
 
-    /// Reads the images, and holds some of them out.
-    pub(super) fn load_images(&self, device: Device) -> Result<Images> {
+    /// Reads the images, and holds some of them out: those that the run did not train on before, if
+    /// it is resumed.
+    pub(super) fn load_images(&self, device: Device, before: Option<&Run>) -> Result<Images> {
         let files = training_files(&self.data)?;
         let mut groups = match &self.groups {
             Some(path) => Groups::read(path, &self.data)?,
@@ -92,11 +94,18 @@ impl Train {
         if self.hold_out > 0.0 {
             groups.join_copies(&files);
         }
-        let split = split(&files, &groups, self.hold_out, self.seed)?;
+        let split = match before {
+            Some(before) => split_as_before(&files, &self.data, before)?,
+            None => split(&files, &groups, self.hold_out, self.seed)?,
+        };
         let bar = progress::bar(split.train.len(), "reading images");
-        let set = TrainingSet::load(&split.train, self.size, self.colour, &mut |done| {
-            bar.set_position(done as u64);
-        })?;
+        let set = TrainingSet::load_within(
+            &split.train,
+            self.size,
+            self.colour,
+            MOST_FRAME_BYTES,
+            &mut |done| bar.set_position(done as u64),
+        )?;
         bar.finish_and_clear();
         // Checked now, not after hours of training, when `package` needs them.
         let bar = progress::bar(split.held_out.len(), "reading held-out images");
@@ -108,12 +117,11 @@ impl Train {
         report_skipped(&left_out, files.len());
         eprintln!(
             "{} images to train on, {} held out, on {device:?}",
-            set.frames.len(),
+            set.images.len(),
             held_out.len()
         );
         Ok(Images {
             groups,
-            split,
             set,
             held_out,
         })
@@ -123,10 +131,10 @@ impl Train {
     pub(super) fn describe(&self, images: &Images, teacher: Option<&Teacher>) -> Result<Run> {
         let Images {
             groups,
-            split,
             set,
             held_out,
         } = images;
+        let images = &set.images;
         if let Some(teacher) = teacher.filter(|teacher| teacher.run.input != set.input) {
             bail!(
                 "the teacher sees {:?}, this run {:?}: its maps would be of something else; give its --size and --colour",
@@ -139,7 +147,6 @@ impl Train {
             TrainingMode::Reconstruction => "none".to_owned(),
             TrainingMode::Direct | TrainingMode::Denoising => self.noise_bank()?.describe(),
         };
-        let skipped: Vec<&PathBuf> = set.skipped.iter().map(|s| &s.file).collect();
         // Absolute paths, so that `package` finds the images from any folder.
         let absolute = |file: &PathBuf| {
             std::path::absolute(file).with_context(|| format!("finding {}", file.display()))
@@ -165,14 +172,13 @@ impl Train {
             batch: self.batch,
             tiles: self.tiles,
             seed: self.seed,
+            hold_out: Some(self.hold_out),
             input: set.input,
-            train_files: split
-                .train
+            train_files: images
                 .iter()
-                .filter(|file| !skipped.contains(file))
-                .map(absolute)
+                .map(|image| absolute(&image.file))
                 .collect::<Result<_>>()?,
-            train_digests: set.digests.iter().map(|digest| hex(digest)).collect(),
+            train_digests: images.iter().map(|image| hex(&image.digest)).collect(),
             held_out_parts: held_out.iter().map(|file| groups.part(file)).collect(),
             held_out: held_out.iter().map(absolute).collect::<Result<_>>()?,
         })

@@ -85,6 +85,9 @@ pub struct Run {
     pub tiles: usize,
     /// Seed of weights, crops and noise.
     pub seed: u64,
+    /// Fraction of the images that was to be held out; `None` in runs of older versions.
+    #[serde(default)]
+    pub hold_out: Option<f64>,
     /// Size and colour that frames are prepared to.
     pub input: Input,
     /// How the images' files were read.
@@ -98,6 +101,29 @@ pub struct Run {
     pub held_out: Vec<PathBuf>,
     /// Name of the part that each held-out image shows.
     pub held_out_parts: Vec<String>,
+    /// What the images are known by, beside `train_digests`.
+    #[serde(default)]
+    pub identities: Identities,
+}
+
+/// What a run's images are known by. Empty in runs of older versions.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Identities {
+    /// Digest of each training image's pixels, in hexadecimal.
+    pub train_pixels: Vec<String>,
+    /// The part that each training image shows, by its name in the groups file. Empty without such
+    /// a file.
+    pub train_parts: Vec<Option<String>>,
+    /// SHA-256 of each held-out image, in hexadecimal.
+    pub held_out_digests: Vec<String>,
+    /// Digest of each held-out image's pixels, in hexadecimal.
+    pub held_out_pixels: Vec<String>,
+    /// The part that each held-out image shows, like `train_parts`.
+    pub held_out_parts: Vec<Option<String>>,
+    /// Digests of the pixels of the teacher's training images.
+    pub teacher_pixels: Vec<String>,
+    /// Parts that the teacher's training images show.
+    pub teacher_parts: Vec<String>,
 }
 
 /// How runs read files that do not say it.
@@ -226,6 +252,7 @@ mod tests {
             batch: 1,
             tiles: 1,
             seed: 0,
+            hold_out: None,
             input: Input {
                 size: InputSize::Native,
                 colour: ColourMode::Rgb,
@@ -235,6 +262,7 @@ mod tests {
             train_digests: Vec::new(),
             held_out: Vec::new(),
             held_out_parts: Vec::new(),
+            identities: Identities::default(),
         };
         assert_eq!(run(0.0).noise_label(), "all");
         // Times 100 it is 30.000002 as an f32.

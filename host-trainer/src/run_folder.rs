@@ -85,6 +85,9 @@ pub struct Run {
     pub tiles: usize,
     /// Seed of weights, crops and noise.
     pub seed: u64,
+    /// Fraction of the images that was to be held out; `None` in runs of older versions.
+    #[serde(default)]
+    pub hold_out: Option<f64>,
     /// Size and colour that frames are prepared to.
     pub input: Input,
     /// How the images' files were read.
@@ -100,6 +103,29 @@ pub struct Run {
     pub held_out: Vec<PathBuf>,
     /// Name of the part that each held-out image shows.
     pub held_out_parts: Vec<String>,
+    /// What the images are known by, beside `train_digests`.
+    #[serde(default)]
+    pub identities: Identities,
+}
+
+/// What a run's images are known by. Empty in runs of older versions.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Identities {
+    /// Digest of each training image's pixels, in hexadecimal.
+    pub train_pixels: Vec<String>,
+    /// The part that each training image shows, by its name in the groups file. Empty without such
+    /// a file.
+    pub train_parts: Vec<Option<String>>,
+    /// SHA-256 of each held-out image, in hexadecimal.
+    pub held_out_digests: Vec<String>,
+    /// Digest of each held-out image's pixels, in hexadecimal.
+    pub held_out_pixels: Vec<String>,
+    /// The part that each held-out image shows, like `train_parts`.
+    pub held_out_parts: Vec<Option<String>>,
+    /// Digests of the pixels of the teacher's training images.
+    pub teacher_pixels: Vec<String>,
+    /// Parts that the teacher's training images show.
+    pub teacher_parts: Vec<String>,
 }
 
 /// Paths in JSON: text, or the bytes of a path that is not UTF-8.
@@ -260,6 +286,7 @@ mod tests {
             batch: 1,
             tiles: 1,
             seed: 0,
+            hold_out: None,
             input: Input {
                 size: InputSize::Native,
                 colour: ColourMode::Rgb,
@@ -269,6 +296,7 @@ mod tests {
             train_digests: Vec::new(),
             held_out: Vec::new(),
             held_out_parts: Vec::new(),
+            identities: Identities::default(),
         }
     }
 

@@ -87,12 +87,13 @@ fn other_manifest_formats_are_refused_with_a_hint() {
 }
 
 #[test]
-fn a_package_of_the_format_before_says_that_files_were_read_as_stored() {
+fn a_package_of_the_format_before_is_read_and_says_what_programs_did_then() {
     let mut manifest = manifest();
     manifest.format = 8;
-    // Its format ended before the field that says so.
+    // Its format ended before the fields that format 9 added: four, of which the last two are one
+    // byte each where there is nothing.
     let whole = postcard::to_allocvec(&manifest).unwrap();
-    let tail = postcard::to_allocvec(&manifest.reading).unwrap();
+    let tail = postcard::to_allocvec(&(manifest.reading, &manifest.seen, 0u8, 0u8)).unwrap();
     let old = &whole[..whole.len() - tail.len()];
     let read = verify(package_with_manifest(old)).unwrap();
     manifest.reading = Reading::AS_STORED;

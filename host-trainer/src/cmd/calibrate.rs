@@ -69,6 +69,8 @@ impl Calibrate {
             .into_iter()
             .map(|file| CalibrationFrame {
                 part: groups.part(&file),
+                known_part: groups.known_part(&file).map(str::to_owned),
+                digest: None,
                 file,
             })
             .collect();

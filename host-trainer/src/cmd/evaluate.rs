@@ -5,12 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use host_trainer::dataset::{
-    Account, Found, Survey, TestItem, check_masks, digest_of_files, test_items,
-};
-use host_trainer::evaluate::{Evaluation, Report, Summary, evaluate, html};
-use host_trainer::package::{Draft, file_id};
-use proto::manifest::Manifest;
+use host_trainer::dataset::{Account, Found, Groups, Survey, TestItem, check_masks, test_items};
+use host_trainer::evaluate::{Report, Summary, evaluate, html};
+use host_trainer::package::Draft;
 use scoring::infer::{Half, Tuning};
 use scoring::inspect::region::Region;
 use scoring::inspect::verdict::Verdict;
@@ -23,7 +20,7 @@ use serde::Serialize;
 
 use super::arguments::ScoringMode;
 use super::keys::{signing_key, verified_package};
-use super::notices::report_account;
+use super::notices::{report_account, report_ungrouped};
 use super::progress;
 use super::text::{evaluation_table, manifest_facts};
 
@@ -41,6 +38,10 @@ pub(crate) struct Evaluate {
     /// Folder of the data set.
     #[arg(long)]
     data: PathBuf,
+    /// CSV (file,group) with paths relative to --data: images of one group show the same part.
+    /// Verdicts are then counted by part, and intervals allow for it.
+    #[arg(long)]
+    groups: Option<PathBuf>,
     /// Folder for report.html and metrics.json. Temporary data, which can take gigabytes with many
     /// large frames, is kept there too (without --out in the system's temporary folder).
     #[arg(long)]
@@ -103,6 +104,12 @@ impl Evaluate {
             inspector = inspector.with_scoring(mode.scoring());
         }
         let (items, mut account) = self.items(&inspector)?;
+        let groups = match &self.groups {
+            Some(path) => Groups::read(path, &self.data)?,
+            None => Groups::default(),
+        };
+        let files: Vec<PathBuf> = items.iter().map(|item| item.image.clone()).collect();
+        report_ungrouped(&groups, &files)?;
         let bar = progress::bar(items.len(), "scoring");
         let rows = if self.out.is_some() { self.rows } else { 0 };
         let scratch = scratch(self.out.as_deref());
@@ -112,6 +119,7 @@ impl Evaluate {
         let mut evaluation = evaluate(
             &inspector,
             &items,
+            &groups,
             rows,
             &scratch,
             &mut |done| bar.set_position(done as u64),
@@ -138,7 +146,9 @@ impl Evaluate {
                 evaluation.small_regions
             );
         }
-        warn_of_known_images(package.manifest(), &evaluation);
+        for warning in evaluation.summary.overlap.warnings(evaluation.images.len()) {
+            eprintln!("warning: {warning}");
+        }
         if let Some(folder) = &self.maps {
             let json = serde_json::to_string_pretty(&frames)?;
             write_atomic(&folder.join("frames.json"), json.as_bytes())?;
@@ -260,30 +270,6 @@ fn map_names(items: &[TestItem]) -> HashMap<PathBuf, PathBuf> {
         names.insert(item.image.clone(), name);
     }
     names
-}
-
-/// Warns of test images that the model was trained or calibrated on.
-fn warn_of_known_images(manifest: &Manifest, evaluation: &Evaluation) {
-    let trained_on = &manifest.training.file_ids;
-    let seen = evaluation.digests.iter().map(file_id);
-    let seen = seen.filter(|id| trained_on.contains(id)).count();
-    if seen > 0 {
-        eprintln!(
-            "warning: the model was trained on {seen} of the {} test images; the figures flatter it",
-            evaluation.digests.len()
-        );
-    }
-    let good = evaluation.frames.iter().zip(&evaluation.digests);
-    let good: Vec<[u8; 32]> = good
-        .filter(|(frame, _)| !frame.defect)
-        .map(|(_, digest)| *digest)
-        .collect();
-    let threshold = manifest.threshold.as_ref();
-    if threshold.is_some_and(|t| t.calibration_digest == digest_of_files(&good)) {
-        eprintln!(
-            "warning: the threshold was calibrated on these very good frames; their false rejects say nothing"
-        );
-    }
 }
 
 /// Folder for temporary data: where the report will be, because the system's temporary folder is

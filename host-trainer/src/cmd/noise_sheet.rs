@@ -42,6 +42,7 @@ impl NoiseSheet {
         let tiles: Vec<_> = set
             .frames
             .iter()
+            .flatten()
             .map(|frame| cut_tile(frame, middle, middle))
             .collect();
         let picture = sheet::noise(&tiles, self.draws, self.seed);

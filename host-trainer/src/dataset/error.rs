@@ -76,6 +76,26 @@ pub enum DatasetError {
         /// Why the first one cannot be used.
         first: String,
     },
+    /// An image differs from what it was when training read it first.
+    #[error("{} has changed while training was reading it: {reason}; start again", path.display())]
+    Changed {
+        /// The image.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// The tiles cannot be kept on disk.
+    #[error(
+        "the images do not fit into memory, and their tiles cannot be kept in {}: free some of its \
+         disk, or train with fewer --tiles",
+        folder.display()
+    )]
+    Tiles {
+        /// The folder.
+        folder: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// There is no test folder.
     #[error(
         "{} has no test folder: expected MVTec's layout, test/<kind>/*.png and \

@@ -156,6 +156,16 @@ impl Groups {
         }
     }
 
+    /// Whether there is a groups file.
+    pub fn is_given(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// The part that the groups file names for `file`.
+    pub fn known_part(&self, file: &Path) -> Option<&str> {
+        self.parts.get(&key(file)).map(String::as_str)
+    }
+
     /// The part that `file` shows. A file that the groups file does not name is a part of its own.
     pub fn part(&self, file: &Path) -> String {
         match self.parts.get(&key(file)) {

@@ -14,9 +14,9 @@ use scoring::io::text::path_text;
 use scoring::io::values::{ValueRange, is_grey};
 
 use super::account::{Account, named};
-use super::digest::pixel_digest;
 use super::error::{DatasetError, chain};
 use super::parallel::in_parallel;
+use super::pixel_digest::pixel_digest;
 use super::training::{Colour, Skipped};
 
 /// Fraction of images, in percent, that may be unreadable before the set is refused.

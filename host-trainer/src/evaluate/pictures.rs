@@ -35,6 +35,7 @@ pub(super) fn draw_row(
         verdict: found.verdict,
         regions: found.regions.len(),
         defect: !item.is_good(),
+        outside: false,
         pictures: Pictures {
             heat: fit(heat_map(&found.map, scale)),
             overlay: threshold.map(|threshold| overlay(&input, &found.map, threshold)),

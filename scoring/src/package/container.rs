@@ -16,7 +16,7 @@ use ed25519_dalek::{
     PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, Signature, Signer, SigningKey, VerifyingKey,
 };
 use proto::limits::{MAX_MANIFEST_BYTES, MAX_ONNX_BYTES};
-use proto::manifest::{Manifest, Reading};
+use proto::manifest::{GoldenFrame, Manifest, Reading, SeenImages, SegmentationGain};
 use sha2::{Digest, Sha256};
 
 use super::check::check_manifest;
@@ -64,12 +64,12 @@ pub enum PackageError {
     /// The manifest cannot be decoded.
     #[error("the manifest cannot be decoded: {0}")]
     Manifest(String),
-    /// A manifest of an older format.
+    /// A manifest of a format that is too old.
     #[error(
         "expected manifest format {expected}, found {found}: package the run again with this version's host-trainer"
     )]
     OldFormat {
-        /// The format that this version reads and writes.
+        /// The format that this version writes.
         expected: u16,
         /// The package's format.
         found: u16,
@@ -249,14 +249,26 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
     }
     let mut bytes = Cow::Borrowed(bytes);
     if found < 9 {
-        let added = postcard::to_allocvec(&Reading::AS_STORED).map_err(failed)?;
-        bytes.to_mut().extend(added);
+        bytes.to_mut().extend(added_by_format_9().map_err(failed)?);
     }
     let (manifest, rest) = postcard::take_from_bytes(&bytes).map_err(failed)?;
     match rest.len() {
         0 => Ok(manifest),
         more => Err(PackageError::Manifest(format!("{more} bytes too many"))),
     }
+}
+
+/// The fields that format 9 added, for packages that lack them. Postcard writes a structure as its
+/// fields in order.
+fn added_by_format_9() -> postcard::Result<Vec<u8>> {
+    let golden_frame: Option<GoldenFrame> = None;
+    let segmentation_gain: Option<SegmentationGain> = None;
+    postcard::to_allocvec(&(
+        Reading::AS_STORED,
+        SeenImages::default(),
+        golden_frame,
+        segmentation_gain,
+    ))
 }
 
 /// A package whose signature is valid and whose parts belong together.

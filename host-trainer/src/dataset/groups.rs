@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use csv::{ByteRecord, ReaderBuilder};
+use csv_core::{ReadRecordResult, ReaderBuilder};
 use scoring::io::text::{decode, path_text};
 
 use super::error::DatasetError;
@@ -44,11 +44,6 @@ impl Groups {
         let text = with_plain_line_ends(&text);
         let (first, delimiter, columns) =
             header(&text).ok_or_else(|| wrong(1, HEADER.to_owned()))?;
-        let mut reader = ReaderBuilder::new()
-            .delimiter(delimiter)
-            .flexible(true)
-            .has_headers(false)
-            .from_reader(&text[first..]);
         // Numbers of lines are those of the whole file, in which `sep=` may stand above.
         let above = text[..first].iter().filter(|byte| **byte == b'\n').count();
         let mut groups = Self {
@@ -56,17 +51,10 @@ impl Groups {
             ..Self::default()
         };
         let mut named: HashMap<PathBuf, usize> = HashMap::new();
-        let mut record = ByteRecord::new();
-        let mut is_header = true;
-        loop {
-            let more = reader.read_byte_record(&mut record);
-            // The reader now stands at the line after.
-            let line = reader.position().line() as usize - 1 + above;
-            if !more.map_err(|error| wrong(line, error.to_string()))? {
-                break;
-            }
-            let blank = record.iter().all(|field| field.trim_ascii().is_empty());
-            if std::mem::take(&mut is_header) || blank {
+        // The header is the first record.
+        for (line, record) in records(&text[first..], delimiter).into_iter().skip(1) {
+            let line = line + above;
+            if record.iter().all(|field| field.trim_ascii().is_empty()) {
                 continue;
             }
             if record.len() != columns.count {
@@ -161,8 +149,9 @@ impl Groups {
         self.source.is_some()
     }
 
-    /// The part that the groups file names for `file`.
+    /// The part that the groups file names for `file`. Without such a file it is not known.
     pub fn known_part(&self, file: &Path) -> Option<&str> {
+        self.source.as_ref()?;
         self.parts.get(&key(file)).map(String::as_str)
     }
 
@@ -201,12 +190,7 @@ fn header(text: &[u8]) -> Option<(usize, u8, Columns)> {
     };
     let names = line(first);
     [b',', b';', b'\t'].into_iter().find_map(|delimiter| {
-        let mut reader = ReaderBuilder::new()
-            .delimiter(delimiter)
-            .has_headers(false)
-            .from_reader(names);
-        let mut record = ByteRecord::new();
-        reader.read_byte_record(&mut record).ok()?;
+        let (_, record) = records(names, delimiter).into_iter().next()?;
         let column = |name: &[u8]| {
             let mut fields = record.iter();
             fields.position(|field| field.trim_ascii().eq_ignore_ascii_case(name))
@@ -218,6 +202,44 @@ fn header(text: &[u8]) -> Option<(usize, u8, Columns)> {
         };
         Some((first, delimiter, columns))
     })
+}
+
+/// The records of a text whose lines end in `\n`, each with the number of its line, from 1. Empty
+/// lines are no records.
+fn records(text: &[u8], delimiter: u8) -> Vec<(usize, Vec<Vec<u8>>)> {
+    let mut reader = ReaderBuilder::new().delimiter(delimiter).build();
+    // No record is longer than the whole text.
+    let (mut output, mut ends) = (vec![0; text.len()], vec![0; text.len() + 1]);
+    let (mut rest, mut written, mut fields) = (text, 0, 0);
+    let mut records = Vec::new();
+    // Where the record before ended, and the lines until there.
+    let (mut before, mut lines) = (text, 0);
+    let line_ends = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count();
+    loop {
+        let (result, read, more, ended) =
+            reader.read_record(rest, &mut output[written..], &mut ends[fields..]);
+        rest = &rest[read..];
+        written += more;
+        fields += ended;
+        match result {
+            // The next call has nothing more to read, which ends the last record.
+            ReadRecordResult::InputEmpty => {}
+            ReadRecordResult::Record => {
+                let starts = std::iter::once(&0).chain(&ends);
+                let spans = starts.zip(&ends[..fields]);
+                let record = spans.map(|(start, end)| output[*start..*end].to_vec());
+                let passed = &before[..before.len() - rest.len()];
+                let line = lines + line_ends(passed.trim_ascii_end()) + 1;
+                records.push((line, record.collect()));
+                lines += line_ends(passed);
+                before = rest;
+                (written, fields) = (0, 0);
+            }
+            ReadRecordResult::End
+            | ReadRecordResult::OutputFull
+            | ReadRecordResult::OutputEndsFull => return records,
+        }
+    }
 }
 
 /// The file that a field names, and whether it exists: as the field is written, otherwise with `\`
@@ -270,6 +292,7 @@ fn key(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use proto::manifest::{InputSize, Reading};
 
     use super::*;
@@ -424,5 +447,19 @@ mod tests {
         let error = groups.ungrouped(&[at("a.png")]).unwrap_err().to_string();
         assert!(error.contains("names none of the 1 images"), "{error}");
         assert_eq!(Groups::default().ungrouped(&both).unwrap(), 0);
+    }
+
+    proptest! {
+        /// Whatever a file holds, it is read or refused.
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            start in prop::sample::select(vec!["", "file,group\n", "sep=;\nfile;group\r\n", "\u{feff}file\tgroup\r"]),
+            bytes in prop::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let content = [start.as_bytes(), &bytes].concat();
+            if let Ok(groups) = read(content).1 {
+                prop_assert!(groups.parts.values().all(|part| part != "group "));
+            }
+        }
     }
 }

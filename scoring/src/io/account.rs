@@ -89,7 +89,7 @@ impl ImageAccount {
     pub fn nested(&mut self, folder: &Path, images: usize) {
         if images > 0 {
             self.nested += images;
-            self.name(folder, format!("{images} images in a folder below"));
+            self.name(folder, format!("{} in a folder below", counted(images, "image")));
         }
     }
 

@@ -267,7 +267,12 @@ fn what_is_left_out_of_a_folder_is_counted_and_named() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();
     };
-    for name in ["a.png", ".trashed-1-b.png", "batch/c.png", ".ipynb_checkpoints/d.png"] {
+    for name in [
+        "a.png",
+        ".trashed-1-b.png",
+        "batch/c.png",
+        ".ipynb_checkpoints/d.png",
+    ] {
         put(name, &image);
     }
     put("e.webp", b"RIFF");
@@ -278,7 +283,15 @@ fn what_is_left_out_of_a_folder_is_counted_and_named() {
     let account = &found["account"];
     let count = |name: &str| account[name].as_u64().unwrap();
     assert_eq!(
-        ["used", "unreadable", "too_small", "hidden", "nested", "unsupported"].map(count),
+        [
+            "used",
+            "unreadable",
+            "too_small",
+            "hidden",
+            "nested",
+            "unsupported"
+        ]
+        .map(count),
         [1, 1, 1, 2, 1, 1]
     );
     let said = stderr(&fixture.score(&["part"]));
@@ -292,8 +305,12 @@ fn what_is_left_out_of_a_folder_is_counted_and_named() {
         assert!(said.contains(words), "{words} in {said}");
     }
     let all = std::fs::remove_file(fixture.path("part/a.png"));
-    all.and_then(|()| std::fs::remove_file(fixture.path("part/broken.png"))).unwrap();
+    all.and_then(|()| std::fs::remove_file(fixture.path("part/broken.png")))
+        .unwrap();
     std::fs::remove_file(fixture.path("part/small.png")).unwrap();
     let said = stderr(&fixture.score(&["part"]));
-    assert!(said.contains("found none but 1 in folders below and 2 hidden"), "{said}");
+    assert!(
+        said.contains("found none but 1 in folders below and 2 hidden"),
+        "{said}"
+    );
 }

@@ -131,7 +131,10 @@ impl Score {
         }
         output.finish(&account)?;
         // Those that failed were named as they came.
-        let left = account.left_out.iter().filter(|left| !left.reason.starts_with(FAILED));
+        let left = account
+            .left_out
+            .iter()
+            .filter(|left| !left.reason.starts_with(FAILED));
         for left in left.take(NAMED) {
             eprintln!("left out {}: {}", left.file, left.reason);
         }
@@ -223,7 +226,8 @@ const NAMED: usize = 10;
 /// Counts an image that has no score.
 fn count_failure(account: &mut ImageAccount, path: &Path, error: &anyhow::Error) {
     let mut causes = error.chain();
-    let small = causes.any(|cause| matches!(cause.downcast_ref(), Some(PreprocessError::TooSmall { .. })));
+    let small =
+        causes.any(|cause| matches!(cause.downcast_ref(), Some(PreprocessError::TooSmall { .. })));
     let pages = error.chain().find_map(|cause| match cause.downcast_ref() {
         Some(DecodeError::Pages { pages, .. }) => Some(*pages as usize),
         _ => None,

@@ -53,7 +53,9 @@ impl Calibrate {
         let Found { items, mut account } = calibration_files(&self.good)?;
         let bar = progress::bar(items.len(), "looking at images");
         let (size, reading) = (draft.manifest.input.size, draft.manifest.reading);
-        let survey = Survey::of(&items, size, &reading, &mut |done| bar.set_position(done as u64));
+        let survey = Survey::of(&items, size, &reading, &mut |done| {
+            bar.set_position(done as u64)
+        });
         bar.finish_and_clear();
         let mut suited = survey.account(&mut account, self.allow_unreadable);
         account.bits = survey.bits();
@@ -74,9 +76,22 @@ impl Calibrate {
                 file,
             })
             .collect();
-        let promise = set_threshold(&mut draft, &frames, self.promise.rule()?, &key, &mut account)?;
+        let promise = set_threshold(
+            &mut draft,
+            &frames,
+            self.promise.rule()?,
+            &key,
+            &mut account,
+        )?;
         let out = self.out.as_ref().unwrap_or(&self.package);
         write_atomic(out, &draft.sign(&key)?)?;
-        print_package(self.json, out, "calibrated", &draft, &account, Some(&promise))
+        print_package(
+            self.json,
+            out,
+            "calibrated",
+            &draft,
+            &account,
+            Some(&promise),
+        )
     }
 }

@@ -211,16 +211,26 @@ impl Evaluate {
         bar.finish_and_clear();
         // What was found until an error helps to understand it.
         let checked = survey.account(&mut account, self.allow_unreadable);
-        let usable: HashSet<&Path> = survey.images.iter().map(|image| image.file.as_path()).collect();
+        let usable: HashSet<&Path> = survey
+            .images
+            .iter()
+            .map(|image| image.file.as_path())
+            .collect();
         let mut items: Vec<TestItem> = items
             .into_iter()
             .filter(|item| usable.contains(item.image.as_path()))
             .collect();
         let checked = checked.and_then(|()| {
             let bar = progress::bar(items.len(), "reading masks");
-            let checked = check_masks(&mut items, &survey, self.invert_masks, &mut account, &mut |done| {
-                bar.set_position(done as u64);
-            });
+            let checked = check_masks(
+                &mut items,
+                &survey,
+                self.invert_masks,
+                &mut account,
+                &mut |done| {
+                    bar.set_position(done as u64);
+                },
+            );
             bar.finish_and_clear();
             checked
         });
@@ -294,12 +304,7 @@ struct FrameEntry {
     regions: Vec<Region>,
 }
 
-fn write_map(
-    folder: &Path,
-    map: &Path,
-    item: &TestItem,
-    found: &Inspection,
-) -> Result<FrameEntry> {
+fn write_map(folder: &Path, map: &Path, item: &TestItem, found: &Inspection) -> Result<FrameEntry> {
     write_atomic(&folder.join(map), &tiff(&found.map)?)?;
     Ok(FrameEntry {
         image: path_text(&item.image),

@@ -171,7 +171,13 @@ impl Package {
             }
             eprintln!("no threshold: training held no images out; next: host-trainer calibrate");
         } else {
-            promise = Some(set_threshold(&mut draft, &frames, rule, &key, &mut account)?);
+            promise = Some(set_threshold(
+                &mut draft,
+                &frames,
+                rule,
+                &key,
+                &mut account,
+            )?);
             report_account("calibration set", &account);
         }
         write_atomic(&self.out, &draft.sign(&key)?)?;
@@ -179,7 +185,14 @@ impl Package {
             write_atomic(path, &draft.onnx)?;
         }
         let words = format!("{} {}", self.name, self.version);
-        print_package(self.json, &self.out, &words, &draft, &account, promise.as_deref())
+        print_package(
+            self.json,
+            &self.out,
+            &words,
+            &draft,
+            &account,
+            promise.as_deref(),
+        )
     }
 
     /// Says something in passing: with --json not among the output.

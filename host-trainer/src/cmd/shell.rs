@@ -45,10 +45,18 @@ mod tests {
 
     #[test]
     fn a_quoted_path_is_the_path_to_a_shell() {
-        for bytes in [&b"plain/a.png"[..], b"a b'c", b"l\xf6t/\xff'\\n x", "löt".as_bytes()] {
+        for bytes in [
+            &b"plain/a.png"[..],
+            b"a b'c",
+            b"l\xf6t/\xff'\\n x",
+            "löt".as_bytes(),
+        ] {
             let quoted = quoted_path(Path::new(OsStr::from_bytes(bytes)));
             let command = format!("printf %s {quoted}");
-            let Ok(shell) = std::process::Command::new("bash").args(["-c", &command]).output() else {
+            let Ok(shell) = std::process::Command::new("bash")
+                .args(["-c", &command])
+                .output()
+            else {
                 return; // No Bash here.
             };
             assert_eq!(shell.stdout, bytes, "{quoted}");

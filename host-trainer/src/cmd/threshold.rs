@@ -103,7 +103,9 @@ pub(crate) fn print_package(
         };
         println!("{}", serde_json::to_string_pretty(&output)?);
     } else {
-        promise.into_iter().for_each(|promise| println!("{promise}"));
+        promise
+            .into_iter()
+            .for_each(|promise| println!("{promise}"));
         println!("{}: {words}", package.display());
     }
     Ok(())

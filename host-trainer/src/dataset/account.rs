@@ -55,7 +55,9 @@ impl Account {
         let mut text = self.images.in_words();
         if !self.kinds.is_empty() {
             let kinds = self.kinds.iter().take(NAMED);
-            let kinds: Vec<String> = kinds.map(|(kind, count)| format!("{kind} {count}")).collect();
+            let kinds: Vec<String> = kinds
+                .map(|(kind, count)| format!("{kind} {count}"))
+                .collect();
             text += &format!("; kinds: {}", kinds.join(", "));
             if self.kinds.len() > NAMED {
                 text += &format!(" and {} more", self.kinds.len() - NAMED);
@@ -73,7 +75,11 @@ impl Account {
     /// One line for each warning, and for the first `most` of the files left out.
     pub fn lines(&self, most: usize) -> Vec<String> {
         let mut lines = self.images.lines(most);
-        lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
+        lines.extend(
+            self.warnings
+                .iter()
+                .map(|warning| format!("warning: {warning}")),
+        );
         lines
     }
 
@@ -96,8 +102,14 @@ impl MaskAccount {
         }
         if self.odd_values > 0 {
             let named = self.conventions.iter().take(NAMED);
-            let named: Vec<String> = named.map(|(what, count)| format!("{what}: {count}")).collect();
-            text += &format!(", {} of other values ({})", self.odd_values, named.join("; "));
+            let named: Vec<String> = named
+                .map(|(what, count)| format!("{what}: {count}"))
+                .collect();
+            text += &format!(
+                ", {} of other values ({})",
+                self.odd_values,
+                named.join("; ")
+            );
         }
         if self.images_without > 0 {
             text += &format!(", {} without", counted(self.images_without, "defect image"));
@@ -133,7 +145,9 @@ mod tests {
         let mut account = Account::default();
         account.images.used = 8;
         account.images.hidden = 1;
-        account.kinds = [("cut", 4), ("good", 4)].map(|(k, n)| (k.to_owned(), n)).into();
+        account.kinds = [("cut", 4), ("good", 4)]
+            .map(|(k, n)| (k.to_owned(), n))
+            .into();
         account.masks = Some(MaskAccount {
             matched: 3,
             unmatched: 1,
@@ -152,6 +166,9 @@ mod tests {
         );
         assert_eq!(account.lines(3), ["warning: look"]);
         let json = serde_json::to_value(&account).unwrap();
-        assert_eq!((&json["used"], &json["masks"]["matched"]), (&8.into(), &3.into()));
+        assert_eq!(
+            (&json["used"], &json["masks"]["matched"]),
+            (&8.into(), &3.into())
+        );
     }
 }

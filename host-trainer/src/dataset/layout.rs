@@ -1,9 +1,7 @@
-//! Finds the files of a data set, in MVTec AD's layout (`train/good`, `test/<kind>`,
-//! `ground_truth/<kind>/<name>_mask.png`) or in a bare folder of good images, and accounts for
-//! everything beside them. Other names that mean the same are taken for it, which is said; where
-//! several things could be meant, that is an error.
+//! Finds the good images of a data set, in MVTec AD's layout (`train/good`, `test/good`) or in a
+//! bare folder of good images, and accounts for everything beside them. Other names that mean the
+//! same are taken for it, which is said; where several things could be meant, that is an error.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -13,38 +11,10 @@ use scoring::io::text::path_text;
 
 use super::account::{Account, named};
 use super::error::DatasetError;
-use super::mask_files::{MaskFiles, MaskFinder};
-use super::names::{
-    image_of_mask, mask_folder_rank, means_good, resembles_good, same_but_for_case,
-};
+use super::names::{mask_folder_rank, means_good, same_but_for_case};
 
-/// One labelled test image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestItem {
-    /// Name of its folder under `test`; `good` means defect-free, whatever its folder is called.
-    pub kind: String,
-    /// The image.
-    pub image: PathBuf,
-    /// Its ground-truth mask, if there is one. Defect images without a mask count for image metrics
-    /// only.
-    pub mask: Option<MaskFiles>,
-}
-
-impl TestItem {
-    /// Whether it is labelled defect-free.
-    pub fn is_good(&self) -> bool {
-        self.kind == GOOD
-    }
-
-    /// Its path below `test`: its folder's own name and its file name.
-    pub fn place(&self) -> PathBuf {
-        let folder = self.image.parent().and_then(Path::file_name);
-        Path::new(folder.unwrap_or_default()).join(self.image.file_name().unwrap_or_default())
-    }
-}
-
-/// The kind of defect-free images.
-const GOOD: &str = "good";
+/// The kind of defect-free images, and the name of their folder.
+pub(super) const GOOD: &str = "good";
 
 /// What was found in a data set.
 #[derive(Debug, Clone)]
@@ -80,145 +50,16 @@ pub fn calibration_files(root: &Path) -> Result<Found<PathBuf>, DatasetError> {
     account.images.beside(&top);
     let items = match folder_called(&top, &["test"]) {
         Some(test) => {
-            stray(&top.images, "beside the folder to calibrate on", &mut account);
+            stray(
+                &top.images,
+                "beside the folder to calibrate on",
+                &mut account,
+            );
             good_images(test, "test", &mut account)?
         }
         None => bare_images(root, top, &mut account)?,
     };
     found(items, root, false, account)
-}
-
-/// Finds all images under `test`, sorted by kind and name, with their masks.
-pub fn test_items(root: &Path) -> Result<Found<TestItem>, DatasetError> {
-    let mut account = Account::default();
-    let top = list(root)?;
-    account.images.beside(&top);
-    let Some(test) = folder_called(&top, &["test"]) else {
-        return Err(DatasetError::NoTest {
-            folder: root.to_owned(),
-            found: instead(&top),
-        });
-    };
-    stray(&top.images, "beside the folder of test images", &mut account);
-    let inside = list(test)?;
-    account.images.beside(&inside);
-    stray(&inside.images, "in no folder of a kind", &mut account);
-    if !inside.images.is_empty() {
-        account.warn(format!(
-            "{} directly in {} belong to no kind and are not used: move good ones to good, others \
-             to a folder for each kind of defect",
-            counted(inside.images.len(), "image"),
-            path_text(test)
-        ));
-    }
-    // Masks that lie among the kinds are no kind of defect. `label` may be one.
-    let is_masks = |path: &PathBuf| {
-        let rank = mask_folder_rank(path.file_name().unwrap_or_default());
-        rank.is_some_and(|rank| rank < 4)
-    };
-    let (among, kinds): (Vec<PathBuf>, Vec<PathBuf>) =
-        inside.folders.into_iter().partition(is_masks);
-    let folders: Vec<PathBuf> = top.folders.iter().chain(&among).cloned().collect();
-    let mut masks = MaskFinder::among(&folders, &mut account);
-    let mut items = Vec::new();
-    let mut good = Vec::new();
-    for folder in &kinds {
-        let name = folder.file_name().unwrap_or_default();
-        let (mut own, beside) = images_of_kind(folder, name, &mut account)?;
-        masks.give(&mut own, name, &beside);
-        if means_good(name) && !own.is_empty() {
-            good.push(path_text(folder));
-            if name != GOOD {
-                account.warn(format!("{} is taken as the good images", path_text(folder)));
-            }
-        }
-        items.append(&mut own);
-    }
-    masks.give_flat(&mut items, &mut account);
-    masks.finish(&items, &mut account);
-    for item in &items {
-        *account.kinds.entry(item.kind.clone()).or_default() += 1;
-    }
-    account.good_folders = good;
-    let found = found(items, test, false, account)?;
-    Ok(with_warnings_of_kinds(found, &kinds))
-}
-
-/// Warns of what the figures will lack.
-fn with_warnings_of_kinds(mut found: Found<TestItem>, folders: &[PathBuf]) -> Found<TestItem> {
-    let account = &mut found.account;
-    if account.good_folders.is_empty() {
-        let names = folders.iter().map(|path| path.file_name().unwrap_or_default());
-        let close: Vec<String> = names
-            .filter(|name| resembles_good(name))
-            .map(|name| path_text(Path::new(name)))
-            .collect();
-        let hint = if close.is_empty() {
-            String::new()
-        } else {
-            format!("; is {} meant?", named(&close))
-        };
-        account.warn(format!(
-            "no folder of good test images, so there are no false rejects and no image AUROC: \
-             expected test/good{hint}"
-        ));
-    }
-    if found.items.iter().all(TestItem::is_good) {
-        account.warn("no defect images, so there are no misses, no AUROC and no AUPRO");
-    } else if found.items.iter().all(|item| item.is_good() || item.mask.is_none()) {
-        account.warn(
-            "no masks, so there are figures of whole images only: expected \
-             ground_truth/<kind>/<name>_mask.png",
-        );
-    }
-    found
-}
-
-/// Images of a kind, and masks that lie beside their images.
-fn images_of_kind(
-    folder: &Path,
-    name: &OsStr,
-    account: &mut Account,
-) -> Result<(Vec<TestItem>, HashMap<PathBuf, PathBuf>), DatasetError> {
-    let listing = list(folder)?;
-    account.images.beside(&listing);
-    nested(&listing, account);
-    let kind = if means_good(name) {
-        GOOD.to_owned()
-    } else {
-        path_text(Path::new(name))
-    };
-    let stems: HashMap<&OsStr, &PathBuf> = listing
-        .images
-        .iter()
-        .filter_map(|path| Some((path.file_stem()?, path)))
-        .collect();
-    let of_mask = |path: &PathBuf| {
-        let image = stems.get(image_of_mask(path.file_stem()?)?)?;
-        Some((*image).clone())
-    };
-    let mut beside = HashMap::new();
-    let mut items = Vec::new();
-    for path in &listing.images {
-        match of_mask(path) {
-            Some(image) => {
-                beside.insert(image, path.clone());
-            }
-            None => items.push(TestItem {
-                kind: kind.clone(),
-                image: path.clone(),
-                mask: None,
-            }),
-        }
-    }
-    if !beside.is_empty() {
-        account.warn(format!(
-            "{} in {} lie beside their images: they are taken as masks, not as images",
-            counted(beside.len(), "mask"),
-            path_text(folder)
-        ));
-    }
-    Ok((items, beside))
 }
 
 /// The good images in a part of a data set: those in `good`, or in the one folder of a name that
@@ -234,9 +75,15 @@ fn good_images(
     let chosen = match candidates.as_slice() {
         [] => None,
         [(path, _)] => Some(path.clone()),
-        all => all.iter().find(|(path, _)| path.ends_with(GOOD)).map(|(path, _)| path.clone()),
+        all => all
+            .iter()
+            .find(|(path, _)| path.ends_with(GOOD))
+            .map(|(path, _)| path.clone()),
     };
-    let others = listing.folders.iter().filter(|path| Some(*path) != chosen.as_ref());
+    let others = listing
+        .folders
+        .iter()
+        .filter(|path| Some(*path) != chosen.as_ref());
     let others: Vec<&PathBuf> = others.collect();
     if chosen.is_none() && !candidates.is_empty() {
         let all: Vec<String> = candidates.iter().map(|(path, _)| path_text(path)).collect();
@@ -249,6 +96,12 @@ fn good_images(
         });
     }
     let Some(chosen) = chosen else {
+        // Folders of good images that have none may have hidden ones.
+        for path in &listing.folders {
+            if means_good(path.file_name().unwrap_or_default()) {
+                account.images.beside(&list(path)?);
+            }
+        }
         // A training set without a folder for its one kind. Test images are never so.
         if part == "test" {
             let found = instead(&listing);
@@ -271,7 +124,10 @@ fn good_images(
         return Ok(listing.images);
     };
     if chosen.file_name() != Some(OsStr::new(GOOD)) {
-        account.warn(format!("{} is taken as the good images", path_text(&chosen)));
+        account.warn(format!(
+            "{} is taken as the good images",
+            path_text(&chosen)
+        ));
     }
     account.good_folders.push(path_text(&chosen));
     stray(&listing.images, "beside the folder of good images", account);
@@ -367,7 +223,7 @@ fn good_folders(listing: &Listing) -> Result<Vec<(PathBuf, Listing)>, DatasetErr
 }
 
 /// The folder of one of these names, in this case or another.
-fn folder_called<'a>(listing: &'a Listing, names: &[&str]) -> Option<&'a PathBuf> {
+pub(super) fn folder_called<'a>(listing: &'a Listing, names: &[&str]) -> Option<&'a PathBuf> {
     let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_owned();
     let exact = names.iter().find_map(|wanted| {
         let mut folders = listing.folders.iter();
@@ -383,14 +239,14 @@ fn folder_called<'a>(listing: &'a Listing, names: &[&str]) -> Option<&'a PathBuf
 }
 
 /// Names images that belong to no part of the layout.
-fn stray(images: &[PathBuf], what: &str, account: &mut Account) {
+pub(super) fn stray(images: &[PathBuf], what: &str, account: &mut Account) {
     for path in images {
         account.images.stray(path, what);
     }
 }
 
 /// Names the folders below, with their images.
-fn nested(listing: &Listing, account: &mut Account) {
+pub(super) fn nested(listing: &Listing, account: &mut Account) {
     let mut images = 0;
     for folder in &listing.folders {
         let within = images_within(folder);
@@ -401,13 +257,19 @@ fn nested(listing: &Listing, account: &mut Account) {
         account.warn(format!(
             "{} in folders below ({}) are not read: move them up to use them",
             counted(images, "image"),
-            named(&listing.folders.iter().map(|path| path_text(path)).collect::<Vec<_>>())
+            named(
+                &listing
+                    .folders
+                    .iter()
+                    .map(|path| path_text(path))
+                    .collect::<Vec<_>>()
+            )
         ));
     }
 }
 
 /// What a folder has instead of what was looked for, as the end of a sentence.
-fn instead(listing: &Listing) -> String {
+pub(super) fn instead(listing: &Listing) -> String {
     let names = listing.folders.iter().filter_map(|path| path.file_name());
     let names: Vec<String> = names.map(|name| path_text(Path::new(name))).collect();
     match names.as_slice() {
@@ -416,7 +278,7 @@ fn instead(listing: &Listing) -> String {
     }
 }
 
-fn found<T>(
+pub(super) fn found<T>(
     items: Vec<T>,
     folder: &Path,
     layout: bool,
@@ -452,7 +314,7 @@ fn found<T>(
 }
 
 /// Lists a folder.
-fn list(folder: &Path) -> Result<Listing, DatasetError> {
+pub(super) fn list(folder: &Path) -> Result<Listing, DatasetError> {
     if !folder.is_dir() {
         return Err(DatasetError::Missing(folder.to_owned()));
     }

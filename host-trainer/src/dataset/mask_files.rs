@@ -12,11 +12,11 @@ use scoring::io::text::path_text;
 
 use super::account::{Account, MaskAccount, named};
 use super::error::DatasetError;
-use super::layout::TestItem;
 use super::masks::Mask;
 use super::names::{image_of_mask, mask_folder_rank, means_good, same_but_for_case};
 use super::parallel::in_parallel;
 use super::survey::Survey;
+use super::test_set::TestItem;
 
 /// Most masks that an error names.
 const NAMED: usize = 10;
@@ -134,7 +134,9 @@ impl MaskFinder {
         folder: &OsStr,
         beside: &HashMap<PathBuf, PathBuf>,
     ) {
-        let masks = self.folder_of(folder).map(|listing| MaskFolder::of(&listing));
+        let masks = self
+            .folder_of(folder)
+            .map(|listing| MaskFolder::of(&listing));
         for item in items {
             let own = masks.as_ref().and_then(|masks| masks.of_image(&item.image));
             let Some(path) = own.or_else(|| beside.get(&item.image).map(PathBuf::as_path)) else {
@@ -142,7 +144,9 @@ impl MaskFinder {
             };
             self.used.insert(path.to_owned());
             let files = if path.is_dir() {
-                Listing::of(path).map(|listing| listing.images).unwrap_or_default()
+                Listing::of(path)
+                    .map(|listing| listing.images)
+                    .unwrap_or_default()
             } else {
                 vec![path.to_owned()]
             };
@@ -188,10 +192,18 @@ impl MaskFinder {
         }
         let mut shared = Vec::new();
         for (mask, numbers) in takers {
-            let defects = numbers.iter().copied().filter(|number| !items[*number].is_good());
+            let defects = numbers
+                .iter()
+                .copied()
+                .filter(|number| !items[*number].is_good());
             let defects: Vec<usize> = defects.collect();
             // A good image needs no mask, so it does not compete for one.
-            let &[number] = (if defects.is_empty() { &numbers } else { &defects }).as_slice() else {
+            let &[number] = (if defects.is_empty() {
+                &numbers
+            } else {
+                &defects
+            })
+            .as_slice() else {
                 shared.push(path_text(mask));
                 continue;
             };
@@ -204,8 +216,8 @@ impl MaskFinder {
         if !shared.is_empty() {
             shared.sort();
             account.warn(format!(
-                "{} directly in {} fit images of several kinds and are not used ({}): make a folder \
-                 for each kind, as in test",
+                "{} directly in {} fit images of several kinds and are not used ({}): make a \
+                 folder for each kind, as in test",
                 counted(shared.len(), "mask"),
                 path_text(root),
                 named(&shared)

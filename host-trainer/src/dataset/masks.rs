@@ -47,7 +47,9 @@ impl Mask {
             let picture = read_picture(file).map_err(|error| wrong(chain(&error)))?;
             let mut mask = Self::of(&Values::of(&picture)).map_err(wrong)?;
             if inverted {
-                mask.defects.iter_mut().for_each(|defect| *defect = !*defect);
+                mask.defects
+                    .iter_mut()
+                    .for_each(|defect| *defect = !*defect);
             }
             union = Some(match union {
                 None => mask,
@@ -76,7 +78,11 @@ impl Mask {
 
     /// The union with another mask of the same size.
     fn with(mut self, other: Self) -> Result<Self, String> {
-        other.check_size(self.width_px, self.height_px, "the other masks of its image")?;
+        other.check_size(
+            self.width_px,
+            self.height_px,
+            "the other masks of its image",
+        )?;
         for (own, other) in self.defects.iter_mut().zip(other.defects) {
             *own |= other;
         }
@@ -148,7 +154,10 @@ impl Values {
                 Channels::Grey => values.into_iter().map(|value| [value; 3]).collect(),
                 Channels::Rgb => values.as_chunks::<3>().0.to_vec(),
             },
-            alpha: picture.alpha.as_ref().map(|alpha| (wide(alpha), full(alpha))),
+            alpha: picture
+                .alpha
+                .as_ref()
+                .map(|alpha| (wide(alpha), full(alpha))),
             full: full(frame.pixels()),
             lossy: picture.format == PictureFormat::Jpeg,
         }
@@ -166,8 +175,8 @@ fn marks(values: &Values) -> Result<Marks, String> {
     let Some((alpha, opaque)) = values.alpha.as_ref().filter(|(alpha, _)| varies(alpha)) else {
         return colour_marks(values, &values.colours);
     };
-    let by_alpha = grey_marks(values, alpha, *opaque)
-        .map_err(|reason| format!("transparency: {reason}"))?;
+    let by_alpha =
+        grey_marks(values, alpha, *opaque).map_err(|reason| format!("transparency: {reason}"))?;
     let colours = &values.colours;
     let visible: Vec<[u16; 3]> = colours
         .iter()
@@ -245,8 +254,8 @@ fn grey_marks(values: &Values, grey: &[u16], full: u16) -> Result<Marks, String>
         [] | [0] => (0, 0),
         &[one] => (0, one),
         &[low, high] => {
-            let ends = u32::from(low) * 4 <= u32::from(full)
-                && u32::from(high) * 4 >= 3 * u32::from(full);
+            let ends =
+                u32::from(low) * 4 <= u32::from(full) && u32::from(high) * 4 >= 3 * u32::from(full);
             if low > 0 && !ends {
                 return Err(format!("its two values are {low} and {high}: {expected}"));
             }
@@ -272,7 +281,10 @@ fn many_greys(
 ) -> Result<Marks, String> {
     // A file of 16 bits may hold values of fewer.
     let depths = [0xff, 0x3ff, 0xfff, 0x3fff, 0xffff];
-    let full = depths.into_iter().find(|depth| high <= *depth).unwrap_or(full);
+    let full = depths
+        .into_iter()
+        .find(|depth| high <= *depth)
+        .unwrap_or(full);
     let (half, quarter) = (full / 2, full / 4);
     let few = counts.len() <= MOST_LABELS;
     let expected = "expected 0 where nothing is wrong and 255 for defects";
@@ -293,7 +305,9 @@ fn many_greys(
     let between = counts.range(quarter + 1..full - quarter);
     let between: usize = between.map(|(_, count)| *count).sum();
     if between * 5 > grey.len() {
-        return Err(format!("grey values like those of a photograph: {expected}"));
+        return Err(format!(
+            "grey values like those of a photograph: {expected}"
+        ));
     }
     // A whole area of a value in the lower half is no blurred edge: it may be a defect of another
     // kind, or a place to ignore. Compression leaves such areas too, of many different values.
@@ -313,18 +327,16 @@ fn many_greys(
 }
 
 /// A value of this range that fills a square of three by three pixels.
-fn plateau(
-    grey: &[u16],
-    width: usize,
-    range: std::ops::RangeInclusive<u16>,
-) -> Option<u16> {
+fn plateau(grey: &[u16], width: usize, range: std::ops::RangeInclusive<u16>) -> Option<u16> {
     let rows: Vec<&[u16]> = grey.chunks_exact(width.max(1)).collect();
     let squares = rows.windows(3).flat_map(|rows| {
         (0..width.saturating_sub(2)).map(move |x| [0, 1, 2].map(|row: usize| &rows[row][x..x + 3]))
     });
     let mut even = squares.filter_map(|square| {
         let value = square[0][0];
-        let same = square.iter().all(|row| row.iter().all(|other| *other == value));
+        let same = square
+            .iter()
+            .all(|row| row.iter().all(|other| *other == value));
         same.then_some(value)
     });
     even.find(|value| range.contains(value))

@@ -48,7 +48,9 @@ const AFFIXES: [&[u8]; 8] = [
 /// A name in lower case without blanks and separators; `None` if it is not UTF-8.
 fn normalised(name: &OsStr) -> Option<String> {
     let text = name.to_str()?.to_lowercase();
-    let kept = text.chars().filter(|c| !c.is_whitespace() && !"_-.".contains(*c));
+    let kept = text
+        .chars()
+        .filter(|c| !c.is_whitespace() && !"_-.".contains(*c));
     Some(kept.collect())
 }
 
@@ -124,10 +126,22 @@ mod tests {
 
     #[test]
     fn names_of_good_folders_are_known_and_defects_are_not() {
-        for name in ["good", "Good", "GOOD", "OK", "ok", "good ", "Normal", "defect-free", "I.O."] {
+        for name in [
+            "good",
+            "Good",
+            "GOOD",
+            "OK",
+            "ok",
+            "good ",
+            "Normal",
+            "defect-free",
+            "I.O.",
+        ] {
             assert!(means_good(OsStr::new(name)), "{name}");
         }
-        for name in ["not good", "bad", "cut", "nok", "NG", "abnormal", "wood", "", "gold"] {
+        for name in [
+            "not good", "bad", "cut", "nok", "NG", "abnormal", "wood", "", "gold",
+        ] {
             assert!(!means_good(OsStr::new(name)), "{name}");
         }
         for name in ["goood", "god", "Gpod", "godo"] {
@@ -139,7 +153,15 @@ mod tests {
 
     #[test]
     fn folders_of_masks_are_known() {
-        for name in ["ground_truth", "Ground_Truth", "groundtruth", "gt", "GT", "masks", "Mask"] {
+        for name in [
+            "ground_truth",
+            "Ground_Truth",
+            "groundtruth",
+            "gt",
+            "GT",
+            "masks",
+            "Mask",
+        ] {
             assert!(mask_folder_rank(OsStr::new(name)).is_some(), "{name}");
         }
         assert!(mask_folder_rank(OsStr::new("test")).is_none());
@@ -177,7 +199,9 @@ mod tests {
 
     #[test]
     fn names_that_say_nothing_of_a_mask() {
-        for name in ["000", "weight", "mask", "_mask", "unlabel", "gt", "damaskus"] {
+        for name in [
+            "000", "weight", "mask", "_mask", "unlabel", "gt", "damaskus",
+        ] {
             assert_eq!(image_of_mask(OsStr::new(name)), None, "{name}");
         }
         assert_eq!(image_of_mask(OsStr::new("7mask")), Some(OsStr::new("7")));

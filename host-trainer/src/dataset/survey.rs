@@ -336,12 +336,12 @@ impl Survey {
                 named(&across)
             ));
         }
-        let other = self.names(|facts| {
-            (facts.width_px, facts.height_px) != (width, height) && !turned(facts)
-        });
+        let other = self
+            .names(|facts| (facts.width_px, facts.height_px) != (width, height) && !turned(facts));
         if !other.is_empty() {
             account.warn(format!(
-                "images of {} sizes: most are of {width}×{height} px, not {}; a camera has one size",
+                "images of {} sizes: most are of {width}×{height} px, not {}; a camera has \
+                 one size",
                 sizes.len(),
                 named(&other)
             ));

@@ -89,7 +89,10 @@ impl ImageAccount {
     pub fn nested(&mut self, folder: &Path, images: usize) {
         if images > 0 {
             self.nested += images;
-            self.name(folder, format!("{} in a folder below", counted(images, "image")));
+            self.name(
+                folder,
+                format!("{} in a folder below", counted(images, "image")),
+            );
         }
     }
 
@@ -164,7 +167,10 @@ mod tests {
             account.in_words(),
             "1 image used, 150 unreadable, 3 in folders below, not read"
         );
-        assert_eq!((account.left_out.len(), account.left_out_unnamed), (100, 51));
+        assert_eq!(
+            (account.left_out.len(), account.left_out_unnamed),
+            (100, 51)
+        );
         let lines = account.lines(2);
         assert_eq!(lines[0], "left out 0.png: broken");
         assert_eq!(lines[2], "left out 149 more");

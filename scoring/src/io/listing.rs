@@ -15,8 +15,8 @@ const UNSUPPORTED: [&str; 22] = [
     "avif", "cr2", "cr3", "dib", "dng", "exr", "gif", "hdr", "heic", "heif", "jfif", "jp2", "jpe",
     "jxl", "nef", "pbm", "pgm", "pnm", "ppm", "raw", "tga", "webp",
 ];
-/// Folders that other programs make for themselves: thumbnails of a Synology disk, resource forks of
-/// macOS, Windows' bin, and what a file system check has found.
+/// Folders that other programs make for themselves: thumbnails of a Synology disk, resource forks
+/// of macOS, Windows' bin, and what a file system check has found.
 const SYSTEM: [&str; 4] = ["@eaDir", "__MACOSX", "$RECYCLE.BIN", "lost+found"];
 /// Folders below each other that are searched for images. A deeper one is a loop of links.
 const MAX_DEPTH: usize = 16;
@@ -119,8 +119,17 @@ mod tests {
             fs::create_dir_all(at(folder)).unwrap();
         }
         let files = [
-            "b.PNG", "a.tif", ".trashed-17-a.png", ".DS_Store", "notes.txt", "c.webp", "D.GIF",
-            "batch1/1.png", "batch1/deep/2.bmp", "batch1/.3.png", ".ipynb_checkpoints/4.png",
+            "b.PNG",
+            "a.tif",
+            ".trashed-17-a.png",
+            ".DS_Store",
+            "notes.txt",
+            "c.webp",
+            "D.GIF",
+            "batch1/1.png",
+            "batch1/deep/2.bmp",
+            "batch1/.3.png",
+            ".ipynb_checkpoints/4.png",
         ];
         for file in files {
             fs::write(at(file), b"").unwrap();

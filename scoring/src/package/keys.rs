@@ -194,7 +194,11 @@ mod tests {
             fs::write(&path, &bytes).unwrap();
             assert_eq!(read_public_key(&path).unwrap(), key, "{bytes:?}");
         }
-        for text in [&line[..line.len() - 1], &format!("{line}\n{line}"), "\u{feff}"] {
+        for text in [
+            &line[..line.len() - 1],
+            &format!("{line}\n{line}"),
+            "\u{feff}",
+        ] {
             fs::write(&path, text).unwrap();
             assert!(read_public_key(&path).is_err(), "{text}");
         }

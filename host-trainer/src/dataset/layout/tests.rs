@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
+use crate::dataset::test_set::{TestItem, test_items};
 
 /// A folder with these files, which need not be pictures: only names count here.
 fn folder(files: &[&str]) -> tempfile::TempDir {
@@ -20,7 +21,9 @@ fn beside_training(files: &[&str]) -> tempfile::TempDir {
 }
 
 fn below(root: &Path, paths: &[PathBuf]) -> Vec<String> {
-    let names = paths.iter().map(|path| path_text(path.strip_prefix(root).unwrap()));
+    let names = paths
+        .iter()
+        .map(|path| path_text(path.strip_prefix(root).unwrap()));
     names.collect()
 }
 
@@ -31,11 +34,16 @@ fn training(files: &[&str]) -> (Vec<String>, Account) {
 }
 
 fn refused(files: &[&str]) -> String {
-    training_files(folder(files).path()).unwrap_err().to_string()
+    training_files(folder(files).path())
+        .unwrap_err()
+        .to_string()
 }
 
 fn warned(account: &Account, word: &str) {
-    let found = account.warnings.iter().any(|warning| warning.contains(word));
+    let found = account
+        .warnings
+        .iter()
+        .any(|warning| warning.contains(word));
     assert!(found, "{word} in {:?}", account.warnings);
 }
 
@@ -44,7 +52,10 @@ fn test_set(files: &[&str]) -> (Vec<(String, String, Option<String>)>, Account) 
     let root = folder(files);
     let found = test_items(root.path()).unwrap();
     let items = found.items.iter().map(|item| {
-        let mask = item.mask.as_ref().map(|mask| below(root.path(), &mask.files).join("+"));
+        let mask = item
+            .mask
+            .as_ref()
+            .map(|mask| below(root.path(), &mask.files).join("+"));
         (item.kind.clone(), path_text(&item.place()), mask)
     });
     (items.collect(), found.account)
@@ -53,7 +64,10 @@ fn test_set(files: &[&str]) -> (Vec<(String, String, Option<String>)>, Account) 
 /// The masks of the image `test/cut/000.png` beside this mask.
 fn mask_of_000(mask: &str) -> Option<String> {
     let (items, account) = test_set(&["test/cut/000.png", "test/good/000.png", mask]);
-    assert_eq!(account.masks.unwrap().unmatched, usize::from(items[0].2.is_none()));
+    assert_eq!(
+        account.masks.unwrap().unmatched,
+        usize::from(items[0].2.is_none())
+    );
     items[0].2.clone()
 }
 
@@ -70,10 +84,16 @@ fn a_plain_set_is_found_and_nothing_is_said() {
         "ground_truth/cut/0_mask.png",
         "ground_truth/cut/7_mask.png",
     ]);
-    let kinds: Vec<_> = items.iter().map(|(kind, _, mask)| (&kind[..], mask.is_some())).collect();
+    let kinds: Vec<_> = items
+        .iter()
+        .map(|(kind, _, mask)| (&kind[..], mask.is_some()))
+        .collect();
     assert_eq!(kinds, [("cut", true), ("cut", false), ("good", false)]);
     let masks = account.masks.as_ref().unwrap();
-    assert_eq!((masks.matched, masks.unmatched, masks.images_without), (1, 1, 1));
+    assert_eq!(
+        (masks.matched, masks.unmatched, masks.images_without),
+        (1, 1, 1)
+    );
     assert!(account.images.left_out[0].file.ends_with("7_mask.png"));
     assert!(account.warnings.is_empty(), "{:?}", account.warnings);
 }
@@ -83,7 +103,11 @@ fn a_bare_folder_is_a_set_and_what_is_hidden_is_not_in_it() {
     let (files, account) = training(&["b.PNG", ".trashed-17-bad.png", "a.jpg", "notes.txt"]);
     assert_eq!(files, ["a.jpg", "b.PNG"]);
     assert_eq!(account.images.hidden, 1);
-    assert!(account.images.left_out[0].file.ends_with(".trashed-17-bad.png"));
+    assert!(
+        account.images.left_out[0]
+            .file
+            .ends_with(".trashed-17-bad.png")
+    );
 }
 
 #[test]
@@ -91,7 +115,10 @@ fn good_images_are_found_under_names_that_mean_the_same() {
     for name in ["Good", "GOOD", "OK", "ok", "normal", "good ", "defect-free"] {
         let (files, account) = training(&[&format!("train/{name}/0.png"), "shot.png"]);
         assert_eq!(files, [format!("train/{name}/0.png")]);
-        warned(&account, &format!("train/{name} is taken as the good images"));
+        warned(
+            &account,
+            &format!("train/{name} is taken as the good images"),
+        );
         // An image beside the training folder is no training image.
         assert_eq!(account.images.stray, 1);
         let good = format!("test/{name}/0.png");
@@ -127,7 +154,10 @@ fn what_could_be_several_things_is_refused() {
     assert!(refused(&["good/0.png", "logo.png"]).contains("1 image beside"));
     // Images beside a data set's folders are no training images.
     let logo = refused(&["logo.png", "test/good/0.png", "ground_truth/cut/0_mask.png"]);
-    assert!(logo.contains("ground_truth, test") && logo.contains("train/good"), "{logo}");
+    assert!(
+        logo.contains("ground_truth, test") && logo.contains("train/good"),
+        "{logo}"
+    );
     let (files, account) = training(&["normal/0.png", "abnormal/1.png", "ground_truth/cut/0.png"]);
     assert_eq!(files, ["normal/0.png"]);
     warned(&account, "normal is taken");
@@ -139,7 +169,10 @@ fn images_in_folders_below_are_counted_and_not_read() {
     assert_eq!((files.len(), account.images.nested), (1, 1));
     warned(&account, "train/good/batch");
     let error = refused(&["train/good/batch/0.png", "train/good/batch/1.png"]);
-    assert!(error.contains("2 in folders below") && error.contains("batch"), "{error}");
+    assert!(
+        error.contains("2 in folders below") && error.contains("batch"),
+        "{error}"
+    );
     let (items, account) = test_set(&["test/cut/0.png", "test/cut/b/1.png", "test/good/.x/2.png"]);
     assert_eq!(items.len(), 1);
     assert_eq!((account.images.nested, account.images.hidden), (1, 1));
@@ -155,7 +188,12 @@ fn empty_and_missing_folders_give_different_errors() {
     let error = test_items(root.path());
     assert!(matches!(error, Err(DatasetError::NoTest { .. })));
     let other = test_items(folder(&["normal/0.png", "abnormal/0.png"]).path());
-    assert!(other.unwrap_err().to_string().contains("it has abnormal, normal"));
+    assert!(
+        other
+            .unwrap_err()
+            .to_string()
+            .contains("it has abnormal, normal")
+    );
     let kinds = calibration_files(folder(&["test/cut/0.png"]).path());
     assert!(kinds.unwrap_err().to_string().contains("it has cut"));
     let hidden = refused(&["train/good/.a.png"]);
@@ -215,8 +253,14 @@ fn masks_are_found_under_every_usual_name() {
     ] {
         assert_eq!(mask_of_000(mask).as_deref(), Some(mask));
     }
-    assert_eq!(mask_of_000("test/cut/000_mask.png").as_deref(), Some("test/cut/000_mask.png"));
-    for other in ["ground_truth/cut/0_mask.png", "ground_truth/hole/000_mask.png"] {
+    assert_eq!(
+        mask_of_000("test/cut/000_mask.png").as_deref(),
+        Some("test/cut/000_mask.png")
+    );
+    for other in [
+        "ground_truth/cut/0_mask.png",
+        "ground_truth/hole/000_mask.png",
+    ] {
         assert_eq!(mask_of_000(other), None, "{other}");
     }
 }
@@ -238,8 +282,14 @@ fn the_better_of_two_masks_counts_and_the_other_is_named() {
         "ground_truth/cut/A_mask.png",
         "ground_truth/cut/a_mask.png",
     ]);
-    let masks: Vec<_> = items.iter().map(|(.., mask)| mask.clone().unwrap()).collect();
-    assert_eq!(masks, ["ground_truth/cut/A_mask.png", "ground_truth/cut/a_mask.png"]);
+    let masks: Vec<_> = items
+        .iter()
+        .map(|(.., mask)| mask.clone().unwrap())
+        .collect();
+    assert_eq!(
+        masks,
+        ["ground_truth/cut/A_mask.png", "ground_truth/cut/a_mask.png"]
+    );
 }
 
 #[test]

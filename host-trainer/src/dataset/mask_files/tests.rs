@@ -4,7 +4,7 @@ use image::{GrayImage, Luma};
 use proto::manifest::{InputSize, Reading};
 
 use super::*;
-use crate::dataset::layout::test_items;
+use crate::dataset::test_set::test_items;
 
 /// A labelled set of images of 70×70 px with these masks of the kind `cut`, and an unlabelled
 /// good one.
@@ -15,9 +15,7 @@ fn set(masks: &[(&str, GrayImage)]) -> tempfile::TempDir {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         picture.save(path).unwrap();
     };
-    let texture = |seed: u32| {
-        GrayImage::from_fn(70, 70, |x, y| Luma([(x * y + 17 * seed) as u8]))
-    };
+    let texture = |seed: u32| GrayImage::from_fn(70, 70, |x, y| Luma([(x * y + 17 * seed) as u8]));
     save("test/good/0.png", &texture(99));
     for (number, (name, mask)) in masks.iter().enumerate() {
         save(&format!("test/{name}.png"), &texture(number as u32));
@@ -28,7 +26,11 @@ fn set(masks: &[(&str, GrayImage)]) -> tempfile::TempDir {
 
 fn square(side: u32, good: u8, defect: u8) -> GrayImage {
     GrayImage::from_fn(side, side, |x, y| {
-        Luma([if x < side / 3 && y < side / 3 { defect } else { good }])
+        Luma([if x < side / 3 && y < side / 3 {
+            defect
+        } else {
+            good
+        }])
     })
 }
 
@@ -52,11 +54,19 @@ fn conventions_empty_masks_and_inverted_ones_are_counted_and_named() {
     ]);
     let (items, account) = check(root.path(), false).unwrap();
     let masks = account.masks.as_ref().unwrap();
-    let counts = [masks.matched, masks.odd_values, masks.empty, masks.nearly_everything];
+    let counts = [
+        masks.matched,
+        masks.odd_values,
+        masks.empty,
+        masks.nearly_everything,
+    ];
     assert_eq!(counts, [4, 1, 1, 1]);
     assert_eq!(masks.conventions["values 0 and 1"], 1);
     let warnings = account.warnings.join("\n");
-    assert!(warnings.contains("cut/c.png") && warnings.contains("cut/d.png"), "{warnings}");
+    assert!(
+        warnings.contains("cut/c.png") && warnings.contains("cut/d.png"),
+        "{warnings}"
+    );
     // An image whose mask marks nothing would count its defect as good pixels.
     assert!(items[2].mask.is_none() && items[3].mask.is_some());
     let (_, account) = check(set(&[("cut/d", square(70, 255, 0))]).path(), true).unwrap();
@@ -72,7 +82,11 @@ fn all_bad_masks_are_named_before_anything_is_scored() {
         ("cut/broken", square(70, 0, 255)),
         ("good/0", square(70, 0, 255)),
     ]);
-    fs::write(root.path().join("ground_truth/cut/broken_mask.png"), b"\x89PNG\r\n\x1a\nxx").unwrap();
+    fs::write(
+        root.path().join("ground_truth/cut/broken_mask.png"),
+        b"\x89PNG\r\n\x1a\nxx",
+    )
+    .unwrap();
     let error = check(root.path(), false).unwrap_err();
     let words = [
         "4 of 5 masks",

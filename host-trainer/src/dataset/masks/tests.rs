@@ -121,7 +121,12 @@ fn palettes_and_single_bits_are_read() {
     };
     let indices: Vec<u8> = expected().into_iter().map(u8::from).collect();
     let voc = vec![0, 0, 0, 128, 0, 0, 0, 128, 0];
-    let mask = written(png::ColorType::Indexed, png::BitDepth::Eight, indices, Some(voc));
+    let mask = written(
+        png::ColorType::Indexed,
+        png::BitDepth::Eight,
+        indices,
+        Some(voc),
+    );
     assert_eq!(mask.defects, expected());
     let bits: Vec<u8> = expected()
         .chunks(SIDE as usize)
@@ -144,7 +149,9 @@ fn blurred_edges_are_cut_at_half() {
         assert_eq!(mask.defects, expected(), "{format:?}");
     }
     assert_eq!(
-        read(&grey(0, 255).into(), ImageFormat::Jpeg).unwrap().defects,
+        read(&grey(0, 255).into(), ImageFormat::Jpeg)
+            .unwrap()
+            .defects,
         expected()
     );
     let red = colour([0; 3], [255, 0, 0]);
@@ -183,7 +190,10 @@ fn what_could_mean_several_things_is_refused() {
     for (picture, reason) in refused {
         match png(picture) {
             Err(error) => assert!(error.contains("m.png") && error.contains(reason), "{error}"),
-            Ok(mask) => assert!(reason.is_empty() && mask.marks_nearly_everything(), "{reason}"),
+            Ok(mask) => assert!(
+                reason.is_empty() && mask.marks_nearly_everything(),
+                "{reason}"
+            ),
         }
     }
     // Values of the upper half are defects, however many.
@@ -206,7 +216,9 @@ fn empty_full_and_inverted_masks_are_told_apart() {
 #[test]
 fn the_masks_of_one_image_are_joined() {
     let folder = tempfile::tempdir().unwrap();
-    let files: Vec<PathBuf> = (0..3).map(|n| folder.path().join(format!("{n}.png"))).collect();
+    let files: Vec<PathBuf> = (0..3)
+        .map(|n| folder.path().join(format!("{n}.png")))
+        .collect();
     for (number, file) in files.iter().enumerate() {
         GrayImage::from_fn(6, 4, |x, _| Luma([u8::from(x as usize == number) * 255]))
             .save(file)
@@ -217,14 +229,19 @@ fn the_masks_of_one_image_are_joined() {
     assert_eq!(mask.defects, row.repeat(4));
     GrayImage::new(4, 6).save(&files[2]).unwrap();
     let error = Mask::read(&files, false).unwrap_err().to_string();
-    assert!(error.contains("2.png") && error.contains("turned"), "{error}");
+    assert!(
+        error.contains("2.png") && error.contains("turned"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_mask_of_another_size_is_an_error_that_names_both() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.png");
-    GrayImage::from_pixel(3, 2, Luma([200])).save(&path).unwrap();
+    GrayImage::from_pixel(3, 2, Luma([200]))
+        .save(&path)
+        .unwrap();
     let mask = Mask::read(std::slice::from_ref(&path), false).unwrap();
     assert_eq!(mask.defects, vec![true; 6]);
     assert!(mask.check_size(3, 2, "its image").is_ok());
@@ -232,7 +249,10 @@ fn a_mask_of_another_size_is_an_error_that_names_both() {
     assert!(error.contains("4×2") && error.contains("3×2"), "{error}");
     std::fs::write(&path, b"\x89PNG\r\n\x1a\nxx").unwrap();
     let error = Mask::read(&[path], false).unwrap_err().to_string();
-    assert!(error.contains("m.png") && error.contains("damaged"), "{error}");
+    assert!(
+        error.contains("m.png") && error.contains("damaged"),
+        "{error}"
+    );
 }
 
 proptest! {
@@ -258,7 +278,8 @@ proptest! {
         // Pure greys beside each other may be labels of several meanings.
         prop_assume!(colours.iter().any(|[r, g, b]| r != g || g != b));
         let picture = RgbImage::from_fn(SIDE, SIDE, |x, y| {
-            Rgb(if hole(x, y) { colours[(x as usize + y as usize) % colours.len()] } else { [0; 3] })
+            let colour = colours[(x as usize + y as usize) % colours.len()];
+            Rgb(if hole(x, y) { colour } else { [0; 3] })
         });
         let used: Vec<_> = (16..=22).map(|at: usize| colours[at % colours.len()]).collect();
         prop_assume!(used.iter().any(|[r, g, b]| r != g || g != b));

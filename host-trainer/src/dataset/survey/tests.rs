@@ -38,15 +38,23 @@ fn grey(seed: u32) -> DynamicImage {
 /// The warnings of a set, or the error.
 fn judged(survey: &Survey) -> Result<Vec<String>, String> {
     let mut account = Account::default();
-    survey.account(&mut account, false).map_err(|error| error.to_string())?;
+    survey
+        .account(&mut account, false)
+        .map_err(|error| error.to_string())?;
     let bits = survey.bits().unwrap_or(16);
-    survey.check_suitable(bits, &mut account).map_err(|error| error.to_string())?;
+    survey
+        .check_suitable(bits, &mut account)
+        .map_err(|error| error.to_string())?;
     Ok(account.warnings)
 }
 
 #[test]
 fn an_ordinary_set_gives_no_warning() {
-    let (_root, found) = survey(vec![("a.png", grey(1)), ("b.png", grey(2)), ("c.bmp", grey(3))]);
+    let (_root, found) = survey(vec![
+        ("a.png", grey(1)),
+        ("b.png", grey(2)),
+        ("c.bmp", grey(3)),
+    ]);
     assert_eq!(judged(&found).unwrap(), Vec::<String>::new());
     assert_eq!((found.bits(), found.copies().len()), (None, 0));
 }
@@ -64,9 +72,16 @@ fn blank_images_are_named_and_a_set_of_them_is_refused() {
         let error = judged(&survey(pictures).1).unwrap_err();
         assert!(error.starts_with("all ") && error.contains(word), "{error}");
     }
-    let (_root, found) = survey(vec![("a.png", grey(1)), ("b.png", shade(0)), ("c.png", grey(2))]);
+    let (_root, found) = survey(vec![
+        ("a.png", grey(1)),
+        ("b.png", shade(0)),
+        ("c.png", grey(2)),
+    ]);
     let warnings = judged(&found).unwrap();
-    assert!(warnings.len() == 1 && warnings[0].contains("b.png"), "{warnings:?}");
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("b.png"),
+        "{warnings:?}"
+    );
 }
 
 #[test]
@@ -83,7 +98,10 @@ fn copies_are_found_by_their_pixels() {
     let copies: Vec<_> = found.copies().into_iter().map(|(_, of)| of).collect();
     assert_eq!(copies, [original.as_path(), original.as_path()]);
     let warnings = judged(&found).unwrap();
-    assert!(warnings[0].contains("2 is the number of parts"), "{warnings:?}");
+    assert!(
+        warnings[0].contains("2 is the number of parts"),
+        "{warnings:?}"
+    );
 }
 
 #[test]
@@ -106,11 +124,19 @@ fn the_depth_of_values_is_that_of_the_set() {
     let (_root, found) = survey(vec![("a.png", twelve_bits(1)), ("b.png", twelve_bits(2))]);
     assert_eq!(found.bits(), Some(12));
     assert!(judged(&found).unwrap().is_empty());
-    let mut pictures = vec![("a.png", twelve_bits(1)), ("b.png", grey(2)), ("c.png", grey(3))];
+    let mut pictures = vec![
+        ("a.png", twelve_bits(1)),
+        ("b.png", grey(2)),
+        ("c.png", grey(3)),
+    ];
     let warnings = judged(&survey(pictures.clone()).1).unwrap();
-    assert!(warnings.len() == 1 && warnings[0].contains("16 bits"), "{warnings:?}");
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("16 bits"),
+        "{warnings:?}"
+    );
     // Full values are full values, even if one image of the set is dark.
-    let full: DynamicImage = ImageBuffer::from_fn(70, 70, |x, y| Luma([(x * y * 13) as u16])).into();
+    let full: DynamicImage =
+        ImageBuffer::from_fn(70, 70, |x, y| Luma([(x * y * 13) as u16])).into();
     pictures[1] = ("b.png", full);
     assert_eq!(survey(pictures).1.bits(), Some(16));
 }
@@ -131,7 +157,11 @@ fn grey_is_grey_however_it_is_stored() {
         let colour = survey(pictures).1.colour(Colour::Auto, &mut account);
         (colour, account.warnings.len())
     };
-    let all_grey = vec![("a.png", as_colour(1)), ("b.jpg", as_colour(2)), ("c.png", grey(3))];
+    let all_grey = vec![
+        ("a.png", as_colour(1)),
+        ("b.jpg", as_colour(2)),
+        ("c.png", grey(3)),
+    ];
     assert_eq!(decide(all_grey), (Colour::Grey, 0));
     let one_coloured = vec![("a.png", grey(1)), ("b.png", tint(2)), ("c.png", grey(3))];
     assert_eq!(decide(one_coloured.clone()), (Colour::Grey, 1));
@@ -146,7 +176,9 @@ fn grey_is_grey_however_it_is_stored() {
 #[test]
 fn a_tenth_may_be_unreadable_and_no_more() {
     let root = tempfile::tempdir().unwrap();
-    let files: Vec<PathBuf> = (0..10).map(|n| root.path().join(format!("{n}.png"))).collect();
+    let files: Vec<PathBuf> = (0..10)
+        .map(|n| root.path().join(format!("{n}.png")))
+        .collect();
     for (seed, file) in files.iter().enumerate() {
         texture(70, 70, seed as u32).save(file).unwrap();
     }
@@ -156,13 +188,25 @@ fn a_tenth_may_be_unreadable_and_no_more() {
     survey(&files).account(&mut account, false).unwrap();
     assert_eq!((account.images.used, account.images.unreadable), (9, 1));
     assert!(account.images.left_out[0].file.ends_with("3.png"));
-    let error = survey(&files[..9]).account(&mut Account::default(), false).unwrap_err().to_string();
+    let error = survey(&files[..9])
+        .account(&mut Account::default(), false)
+        .unwrap_err()
+        .to_string();
     for word in ["1 of 9", "10 %", "--allow-unreadable", "3.png"] {
         assert!(error.contains(word), "{error}");
     }
-    assert!(survey(&files[..9]).account(&mut Account::default(), true).is_ok());
+    assert!(
+        survey(&files[..9])
+            .account(&mut Account::default(), true)
+            .is_ok()
+    );
     let nothing = survey(&files[3..4]).account(&mut Account::default(), true);
-    assert!(nothing.unwrap_err().to_string().contains("none of 1 images"));
+    assert!(
+        nothing
+            .unwrap_err()
+            .to_string()
+            .contains("none of 1 images")
+    );
     texture(40, 80, 1).save(&files[0]).unwrap();
     let found = survey(&files[..3]);
     assert_eq!((found.images.len(), found.too_small.len()), (2, 1));
@@ -171,7 +215,11 @@ fn a_tenth_may_be_unreadable_and_no_more() {
         width_px: 80,
         height_px: 80,
     };
-    assert!(Survey::of(&files[..3], fixed, &Reading::default(), &mut |_| {}).too_small.is_empty());
+    assert!(
+        Survey::of(&files[..3], fixed, &Reading::default(), &mut |_| {})
+            .too_small
+            .is_empty()
+    );
 }
 
 #[test]

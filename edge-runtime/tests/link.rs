@@ -373,6 +373,7 @@ fn inspection(frame: &Frame, map: ScoreMap) -> Inspection {
     Inspection {
         prepared: frame.clone(),
         map,
+        inside: None,
         score: 0.0,
         regions: Vec::new(),
         verdict: Some(Verdict::Ok),

@@ -257,3 +257,60 @@ fn a_frame_smaller_than_a_tile_is_a_failure_with_both_sizes() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text.contains("65×65") && text.contains("64×200"), "{text}");
 }
+
+#[test]
+fn what_is_left_out_of_a_folder_is_counted_and_named() {
+    let fixture = Fixture::new(|_| ());
+    let image = std::fs::read(fixture.path("plain.png")).unwrap();
+    let put = |name: &str, bytes: &[u8]| {
+        let path = fixture.path("part").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    };
+    for name in [
+        "a.png",
+        ".trashed-1-b.png",
+        "batch/c.png",
+        ".ipynb_checkpoints/d.png",
+    ] {
+        put(name, &image);
+    }
+    put("e.webp", b"RIFF");
+    put("broken.png", b"\x89PNG\r\n\x1a\nxx");
+    let small = GrayImage::from_pixel(20, 20, Luma([9]));
+    small.save(fixture.path("part/small.png")).unwrap();
+    let found = fixture.json(&["part"]);
+    let account = &found["account"];
+    let count = |name: &str| account[name].as_u64().unwrap();
+    assert_eq!(
+        [
+            "used",
+            "unreadable",
+            "too_small",
+            "hidden",
+            "nested",
+            "unsupported"
+        ]
+        .map(count),
+        [1, 1, 1, 2, 1, 1]
+    );
+    let said = stderr(&fixture.score(&["part"]));
+    for words in [
+        "images: 1 image used, 1 unreadable, 1 too small, 2 hidden, 1 in folders below, not read, \
+         1 of other formats, not read",
+        "left out part/.trashed-1-b.png: hidden",
+        "left out part/batch: 1 image in a folder below",
+        "left out part/e.webp: not a PNG",
+    ] {
+        assert!(said.contains(words), "{words} in {said}");
+    }
+    let all = std::fs::remove_file(fixture.path("part/a.png"));
+    all.and_then(|()| std::fs::remove_file(fixture.path("part/broken.png")))
+        .unwrap();
+    std::fs::remove_file(fixture.path("part/small.png")).unwrap();
+    let said = stderr(&fixture.score(&["part"]));
+    assert!(
+        said.contains("found none but 1 in folders below and 2 hidden"),
+        "{said}"
+    );
+}

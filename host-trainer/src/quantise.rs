@@ -73,7 +73,11 @@ struct TilePair {
 /// Draws tiles from the training frames, at other positions than those trained on: the seed is
 /// another one.
 fn draw_pairs(frames: &[Frame], count: usize, seed: u64, purpose: &str) -> Vec<TilePair> {
-    let coordinates = Coordinates::draw(frames, count, 1, seed.wrapping_add(1));
+    let sizes = frames
+        .iter()
+        .map(|frame| [frame.width_px(), frame.height_px()]);
+    let sizes: Vec<[u32; 2]> = sizes.collect();
+    let coordinates = Coordinates::draw(&sizes, count, 1, seed.wrapping_add(1));
     let bank = NoiseBank::paper();
     let mut rng = generator(seed, purpose, 0);
     let pair = |index| {

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use proto::manifest::{Input, TrainingMode};
+use proto::manifest::{Input, Reading, TrainingMode};
 use serde::{Deserialize, Serialize};
 
 use crate::network::{Architecture, OutputActivation};
@@ -85,16 +85,85 @@ pub struct Run {
     pub tiles: usize,
     /// Seed of weights, crops and noise.
     pub seed: u64,
+    /// Fraction of the images that was to be held out; `None` in runs of older versions.
+    #[serde(default)]
+    pub hold_out: Option<f64>,
     /// Size and colour that frames are prepared to.
     pub input: Input,
+    /// How the images' files were read.
+    #[serde(default = "as_stored")]
+    pub reading: Reading,
     /// Training images.
+    #[serde(with = "paths")]
     pub train_files: Vec<PathBuf>,
     /// SHA-256 of each training image, in hexadecimal.
     pub train_digests: Vec<String>,
     /// Images held out for calibration.
+    #[serde(with = "paths")]
     pub held_out: Vec<PathBuf>,
     /// Name of the part that each held-out image shows.
     pub held_out_parts: Vec<String>,
+    /// What the images are known by, beside `train_digests`.
+    #[serde(default)]
+    pub identities: Identities,
+}
+
+/// What a run's images are known by. Empty in runs of older versions.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Identities {
+    /// Digest of each training image's pixels, in hexadecimal.
+    pub train_pixels: Vec<String>,
+    /// The part that each training image shows, by its name in the groups file. Empty without such
+    /// a file.
+    pub train_parts: Vec<Option<String>>,
+    /// SHA-256 of each held-out image, in hexadecimal.
+    pub held_out_digests: Vec<String>,
+    /// Digest of each held-out image's pixels, in hexadecimal.
+    pub held_out_pixels: Vec<String>,
+    /// The part that each held-out image shows, like `train_parts`.
+    pub held_out_parts: Vec<Option<String>>,
+    /// Digests of the pixels of the teacher's training images.
+    pub teacher_pixels: Vec<String>,
+    /// Parts that the teacher's training images show.
+    pub teacher_parts: Vec<String>,
+}
+
+/// Paths in JSON: text, or the bytes of a path that is not UTF-8.
+mod paths {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(paths: &[PathBuf], to: S) -> Result<S::Ok, S::Error> {
+        let written = paths.iter().map(|path| match path.to_str() {
+            Some(text) => Written::Text(text.to_owned()),
+            None => Written::Bytes(path.as_os_str().as_bytes().to_vec()),
+        });
+        to.collect_seq(written)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
+        let written = Vec::<Written>::deserialize(from)?;
+        let path = |written| match written {
+            Written::Text(text) => PathBuf::from(text),
+            Written::Bytes(bytes) => PathBuf::from(OsString::from_vec(bytes)),
+        };
+        Ok(written.into_iter().map(path).collect())
+    }
+}
+
+/// How runs read files that do not say it.
+fn as_stored() -> Reading {
+    Reading::AS_STORED
 }
 
 impl Run {
@@ -197,9 +266,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn lighting_is_printed_as_it_was_given() {
-        let run = |lighting: f32| Run {
+    fn run(lighting: f32) -> Run {
+        Run {
             schema: SCHEMA,
             mode: TrainingMode::Direct,
             loss: LossKind::Perceptual,
@@ -218,18 +286,41 @@ mod tests {
             batch: 1,
             tiles: 1,
             seed: 0,
+            hold_out: None,
             input: Input {
                 size: InputSize::Native,
                 colour: ColourMode::Rgb,
             },
+            reading: Reading::default(),
             train_files: Vec::new(),
             train_digests: Vec::new(),
             held_out: Vec::new(),
             held_out_parts: Vec::new(),
-        };
+            identities: Identities::default(),
+        }
+    }
+
+    #[test]
+    fn lighting_is_printed_as_it_was_given() {
         assert_eq!(run(0.0).noise_label(), "all");
         // Times 100 it is 30.000002 as an f32.
         assert_eq!(run(0.3).noise_label(), "all; lighting ±30 %");
         assert_eq!(run(0.125).noise_label(), "all; lighting ±12.5 %");
+    }
+
+    #[test]
+    fn paths_of_any_bytes_are_kept() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        let odd = std::ffi::OsStr::from_bytes(b"/l\xf6t/1.png");
+        let written = Run {
+            train_files: vec!["/ä/0.png".into(), odd.into()],
+            held_out: vec![odd.into()],
+            ..run(0.0)
+        };
+        written.write(folder.path()).unwrap();
+        assert_eq!(Run::read(folder.path()).unwrap(), written);
+        let text = std::fs::read_to_string(description(folder.path())).unwrap();
+        assert!(text.contains("\"/ä/0.png\""), "{text}");
     }
 }

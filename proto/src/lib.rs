@@ -23,8 +23,9 @@
 //!
 //! # Evolution
 //! Enums grow only at their end and fields are never added, removed or reordered, because postcard
-//! encodes positions, not names. See [`message`] for the wire. A manifest may change;
-//! [`manifest::MANIFEST_FORMAT`] then rises, and older packages must be packaged again.
+//! encodes positions, not names. See [`message`] for the wire. A manifest grows at
+//! its end; [`manifest::MANIFEST_FORMAT`] then rises, and a reader knows what the absence of a field
+//! means.
 
 #![no_std]
 #![forbid(unsafe_code)]

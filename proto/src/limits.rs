@@ -1,13 +1,15 @@
 //! Upper bounds on everything whose length a peer or a file announces, checked before allocating.
 
 /// Largest manifest, encoded, in bytes.
-pub const MAX_MANIFEST_BYTES: usize = 4 << 20;
+pub const MAX_MANIFEST_BYTES: usize = 8 << 20;
 /// Largest ONNX graph in a package, in bytes. A network of width 128, the paper's, has 12 MB.
 pub const MAX_ONNX_BYTES: u64 = 512 << 20;
 /// Longest side of a frame, in pixels.
 pub const MAX_FRAME_SIDE_PX: u32 = 16_384;
 /// Most golden tiles in a package.
 pub const MAX_GOLDEN_TILES: usize = 64;
+/// Longest side of a package's golden frame, in pixels, as stored and as scored.
+pub const MAX_GOLDEN_FRAME_SIDE_PX: u16 = 512;
 /// Most polygons in a region of interest that goes over a link.
 pub const MAX_POLYGONS: usize = 512;
 /// Most corners in one polygon of a region of interest.

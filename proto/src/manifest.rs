@@ -8,8 +8,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-/// Version of this structure. A reader accepts this version only.
-pub const MANIFEST_FORMAT: u16 = 8;
+/// Version of this structure. Fields are added at the end only, so that older packages are read.
+pub const MANIFEST_FORMAT: u16 = 9;
 
 /// Side of the method's tiles, in pixels (paper, IV-A).
 pub const TILE_PX: u32 = 65;
@@ -59,6 +59,84 @@ pub struct Manifest {
     /// A segmentation network for anomalous areas and defects, used together with a variation
     /// model.
     pub segmentation: Option<SegmentationNetwork>,
+    /// How image files are read. Since format 9; before it, files were read as they are stored.
+    pub reading: Reading,
+    /// Images and parts that the model was made with, beside [`Training::file_ids`]. Since format
+    /// 9.
+    pub seen: SeenImages,
+    /// A small frame with its map on the trainer's machine (parity gate). Since format 9; `None` in
+    /// older packages.
+    pub golden_frame: Option<GoldenFrame>,
+    /// What the segmentation network adds. Since format 9; `None` without such a network, and in
+    /// older packages.
+    pub segmentation_gain: Option<SegmentationGain>,
+}
+
+/// Images and parts that a model was made with, so that their use as test or calibration images
+/// can be detected. Each is named by the first 8 bytes of a SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SeenImages {
+    /// Training images by their decoded pixels: a copy saved in another lossless format has the
+    /// same.
+    pub training_pixels: Vec<[u8; 8]>,
+    /// Parts that training images show, by their names in the groups file. Empty if parts are not
+    /// known.
+    pub training_parts: Vec<[u8; 8]>,
+    /// Images held out of training for calibration.
+    pub held_out: ImageIds,
+    /// Images that the threshold was calibrated on.
+    pub calibration: ImageIds,
+}
+
+/// Identities of a set of images, each the first 8 bytes of a SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ImageIds {
+    /// Of the files' bytes.
+    pub files: Vec<[u8; 8]>,
+    /// Of the decoded pixels.
+    pub pixels: Vec<[u8; 8]>,
+    /// Of the names of the parts that they show, if they are known.
+    pub parts: Vec<[u8; 8]>,
+}
+
+/// What a segmentation network adds to its variation model: pixel AUROC on synthetic defects drawn
+/// into good images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SegmentationGain {
+    /// Pixel AUROC with the network.
+    pub with: f64,
+    /// Pixel AUROC of the variation model alone.
+    pub without: f64,
+    /// Kinds of synthetic defects that it was measured on and the network did not learn from. Empty
+    /// if it learned from all kinds.
+    pub unseen_kinds: Vec<String>,
+    /// Whether the images that it was measured on show parts that the network did not learn from;
+    /// `None` if it is not known which images show the same part.
+    pub unseen_parts: Option<bool>,
+}
+
+/// A small frame with the map that it must get (parity gate). It passes every stage: resizing,
+/// padding, scoring in strips, post-processing, and a normal map, variation model or segmentation
+/// network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GoldenFrame {
+    /// Width of the frame in pixels.
+    pub width_px: u16,
+    /// Height of the frame in pixels.
+    pub height_px: u16,
+    /// Interleaved 8-bit values, row-major: three a pixel if the package scores colour, otherwise
+    /// one.
+    pub pixels: Vec<u8>,
+    /// Width that it is resized to and scored at, in pixels.
+    pub scored_width_px: u16,
+    /// Height that it is resized to and scored at, in pixels.
+    pub scored_height_px: u16,
+    /// Mean scores of 16 × 16 cells of equal size over the whole map, row by row.
+    pub cell_means: Vec<f32>,
+    /// Highest score of the map.
+    pub peak: f32,
+    /// Largest absolute deviation accepted, on the scale of the map.
+    pub tolerance: f32,
 }
 
 /// Appearance of good parts at each position and its variation, on two grids of cells: a few modes
@@ -207,6 +285,35 @@ pub struct Input {
     pub size: InputSize,
     /// Colour handling.
     pub colour: ColourMode,
+}
+
+/// How image files become frames, so that a package reads files as those that it was made from. A
+/// camera's frames are not affected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Whether the orientation that a file states (EXIF, TIFF) is applied, as viewers do.
+    pub oriented: bool,
+    /// Significant bits of the values in 16-bit files, 8..=16. Values below 2^bits are scaled to
+    /// the full range. 16: files have the full range.
+    pub bits: u8,
+}
+
+impl Reading {
+    /// How files were read by programs that did not record it: as they are stored.
+    pub const AS_STORED: Self = Self {
+        oriented: false,
+        bits: 16,
+    };
+}
+
+impl Default for Reading {
+    /// As viewers show files.
+    fn default() -> Self {
+        Self {
+            oriented: true,
+            bits: 16,
+        }
+    }
 }
 
 /// Size that frames are scored at.

@@ -1,10 +1,16 @@
 //! Puts a verified package to work, with all stages in a row. In: a frame. Out: an [`Inspection`]
 //! with map, score, regions and verdict. This is the only way to a score.
 
+mod golden_frame;
+
+pub use golden_frame::{GoldenFrameError, golden_cells};
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use proto::manifest::{ColourMode, Manifest, PostProcessing, Roi, Scoring, SegmentationNetwork};
+use proto::manifest::{
+    ColourMode, Manifest, PostProcessing, Reading, Roi, Scoring, SegmentationNetwork,
+};
 
 use crate::infer::{Engine, InferError, SegmentationEngine, Tuning};
 use crate::inspect::frame::Frame;
@@ -36,6 +42,9 @@ pub enum InspectError {
     /// The region of interest cannot be used.
     #[error(transparent)]
     Roi(#[from] RoiError),
+    /// The package's golden frame cannot be scored.
+    #[error("the package's golden frame cannot be scored")]
+    GoldenFrame(#[from] GoldenFrameError),
 }
 
 /// The result of inspecting a frame.
@@ -46,6 +55,9 @@ pub struct Inspection {
     /// The anomaly map after post-processing, at the size that the frame was scored at. If the
     /// package has a normal map or a variation model, scores are relative to it.
     pub map: ScoreMap,
+    /// Which of the map's pixels are inspected, row by row; `None` if all are. The others score 0
+    /// and say nothing about the frame.
+    pub inside: RoiFlags,
     /// The frame's score: the maximum of the map.
     pub score: f32,
     /// Regions above the threshold, in pixels of the captured frame. There are none without a
@@ -57,8 +69,17 @@ pub struct Inspection {
     pub elapsed: Duration,
 }
 
+impl Inspection {
+    /// Scores of the inspected pixels.
+    pub fn inspected_scores(&self) -> impl Iterator<Item = f32> + '_ {
+        let inside = |at: usize| self.inside.as_ref().is_none_or(|inside| inside[at]);
+        let scores = self.map.data.iter().copied().enumerate();
+        scores.filter_map(move |(at, score)| inside(at).then_some(score))
+    }
+}
+
 /// The region of interest as flags of a map's pixels; `None` for the whole map.
-type RoiFlags = Option<Arc<Vec<bool>>>;
+pub type RoiFlags = Option<Arc<Vec<bool>>>;
 
 /// A package at work. It may be used by several threads at once.
 #[derive(Debug, Clone)]
@@ -100,7 +121,7 @@ impl Inspector {
             }
             None => None,
         };
-        Ok(Self {
+        let inspector = Self {
             segmentation,
             roi: Arc::default(),
             normaliser: Arc::default(),
@@ -110,12 +131,19 @@ impl Inspector {
             engine,
             parity_off,
             sha256: *package.sha256(),
-        })
+        };
+        inspector.check_golden_frame()?;
+        Ok(inspector)
+    }
+
+    /// How the package's image files are read.
+    pub fn reading(&self) -> &Reading {
+        &self.manifest.reading
     }
 
     /// Scores in this mode instead of the package's. If the mode changes, everything that was
-    /// calibrated for the other mode is dropped: threshold, normal map, variation model and
-    /// segmentation network.
+    /// calibrated for the other mode is dropped: threshold, normal map, variation model,
+    /// segmentation network and golden frame.
     #[must_use]
     pub fn with_scoring(mut self, scoring: Scoring) -> Self {
         if self.manifest.scoring != scoring {
@@ -130,6 +158,7 @@ impl Inspector {
         self.manifest.normal_map = None;
         self.manifest.variation = None;
         self.manifest.segmentation = None;
+        self.manifest.golden_frame = None;
         self.threshold = None;
     }
 
@@ -235,11 +264,13 @@ impl Inspector {
         self.engine.half()
     }
 
-    /// Checks the golden tiles again (parity gate) and returns their largest deviation.
+    /// Checks the golden tiles and the golden frame again (parity gate) and returns the largest
+    /// deviation of the tiles.
     pub fn check_parity(&self) -> Result<f32, ParityError> {
         if let (Some(engine), Some(network)) = (&self.segmentation, &self.manifest.segmentation) {
             check_segmentation_parity(engine, network, &self.manifest)?;
         }
+        self.check_golden_frame()?;
         check_parity(&self.engine, &self.manifest.golden)
     }
 
@@ -261,34 +292,47 @@ impl Inspector {
         Ok(map)
     }
 
+    /// Makes the scores of these planes relative to good frames, by what the package has for that.
+    fn relative_to_good(
+        &self,
+        mut map: ScoreMap,
+        planes: &Planes,
+        normaliser: Option<&Normaliser>,
+    ) -> Result<ScoreMap, InspectError> {
+        if let Some(normaliser) = normaliser {
+            normaliser.apply(&mut map);
+        }
+        let Some(model) = &self.manifest.variation else {
+            return Ok(map);
+        };
+        let colour = self.manifest.input.colour == ColourMode::Rgb;
+        let features = grid_features(planes, colour, &map);
+        let segmentation = match (&self.segmentation, &self.manifest.segmentation) {
+            (Some(engine), Some(network)) => {
+                let input = segmentation_input(network, planes, colour, &features);
+                Some((network, engine.logits(&input)?))
+            }
+            _ => None,
+        };
+        let segmentation = segmentation
+            .as_ref()
+            .map(|(network, logits)| (*network, logits.as_slice()));
+        let size = [map.width_px, map.height_px];
+        Ok(deviations(model, &features, segmentation, size))
+    }
+
     /// Inspects a frame.
     pub fn inspect(&self, frame: &Frame) -> Result<Inspection, InspectError> {
         let started = Instant::now();
         let prepared = prepare(frame, &self.manifest.input)?;
         let planes = to_planes(&prepared, usize::from(self.manifest.network.channels));
-        let mut map = self.scores(&planes)?;
-        if let Some(normaliser) = self.normaliser(&map) {
-            normaliser.apply(&mut map);
-        }
-        if let Some(model) = &self.manifest.variation {
-            let colour = self.manifest.input.colour == ColourMode::Rgb;
-            let features = grid_features(&planes, colour, &map);
-            let segmentation = match (&self.segmentation, &self.manifest.segmentation) {
-                (Some(engine), Some(network)) => {
-                    let input = segmentation_input(network, &planes, colour, &features);
-                    Some((network, engine.logits(&input)?))
-                }
-                _ => None,
-            };
-            let segmentation = segmentation
-                .as_ref()
-                .map(|(network, logits)| (*network, logits.as_slice()));
-            let size = [map.width_px, map.height_px];
-            map = deviations(model, &features, segmentation, size);
-        }
+        let map = self.scores(&planes)?;
+        let normaliser = self.normaliser(&map);
+        let mut map = self.relative_to_good(map, &planes, normaliser.as_deref())?;
         // Last, so that smoothing does not spread scores across the region's border.
-        if let Some(inside) = self.roi_flags(map.width_px, map.height_px)? {
-            map.apply_roi(&inside);
+        let inside = self.roi_flags(map.width_px, map.height_px)?;
+        if let Some(inside) = &inside {
+            map.apply_roi(inside);
         }
         let score = frame_score(&map);
         let scale = [
@@ -304,6 +348,7 @@ impl Inspector {
             regions: regions.unwrap_or_default(),
             verdict: self.threshold.map(|threshold| decide(score, threshold)),
             map,
+            inside,
             elapsed: started.elapsed(),
         })
     }

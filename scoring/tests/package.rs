@@ -11,8 +11,8 @@ use common::{key, manifest, package};
 use ed25519_dalek::{Signer, SigningKey};
 use proptest::prelude::*;
 use proto::manifest::{
-    MANIFEST_FORMAT, Manifest, NormalMap, PostProcessing, Roi, Scoring, SegmentationNetwork,
-    VariationGrid, VariationModel,
+    MANIFEST_FORMAT, Manifest, NormalMap, PostProcessing, Reading, Roi, Scoring,
+    SegmentationNetwork, VariationGrid, VariationModel,
 };
 use scoring::infer::{Half, SegmentationEngine, Tuning};
 use scoring::inspect::frame::{Channels, Frame, Pixels};
@@ -69,7 +69,7 @@ fn package_with_manifest(manifest: &[u8]) -> Vec<u8> {
 
 #[test]
 fn other_manifest_formats_are_refused_with_a_hint() {
-    for found in [2, MANIFEST_FORMAT - 1] {
+    for found in [2, 7] {
         let hint = "package the run again with this version's host-trainer";
         let expected = format!("expected manifest format {MANIFEST_FORMAT}, found {found}: {hint}");
         let mut manifest = manifest();
@@ -84,6 +84,22 @@ fn other_manifest_formats_are_refused_with_a_hint() {
     manifest.format = MANIFEST_FORMAT + 1;
     let error = verify(package(&manifest)).unwrap_err().to_string();
     assert!(error.contains("update this program"), "{error}");
+}
+
+#[test]
+fn a_package_of_the_format_before_is_read_and_says_what_programs_did_then() {
+    let mut manifest = manifest();
+    manifest.format = 8;
+    // Its format ended before the fields that format 9 added: four, of which the last two are one
+    // byte each where there is nothing.
+    let whole = postcard::to_allocvec(&manifest).unwrap();
+    let tail = postcard::to_allocvec(&(manifest.reading, &manifest.seen, 0u8, 0u8)).unwrap();
+    let old = &whole[..whole.len() - tail.len()];
+    let read = verify(package_with_manifest(old)).unwrap();
+    manifest.reading = Reading::AS_STORED;
+    assert_eq!(read.manifest(), &manifest);
+    assert!(verify(package_with_manifest(&old[..old.len() - 1])).is_err());
+    assert!(verify(package_with_manifest(&whole)).is_err());
 }
 
 #[test]

@@ -45,15 +45,28 @@ fn a_broken_image_is_named_and_skipped() {
         .copied()
         .map(|word| if word == "0.5" { "0" } else { word })
         .collect();
+    let line = [&["train", "--run", "run", "--iterations", "1"], &all[..]].concat();
+    // A quarter is too much to pass over unasked.
+    fails(
+        "host-trainer",
+        root,
+        &line,
+        &[
+            "1 of 4 images cannot be read",
+            "--allow-unreadable",
+            "zz.png",
+        ],
+    );
     let output = run(
         "host-trainer",
         root,
-        &[&["train", "--run", "run", "--iterations", "1"], &all[..]].concat(),
+        &[&line[..], &["--allow-unreadable"]].concat(),
     );
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     assert!(
-        errors.contains("zz.png") && errors.contains("skipped 1 of 4 images"),
+        errors.contains("left out data/train/good/zz.png")
+            && errors.contains("3 images used, 1 unreadable"),
         "{errors}"
     );
 }
@@ -256,14 +269,20 @@ fn unusable_images_never_stop_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     synth(root, 8, 3);
-    // With the default seed, training uses the images 0, 2, 4 and 6, and holds out the others.
     for number in [1, 2, 5] {
         fs::write(root.join(format!("data/train/good/{number:03}.png")), b"x").unwrap();
     }
-    let train = [&["train", "--run", "run", "--iterations", "1"], TINY].concat();
-    let output = run("host-trainer", root, &train);
+    let train = [
+        "train",
+        "--run",
+        "run",
+        "--iterations",
+        "1",
+        "--allow-unreadable",
+    ];
+    let output = run("host-trainer", root, &[&train[..], TINY].concat());
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("skipped 3 of 8 images"), "{errors}");
+    assert!(errors.contains("5 images used, 3 unreadable"), "{errors}");
     ok("host-trainer", root, &["keygen", "--out", "k.key"]);
     // Package from another folder than the one in which training ran.
     fs::create_dir(root.join("elsewhere")).unwrap();
@@ -289,11 +308,12 @@ fn unusable_images_never_stop_the_others() {
             "data/test/good",
             "--key",
             "k.key",
+            "--allow-unreadable",
         ],
     );
     let errors = String::from_utf8_lossy(&calibrate.stderr);
     assert!(calibrate.status.success(), "{errors}");
-    assert!(errors.contains("skipped 1 of 3 images"), "{errors}");
+    assert!(errors.contains("2 images used, 1 unreadable"), "{errors}");
     let evaluate = run(
         "host-trainer",
         root,
@@ -306,6 +326,7 @@ fn unusable_images_never_stop_the_others() {
             "--json",
             "--record",
             "k.key",
+            "--allow-unreadable",
         ],
     );
     let errors = String::from_utf8_lossy(&evaluate.stderr);

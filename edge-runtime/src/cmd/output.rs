@@ -1,6 +1,7 @@
 //! The output of `score`: a table or JSON, and pictures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::io::{Cursor, Write};
 use std::path::{Component, Path, PathBuf};
 
@@ -11,7 +12,9 @@ use scoring::inspect::frame::Frame;
 use scoring::inspect::region::Region;
 use scoring::inspect::verdict::Verdict;
 use scoring::inspector::{Inspection, Inspector};
+use scoring::io::account::ImageAccount;
 use scoring::io::atomic::write_atomic;
+use scoring::io::text::path_text;
 use scoring::render::{heat_map, overlay};
 use serde::Serialize;
 
@@ -63,7 +66,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn scored(path: &Path, found: &Inspection, pictures: Option<PictureFiles>) -> Self {
         Self {
-            image: path.display().to_string(),
+            image: path_text(path),
             error: None,
             verdict: found.verdict,
             score: Some(found.score),
@@ -75,7 +78,7 @@ impl Entry {
 
     pub(super) fn failed(path: &Path, error: &anyhow::Error) -> Self {
         Self {
-            image: path.display().to_string(),
+            image: path_text(path),
             error: Some(format!("{error:#}")),
             verdict: None,
             score: None,
@@ -127,6 +130,7 @@ struct Document<'a> {
     schema: u32,
     package: &'a Header,
     images: &'a [Entry],
+    account: &'a ImageAccount,
 }
 
 /// Prints each row at once, or the JSON object at the end.
@@ -162,7 +166,7 @@ impl Output {
         print(&entry.row())
     }
 
-    pub(super) fn finish(self) -> Result<()> {
+    pub(super) fn finish(self, account: &ImageAccount) -> Result<()> {
         if !self.json {
             return Ok(());
         }
@@ -170,6 +174,7 @@ impl Output {
             schema: SCHEMA,
             package: &self.header,
             images: &self.images,
+            account,
         })?;
         print(&format!("{text}\n"))
     }
@@ -184,12 +189,12 @@ fn print(text: &str) -> Result<()> {
         .context("cannot write to standard output")
 }
 
-/// Paths of the pictures of an image.
+/// Paths of the pictures of an image, as text.
 #[derive(Serialize)]
 pub(super) struct PictureFiles {
-    heat_map: PathBuf,
+    heat_map: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    overlay: Option<PathBuf>,
+    overlay: Option<String>,
 }
 
 impl PictureFiles {
@@ -200,24 +205,29 @@ impl PictureFiles {
     /// a threshold they end at the image's highest score.
     pub(super) fn write(
         folder: &Path,
-        name: &str,
+        name: &OsStr,
         frame: &Frame,
         found: &Inspection,
         threshold: Option<f32>,
     ) -> Result<Self> {
         let full_scale = threshold.map_or(found.score, |threshold| 2.0 * threshold);
-        let heat = folder.join(format!("{name}.heat.png"));
+        let file = |ending: &str| {
+            let mut file = name.to_owned();
+            file.push(ending);
+            folder.join(file)
+        };
+        let heat = file(".heat.png");
         write_png(&heat, &heat_map(&found.map, full_scale))?;
         let overlay = match threshold {
             Some(threshold) => {
-                let path = folder.join(format!("{name}.overlay.png"));
+                let path = file(".overlay.png");
                 write_png(&path, &overlay(&frame.to_rgb8(), &found.map, threshold))?;
-                Some(path)
+                Some(path_text(&path))
             }
             None => None,
         };
         Ok(Self {
-            heat_map: heat,
+            heat_map: path_text(&heat),
             overlay,
         })
     }
@@ -233,41 +243,42 @@ fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
 
 /// A unique file name, without extension, for the pictures of every image. It is the image's own
 /// name unless another image has the same one (MVTec's folders all contain a 000.png); then it is
-/// made of the whole path.
-pub(super) fn picture_names(images: &[PathBuf]) -> Vec<String> {
-    let stem = |path: &Path| {
-        path.file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
-    };
-    let mut stems = BTreeMap::new();
+/// made of the whole path. Names are bytes: two that are not UTF-8 differ although they look alike.
+pub(super) fn picture_names(images: &[PathBuf]) -> Vec<OsString> {
+    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_owned();
+    let mut stems: BTreeMap<OsString, usize> = BTreeMap::new();
     for path in images {
-        *stems.entry(stem(path)).or_insert(0usize) += 1;
+        *stems.entry(stem(path)).or_default() += 1;
     }
-    let mut taken = BTreeMap::new();
+    let alone = |name: &OsString| stems.get(name).is_some_and(|count| *count == 1);
+    let mut taken: BTreeSet<OsString> = BTreeSet::new();
     let name = |path: &PathBuf| {
-        let mut name = stem(path);
-        if stems.get(&name).is_some_and(|&count| count > 1) {
-            let parts = path.components().filter_map(|part| match part {
-                Component::Normal(part) => Some(part.to_string_lossy()),
-                _ => None,
-            });
-            name = parts.collect::<Vec<_>>().join("_");
+        let own = stem(path);
+        if alone(&own) {
+            return own;
         }
-        let count = taken.entry(name.clone()).or_insert(0usize);
-        *count += 1;
-        if *count > 1 {
-            format!("{name}~{count}")
-        } else {
-            name
+        let parts = path.components().filter_map(|part| match part {
+            Component::Normal(part) => Some(part),
+            _ => None,
+        });
+        let whole = parts.collect::<Vec<_>>().join(OsStr::new("_"));
+        let mut name = whole.clone();
+        let mut number = 1;
+        // An image whose own name is this one keeps it.
+        while alone(&name) || !taken.insert(name.clone()) {
+            number += 1;
+            name.clone_from(&whole);
+            name.push(format!("~{number}"));
         }
+        name
     };
     images.iter().map(name).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     #[test]
@@ -283,5 +294,20 @@ mod tests {
             picture_names(&images),
             ["a_cut_000.png", "a_fold_000.png", "001", "a_cut_000.png~2"]
         );
+        let bytes = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+        let alike = [
+            bytes(b"l\xf6t/0.png"),
+            bytes(b"l\xf5t/0.png"),
+            bytes(b"\xf6.png"),
+            bytes(b"\xf5.png"),
+            bytes(b"a/1.png"),
+            bytes(b"a/1.jpg"),
+            bytes(b"./a/1.jpg"),
+            bytes(b"a_1.jpg~2.png"),
+        ];
+        let mut names = picture_names(&alike);
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), alike.len(), "{names:?}");
     }
 }

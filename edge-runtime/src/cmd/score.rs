@@ -1,14 +1,19 @@
 //! `edge-runtime score`: scores image files.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use proto::manifest::Scoring;
+use scoring::inspect::preprocess::PreprocessError;
 use scoring::inspect::roi::check;
 use scoring::inspect::verdict::Verdict;
 use scoring::inspector::{Inspection, Inspector};
-use scoring::io::image_file::{is_image_name, read_frame, read_roi_mask};
+use scoring::io::account::ImageAccount;
+use scoring::io::decode::{DecodeError, Orientation};
+use scoring::io::image_file::{read_picture_as, read_roi_mask};
+use scoring::io::listing::{Listing, images_within};
 use scoring::package::{self, Trust, key_id, read_public_key};
 
 use super::output::{Entry, Header, Output, PictureFiles, picture_names};
@@ -26,7 +31,8 @@ Examples:
 ///
 /// The score of an image is the highest value of its anomaly map. The image is NG if the score is
 /// greater than the package's threshold, and OK otherwise. A package without a threshold gives
-/// scores but no verdicts.
+/// scores but no verdicts. At the end it is said how many images were used and what was left out of
+/// folders (`account` in JSON).
 ///
 /// Exit codes: 0 every image is OK; 1 at least one is NG; 2 something failed: an image could not be
 /// read (the others are still scored), or there is no threshold.
@@ -93,7 +99,8 @@ impl Score {
         if let Some(out) = &self.out {
             refuse_folder_of_images(out, &self.images)?;
         }
-        let images = expand(&self.images)?;
+        let mut account = ImageAccount::default();
+        let images = expand(&self.images, &mut account)?;
         let (inspector, signer) = self.inspector()?;
         if let Some(folder) = &self.out {
             std::fs::create_dir_all(folder)
@@ -104,7 +111,9 @@ impl Score {
         let (mut ng, mut failed) = (0usize, 0usize);
         for (path, name) in images.iter().zip(&names) {
             match self.score_one(&inspector, path, name) {
-                Ok((found, pictures)) => {
+                Ok((found, pictures, turned)) => {
+                    account.used += 1;
+                    account.orientation_applied += usize::from(turned);
                     match found.verdict {
                         Some(Verdict::Ok) => {}
                         Some(Verdict::Ng) => ng += 1,
@@ -114,12 +123,22 @@ impl Score {
                 }
                 Err(error) => {
                     super::report(&error);
+                    count_failure(&mut account, path, &error);
                     failed += 1;
                     output.add(Entry::failed(path, &error))?;
                 }
             }
         }
-        output.finish()?;
+        output.finish(&account)?;
+        // Those that failed were named as they came.
+        let left = account
+            .left_out
+            .iter()
+            .filter(|left| !left.reason.starts_with(FAILED));
+        for left in left.take(NAMED) {
+            eprintln!("left out {}: {}", left.file, left.reason);
+        }
+        eprintln!("images: {}", account.in_words());
         if inspector.threshold().is_none() {
             eprintln!("error: no verdicts: the package has no threshold for this way of scoring");
             eprintln!(
@@ -177,9 +196,11 @@ impl Score {
         &self,
         inspector: &Inspector,
         path: &Path,
-        name: &str,
-    ) -> Result<(Inspection, Option<PictureFiles>)> {
-        let frame = read_frame(path)?;
+        name: &OsStr,
+    ) -> Result<(Inspection, Option<PictureFiles>, bool)> {
+        let picture = read_picture_as(path, inspector.reading())?;
+        let turned = picture.oriented && picture.orientation != Orientation::NoTransforms;
+        let frame = picture.frame;
         let found = inspector
             .inspect(&frame)
             .with_context(|| path.display().to_string())?;
@@ -193,7 +214,30 @@ impl Score {
             )?),
             None => None,
         };
-        Ok((found, pictures))
+        Ok((found, pictures, turned))
+    }
+}
+
+/// Begins the reason of an image that failed, in the account.
+const FAILED: &str = "failed: ";
+/// Most files left out that are named; --json names more.
+const NAMED: usize = 10;
+
+/// Counts an image that has no score.
+fn count_failure(account: &mut ImageAccount, path: &Path, error: &anyhow::Error) {
+    let mut causes = error.chain();
+    let small =
+        causes.any(|cause| matches!(cause.downcast_ref(), Some(PreprocessError::TooSmall { .. })));
+    let pages = error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(DecodeError::Pages { pages, .. }) => Some(*pages as usize),
+        _ => None,
+    });
+    account.pages_ignored += pages.unwrap_or(0);
+    let reason = format!("{FAILED}{error:#}");
+    if small {
+        account.too_small(path, reason);
+    } else {
+        account.unreadable(path, reason);
     }
 }
 
@@ -213,28 +257,35 @@ fn refuse_folder_of_images(out: &Path, images: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Replaces folders by the images in them, in the order of their names.
-fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
+/// Replaces folders by the images in them, in the order of their names. What is left out of them is
+/// added to the account.
+fn expand(given: &[PathBuf], account: &mut ImageAccount) -> Result<Vec<PathBuf>> {
     let mut images = Vec::new();
     for path in given {
         if !path.is_dir() {
             images.push(path.clone());
             continue;
         }
-        let cannot_list = || format!("cannot list folder {}", path.display());
-        let entries: std::io::Result<Vec<_>> =
-            std::fs::read_dir(path).with_context(cannot_list)?.collect();
-        let mut inside: Vec<PathBuf> = entries
-            .with_context(cannot_list)?
-            .iter()
-            .map(|entry| entry.path())
-            .collect();
-        inside.retain(|path| path.is_file() && is_image_name(path));
-        if inside.is_empty() {
-            bail!("expected images in folder {}, found none", path.display());
+        let listing = Listing::of(path);
+        let mut inside =
+            listing.with_context(|| format!("cannot list folder {}", path.display()))?;
+        account.beside(&inside);
+        for folder in &inside.folders {
+            account.nested(folder, images_within(folder));
         }
-        inside.sort();
-        images.append(&mut inside);
+        if inside.images.is_empty() {
+            bail!(
+                "expected images in folder {}, found none{}",
+                path.display(),
+                match (account.nested, account.hidden) {
+                    (0, 0) => String::new(),
+                    (nested, hidden) => format!(
+                        " but {nested} in folders below and {hidden} hidden, which are not read"
+                    ),
+                }
+            );
+        }
+        images.append(&mut inside.images);
     }
     Ok(images)
 }

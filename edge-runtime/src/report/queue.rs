@@ -241,6 +241,7 @@ mod tests {
         let inspection = Inspection {
             prepared: frame.clone(),
             map: ScoreMap::zeros(SIDE_PX as usize, SIDE_PX as usize),
+            inside: None,
             score: 2.0,
             regions: Vec::new(),
             verdict: None,

@@ -7,7 +7,7 @@ use clap::Args;
 use host_trainer::dataset::{Colour, TrainingSet, cut_tile, training_files};
 use host_trainer::noise::Algorithm;
 use host_trainer::sheet;
-use proto::manifest::{InputSize, TILE_PX};
+use proto::manifest::{InputSize, Reading, TILE_PX};
 use scoring::io::atomic::write_atomic;
 
 /// Show what every noise algorithm does to your images: a contact sheet as PNG.
@@ -31,17 +31,18 @@ pub(crate) struct NoiseSheet {
 
 impl NoiseSheet {
     pub(crate) fn run(self) -> Result<()> {
-        let files = training_files(&self.data)?;
+        let files = training_files(&self.data)?.items;
         let size = InputSize::Fixed {
             width_px: 256,
             height_px: 256,
         };
         let few = &files[..files.len().min(self.draws.max(1) as usize)];
-        let set = TrainingSet::load(few, size, Colour::Auto, &mut |_| {})?;
+        let set = TrainingSet::load(few, size, Colour::Auto, Reading::default(), &mut |_| {})?;
         let middle = (256 - TILE_PX) / 2;
         let tiles: Vec<_> = set
             .frames
             .iter()
+            .flatten()
             .map(|frame| cut_tile(frame, middle, middle))
             .collect();
         let picture = sheet::noise(&tiles, self.draws, self.seed);

@@ -1,29 +1,39 @@
-//! Notices on standard error about images that a command leaves out or cannot group.
+//! Notices on standard error: the account of a data set, and images that a command leaves out or
+//! cannot group.
 
 use std::path::PathBuf;
 
-use host_trainer::dataset::{DatasetError, Groups, Skipped};
+use host_trainer::dataset::{Account, DatasetError, Groups};
 
-/// Most skipped files to name; beyond that they are only counted.
+/// Most files left out, and lines of a groups file, to name; beyond that they are only counted.
 const NAMED: usize = 10;
 
-/// Names the skipped ones of `count` images and counts them.
-pub(crate) fn report_skipped(skipped: &[&Skipped], count: usize) {
-    for file in skipped.iter().take(NAMED) {
-        eprintln!("skipped {}: {}", file.file.display(), file.reason);
+/// Says what was used of a data set, which is called `what`, what was left out and why, and what looks wrong.
+pub(crate) fn report_account(what: &str, account: &Account) {
+    for line in account.lines(NAMED) {
+        eprintln!("{line}");
     }
-    if !skipped.is_empty() {
-        eprintln!("skipped {} of {count} images", skipped.len());
-    }
+    eprintln!("{what}: {}", account.in_words());
 }
 
-/// Counts the images that a groups file does not name. It is an error if it names none of them.
+/// Counts the images that a groups file does not name, and its lines that name no file. It is an
+/// error if it names none of the images.
 pub(crate) fn report_ungrouped(groups: &Groups, files: &[PathBuf]) -> Result<(), DatasetError> {
     let alone = groups.ungrouped(files)?;
     if alone > 0 {
         eprintln!(
             "{alone} of {} images are in no group: each counts as a part of its own",
             files.len()
+        );
+    }
+    let missing = groups.missing();
+    for (line, name) in missing.iter().take(NAMED) {
+        eprintln!("warning: groups file, line {line}: there is no file {name}");
+    }
+    if missing.len() > NAMED {
+        eprintln!(
+            "warning: groups file: {} more lines name no file",
+            missing.len() - NAMED
         );
     }
     Ok(())

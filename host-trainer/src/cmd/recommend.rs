@@ -5,23 +5,24 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use host_trainer::dataset::training_files;
+use host_trainer::dataset::{Colour, Found, Survey, training_files};
 use host_trainer::network::{Architecture, CHANNELS, Network, OutputActivation, inference_layers};
 use host_trainer::onnx::export;
 use host_trainer::surface::{Advice, ImageMeasurements, Surface};
-use proto::manifest::{TILE_PX, TrainingMode};
+use proto::manifest::{InputSize, Reading, TILE_PX, TrainingMode};
 use scoring::infer::Engine;
 use scoring::inspect::preprocess::Planes;
 use scoring::inspect::score::Shift;
-use scoring::io::image_file::read_frame;
+use scoring::io::image_file::read_frame_as;
 
+use super::notices::report_account;
 use super::progress;
-use super::shell::{print, quoted};
+use super::shell::{print, quoted, quoted_path};
 use super::text::Recommendation;
 
 /// Measure good images and recommend settings for the surface, with reasons.
 ///
-/// Takes seconds. The width of the network follows from the time that a frame may take, measured on
+/// Reads every image once, and says what would not be used and what looks wrong. The width of the network follows from the time that a frame may take, measured on
 /// this machine: run it on the camera's processor, or scale --frame-ms accordingly. The command to
 /// train with is printed at the end.
 #[derive(Args)]
@@ -38,6 +39,9 @@ pub(crate) struct Recommend {
     /// Most images to measure, spread evenly over all.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..))]
     images: u16,
+    /// Go on if more than a tenth of the images cannot be read.
+    #[arg(long)]
+    allow_unreadable: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -55,16 +59,29 @@ const WIDTHS: [u16; 4] = [128, 64, 32, 16];
 
 impl Recommend {
     pub(crate) fn run(self) -> Result<()> {
-        let files = training_files(&self.data)?;
+        let Found { items, mut account } = training_files(&self.data)?;
+        let bar = progress::bar(items.len(), "looking at images");
+        let mut reading = Reading::default();
+        let survey = Survey::of(&items, InputSize::Native, &reading, &mut |done| {
+            bar.set_position(done as u64);
+        });
+        bar.finish_and_clear();
+        let mut suited = survey.account(&mut account, self.allow_unreadable);
+        account.bits = survey.bits();
+        reading.bits = account.bits.unwrap_or(16);
+        let colour = survey.colour(Colour::Auto, &mut account);
+        if suited.is_ok() {
+            suited = survey.check_suitable(reading.bits, &mut account);
+        }
+        report_account("training set", &account);
+        suited?;
+        let files = survey.files();
         let step = files.len().div_ceil(usize::from(self.images)).max(1);
         let chosen: Vec<&PathBuf> = files.iter().step_by(step).collect();
         let bar = progress::bar(chosen.len(), "measuring images");
         let mut measured = Vec::new();
         for (index, file) in chosen.iter().enumerate() {
-            match read_frame(file) {
-                Ok(frame) => measured.push(ImageMeasurements::of(&frame)),
-                Err(error) => eprintln!("skipped {}: {error}", file.display()),
-            }
+            measured.push(ImageMeasurements::of(&read_frame_as(file, &reading)?));
             bar.set_position(index as u64 + 1);
         }
         bar.finish_and_clear();
@@ -73,13 +90,28 @@ impl Recommend {
         })?;
         let photographs = self.features != "builtin" && !self.features.starts_with("random:");
         let mut settings = surface.advice(photographs);
+        // A few colour files among grey ones must not turn the measured mean.
+        if let Some(advice) = settings.iter_mut().find(|advice| advice.option == "colour")
+            && colour == Colour::Grey
+            && advice.value != "grey"
+        {
+            advice.value = "grey".to_owned();
+            advice.why = "most images are grey".to_owned();
+        }
+        if reading.bits < 16 {
+            settings.push(Advice {
+                option: "bits",
+                value: reading.bits.to_string(),
+                why: "the fewest bits that hold all values of the 16-bit files".to_owned(),
+            });
+        }
         let (width_px, height_px, _) = surface.size();
         let built = |width| Architecture {
             width,
             upsampled: surface.upsampled(),
         };
         settings.push(width_within(self.frame_ms, [width_px, height_px], built)?);
-        let data = quoted(&self.data.display().to_string());
+        let data = quoted_path(&self.data);
         let mut command = format!("host-trainer train --data {data} --run RUN");
         if self.features != "builtin" {
             command += &format!(" --features {}", quoted(&self.features));
@@ -89,6 +121,7 @@ impl Recommend {
         }
         let recommendation = Recommendation {
             schema: 1,
+            account,
             warnings: surface.warnings(),
             package: surface.package_advice(),
             surface,

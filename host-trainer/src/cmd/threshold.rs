@@ -1,11 +1,17 @@
 //! How the commands `package` and `calibrate` set a threshold.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use clap::Args;
 use ed25519_dalek::SigningKey;
+use host_trainer::dataset::Account;
 use host_trainer::package::{CalibrationFrame, Draft, ThresholdRule, calibrate_draft};
 
-use super::notices::report_skipped;
+use proto::manifest::Threshold;
+use scoring::io::text::path_text;
+use serde::Serialize;
+
 use super::progress;
 use super::text::promise;
 
@@ -47,20 +53,60 @@ impl PromiseArgs {
     }
 }
 
-/// Calibrates a draft on good frames, with a progress bar, and prints the promise.
+/// Calibrates a draft on good frames, with a progress bar. Frames that cannot be scored are added
+/// to the account. Returns the promise in words.
 pub(crate) fn set_threshold(
     draft: &mut Draft,
     frames: &[CalibrationFrame],
     rule: ThresholdRule,
     key: &SigningKey,
-) -> Result<()> {
+    account: &mut Account,
+) -> Result<String> {
     let bar = progress::bar(frames.len(), "calibrating");
     let found = calibrate_draft(draft, frames, rule, key, &mut |done| {
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    let skipped: Vec<_> = found.skipped.iter().collect();
-    report_skipped(&skipped, frames.len());
-    println!("{}", promise(&draft.manifest, &found.calibration));
+    for skipped in &found.skipped {
+        account.images.unreadable(&skipped.file, &skipped.reason);
+    }
+    account.images.used = frames.len() - found.skipped.len();
+    Ok(promise(&draft.manifest, &found.calibration))
+}
+
+/// What `calibrate --json` and `package --json` print.
+#[derive(Serialize)]
+pub(crate) struct PackageOutput<'a> {
+    schema: u32,
+    package: String,
+    account: &'a Account,
+    threshold: Option<&'a Threshold>,
+    promise: Option<&'a str>,
+}
+
+/// Prints what was made: as JSON, or the promise, and the package in `words`.
+pub(crate) fn print_package(
+    json: bool,
+    package: &Path,
+    words: &str,
+    draft: &Draft,
+    account: &Account,
+    promise: Option<&str>,
+) -> Result<()> {
+    if json {
+        let output = PackageOutput {
+            schema: 1,
+            package: path_text(package),
+            account,
+            threshold: draft.manifest.threshold.as_ref(),
+            promise,
+        };
+        println!("{}", serde_json::to_string_pretty(&output)?);
+    } else {
+        promise
+            .into_iter()
+            .for_each(|promise| println!("{promise}"));
+        println!("{}: {words}", package.display());
+    }
     Ok(())
 }

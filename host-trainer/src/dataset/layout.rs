@@ -1,210 +1,328 @@
-//! Finds the files of a data set, in MVTec AD's layout (`train/good`, `test/<kind>`,
-//! `ground_truth/<kind>/<name>_mask.png` with 255 for defects) or in a bare folder of good images.
+//! Finds the good images of a data set, in MVTec AD's layout (`train/good`, `test/good`) or in a
+//! bare folder of good images, and accounts for everything beside them. Other names that mean the
+//! same are taken for it, which is said; where several things could be meant, that is an error.
 
-use std::fs;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use scoring::io::image_file::is_image_name;
+use scoring::io::account::counted;
+use scoring::io::listing::{Listing, images_within};
+use scoring::io::text::path_text;
 
+use super::account::{Account, named};
 use super::error::DatasetError;
+use super::names::{mask_folder_rank, means_good, same_but_for_case};
 
-/// One labelled test image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestItem {
-    /// Name of its folder under `test`; `good` means defect-free.
-    pub kind: String,
-    /// The image.
-    pub image: PathBuf,
-    /// Its ground-truth mask, if there is one. Defect images without a mask count for image metrics
-    /// only.
-    pub mask: Option<PathBuf>,
+/// The kind of defect-free images, and the name of their folder.
+pub(super) const GOOD: &str = "good";
+
+/// What was found in a data set.
+#[derive(Debug, Clone)]
+pub struct Found<T> {
+    /// The files or test images, sorted.
+    pub items: Vec<T>,
+    /// The account of what was found beside them.
+    pub account: Account,
 }
 
-impl TestItem {
-    /// Whether it is labelled defect-free.
-    pub fn is_good(&self) -> bool {
-        self.kind == "good"
-    }
-}
-
-/// Finds the good images to train on, sorted: those in `train/good` if it exists, otherwise those
-/// in the folder itself.
-pub fn training_files(root: &Path) -> Result<Vec<PathBuf>, DatasetError> {
-    let mvtec = root.join("train").join("good");
-    let folder = if mvtec.is_dir() {
-        mvtec
-    } else {
-        root.to_owned()
+/// Finds the good images to train on, sorted: those in `train/good` if there is a folder `train`,
+/// otherwise those in the folder itself.
+pub fn training_files(root: &Path) -> Result<Found<PathBuf>, DatasetError> {
+    let mut account = Account::default();
+    let top = list(root)?;
+    account.images.beside(&top);
+    let train = folder_called(&top, &["train", "training"]);
+    let items = match train {
+        Some(train) => {
+            stray(&top.images, "beside the folder to train on", &mut account);
+            good_images(train, "train", &mut account)?
+        }
+        None => bare_images(root, top, &mut account)?,
     };
-    let files = images_in(&folder)?;
-    if files.is_empty() {
-        return Err(DatasetError::Empty {
-            folder: root.to_owned(),
-            layout: true,
-        });
-    }
-    Ok(files)
+    found(items, root, true, account)
 }
 
-/// Finds the good images to calibrate on, sorted: those in `test/good` if it exists, otherwise
-/// those in the folder itself.
-pub fn calibration_files(root: &Path) -> Result<Vec<PathBuf>, DatasetError> {
-    let good = root.join("test").join("good");
-    let folder = if good.is_dir() { good } else { root.to_owned() };
-    let files = images_in(&folder)?;
-    if files.is_empty() {
-        return Err(DatasetError::Empty {
-            folder,
-            layout: false,
-        });
-    }
-    Ok(files)
+/// Finds the good images to calibrate on, sorted: those in `test/good` if there is a folder `test`,
+/// otherwise those in the folder itself.
+pub fn calibration_files(root: &Path) -> Result<Found<PathBuf>, DatasetError> {
+    let mut account = Account::default();
+    let top = list(root)?;
+    account.images.beside(&top);
+    let items = match folder_called(&top, &["test"]) {
+        Some(test) => {
+            stray(
+                &top.images,
+                "beside the folder to calibrate on",
+                &mut account,
+            );
+            good_images(test, "test", &mut account)?
+        }
+        None => bare_images(root, top, &mut account)?,
+    };
+    found(items, root, false, account)
 }
 
-/// Finds all images under `test`, sorted by kind and name, with their masks.
-pub fn test_items(root: &Path) -> Result<Vec<TestItem>, DatasetError> {
-    let test = root.join("test");
-    if !root.is_dir() {
-        return Err(DatasetError::Missing(root.to_owned()));
+/// The good images in a part of a data set: those in `good`, or in the one folder of a name that
+/// means the same, or else directly in it.
+fn good_images(
+    folder: &Path,
+    part: &str,
+    account: &mut Account,
+) -> Result<Vec<PathBuf>, DatasetError> {
+    let listing = list(folder)?;
+    account.images.beside(&listing);
+    let candidates = good_folders(&listing)?;
+    let chosen = match candidates.as_slice() {
+        [] => None,
+        [(path, _)] => Some(path.clone()),
+        all => all
+            .iter()
+            .find(|(path, _)| path.ends_with(GOOD))
+            .map(|(path, _)| path.clone()),
+    };
+    let others = listing
+        .folders
+        .iter()
+        .filter(|path| Some(*path) != chosen.as_ref());
+    let others: Vec<&PathBuf> = others.collect();
+    if chosen.is_none() && !candidates.is_empty() {
+        let all: Vec<String> = candidates.iter().map(|(path, _)| path_text(path)).collect();
+        return Err(DatasetError::Layout {
+            folder: folder.to_owned(),
+            reason: format!(
+                "{} could each have the good images: call the one that is meant good",
+                named(&all)
+            ),
+        });
     }
-    if !test.is_dir() {
-        return Err(DatasetError::NoTest(root.to_owned()));
-    }
-    let mut items = Vec::new();
-    for folder in entries(&test)?.into_iter().filter(|path| path.is_dir()) {
-        let kind = folder
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        for image in images_in(&folder)? {
-            let stem = image.file_stem().unwrap_or_default().to_string_lossy();
-            let mask = root
-                .join("ground_truth")
-                .join(&kind)
-                .join(format!("{stem}_mask.png"));
-            items.push(TestItem {
-                mask: mask.is_file().then_some(mask),
-                kind: kind.clone(),
-                image,
+    let Some(chosen) = chosen else {
+        // Folders of good images that have none may have hidden ones.
+        for path in &listing.folders {
+            if means_good(path.file_name().unwrap_or_default()) {
+                account.images.beside(&list(path)?);
+            }
+        }
+        // A training set without a folder for its one kind. Test images are never so.
+        if part == "test" {
+            let found = instead(&listing);
+            return Err(DatasetError::Empty {
+                folder: folder.join(GOOD),
+                layout: false,
+                found,
             });
         }
+        if !listing.images.is_empty() {
+            account.warn(format!(
+                "{} directly in {} are taken as good images, for want of {}",
+                counted(listing.images.len(), "image"),
+                path_text(folder),
+                path_text(&folder.join(GOOD))
+            ));
+            account.good_folders.push(path_text(folder));
+        }
+        nested(&listing, account);
+        return Ok(listing.images);
+    };
+    if chosen.file_name() != Some(OsStr::new(GOOD)) {
+        account.warn(format!(
+            "{} is taken as the good images",
+            path_text(&chosen)
+        ));
     }
+    account.good_folders.push(path_text(&chosen));
+    stray(&listing.images, "beside the folder of good images", account);
+    // Defects in their folders are expected beside test images, and nowhere else.
+    for other in others {
+        let images = images_within(other);
+        if images > 0 && (part == "train" || means_good(other.file_name().unwrap_or_default())) {
+            account.images.nested(other, images);
+            account.warn(format!(
+                "{} in {} are not used: good images are taken from {}",
+                counted(images, "image"),
+                path_text(other),
+                path_text(&chosen)
+            ));
+        }
+    }
+    let inside = list(&chosen)?;
+    account.images.beside(&inside);
+    nested(&inside, account);
+    Ok(inside.images)
+}
+
+/// The good images of a folder that has neither `train` nor `test` to take them from.
+fn bare_images(
+    root: &Path,
+    top: Listing,
+    account: &mut Account,
+) -> Result<Vec<PathBuf>, DatasetError> {
+    let good = good_folders(&top)?;
+    let layout: Vec<String> = top
+        .folders
+        .iter()
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default();
+            let part = ["train", "training", "test"].iter();
+            let mut part = part.map(OsStr::new);
+            part.any(|part| same_but_for_case(name, part)) || mask_folder_rank(name).is_some()
+        })
+        .map(|path| path_text(Path::new(path.file_name().unwrap_or_default())))
+        .collect();
+    match good.as_slice() {
+        [(folder, inside)] if top.images.is_empty() => {
+            account.warn(format!("{} is taken as the good images", path_text(folder)));
+            account.good_folders.push(path_text(folder));
+            account.images.beside(inside);
+            nested(inside, account);
+            Ok(inside.images.clone())
+        }
+        [] if layout.is_empty() || top.images.is_empty() => {
+            nested(&top, account);
+            Ok(top.images)
+        }
+        [] => Err(DatasetError::Layout {
+            folder: root.to_owned(),
+            reason: format!(
+                "it has {} as a data set has, but no folder of good images to use here; {} beside \
+                 them may be anything: move good ones into train/good, or give their own folder",
+                named(&layout),
+                counted(top.images.len(), "image")
+            ),
+        }),
+        [(folder, _), ..] => {
+            let all: Vec<String> = good.iter().map(|(path, _)| path_text(path)).collect();
+            let also = if top.images.is_empty() {
+                String::new()
+            } else {
+                format!(" and the {} beside", counted(top.images.len(), "image"))
+            };
+            Err(DatasetError::Layout {
+                folder: root.to_owned(),
+                reason: format!(
+                    "{}{also} could each be the good images: give the folder that is meant, for \
+                     example {}",
+                    named(&all),
+                    path_text(folder)
+                ),
+            })
+        }
+    }
+}
+
+/// The folders whose name means good and that have images, directly or below.
+fn good_folders(listing: &Listing) -> Result<Vec<(PathBuf, Listing)>, DatasetError> {
+    let named = |path: &&PathBuf| means_good(path.file_name().unwrap_or_default());
+    let mut found = Vec::new();
+    for path in listing.folders.iter().filter(named) {
+        let inside = list(path)?;
+        if !inside.images.is_empty() || inside.images_below() > 0 {
+            found.push((path.clone(), inside));
+        }
+    }
+    Ok(found)
+}
+
+/// The folder of one of these names, in this case or another.
+pub(super) fn folder_called<'a>(listing: &'a Listing, names: &[&str]) -> Option<&'a PathBuf> {
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_owned();
+    let exact = names.iter().find_map(|wanted| {
+        let mut folders = listing.folders.iter();
+        folders.find(|path| name(path) == *wanted)
+    });
+    exact.or_else(|| {
+        let alike = |path: &&PathBuf| {
+            let mut wanted = names.iter();
+            wanted.any(|wanted| same_but_for_case(&name(path), OsStr::new(wanted)))
+        };
+        listing.folders.iter().find(alike)
+    })
+}
+
+/// Names images that belong to no part of the layout.
+pub(super) fn stray(images: &[PathBuf], what: &str, account: &mut Account) {
+    for path in images {
+        account.images.stray(path, what);
+    }
+}
+
+/// Names the folders below, with their images.
+pub(super) fn nested(listing: &Listing, account: &mut Account) {
+    let mut images = 0;
+    for folder in &listing.folders {
+        let within = images_within(folder);
+        account.images.nested(folder, within);
+        images += within;
+    }
+    if images > 0 {
+        account.warn(format!(
+            "{} in folders below ({}) are not read: move them up to use them",
+            counted(images, "image"),
+            named(
+                &listing
+                    .folders
+                    .iter()
+                    .map(|path| path_text(path))
+                    .collect::<Vec<_>>()
+            )
+        ));
+    }
+}
+
+/// What a folder has instead of what was looked for, as the end of a sentence.
+pub(super) fn instead(listing: &Listing) -> String {
+    let names = listing.folders.iter().filter_map(|path| path.file_name());
+    let names: Vec<String> = names.map(|name| path_text(Path::new(name))).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        names => format!("; it has {}", named(names)),
+    }
+}
+
+pub(super) fn found<T>(
+    items: Vec<T>,
+    folder: &Path,
+    layout: bool,
+    account: Account,
+) -> Result<Found<T>, DatasetError> {
     if items.is_empty() {
+        let images = &account.images;
+        let beside = [
+            (images.nested, "in folders below, which are not read"),
+            (images.stray, "outside the layout"),
+            (images.hidden, "hidden"),
+            (images.unsupported, "of other formats"),
+        ];
+        let beside: Vec<String> = beside
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        let first = images.left_out.first();
+        let first = first.map_or_else(String::new, |left| format!(", e.g. {}", left.file));
+        let found = if beside.is_empty() {
+            String::new()
+        } else {
+            format!("; {}{first}", beside.join(", "))
+        };
         return Err(DatasetError::Empty {
-            folder: test,
-            layout: false,
+            folder: folder.to_owned(),
+            layout,
+            found,
         });
     }
-    Ok(items)
+    Ok(Found { items, account })
 }
 
-/// Reads a ground-truth mask as row-major values, `true` for defects (values above 127). It must
-/// have the size of its image.
-pub fn read_mask(path: &Path, width_px: u32, height_px: u32) -> Result<Vec<bool>, DatasetError> {
-    let wrong = |reason: String| DatasetError::Mask {
-        path: path.to_owned(),
-        reason,
-    };
-    let mask = image::open(path)
-        .map_err(|error| wrong(error.to_string()))?
-        .into_luma8();
-    if mask.dimensions() != (width_px, height_px) {
-        let (width, height) = mask.dimensions();
-        return Err(wrong(format!(
-            "expected {width_px}×{height_px} px like its image, found {width}×{height}"
-        )));
-    }
-    Ok(mask
-        .into_raw()
-        .into_iter()
-        .map(|value| value > 127)
-        .collect())
-}
-
-/// The images directly in a folder, sorted.
-fn images_in(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
-    let files = entries(folder)?;
-    Ok(files
-        .into_iter()
-        .filter(|path| path.is_file() && is_image_name(path))
-        .collect())
-}
-
-/// The entries of a folder, sorted.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
+/// Lists a folder.
+pub(super) fn list(folder: &Path) -> Result<Listing, DatasetError> {
     if !folder.is_dir() {
         return Err(DatasetError::Missing(folder.to_owned()));
     }
-    let read = |source| DatasetError::Read {
+    Listing::of(folder).map_err(|source| DatasetError::Read {
         path: folder.to_owned(),
         source,
-    };
-    let mut paths = fs::read_dir(folder)
-        .map_err(read)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(read)?;
-    paths.sort();
-    Ok(paths)
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn touch(path: PathBuf) {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        image::GrayImage::from_pixel(3, 2, image::Luma([200]))
-            .save(path)
-            .unwrap();
-    }
-
-    #[test]
-    fn finds_mvtec_layout_and_masks() {
-        let root = tempfile::tempdir().unwrap();
-        let at = |name: &str| root.path().join(name);
-        touch(at("train/good/b.png"));
-        touch(at("train/good/a.png"));
-        touch(at("test/good/0.png"));
-        touch(at("test/cut/0.png"));
-        touch(at("test/cut/1.png"));
-        touch(at("ground_truth/cut/0_mask.png"));
-        touch(at("ground_truth/cut/7_mask.png"));
-        let names: Vec<_> = training_files(root.path()).unwrap();
-        assert_eq!(names, [at("train/good/a.png"), at("train/good/b.png")]);
-        let items = test_items(root.path()).unwrap();
-        let found: Vec<_> = items
-            .iter()
-            .map(|i| (i.kind.as_str(), i.mask.is_some()))
-            .collect();
-        assert_eq!(found, [("cut", true), ("cut", false), ("good", false)]);
-    }
-
-    #[test]
-    fn a_mask_of_another_size_is_an_error_that_names_both() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("m.png");
-        touch(path.clone());
-        assert_eq!(read_mask(&path, 3, 2).unwrap(), vec![true; 6]);
-        let error = read_mask(&path, 4, 2).unwrap_err().to_string();
-        assert!(error.contains("4×2") && error.contains("3×2"), "{error}");
-    }
-
-    #[test]
-    fn empty_and_missing_folders_give_different_errors() {
-        let root = tempfile::tempdir().unwrap();
-        assert!(matches!(
-            training_files(root.path()),
-            Err(DatasetError::Empty { .. })
-        ));
-        assert!(matches!(
-            training_files(&root.path().join("no")),
-            Err(DatasetError::Missing(_))
-        ));
-        assert!(matches!(
-            test_items(root.path()),
-            Err(DatasetError::NoTest(_))
-        ));
-    }
-}
+mod tests;

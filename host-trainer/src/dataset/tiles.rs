@@ -1,10 +1,10 @@
 //! Tiles cut on demand, because the 80,000 tiles of a run (paper, IV-F) would take 4 GB of memory.
-//! In: frames. Out: positions of tiles, their order in each epoch, and the tiles.
+//! In: sizes of frames. Out: positions of tiles, their order in each epoch, and the tiles.
 
 use proto::manifest::TILE_PX;
 use rand::RngExt;
 use rand::seq::SliceRandom;
-use scoring::inspect::frame::{Channels, Frame, Pixels};
+use scoring::inspect::frame::{Frame, Pixels};
 
 use crate::noise::Tile;
 use crate::seed::generator;
@@ -26,18 +26,19 @@ pub struct Coordinates {
 }
 
 impl Coordinates {
-    /// Draws `count` positions, at least `batch`: a frame uniformly at random, then a position
-    /// inside it. Frames must not be smaller than a tile, which
-    /// [`prepare`](scoring::inspect::preprocess::prepare) ensures.
-    pub fn draw(frames: &[Frame], count: usize, batch: usize, seed: u64) -> Self {
+    /// Draws `count` positions, at least `batch`, in frames of these widths and heights: a frame
+    /// uniformly at random, then a position inside it. Frames must not be smaller than a tile,
+    /// which [`prepare`](scoring::inspect::preprocess::prepare) ensures.
+    pub fn draw(sizes_px: &[[u32; 2]], count: usize, batch: usize, seed: u64) -> Self {
         let mut rng = generator(seed, "tiles", 0);
         let positions = (0..count.max(batch))
             .map(|_| {
-                let frame = rng.random_range(0..frames.len());
+                let frame = rng.random_range(0..sizes_px.len());
+                let [width_px, height_px] = sizes_px[frame];
                 Position {
                     frame: frame as u32,
-                    x_px: rng.random_range(0..=frames[frame].width_px() - TILE_PX),
-                    y_px: rng.random_range(0..=frames[frame].height_px() - TILE_PX),
+                    x_px: rng.random_range(0..=width_px - TILE_PX),
+                    y_px: rng.random_range(0..=height_px - TILE_PX),
                 }
             })
             .collect();
@@ -68,41 +69,86 @@ impl Coordinates {
         cut_tile(frame, position.x_px, position.y_px)
     }
 
+    /// Cuts tile number `index` from its frame, without scaling its values.
+    pub(super) fn raw_tile(&self, frame: &Frame, index: u32) -> RawTile {
+        let position = self.positions[index as usize];
+        RawTile::cut(frame, position.x_px, position.y_px)
+    }
+
+    /// The numbers of the tiles of each of `frames` frames.
+    pub(super) fn by_frame(&self, frames: usize) -> Vec<Vec<u32>> {
+        let mut tiles = vec![Vec::new(); frames];
+        for (index, position) in (0..).zip(&self.positions) {
+            tiles[position.frame as usize].push(index);
+        }
+        tiles
+    }
+
+    /// Number of tiles.
+    pub(super) fn count(&self) -> usize {
+        self.positions.len()
+    }
+
     /// Tiles per batch.
     pub fn batch(&self) -> usize {
         self.batch
     }
 }
 
+/// The values of a tile as the frame has them, row by row, plane after plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RawTile {
+    /// 0 is black and 255 white.
+    U8(Vec<u8>),
+    /// 0 is black and 65,535 white.
+    U16(Vec<u16>),
+}
+
+impl RawTile {
+    fn cut(frame: &Frame, x_px: u32, y_px: u32) -> Self {
+        match frame.pixels() {
+            Pixels::U8(pixels) => Self::U8(planar(pixels, frame, x_px, y_px)),
+            Pixels::U16(pixels) => Self::U16(planar(pixels, frame, x_px, y_px)),
+        }
+    }
+
+    /// Scales the values to [-1, 1] (IV-A).
+    pub(super) fn scaled(&self, channels: usize) -> Tile {
+        let values = match self {
+            Self::U8(values) => values.iter().map(|&v| f32::from(v) / 127.5 - 1.0).collect(),
+            Self::U16(values) => values
+                .iter()
+                .map(|&v| f32::from(v) / 32767.5 - 1.0)
+                .collect(),
+        };
+        Tile::new(TILE_PX as usize, channels, values)
+    }
+}
+
+/// The pixels of the tile whose upper left corner is at (x, y), plane after plane.
+fn planar<T: Copy>(pixels: &[T], frame: &Frame, x_px: u32, y_px: u32) -> Vec<T> {
+    let side = TILE_PX as usize;
+    let (channels, width) = (frame.channels().count(), frame.width_px() as usize);
+    let mut values = Vec::with_capacity(channels * side * side);
+    for channel in 0..channels {
+        for y in y_px as usize..y_px as usize + side {
+            let first = (y * width + x_px as usize) * channels + channel;
+            let row = pixels[first..].iter().step_by(channels).take(side);
+            values.extend(row.copied());
+        }
+    }
+    values
+}
+
 /// Cuts the tile whose upper left corner is at (x, y), with values scaled to [-1, 1] (IV-A).
 pub fn cut_tile(frame: &Frame, x_px: u32, y_px: u32) -> Tile {
-    let side = TILE_PX as usize;
-    let channels = match frame.channels() {
-        Channels::Grey => 1,
-        Channels::Rgb => 3,
-    };
-    let width = frame.width_px() as usize;
-    let mut values = vec![0.0; channels * side * side];
-    let mut fill = |value_at: &dyn Fn(usize) -> f32| {
-        for y in 0..side {
-            let row = ((y_px as usize + y) * width + x_px as usize) * channels;
-            for x in 0..side {
-                for channel in 0..channels {
-                    values[(channel * side + y) * side + x] =
-                        value_at(row + x * channels + channel);
-                }
-            }
-        }
-    };
-    match frame.pixels() {
-        Pixels::U8(pixels) => fill(&|at| f32::from(pixels[at]) / 127.5 - 1.0),
-        Pixels::U16(pixels) => fill(&|at| f32::from(pixels[at]) / 32767.5 - 1.0),
-    }
-    Tile::new(side, channels, values)
+    RawTile::cut(frame, x_px, y_px).scaled(frame.channels().count())
 }
 
 #[cfg(test)]
 mod tests {
+    use scoring::inspect::frame::Channels;
+
     use super::*;
 
     fn frame(width_px: u32, height_px: u32) -> Frame {
@@ -114,8 +160,7 @@ mod tests {
 
     #[test]
     fn an_epoch_uses_every_tile_at_most_once() {
-        let frames = [frame(80, 70), frame(65, 65)];
-        let coordinates = Coordinates::draw(&frames, 1_000, 64, 3);
+        let coordinates = Coordinates::draw(&[[80, 70], [65, 65]], 1_000, 64, 3);
         assert_eq!(coordinates.iterations_per_epoch(), 15);
         let mut order = coordinates.order(0);
         assert_ne!(order, coordinates.order(1));

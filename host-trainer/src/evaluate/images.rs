@@ -1,5 +1,4 @@
-//! Image metrics: how well frame scores separate defect frames from good ones, and the error rates
-//! at a threshold.
+//! Image metrics: how well frame scores separate defect frames from good ones.
 
 use super::curve::ThresholdSweep;
 
@@ -19,15 +18,10 @@ pub struct ImageResult {
     pub auroc: Option<f64>,
     /// Average precision.
     pub aupr: Option<f64>,
-    /// Fraction of good frames that the threshold rejects.
-    pub false_reject_rate: Option<f64>,
-    /// Fraction of defect frames that the threshold passes.
-    pub miss_rate: Option<f64>,
 }
 
-/// Computes the metrics. A frame is rejected iff its score is greater than `threshold`. Scores must
-/// be finite.
-pub fn image_metrics(frames: &[ScoredFrame], threshold: Option<f32>) -> ImageResult {
+/// Computes the metrics. Scores must be finite.
+pub fn image_metrics(frames: &[ScoredFrame]) -> ImageResult {
     let mut sorted = frames.to_vec();
     sorted.sort_by(|a, b| b.score.total_cmp(&a.score));
     let defects = frames.iter().filter(|frame| frame.defect).count() as u64;
@@ -37,20 +31,9 @@ pub fn image_metrics(frames: &[ScoredFrame], threshold: Option<f32>) -> ImageRes
         sweep.step(equal[0].score, positives, equal.len() as u64 - positives);
     }
     let swept = sweep.finish();
-    let rate = |defect: bool, counted: &dyn Fn(f32) -> bool| {
-        let class: Vec<f32> = frames
-            .iter()
-            .filter(|frame| frame.defect == defect)
-            .map(|frame| frame.score)
-            .collect();
-        let hits = class.iter().filter(|&&score| counted(score)).count();
-        (!class.is_empty()).then(|| hits as f64 / class.len() as f64)
-    };
     ImageResult {
         auroc: swept.as_ref().map(|swept| swept.auroc),
         aupr: swept.as_ref().map(|swept| swept.average_precision),
-        false_reject_rate: threshold.and_then(|t| rate(false, &|score| score > t)),
-        miss_rate: threshold.and_then(|t| rate(true, &|score| score <= t)),
     }
 }
 
@@ -81,7 +64,7 @@ mod tests {
                     })
                 })
                 .collect();
-            let found = image_metrics(&frames(&list), None).auroc;
+            let found = image_metrics(&frames(&list)).auroc;
             if pairs.is_empty() {
                 prop_assert_eq!(found, None);
             } else {
@@ -89,22 +72,5 @@ mod tests {
                 prop_assert!((found.unwrap() - expected).abs() < 1e-9);
             }
         }
-    }
-
-    #[test]
-    fn a_score_equal_to_the_threshold_passes() {
-        let found = image_metrics(
-            &frames(&[(1.0, false), (2.0, false), (2.0, true), (3.0, true)]),
-            Some(2.0),
-        );
-        assert_eq!(
-            (found.false_reject_rate, found.miss_rate),
-            (Some(0.0), Some(0.5))
-        );
-        let good_only = image_metrics(&frames(&[(1.0, false)]), Some(0.5));
-        assert_eq!(
-            (good_only.false_reject_rate, good_only.miss_rate),
-            (Some(1.0), None)
-        );
     }
 }

@@ -1,9 +1,12 @@
 //! Draws the pictures of a frame for the report.
 
+use std::path::Path;
+
 use image::RgbImage;
 use image::imageops::{FilterType, thumbnail};
 use scoring::inspect::frame::Frame;
 use scoring::inspector::Inspection;
+use scoring::io::text::path_text;
 use scoring::render::{heat_map, overlay};
 
 use super::rows::{Pictures, ReportRow};
@@ -27,11 +30,12 @@ pub(super) fn draw_row(
     let name = item.image.file_name().unwrap_or_default();
     ReportRow {
         kind: item.kind.clone(),
-        name: name.to_string_lossy().into_owned(),
+        name: path_text(Path::new(name)),
         score: found.score,
         verdict: found.verdict,
         regions: found.regions.len(),
         defect: !item.is_good(),
+        outside: false,
         pictures: Pictures {
             heat: fit(heat_map(&found.map, scale)),
             overlay: threshold.map(|threshold| overlay(&input, &found.map, threshold)),

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use scoring::inspect::region::label_components;
 
+use super::bins::{BinnedImage, Binner};
 use super::curve::{NormalScores, OverlapCurve, ThresholdSweep};
 use super::sorter::Sorter;
 
@@ -44,8 +45,8 @@ pub enum PixelError {
         /// The kind given.
         found: usize,
     },
-    /// There are more defect regions than codes for them.
-    #[error("expected fewer than 2^32 defect regions")]
+    /// There are more images or defect regions than codes for them.
+    #[error("expected fewer than 2^31 images and defect regions")]
     TooManyRegions,
     /// The temporary file cannot be written or read.
     #[error("cannot sort scores in a temporary file")]
@@ -58,17 +59,42 @@ pub struct PixelMetrics {
     /// One key per pixel. Its upper half is the complement of the score's bits, so that the highest
     /// score comes first; its lower half is the pixel's code (see [`Pixel`]).
     keys: Sorter,
-    /// Defect-free pixels of images without a kind, which count for every kind.
-    shared_normal: u64,
-    kinds: Vec<KindCount>,
-    /// Defect pixels of images without a kind, which count for every kind.
-    shared_defect: u64,
+    kinds: usize,
+    images: Vec<ImageCount>,
     regions: Vec<DefectRegion>,
+    /// The threshold that F1 is measured at.
+    threshold: Option<f32>,
 }
 
-/// Counts over the images of one kind.
-#[derive(Debug, Clone, Default)]
-struct KindCount {
+/// An image to add.
+#[derive(Debug, Clone, Copy)]
+pub struct PixelImage<'a> {
+    /// Scores, row-major.
+    pub scores: &'a [f32],
+    /// Ground truth: true for defects.
+    pub mask: &'a [bool],
+    /// Which pixels are inspected; `None` if all are. The others count for nothing.
+    pub inside: Option<&'a [bool]>,
+    /// Width in pixels.
+    pub width_px: usize,
+    /// Number of its kind of defect. An image without a kind, such as a good one, counts for every
+    /// kind.
+    pub kind: Option<usize>,
+}
+
+/// Number of defect regions of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RegionCount {
+    /// Regions of which at least one pixel is inspected.
+    pub inspected: usize,
+    /// Regions that lie outside of the inspected part.
+    pub outside: usize,
+}
+
+/// Counts over an image.
+#[derive(Debug, Clone)]
+struct ImageCount {
+    kind: Option<usize>,
     normal: u64,
     defect: u64,
     regions: usize,
@@ -77,26 +103,26 @@ struct KindCount {
 /// A connected defect region.
 #[derive(Debug)]
 struct DefectRegion {
-    kind: Option<usize>,
+    image: usize,
     area_px: u64,
 }
 
 /// What a pixel is, as the lower half of its key encodes it.
 enum Pixel {
-    /// A defect-free pixel of an image without a kind: code 0.
-    Shared,
-    /// A defect-free pixel of an image of this kind: the codes after 0, one per kind.
+    /// A defect-free pixel of this image: codes below [`DEFECT`].
     Normal(usize),
-    /// A pixel of this defect region: the codes after those of the kinds, one per region.
+    /// A pixel of this defect region: codes from [`DEFECT`].
     Defect(usize),
 }
 
+/// The first code of a defect pixel.
+const DEFECT: u32 = 1 << 31;
+
 impl Pixel {
-    fn decode(code: u32, kinds: usize) -> Self {
-        match code as usize {
-            0 => Self::Shared,
-            code if code <= kinds => Self::Normal(code - 1),
-            code => Self::Defect(code - 1 - kinds),
+    fn decode(code: u32) -> Self {
+        match code.checked_sub(DEFECT) {
+            None => Self::Normal(code as usize),
+            Some(region) => Self::Defect(region as usize),
         }
     }
 }
@@ -108,6 +134,8 @@ pub struct PixelResults {
     pub total: PixelResult,
     /// For each kind, metrics over its images and those without a kind.
     pub kinds: Vec<PixelResult>,
+    /// Each image's pixels in bins, in the order in which the images were added.
+    pub images: Vec<BinnedImage>,
 }
 
 /// Pixel metrics; `None` where a class that a metric needs is missing.
@@ -121,6 +149,8 @@ pub struct PixelResult {
     pub f1_max: Option<f64>,
     /// The threshold that gives the highest F1 (defect iff score ≥ threshold).
     pub f1_threshold: Option<f32>,
+    /// F1 at the threshold given beforehand (defect iff score > threshold).
+    pub f1_at_threshold: Option<f64>,
     /// Area under the per-region-overlap curve to [`PRO_LIMIT`].
     pub aupro: Option<f64>,
     /// Percentiles of the scores of defect-free pixels.
@@ -138,16 +168,20 @@ impl PixelMetrics {
     pub fn new(kinds: usize, keys_in_memory: usize, scratch: &Path) -> Self {
         Self {
             keys: Sorter::new(keys_in_memory, scratch),
-            shared_normal: 0,
-            kinds: vec![KindCount::default(); kinds],
-            shared_defect: 0,
+            kinds,
+            images: Vec::new(),
             regions: Vec::new(),
+            threshold: None,
         }
     }
 
-    /// Adds an image: scores and mask (true for defects), row-major, `width_px` wide. `kind` is the
-    /// number of its kind of defect; an image without a kind, such as a good one, counts for every
-    /// kind. An image that is refused as malformed changes no counts.
+    /// Also measures F1 at this threshold, if there is one.
+    #[must_use]
+    pub fn with_threshold(self, threshold: Option<f32>) -> Self {
+        Self { threshold, ..self }
+    }
+
+    /// Adds an image that is inspected everywhere, see [`Self::add_image`].
     pub fn add(
         &mut self,
         scores: &[f32],
@@ -155,11 +189,33 @@ impl PixelMetrics {
         width_px: usize,
         kind: Option<usize>,
     ) -> Result<(), PixelError> {
-        if scores.len() != mask.len() {
-            return Err(PixelError::Mask {
-                expected: scores.len(),
-                found: mask.len(),
-            });
+        let whole = PixelImage {
+            scores,
+            mask,
+            inside: None,
+            width_px,
+            kind,
+        };
+        self.add_image(&whole).map(drop)
+    }
+
+    /// Adds an image. One that is refused as malformed changes no counts.
+    ///
+    /// A region is what is connected in the ground truth, whether or not all of it is inspected;
+    /// of a region that is inspected in part, that part counts.
+    pub fn add_image(&mut self, image: &PixelImage) -> Result<RegionCount, PixelError> {
+        let PixelImage {
+            scores,
+            mask,
+            inside,
+            width_px,
+            kind,
+        } = *image;
+        for found in [mask.len(), inside.map_or(scores.len(), <[bool]>::len)] {
+            if scores.len() != found {
+                let expected = scores.len();
+                return Err(PixelError::Mask { expected, found });
+            }
         }
         if width_px == 0 || !scores.len().is_multiple_of(width_px) {
             return Err(PixelError::Width {
@@ -167,7 +223,7 @@ impl PixelMetrics {
                 pixels: scores.len(),
             });
         }
-        let kinds = self.kinds.len();
+        let kinds = self.kinds;
         if let Some(found) = kind.filter(|&kind| kind >= kinds) {
             return Err(PixelError::Kind { kinds, found });
         }
@@ -175,66 +231,82 @@ impl PixelMetrics {
             return Err(PixelError::Score(score));
         }
         let (labels, count) = label_components(mask, width_px, mask.len() / width_px);
-        let first = self.regions.len();
-        if u32::try_from(kinds + first + count).is_err() {
+        let inspected = |at: usize| inside.is_none_or(|inside| inside[at]);
+        let mut areas = vec![0u64; count];
+        for (at, &label) in labels.iter().enumerate() {
+            if label > 0 && inspected(at) {
+                areas[label as usize - 1] += 1;
+            }
+        }
+        let number = self.images.len();
+        let limit = DEFECT as usize;
+        if self.regions.len() + count > limit || number >= limit {
             return Err(PixelError::TooManyRegions);
         }
-        self.regions
-            .extend((0..count).map(|_| DefectRegion { kind, area_px: 0 }));
-        let normal_code = kind.map_or(0, |kind| kind as u64 + 1);
-        let (mut normal, mut defect) = (0, 0);
-        for (&score, &label) in scores.iter().zip(&labels) {
+        // Regions outside get no number.
+        let mut codes = Vec::with_capacity(count);
+        for &area_px in &areas {
+            codes.push(u64::from(DEFECT) + self.regions.len() as u64);
+            if area_px > 0 {
+                self.regions.push(DefectRegion {
+                    image: number,
+                    area_px,
+                });
+            }
+        }
+        let regions = areas.iter().filter(|area| **area > 0).count();
+        let mut normal = 0;
+        for (at, (&score, &label)) in scores.iter().zip(&labels).enumerate() {
+            if !inspected(at) {
+                continue;
+            }
             // The bits of non-negative floats are ordered like their values; adding 0 turns -0 into
             // 0.
             let descending = u64::from(!(score + 0.0).to_bits()) << 32;
-            if label == 0 {
-                normal += 1;
-                self.keys.push(descending | normal_code)?;
-            } else {
-                defect += 1;
-                let region = first + label as usize - 1;
-                self.regions[region].area_px += 1;
-                let code = (1 + kinds + region) as u64;
-                self.keys.push(descending | code)?;
-            }
+            let code = match label {
+                0 => {
+                    normal += 1;
+                    number as u64
+                }
+                label => codes[label as usize - 1],
+            };
+            self.keys.push(descending | code)?;
         }
-        match kind {
-            Some(kind) => {
-                let kind = &mut self.kinds[kind];
-                kind.normal += normal;
-                kind.defect += defect;
-                kind.regions += count;
-            }
-            None => {
-                self.shared_normal += normal;
-                self.shared_defect += defect;
-            }
-        }
-        Ok(())
+        self.images.push(ImageCount {
+            kind,
+            normal,
+            defect: areas.iter().sum(),
+            regions,
+        });
+        Ok(RegionCount {
+            inspected: regions,
+            outside: count - regions,
+        })
     }
 
     /// Computes all metrics in one pass from the highest score down.
     pub fn finish(self) -> Result<PixelResults, PixelError> {
-        let (shared_normal, shared_defect) = (self.shared_normal, self.shared_defect);
-        let regions_of_kinds: usize = self.kinds.iter().map(|kind| kind.regions).sum();
-        let shared_regions = self.regions.len() - regions_of_kinds;
-        let mut total = Curves::new(
-            shared_normal + self.kinds.iter().map(|kind| kind.normal).sum::<u64>(),
-            shared_defect + self.kinds.iter().map(|kind| kind.defect).sum::<u64>(),
-            self.regions.len(),
-        );
-        let mut kinds: Vec<Curves> = self
-            .kinds
-            .iter()
-            .map(|kind| {
-                Curves::new(
-                    shared_normal + kind.normal,
-                    shared_defect + kind.defect,
-                    shared_regions + kind.regions,
-                )
-            })
+        let curves_of = |wanted: &dyn Fn(Option<usize>) -> bool| {
+            let of = || self.images.iter().filter(|image| wanted(image.kind));
+            let normal = of().map(|image| image.normal).sum();
+            let defect = of().map(|image| image.defect).sum();
+            let regions = of().map(|image| image.regions).sum();
+            Curves::new(normal, defect, regions, self.threshold)
+        };
+        let mut total = curves_of(&|_| true);
+        let mut kinds: Vec<Curves> = (0..self.kinds)
+            .map(|kind| curves_of(&|of| of.is_none_or(|of| of == kind)))
             .collect();
+        let of_images: Vec<(Option<usize>, usize)> = self
+            .images
+            .iter()
+            .map(|image| (image.kind, image.regions))
+            .collect();
+        let normal = self.images.iter().map(|image| image.normal).sum();
+        let defect = self.images.iter().map(|image| image.defect).sum();
+        let mut binner = Binner::new(&of_images, normal, defect);
         let regions = &self.regions;
+        let images = &self.images;
         let mut all = PixelCounts::default();
         let mut shared = PixelCounts::default();
         let mut of_kind = vec![PixelCounts::default(); kinds.len()];
@@ -256,24 +328,31 @@ impl PixelMetrics {
             let found = !((key >> 32) as u32);
             if found != bits {
                 flush(bits, &mut all, &mut shared, &mut of_kind);
+                binner.next_score();
                 bits = found;
             }
-            let (one, kind) = match Pixel::decode(key as u32, of_kind.len()) {
-                Pixel::Shared => (PixelCounts::NORMAL, None),
-                Pixel::Normal(kind) => (PixelCounts::NORMAL, Some(kind)),
+            let (one, image) = match Pixel::decode(key as u32) {
+                Pixel::Normal(image) => {
+                    binner.add_normal(image);
+                    (PixelCounts::NORMAL, image)
+                }
                 Pixel::Defect(region) => {
-                    let region = &regions[region];
-                    (PixelCounts::defect(region.area_px), region.kind)
+                    let DefectRegion { image, area_px } = regions[region];
+                    binner.add_defect(image, area_px);
+                    (PixelCounts::defect(area_px), image)
                 }
             };
             all.add(&one);
-            kind.map_or(&mut shared, |kind| &mut of_kind[kind])
+            images[image]
+                .kind
+                .map_or(&mut shared, |kind| &mut of_kind[kind])
                 .add(&one);
         })?;
         flush(bits, &mut all, &mut shared, &mut of_kind);
         Ok(PixelResults {
             total: total.finish(),
             kinds: kinds.into_iter().map(Curves::finish).collect(),
+            images: binner.finish(),
         })
     }
 }
@@ -313,13 +392,20 @@ impl PixelCounts {
 struct Curves {
     sweep: ThresholdSweep,
     overlap: OverlapCurve,
+    threshold: Option<f32>,
+    /// Pixels above the threshold.
+    above: PixelCounts,
+    defect: u64,
 }
 
 impl Curves {
-    fn new(normal: u64, defect: u64, regions: usize) -> Self {
+    fn new(normal: u64, defect: u64, regions: usize, threshold: Option<f32>) -> Self {
         Self {
             sweep: ThresholdSweep::new(defect, normal),
             overlap: OverlapCurve::new(regions, normal, PRO_LIMIT),
+            threshold,
+            above: PixelCounts::default(),
+            defect,
         }
     }
 
@@ -327,10 +413,21 @@ impl Curves {
         if counts.normal + counts.defect > 0 {
             self.sweep.step(score, counts.defect, counts.normal);
             self.overlap.step(counts.covered, counts.normal);
+            if self.threshold.is_some_and(|threshold| score > threshold) {
+                self.above.add(counts);
+            }
         }
     }
 
+    /// F1 at the threshold; `None` without a threshold or without defects.
+    fn f1_at_threshold(&self) -> Option<f64> {
+        let marked = self.above.defect + self.above.normal;
+        let f1 = 2.0 * self.above.defect as f64 / (marked + self.defect) as f64;
+        (self.threshold.is_some() && self.defect > 0).then_some(f1)
+    }
+
     fn finish(self) -> PixelResult {
+        let f1_at_threshold = self.f1_at_threshold();
         let swept = self.sweep.finish();
         let pro = self.overlap.finish();
         PixelResult {
@@ -338,6 +435,7 @@ impl Curves {
             aupr: swept.as_ref().map(|s| s.average_precision),
             f1_max: swept.as_ref().map(|s| s.f1_max),
             f1_threshold: swept.as_ref().map(|s| s.f1_threshold),
+            f1_at_threshold,
             normal: swept.as_ref().and_then(|s| s.normal),
             roc: swept.map(|s| s.roc).unwrap_or_default(),
             aupro: pro.as_ref().map(|p| p.0),

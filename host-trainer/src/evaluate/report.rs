@@ -11,6 +11,7 @@ use scoring::inspect::verdict::Verdict;
 use super::chart;
 use super::evaluation::Evaluation;
 use super::pixels::PRO_LIMIT;
+use super::rate::Rate;
 use super::rows::ReportRow;
 use super::summary::{KindSummary, Summary};
 
@@ -34,7 +35,7 @@ const STYLE: &str = "
 body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);max-width:1100px;margin:0 auto;
 padding:1rem}
 h1{margin:.5rem 0 0;font-size:1.6rem}h2{margin:2rem 0 .5rem;font-size:1.2rem}p{margin:.3rem 0}
-.soft{color:var(--soft)}
+.soft,small{color:var(--soft)}td small{display:block;white-space:nowrap}
 .cards{display:flex;flex-wrap:wrap;gap:.6rem;margin:1rem 0}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem .9rem;
 min-width:9rem}
@@ -89,10 +90,16 @@ pub fn html(report: &Report, evaluation: &Evaluation) -> String {
                 p .soft { (report.subtitle) }
                 (cards(summary))
                 @if let Some(sentence) = decisions(summary) { p { (sentence) } }
+                @for warning in summary.overlap.warnings(evaluation.images.len()) {
+                    p .bad { "Warning: " (warning) "." }
+                }
+                (outside(summary))
                 h2 { "Model and threshold" }
                 dl { @for (name, value) in &report.facts { dt { (name) } dd { (value) } } }
                 h2 { "By kind of defect" }
                 (kinds(summary))
+                p .soft { (what_intervals_are(summary)) }
+                (operating_points(summary))
                 h2 { "Curves" }
                 div .charts {
                     @if !evaluation.roc.is_empty() {
@@ -147,24 +154,123 @@ fn percent(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{:.1} %", 100.0 * value))
 }
 
+/// An interval of a metric with three decimals.
+fn interval(interval: Option<[f64; 2]>) -> String {
+    interval.map_or_else(String::new, |[low, high]| format!("{low:.3}–{high:.3}"))
+}
+
+/// The interval of a rate in percent.
+fn percent_interval(rate: Option<Rate>) -> String {
+    rate.map_or_else(String::new, |rate| {
+        format!("{:.1}–{:.1} %", 100.0 * rate.low, 100.0 * rate.high)
+    })
+}
+
+/// A table cell with a figure and its interval.
+fn cell(value: String, interval: String) -> Markup {
+    markup! { td { (value) @if !interval.is_empty() { small { (interval) } } } }
+}
+
+/// What intervals are, in a sentence.
+fn what_intervals_are(summary: &Summary) -> &'static str {
+    if summary.by_part {
+        "Below the figures are 95 % intervals, in which images of one part count as one. Misses and \
+         false rejects are counted by part: a part is rejected if any of its images is."
+    } else {
+        "Below the figures are 95 % intervals. They take each image for a part of its own; where \
+         several images show one part they are too narrow, unless evaluate --groups names the parts."
+    }
+}
+
+/// Defects outside of the inspected part, if not all is inspected.
+fn outside(summary: &Summary) -> Markup {
+    let inspected = summary.inspected_fraction.filter(|part| *part < 1.0);
+    markup! {
+        @if let Some(inspected) = inspected {
+            p {
+                "All figures are of the " (percent(Some(inspected))) " of the pixels that are "
+                "inspected. Outside lie " (summary.total.regions_outside) " defect regions, and all "
+                "of those of " (summary.total.frames_outside) " frames, which count for no figure."
+            }
+            @if !summary.outside.is_empty() {
+                ul {
+                    @for frame in &summary.outside {
+                        li {
+                            (frame.kind) " / " (frame.name) ": " (frame.regions)
+                            @if frame.regions == 1 { " region" } @else { " regions" }
+                            " outside" @if frame.entirely { ", none inside" }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The table of operating points.
+fn operating_points(summary: &Summary) -> Markup {
+    let counted = |rate: &Rate| format!("{} of {}", rate.count, rate.of);
+    markup! {
+        @if !summary.operating_points.is_empty() {
+            h2 { "Defects found at other thresholds" }
+            div .scroll {
+                table {
+                    thead { tr {
+                        @for name in ["false rejects up to", "threshold", "false rejects here",
+                            "defects found", "fraction found"] {
+                            th scope="col" { (name) }
+                        }
+                    } }
+                    tbody {
+                        @for point in &summary.operating_points {
+                            tr {
+                                th scope="row" { (100.0 * point.allowed) " %" }
+                                td { (format!("{:.4}", point.threshold)) }
+                                (cell(counted(&point.false_rejects),
+                                    percent_interval(Some(point.false_rejects))))
+                                td { (counted(&point.found)) }
+                                (cell(percent(Some(point.found.rate)),
+                                    percent_interval(Some(point.found))))
+                            }
+                        }
+                    }
+                }
+            }
+            p .soft {
+                "Each threshold is the lowest that rejects no more of the good ones in this data set. "
+                "On other good ones it rejects as many as the interval says."
+            }
+        }
+    }
+}
+
 /// The most important metrics.
 fn cards(summary: &Summary) -> Markup {
     let total = &summary.total;
     let card = |name: &str, value: String| markup! { div .card { b { (value) } (name) } };
+    let with = |name: &str, value: String, interval: String| {
+        markup! {
+            div .card { b { (value) } (name) @if !interval.is_empty() { " " small { (interval) } } }
+        }
+    };
     markup! {
         div .cards {
-            (card("pixel AUROC", figure(total.pixel_auroc)))
-            (card("AUPRO (30 %)", figure(total.aupro)))
-            (card("image AUROC", figure(total.image_auroc)))
+            (with("pixel AUROC", figure(total.pixel_auroc), interval(total.pixel_auroc_interval)))
+            (with("AUPRO (30 %)", figure(total.aupro), interval(total.aupro_interval)))
+            (with("image AUROC", figure(total.image_auroc), interval(total.image_auroc_interval)))
             (card(&f1_name(total), figure(total.f1_max)))
+            @if total.seg_f1.is_some() {
+                (card("F1 over pixels at the threshold (SegF1)", figure(total.seg_f1)))
+            }
             @if let Some(normal) = &total.normal_scores {
                 (card("99 % of defect-free pixels below", format!("{:.4}", normal.p99)))
             }
             @let ms = summary.frame_ms;
             @let ms = ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.1}"));
             (card("ms a frame (median)", ms))
-            (card("false rejects", percent(total.false_reject_rate)))
-            (card("misses", percent(total.miss_rate)))
+            (with("false rejects", percent(total.false_reject_rate),
+                percent_interval(total.false_rejects)))
+            (with("misses", percent(total.miss_rate), percent_interval(total.misses)))
         }
     }
 }
@@ -179,13 +285,12 @@ fn f1_name(total: &KindSummary) -> String {
 
 /// A sentence about the verdicts at the package's threshold.
 fn decisions(summary: &Summary) -> Option<String> {
-    let good = summary.good_images;
-    let defects = summary.total.images - good;
-    let rejected = summary.total.false_reject_rate? * good as f64;
-    let missed = summary.total.miss_rate? * defects as f64;
+    let (rejected, missed) = (summary.total.false_rejects?, summary.total.misses?);
+    let what = if summary.by_part { "parts" } else { "frames" };
     Some(format!(
-        "At the package's threshold, {rejected:.0} of {good} good frames are rejected and \
-         {missed:.0} of {defects} defect frames pass."
+        "At the package's threshold, {} of {} good {what} are rejected and {} of {} defect {what} \
+         pass.",
+        rejected.count, rejected.of, missed.count, missed.of
     ))
 }
 
@@ -210,10 +315,12 @@ fn kinds(summary: &Summary) -> Markup {
             tr {
                 th scope="row" { (name) }
                 td { (kind.images) } td { (kind.with_ground_truth) }
-                td { (figure(kind.pixel_auroc)) } td { (figure(kind.aupro)) }
+                (cell(figure(kind.pixel_auroc), interval(kind.pixel_auroc_interval)))
+                (cell(figure(kind.aupro), interval(kind.aupro_interval)))
                 td { (figure(kind.pixel_aupr)) } td { (figure(kind.f1_max)) }
-                td { (figure(kind.image_auroc)) } td { (figure(kind.image_aupr)) }
-                td { (percent(kind.miss_rate)) }
+                (cell(figure(kind.image_auroc), interval(kind.image_auroc_interval)))
+                td { (figure(kind.image_aupr)) }
+                (cell(percent(kind.miss_rate), percent_interval(kind.misses)))
             }
         }
     };
@@ -238,6 +345,7 @@ fn kinds(summary: &Summary) -> Markup {
 fn frame(row: &ReportRow) -> Markup {
     let wrong = row.is_wrong();
     let verdict = match (row.verdict, wrong) {
+        (Some(_), _) if row.outside => "defects outside of the inspected part",
         (Some(Verdict::Ng), true) => "NG: false reject",
         (Some(Verdict::Ok), true) => "OK: missed",
         (Some(Verdict::Ng), false) => "NG",
@@ -254,7 +362,7 @@ fn frame(row: &ReportRow) -> Markup {
         section .row .wrong[wrong] {
             p {
                 b { (row.kind) " / " (row.name) } " · score " (format!("{:.3}", row.score)) " · "
-                span .bad[wrong] .ok[!wrong && row.verdict.is_some()] { (verdict) }
+                span .bad[wrong] .ok[!wrong && !row.outside && row.verdict.is_some()] { (verdict) }
                 @if row.regions > 0 {
                     " · " (row.regions) @if row.regions == 1 { " region" } @else { " regions" }
                 }

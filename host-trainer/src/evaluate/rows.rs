@@ -23,6 +23,8 @@ pub struct ReportRow {
     pub regions: usize,
     /// Whether it is labelled defective.
     pub defect: bool,
+    /// Whether all of its defects lie outside of the inspected part.
+    pub outside: bool,
     /// Its pictures.
     pub pictures: Pictures,
 }
@@ -30,13 +32,15 @@ pub struct ReportRow {
 impl ReportRow {
     /// Whether the verdict contradicts the label: a false reject or a miss.
     pub fn is_wrong(&self) -> bool {
-        is_wrong(self.verdict, self.defect)
+        is_wrong(self.verdict, self.defect, self.outside)
     }
 }
 
-/// Whether a verdict contradicts the label.
-pub(super) fn is_wrong(verdict: Option<Verdict>, defect: bool) -> bool {
+/// Whether a verdict contradicts the label. None does where all defects lie outside of the inspected
+/// part.
+pub(super) fn is_wrong(verdict: Option<Verdict>, defect: bool, outside: bool) -> bool {
     match verdict {
+        _ if outside => false,
         Some(Verdict::Ng) => !defect,
         Some(Verdict::Ok) => defect,
         None => false,
@@ -154,6 +158,7 @@ mod tests {
             }),
             regions: 0,
             defect,
+            outside: false,
             pictures: Pictures {
                 input: RgbImage::new(1, 1),
                 heat: RgbImage::new(1, 1),

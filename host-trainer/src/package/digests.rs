@@ -1,8 +1,16 @@
-//! Digests of files as manifests and run folders write them.
+//! Digests of files and parts as manifests and run folders write them.
 
-/// The first 8 bytes of a file's SHA-256, by which manifests name training images.
+use sha2::{Digest, Sha256};
+
+/// The first 8 bytes of a digest, by which manifests name images.
 pub fn file_id(digest: &[u8; 32]) -> [u8; 8] {
     std::array::from_fn(|index| digest[index])
+}
+
+/// The identity of a part in a manifest: a hash of its name in the groups file, so that packages do
+/// not pass on serial numbers.
+pub fn part_id(name: &str) -> [u8; 8] {
+    file_id(&Sha256::digest(name).into())
 }
 
 /// Reads a SHA-256 in hexadecimal.

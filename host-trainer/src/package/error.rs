@@ -102,9 +102,39 @@ pub enum PackagingError {
     /// The network cannot be quantised.
     #[error(transparent)]
     Quantise(#[from] QuantiseError),
-    /// A calibration image is one of the training images.
+    /// A calibration image is one of the training images, or has the same pixels.
     #[error(
-        "{} was trained on: a threshold from such images is too low on others. Use images held out of training", .0.display()
+        "{} was trained on, or is a copy of such an image: a threshold from such images is too low on others. Use images \
+         held out of training", .0.display()
     )]
     TrainedOn(PathBuf),
+    /// A calibration image shows a part that was trained on.
+    #[error(
+        "{} shows {part}, which was trained on: a threshold from such parts is too low on others. Use other parts; if this \
+         is another part of the same name, rename its group", path.display()
+    )]
+    TrainedPart {
+        /// The image.
+        path: PathBuf,
+        /// The part, by its name in the groups file.
+        part: String,
+    },
+    /// An image of the run is gone.
+    #[error(
+        "{} is gone: the run was made with it. Put it back, or train again without it", .0.display()
+    )]
+    Missing(PathBuf),
+    /// An image of the run is not what it was.
+    #[error(
+        "{} has changed since the run was made: expected SHA-256 {expected}…, found {found}…. Put the image back, or train \
+         again", path.display()
+    )]
+    Changed {
+        /// The image.
+        path: PathBuf,
+        /// The beginning of its SHA-256 then, in hexadecimal.
+        expected: String,
+        /// The beginning of its SHA-256 now, in hexadecimal.
+        found: String,
+    },
 }

@@ -10,9 +10,10 @@ impl Draft {
     /// Records an evaluation on the data set of this name.
     pub fn record_evaluation(&mut self, data: String, evaluation: &Evaluation) {
         let total = &evaluation.summary.total;
+        let digests: Vec<[u8; 32]> = evaluation.images.iter().map(|image| image.file).collect();
         self.manifest.evaluation = Some(EvaluationSummary {
             data,
-            data_digest: digest_of_files(&evaluation.digests),
+            data_digest: digest_of_files(&digests),
             images: total.images as u32,
             pixel_auroc: total.pixel_auroc,
             aupro: total.aupro,

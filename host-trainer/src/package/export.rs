@@ -1,18 +1,21 @@
 //! From a training run to a draft: exports the last checkpoint as an ONNX graph, in 8 bits if
 //! asked, and describes it in a manifest. The draft has no threshold yet.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use proto::manifest::{MANIFEST_FORMAT, Manifest, PostProcessing, Roi, Scoring, Training};
+use proto::manifest::{
+    ImageIds, MANIFEST_FORMAT, Manifest, PostProcessing, Roi, Scoring, SeenImages, Training,
+};
 use scoring::infer::Engine;
 use sha2::{Digest, Sha256};
 
-use super::digests::{file_id, parse_hex};
+use super::digests::{file_id, parse_hex, part_id};
 use super::draft::Draft;
 use super::error::PackagingError;
 use super::golden::golden_tiles;
-use super::training_images::prepared;
+use super::training_images::training_images;
 use crate::dataset::digest_of_files;
 use crate::onnx::export;
 use crate::quantise::{Cost, quantisations};
@@ -68,10 +71,11 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         if run.width % 4 != 0 {
             return Err(PackagingError::Width(run.width));
         }
-        let files = run.train_files.iter();
-        let frames = files
-            .step_by(run.train_files.len().div_ceil(QUANTISED_BY).max(1))
-            .map(|file| prepared(file, &run.input))
+        let images = training_images(&run);
+        let frames = images
+            .iter()
+            .step_by(images.len().div_ceil(QUANTISED_BY).max(1))
+            .map(|image| image.prepared(&run.input, &run.reading))
             .collect::<Result<Vec<_>, _>>()?;
         let quantisations = quantisations(&layers, &frames, run.seed)?;
         onnx = export(
@@ -108,6 +112,10 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         normal_map: None,
         variation: None,
         segmentation: None,
+        reading: run.reading,
+        seen: seen(&run),
+        golden_frame: None,
+        segmentation_gain: None,
     };
     Ok(Draft {
         manifest,
@@ -116,11 +124,33 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
     })
 }
 
+fn parse(digests: &[String]) -> Vec<[u8; 32]> {
+    digests.iter().filter_map(|text| parse_hex(text)).collect()
+}
+
+/// What the images are known by. A student has seen what its teacher was trained on.
+fn seen(run: &Run) -> SeenImages {
+    let identities = &run.identities;
+    let ids = |digests: &[String]| parse(digests).iter().map(file_id).collect::<Vec<_>>();
+    let parts = |names: &mut dyn Iterator<Item = &String>| {
+        let parts: BTreeSet<[u8; 8]> = names.map(|name| part_id(name)).collect();
+        parts.into_iter().collect()
+    };
+    let trained = identities.train_parts.iter().flatten();
+    SeenImages {
+        training_pixels: ids(&[&identities.train_pixels[..], &identities.teacher_pixels].concat()),
+        training_parts: parts(&mut trained.chain(&identities.teacher_parts)),
+        held_out: ImageIds {
+            files: ids(&identities.held_out_digests),
+            pixels: ids(&identities.held_out_pixels),
+            parts: parts(&mut identities.held_out_parts.iter().flatten()),
+        },
+        calibration: ImageIds::default(),
+    }
+}
+
 /// How the weights came about.
 fn training(run: &Run, saved: &Checkpoint) -> Training {
-    let parse = |texts: &[String]| -> Vec<[u8; 32]> {
-        texts.iter().filter_map(|text| parse_hex(text)).collect()
-    };
     let digests = parse(&run.train_digests);
     // A student has seen what its teacher was trained on.
     let mut file_ids: Vec<[u8; 8]> = digests.iter().map(file_id).collect();

@@ -13,7 +13,7 @@ mod segmentation;
 mod threshold;
 mod training_images;
 
-pub use digests::file_id;
+pub use digests::{file_id, part_id};
 pub use draft::Draft;
 pub use error::PackagingError;
 pub use export::{PackageOptions, draft};

@@ -9,11 +9,11 @@ use proto::manifest::{ColourMode, Roi};
 use scoring::inspect::normal_map::NormalMapBuilder;
 use scoring::inspect::preprocess::to_planes;
 use scoring::inspector::{Inspection, Inspector};
-use scoring::io::image_file::read_frame;
 
 use super::draft::Draft;
 use super::error::PackagingError;
-use super::training_images::distinct_files;
+use super::training_images::{RunImage, distinct_images};
+use crate::dataset::in_parallel;
 use crate::run_folder::Run;
 use crate::variation::{MOST_FRAMES, VariationBuilder};
 
@@ -63,17 +63,24 @@ impl Draft {
         add: &mut dyn FnMut(&Inspector, &Inspection),
         on_progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), PackagingError> {
-        let files = distinct_files(&Run::read(folder)?, most);
+        let images = distinct_images(&Run::read(folder)?, most);
         // The whole frame: a camera's configuration may choose another region of interest.
         let inspector = self.inspector(key)?.with_roi(Roi::Whole);
-        for (index, file) in files.iter().enumerate() {
-            let found = inspector.inspect(&read_frame(file)?);
-            let found = found.map_err(|source| PackagingError::Inspect {
-                path: file.clone(),
+        let inspect = |_: usize, image: &RunImage| {
+            let found = inspector.inspect(&image.read(inspector.reading())?);
+            found.map_err(|source| PackagingError::Inspect {
+                path: image.file.clone(),
                 source,
-            })?;
-            add(&inspector, &found);
-            on_progress(index + 1, files.len());
+            })
+        };
+        let mut done = 0;
+        // A few at a time, because maps of large frames fill the memory.
+        for some in images.chunks(rayon::current_num_threads()) {
+            for found in in_parallel(some, &mut |_| {}, inspect) {
+                add(&inspector, &found?);
+            }
+            done += some.len();
+            on_progress(done, images.len());
         }
         Ok(())
     }

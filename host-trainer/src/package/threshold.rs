@@ -1,21 +1,24 @@
 //! From good frames to a draft's threshold: scores each with the draft itself, and records the
 //! threshold with its promise and the histograms of good scores.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use ed25519_dalek::SigningKey;
-use proto::manifest::{NormalScores, Promise, Threshold};
+use proto::manifest::{ImageIds, Manifest, NormalScores, Promise, SeenImages, Threshold};
 use scoring::inspect::drift::{Appearance, image_statistics};
 use scoring::inspector::{InspectError, Inspector};
-use scoring::io::image_file::read_frame;
+use scoring::io::image_file::read_frame_as;
 
-use super::digests::file_id;
+use super::digests::{file_id, part_id};
 use super::draft::Draft;
 use super::error::PackagingError;
-use super::histogram::{bin_width, fine_histogram, histogram};
+use super::histogram::{FineHistogram, bin_width, histogram};
+use super::training_images::check_unchanged;
 use crate::calibrate::{Calibration, calibrate, highest};
-use crate::dataset::{Skipped, chain, digest_of_files, file_digest};
+use crate::dataset::{Skipped, chain, digest_of_files, file_digest, in_parallel, pixel_digest};
 
 /// An image of a good part.
 #[derive(Debug, Clone)]
@@ -24,6 +27,10 @@ pub struct CalibrationFrame {
     pub file: PathBuf,
     /// Name of the part. Several images of one part count as one: its score is their highest.
     pub part: String,
+    /// The part by its name in a groups file, if it is named there.
+    pub known_part: Option<String>,
+    /// The SHA-256 that the file must have, in hexadecimal; `None` if any will do.
+    pub digest: Option<String>,
 }
 
 /// How the threshold is chosen.
@@ -78,79 +85,150 @@ pub struct CalibrationOutcome {
     pub skipped: Vec<Skipped>,
 }
 
-/// What is measured on good frames.
+/// What is measured on a good frame.
+struct Scored {
+    /// SHA-256 of the image.
+    digest: [u8; 32],
+    /// Digest of its pixels.
+    pixels: [u8; 32],
+    score: f32,
+    appearance: Appearance,
+}
+
+/// What becomes of a good frame.
+enum Outcome {
+    Scored(Scored),
+    /// It cannot be read, or is too small.
+    Skipped(String),
+}
+
+/// What was trained on, by which calibration images are refused.
+struct TrainedOn {
+    files: HashSet<[u8; 8]>,
+    pixels: HashSet<[u8; 8]>,
+    parts: HashSet<[u8; 8]>,
+}
+
+impl TrainedOn {
+    fn new(manifest: &Manifest) -> Self {
+        let SeenImages {
+            training_pixels,
+            training_parts,
+            ..
+        } = &manifest.seen;
+        let set = |ids: &[[u8; 8]]| ids.iter().copied().collect();
+        Self {
+            files: set(&manifest.training.file_ids),
+            pixels: set(training_pixels),
+            parts: set(training_parts),
+        }
+    }
+
+    /// Refuses an image with one of these digests of its file and pixels, or of one of these parts.
+    fn check(
+        &self,
+        good: &CalibrationFrame,
+        file: &[u8; 32],
+        pixels: &[u8; 32],
+    ) -> Result<(), PackagingError> {
+        let path = good.file.clone();
+        if self.files.contains(&file_id(file)) || self.pixels.contains(&file_id(pixels)) {
+            return Err(PackagingError::TrainedOn(path));
+        }
+        match &good.known_part {
+            Some(part) if self.parts.contains(&part_id(part)) => Err(PackagingError::TrainedPart {
+                path,
+                part: part.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Scores a frame, and counts the scores of the inspected part of its map.
+fn score(
+    inspector: &Inspector,
+    good: &CalibrationFrame,
+    trained_on: Option<&TrainedOn>,
+    histogram: &Mutex<FineHistogram>,
+) -> Result<Outcome, PackagingError> {
+    if let Some(expected) = &good.digest {
+        check_unchanged(&good.file, expected)?;
+    }
+    let frame = match read_frame_as(&good.file, inspector.reading()) {
+        Ok(frame) => frame,
+        Err(error) => return Ok(Outcome::Skipped(chain(&error))),
+    };
+    let (digest, pixels) = (file_digest(&good.file)?, pixel_digest(&frame));
+    if let Some(trained_on) = trained_on {
+        trained_on.check(good, &digest, &pixels)?;
+    }
+    let found = match inspector.inspect(&frame) {
+        Ok(found) => found,
+        Err(InspectError::Preprocess(error)) => return Ok(Outcome::Skipped(chain(&error))),
+        Err(source) => {
+            return Err(PackagingError::Inspect {
+                path: good.file.clone(),
+                source,
+            });
+        }
+    };
+    let mut histogram = histogram.lock().unwrap_or_else(PoisonError::into_inner);
+    histogram.add(found.inspected_scores());
+    drop(histogram);
+    Ok(Outcome::Scored(Scored {
+        digest,
+        pixels,
+        score: found.score,
+        appearance: Appearance::of(&found.prepared),
+    }))
+}
+
+/// What is measured on all good frames together.
 #[derive(Default)]
 struct Measured<'a> {
     /// SHA-256 of each scored image.
     digests: Vec<[u8; 32]>,
+    /// What the scored images are known by in the package.
+    ids: ImageIds,
     /// The part that each distinct image shows: copies show the part of the first of them.
     part_of: HashMap<[u8; 32], &'a str>,
     /// Highest score of each part.
     parts: BTreeMap<&'a str, f32>,
     /// Score of each frame.
     frame_scores: Vec<f32>,
-    /// A fine histogram of each map.
-    maps: Vec<Vec<(f32, u64)>>,
     appearances: Vec<Appearance>,
     skipped: Vec<Skipped>,
 }
 
 impl<'a> Measured<'a> {
-    /// Scores a frame. Images that cannot be read, or are too small, are skipped.
-    fn add(
-        &mut self,
-        inspector: &Inspector,
-        good: &'a CalibrationFrame,
-        refused: impl Fn(&[u8; 32]) -> bool,
-    ) -> Result<(), PackagingError> {
-        let frame = match read_frame(&good.file) {
-            Ok(frame) => frame,
-            Err(error) => {
-                self.skip(good, chain(&error));
-                return Ok(());
+    fn add(&mut self, good: &'a CalibrationFrame, outcome: Outcome) {
+        match outcome {
+            Outcome::Scored(scored) => {
+                self.digests.push(scored.digest);
+                self.ids.files.push(file_id(&scored.digest));
+                self.ids.pixels.push(file_id(&scored.pixels));
+                self.ids.parts.extend(good.known_part.as_deref().map(part_id));
+                let part = *self.part_of.entry(scored.pixels).or_insert(&good.part);
+                let part = self.parts.entry(part).or_insert(0.0);
+                *part = part.max(scored.score);
+                self.frame_scores.push(scored.score);
+                self.appearances.push(scored.appearance);
             }
-        };
-        let digest = file_digest(&good.file)?;
-        if refused(&digest) {
-            return Err(PackagingError::TrainedOn(good.file.clone()));
+            Outcome::Skipped(reason) => self.skipped.push(Skipped {
+                file: good.file.clone(),
+                reason,
+            }),
         }
-        let found = match inspector.inspect(&frame) {
-            Ok(found) => found,
-            Err(InspectError::Preprocess(error)) => {
-                self.skip(good, chain(&error));
-                return Ok(());
-            }
-            Err(source) => {
-                return Err(PackagingError::Inspect {
-                    path: good.file.clone(),
-                    source,
-                });
-            }
-        };
-        self.digests.push(digest);
-        let part = *self.part_of.entry(digest).or_insert(&good.part);
-        let part = self.parts.entry(part).or_insert(0.0);
-        *part = part.max(found.score);
-        self.frame_scores.push(found.score);
-        self.appearances.push(Appearance::of(&found.prepared));
-        self.maps.push(fine_histogram(&found.map.data));
-        Ok(())
     }
 
-    fn skip(&mut self, good: &CalibrationFrame, reason: String) {
-        self.skipped.push(Skipped {
-            file: good.file.clone(),
-            reason,
-        });
-    }
-
-    fn normal_scores(&self) -> NormalScores {
+    fn normal_scores(&self, pixels: &FineHistogram) -> NormalScores {
         let peak = self.frame_scores.iter().copied().fold(0.0, f32::max);
         let bin_width = bin_width(peak);
         let frames = self.frame_scores.iter().map(|&score| (score, 1));
         NormalScores {
             frames: histogram(bin_width, frames),
-            pixels: histogram(bin_width, self.maps.iter().flatten().copied()),
+            pixels: histogram(bin_width, pixels.counts()),
             images: image_statistics(&self.appearances),
         }
     }
@@ -165,16 +243,26 @@ pub fn calibrate_draft(
     on_progress: &mut dyn FnMut(usize),
 ) -> Result<CalibrationOutcome, PackagingError> {
     let inspector = draft.inspector(key)?;
-    let trained_on = &draft.manifest.training.file_ids;
-    let refused = |digest: &[u8; 32]| {
-        rule != ThresholdRule::FromTraining && trained_on.contains(&file_id(digest))
-    };
+    let may_be_trained_on = rule == ThresholdRule::FromTraining;
+    let trained_on = (!may_be_trained_on).then(|| TrainedOn::new(&draft.manifest));
+    let pixels = Mutex::new(FineHistogram::new());
+    // After an error there is no threshold, so the frames that are left need not be scored.
+    let failed = AtomicBool::new(false);
+    let outcomes = in_parallel(frames, on_progress, |_, good| {
+        if failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let outcome = score(&inspector, good, trained_on.as_ref(), &pixels);
+        failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
+        Some(outcome)
+    });
+    let pixels = pixels.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut measured = Measured::default();
-    for (index, good) in frames.iter().enumerate() {
-        on_progress(index);
-        measured.add(&inspector, good, refused)?;
+    for (good, outcome) in frames.iter().zip(outcomes) {
+        if let Some(outcome) = outcome {
+            measured.add(good, outcome?);
+        }
     }
-    on_progress(frames.len());
     if measured.parts.is_empty()
         && let Some(first) = measured.skipped.first()
     {
@@ -197,7 +285,10 @@ pub fn calibrate_draft(
         parts: scores.len() as u32,
         note: rule.note().to_owned(),
     });
-    draft.manifest.normal_scores = Some(measured.normal_scores());
+    measured.ids.parts.sort_unstable();
+    measured.ids.parts.dedup();
+    draft.manifest.normal_scores = Some(measured.normal_scores(&pixels));
+    draft.manifest.seen.calibration = measured.ids;
     Ok(CalibrationOutcome {
         calibration: found,
         skipped: measured.skipped,

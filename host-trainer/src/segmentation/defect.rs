@@ -78,6 +78,28 @@ impl DefectKind {
         Self::Scratch,
         Self::Break,
     ];
+    /// Kinds that no network learns from, one of areas and one of local defects: what a network
+    /// finds of these says more about real defects than what it finds of kinds that it was shown.
+    /// Others are somewhat alike (less contrast; pieces of another texture).
+    pub const UNSEEN: [Self; 2] = [Self::Blur, Self::Rough];
+
+    /// The kind as a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Brightness => "brightness",
+            Self::Contrast => "contrast",
+            Self::Blur => "blur",
+            Self::Texture => "texture",
+            Self::Hole => "hole",
+            Self::Crack => "crack",
+            Self::Rough => "rough",
+            Self::Scuff => "scuff",
+            Self::Paste => "paste",
+            Self::Smudge => "smudge",
+            Self::Scratch => "scratch",
+            Self::Break => "break",
+        }
+    }
 
     /// Whether a frame may have several of this kind.
     fn repeats(self) -> bool {

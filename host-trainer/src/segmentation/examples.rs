@@ -75,16 +75,20 @@ fn cell_weights(changed: &[f32]) -> Vec<f32> {
     labels.iter().map(|label| weight(sizes[*label])).collect()
 }
 
-/// Draws the kinds of an example: a large area every other time, and local defects. Several in one
-/// frame teach more in the same time.
+/// Draws the kinds of an example, of those that a network learns from: a large area every other
+/// time, and local defects. Several in one frame teach more in the same time.
 fn draw_kinds(rng: &mut ChaCha8Rng) -> Vec<DefectKind> {
+    let one_of = |kinds: &[DefectKind], rng: &mut ChaCha8Rng| loop {
+        let kind = kinds[rng.random_range(0..kinds.len())];
+        if !DefectKind::UNSEEN.contains(&kind) {
+            return kind;
+        }
+    };
     let area = rng.random::<bool>();
-    let area = area.then(|| DefectKind::AREAS[rng.random_range(0..DefectKind::AREAS.len())]);
+    let area = area.then(|| one_of(&DefectKind::AREAS, rng));
     let defects = rng.random_range(1..=MOST_DEFECTS);
     let mut kinds = Vec::from_iter(area);
-    kinds.extend(
-        (0..defects).map(|_| DefectKind::DEFECTS[rng.random_range(0..DefectKind::DEFECTS.len())]),
-    );
+    kinds.extend((0..defects).map(|_| one_of(&DefectKind::DEFECTS, rng)));
     kinds
 }
 
@@ -163,6 +167,17 @@ impl TrainingFrames {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_kinds_are_never_learned_from_and_all_others_are() {
+        let mut rng = crate::seed::generator(1, "test", 0);
+        let drawn: Vec<DefectKind> = (0..500).flat_map(|_| draw_kinds(&mut rng)).collect();
+        let kinds = DefectKind::AREAS.into_iter().chain(DefectKind::DEFECTS);
+        for kind in kinds {
+            let unseen = DefectKind::UNSEEN.contains(&kind);
+            assert_eq!(drawn.contains(&kind), !unseen, "{kind:?}");
+        }
+    }
 
     #[test]
     fn cells_of_small_regions_weigh_more() {

@@ -21,7 +21,7 @@ use crate::train::{Adam, Checkpoint, LEARNING_RATE, Progress, save_tensors};
 
 /// Version of the synthetic defects and augmentations. Raise it whenever they change, so that no
 /// training resumes from a checkpoint of others.
-const EXAMPLES_VERSION: u32 = 2;
+const EXAMPLES_VERSION: u32 = 3;
 /// Highest learning rate. The rate rises to it over the first tenth of the steps and falls to 0
 /// along a cosine (Smith and Topin 2019).
 const PEAK_RATE: f64 = 2e-3;
@@ -31,7 +31,7 @@ pub(super) fn read_training_frames(
     task: &SegmentationTask,
     on_progress: &mut dyn FnMut(SegmentationProgress),
 ) -> Result<TrainingFrames, SegmentationError> {
-    let (count, colour) = (task.training_count(), task.colour);
+    let (count, colour) = (task.training_count, task.colour);
     let read = Arc::clone(&task.read_frame);
     let make = move |index: usize| -> Result<(Vec<u8>, Vec<f32>), Cause> {
         let seen = resized(&read(index)?, colour);

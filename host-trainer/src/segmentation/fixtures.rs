@@ -76,6 +76,8 @@ pub(super) fn task<'a>(
         model,
         colour: false,
         frame_count: 64,
+        training_count: 52,
+        unseen_parts: Some(true),
         read_frame: Arc::new(|number| Ok(part(number))),
         score: &|planes| Ok(no_scores(planes)),
         golden_frame,

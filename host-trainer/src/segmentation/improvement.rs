@@ -1,9 +1,9 @@
 //! Measures what a segmentation network adds to its variation model, on validation frames with
-//! synthetic defects.
+//! synthetic defects of kinds that it did not learn from.
 
 use std::path::Path;
 
-use proto::manifest::SegmentationNetwork;
+use proto::manifest::{SegmentationGain, SegmentationNetwork};
 use scoring::infer::SegmentationEngine;
 use scoring::inspect::grid::FINEST;
 use scoring::inspect::variation::{deviations, grid_features};
@@ -19,33 +19,26 @@ use crate::seed::generator;
 /// Kinds of defects drawn into each validation frame, one at a time.
 const KINDS_PER_FRAME: usize = 4;
 
-/// Pixel AUROC on synthetic defects; a pixel here is a cell of the finest grid.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Improvement {
-    /// With the segmentation network.
-    pub with: f64,
-    /// By the variation model alone.
-    pub without: f64,
-}
-
-/// Scores validation frames with and without the network.
+/// Scores validation frames with and without the network. A pixel here is a cell of the finest
+/// grid. Only `unseen` kinds are drawn, or all if there are none.
 pub(super) fn measure(
     task: &SegmentationTask,
     network: &SegmentationNetwork,
     engine: &SegmentationEngine,
+    unseen: &[DefectKind],
     on_progress: &mut dyn FnMut(SegmentationProgress),
-) -> Result<Improvement, SegmentationError> {
+) -> Result<SegmentationGain, SegmentationError> {
     let nowhere = Path::new("nothing is put there");
     let mut metrics = [(); 2].map(|()| PixelMetrics::new(0, usize::MAX, nowhere));
-    let trained_on = task.training_count();
-    let mut kinds = DefectKind::AREAS
-        .into_iter()
-        .chain(DefectKind::DEFECTS)
-        .cycle();
+    let trained_on = task.training_count;
+    let all = [&DefectKind::AREAS[..], &DefectKind::DEFECTS].concat();
+    let drawn = if unseen.is_empty() { &all } else { unseen };
+    let mut kinds = drawn.iter().copied().cycle();
     for index in trained_on..task.frame_count {
         let mut rng = generator(task.seed, "areas kept back", index as u64);
         let good = GoodFrame::new(task.frame(index)?);
-        // Mostly of another part: images of one part follow each other.
+        // Of another part, or mostly where parts are not known: images of one part follow each
+        // other.
         let other = GoodFrame::new(task.frame(index - trained_on)?);
         for kind in kinds.by_ref().take(KINDS_PER_FRAME) {
             let DefectiveFrame { planes, mask } = good.with_defects(&[kind], &other, &mut rng);
@@ -67,8 +60,10 @@ pub(super) fn measure(
         });
     }
     let [with, without] = metrics.map(|metrics| metrics.finish());
-    Ok(Improvement {
+    Ok(SegmentationGain {
         with: with?.total.auroc.unwrap_or_default(),
         without: without?.total.auroc.unwrap_or_default(),
+        unseen_kinds: unseen.iter().map(|kind| kind.name().to_owned()).collect(),
+        unseen_parts: task.unseen_parts,
     })
 }

@@ -20,8 +20,8 @@ pub const CHECKPOINT_EVERY: usize = 200;
 /// Default weight of the network's deviations beside those of the variation model: the best one on
 /// synthetic defects in good frames (`models/studies`).
 const WEIGHT: f32 = 2.0;
-/// One frame in this many is kept for validation.
-const VALIDATION_ONE_IN: usize = 5;
+/// One frame in this many is kept for validation, at least.
+pub const VALIDATION_ONE_IN: usize = 5;
 
 /// What training is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,11 @@ pub struct SegmentationTask<'a> {
     pub colour: bool,
     /// Number of good frames.
     pub frame_count: usize,
+    /// Number of frames to train on: the first ones. The others are for validation.
+    pub training_count: usize,
+    /// Whether the frames for validation show parts that the others do not; `None` if it is not
+    /// known which frames show the same part.
+    pub unseen_parts: Option<bool>,
     /// Reads a good frame by its index.
     pub read_frame: Arc<ReadFrame>,
     /// Scores a frame as the variation model takes it.
@@ -95,12 +100,6 @@ pub struct SegmentationTask<'a> {
 }
 
 impl SegmentationTask<'_> {
-    /// Number of frames to train on: the first ones. The last are for validation, because images
-    /// of one part mostly follow each other and should not be in both.
-    pub(super) fn training_count(&self) -> usize {
-        self.frame_count - self.frame_count / VALIDATION_ONE_IN
-    }
-
     /// Reads a good frame.
     pub(super) fn frame(&self, index: usize) -> Result<Planes, SegmentationError> {
         (self.read_frame)(index).map_err(SegmentationError::Image)

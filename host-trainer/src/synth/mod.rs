@@ -226,14 +226,15 @@ mod tests {
             seed: 3,
         };
         write_dataset(&target, &options, &mut |_| {}).unwrap();
-        let items = crate::dataset::test_items(&target).unwrap();
+        let items = crate::dataset::test_items(&target).unwrap().items;
         assert_eq!(items.len(), 1 + Defect::ALL.len());
         assert!(
             items
                 .iter()
                 .all(|item| item.is_good() || item.mask.is_some())
         );
-        assert_eq!(crate::dataset::training_files(&target).unwrap().len(), 2);
+        let training = crate::dataset::training_files(&target).unwrap();
+        assert_eq!(training.items.len(), 2);
         assert!(matches!(
             write_dataset(&target, &options, &mut |_| {}),
             Err(SynthError::Exists(_))

@@ -1,12 +1,12 @@
-//! Batches of tiles, cut and corrupted by worker threads ahead of the optimiser. In: frames and
-//! tile positions. Out: clean and corrupted tiles by iteration.
+//! Batches of tiles, cut and corrupted by worker threads ahead of the optimiser. In: tiles and their
+//! order. Out: clean and corrupted tiles by iteration.
 
+use std::io;
 use std::sync::Arc;
 
 use rand::RngExt;
-use scoring::inspect::frame::Frame;
 
-use crate::dataset::Coordinates;
+use crate::dataset::{Coordinates, TileStore};
 use crate::noise::{NoiseBank, Tile};
 use crate::prefetch::Prefetch;
 use crate::seed::generator;
@@ -27,8 +27,8 @@ pub struct Batch {
 /// Everything that a batch depends on besides the number of its iteration.
 #[derive(Debug)]
 pub struct BatchSource {
-    /// The training frames.
-    pub frames: Vec<Frame>,
+    /// The tiles.
+    pub tiles: TileStore,
     /// Positions of the tiles.
     pub coordinates: Coordinates,
     /// The noise bank; `None` for the reconstruction baseline.
@@ -50,7 +50,7 @@ fn scale_brightness(tile: &mut Tile, factor: f32) {
 
 impl BatchSource {
     /// Makes the batch of `iteration` from the tile order of its epoch.
-    fn batch(&self, iteration: usize, order: &[u32]) -> Batch {
+    fn batch(&self, iteration: usize, order: &[u32]) -> io::Result<Batch> {
         let size = self.coordinates.batch();
         let first = iteration % self.coordinates.iterations_per_epoch() * size;
         let mut batch = Batch {
@@ -62,7 +62,7 @@ impl BatchSource {
         let mut rng = generator(self.seed, "noise", iteration as u64);
         let mut light = generator(self.seed, "lighting", iteration as u64);
         for &index in &order[first..first + size] {
-            let mut tile = self.coordinates.tile(&self.frames, index);
+            let mut tile = self.tiles.tile(&self.coordinates, index)?;
             batch.channels = tile.channels();
             if self.lighting > 0.0 {
                 let (least, most) = (1.0 - self.lighting, 1.0 + self.lighting);
@@ -74,16 +74,16 @@ impl BatchSource {
             }
             batch.noisy.extend_from_slice(tile.values());
         }
-        batch
+        Ok(batch)
     }
 
     /// Makes the batches of the iterations in `range`, in order, with `workers` threads. The result
-    /// does not depend on their number.
+    /// does not depend on their number. An error says that a tile cannot be read from disk.
     pub fn stream(
         self: &Arc<Self>,
         range: std::ops::Range<usize>,
         workers: usize,
-    ) -> Prefetch<Batch> {
+    ) -> Prefetch<io::Result<Batch>> {
         let source = Arc::clone(self);
         let per_epoch = source.coordinates.iterations_per_epoch();
         let mut order = (usize::MAX, Vec::new());
@@ -100,14 +100,14 @@ impl BatchSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use scoring::inspect::frame::{Channels, Pixels};
+    use scoring::inspect::frame::{Channels, Frame, Pixels};
 
     fn source(lighting: f32) -> Arc<BatchSource> {
         let pixels = (0..90 * 80).map(|i| (i * 7 % 256) as u8).collect();
         let frames = vec![Frame::new(90, 80, Channels::Grey, Pixels::U8(pixels)).unwrap()];
-        let coordinates = Coordinates::draw(&frames, 20, 4, 5);
+        let coordinates = Coordinates::draw(&[[90, 80]], 20, 4, 5);
         Arc::new(BatchSource {
-            frames,
+            tiles: TileStore::Frames(frames),
             coordinates,
             noise: Some(NoiseBank::paper()),
             lighting,
@@ -115,12 +115,16 @@ mod tests {
         })
     }
 
+    fn batches(stream: Prefetch<io::Result<Batch>>) -> Vec<Batch> {
+        stream.map(Result::unwrap).collect()
+    }
+
     #[test]
     fn a_batch_depends_neither_on_the_workers_nor_on_the_first_iteration() {
         let source = source(0.2);
-        let one: Vec<Batch> = source.stream(0..12, 1).collect();
-        let three: Vec<Batch> = source.stream(0..12, 3).collect();
-        let resumed: Vec<Batch> = source.stream(7..12, 2).collect();
+        let one = batches(source.stream(0..12, 1));
+        let three = batches(source.stream(0..12, 3));
+        let resumed = batches(source.stream(7..12, 2));
         assert_eq!(one.len(), 12);
         assert_eq!(one, three);
         assert_eq!(one[7..], resumed);
@@ -130,8 +134,8 @@ mod tests {
 
     #[test]
     fn lighting_scales_brightness_within_its_range_and_changes_nothing_else() {
-        let paper: Vec<Batch> = source(0.0).stream(0..60, 1).collect();
-        let relit: Vec<Batch> = source(0.2).stream(0..60, 1).collect();
+        let paper = batches(source(0.0).stream(0..60, 1));
+        let relit = batches(source(0.2).stream(0..60, 1));
         let area = 65 * 65;
         let (mut least, mut most) = (f32::MAX, f32::MIN);
         for (paper, relit) in paper.iter().zip(&relit) {

@@ -12,7 +12,7 @@ mod loss;
 pub use adam::{Adam, BETA1, BETA2, LEARNING_RATE};
 pub use average::Average;
 pub use batches::{Batch, BatchSource};
-pub use checkpoint::{Checkpoint, CheckpointError, Progress, save, save_tensors};
+pub use checkpoint::{Checkpoint, CheckpointError, Progress, recover, save, save_tensors};
 pub use loss::{Loss, LossKind, Ssim, shift_on_clean_pixels};
 
 use std::path::Path;
@@ -51,6 +51,9 @@ pub enum TrainError {
     /// A worker thread ended early.
     #[error("the threads that cut tiles ended at iteration {0}")]
     Workers(usize),
+    /// A tile could not be read from the file that was made at the start.
+    #[error("cannot read the tiles from disk; the last checkpoint is intact: resume from it")]
+    Tiles(#[from] std::io::Error),
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -245,7 +248,7 @@ pub fn train(
     let range = progress.iterations..recipe.iterations.max(progress.iterations);
     let mut batches = source.stream(range.clone(), recipe.workers);
     for iteration in range {
-        let batch = batches.next().ok_or(TrainError::Workers(iteration))?;
+        let batch = batches.next().ok_or(TrainError::Workers(iteration))??;
         let clean = to_device(&batch.clean, &batch, recipe.device)?;
         let noisy = to_device(&batch.noisy, &batch, recipe.device)?;
         let prediction = predict(&network, recipe.mode, recipe.activation, &noisy)?;

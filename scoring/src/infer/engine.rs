@@ -142,6 +142,16 @@ impl Engine {
         })
     }
 
+    /// The same network, but with frames scored in strips as soon as the memory between two layers
+    /// exceeds this many bytes.
+    #[must_use]
+    pub fn with_strip_bytes(&self, strip_bytes: usize) -> Self {
+        Self {
+            strip_bytes,
+            ..self.clone()
+        }
+    }
+
     /// Whether any layer computes in half precision.
     pub fn half(&self) -> bool {
         self.half

@@ -132,6 +132,20 @@ impl Frame {
         &self.pixels
     }
 
+    /// The values, without a copy.
+    pub fn into_pixels(self) -> Pixels {
+        self.pixels
+    }
+
+    /// The frame with its values changed by `change`, which is given 16-bit values only. Their
+    /// number stays, so that nothing needs to be checked again.
+    pub(crate) fn map_u16(mut self, change: impl Fn(u16) -> u16) -> Self {
+        if let Pixels::U16(values) = &mut self.pixels {
+            values.iter_mut().for_each(|value| *value = change(*value));
+        }
+        self
+    }
+
     /// As 8-bit RGB, for display.
     pub fn to_rgb8(&self) -> image::RgbImage {
         let channels = self.channels.count();

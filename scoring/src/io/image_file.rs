@@ -1,15 +1,16 @@
 //! Reads image files as frames: PNG, JPEG, BMP and TIFF, 8 or 16 bit, grey or colour. Alpha is
-//! dropped.
+//! dropped. `decode` says what is refused.
 
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use image::{ColorType, DynamicImage, ImageReader, Limits};
-use proto::limits::MAX_FRAME_SIDE_PX;
-use proto::manifest::Roi;
+use image::DynamicImage;
+use proto::manifest::{Reading, Roi};
 
-use crate::inspect::frame::{Channels, Frame, FrameError, Pixels};
+use super::decode::{self, DecodeError, Page, Picture};
+use super::values::{ValueRange, widen};
+use crate::inspect::frame::Frame;
 use crate::inspect::roi::from_mask;
 
 /// Why an image file gives no frame.
@@ -26,72 +27,32 @@ pub enum ImageFileError {
     /// The path is a folder, pipe or device. Reading a pipe could block for ever.
     #[error("expected an image file, found that {} is not a regular file", .0.display())]
     NoFile(PathBuf),
-    /// The file cannot be decoded.
-    #[error("{} is broken, or not a PNG, JPEG, BMP or TIFF", path.display())]
+    /// The content is not read as a picture: damaged, too large, or of another kind.
+    #[error("{}", path.display())]
     Decode {
         /// The file.
         path: PathBuf,
-        /// The decoder's error.
-        source: image::ImageError,
+        /// What is wrong with the content.
+        source: DecodeError,
     },
-    /// A JPEG without its end marker. Decoders fill the missing part with grey, where a defect
-    /// would pass unseen.
-    #[error("{} is cut off: a JPEG without its end marker", .0.display())]
-    CutOff(PathBuf),
-    /// The image has a pixel type that no camera delivers.
-    #[error("{}: expected 8 or 16 bit grey or colour, found {found:?}", path.display())]
-    PixelType {
+    /// A value does not fit the number of bits that values are said to have.
+    #[error(
+        "{}: expected values of {bits} bits, 0 to {}, found {found}",
+        path.display(),
+        u16::MAX >> (16 - bits)
+    )]
+    Bits {
         /// The file.
         path: PathBuf,
-        /// The pixel type found.
-        found: ColorType,
-    },
-    /// The image has a size that a frame cannot have.
-    #[error("{}", path.display())]
-    Frame {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with the size.
-        source: FrameError,
+        /// Bits that values should have.
+        bits: u8,
+        /// The greatest value found.
+        found: u16,
     },
 }
 
 /// Bytes read at most; no camera image is larger.
-const MAX_FILE_BYTES: u64 = 2 << 30;
-
-/// Whether a JPEG's end-of-image marker is missing. The segments are walked (ITU-T T.81, B.1.1 and
-/// B.2), because a preview in an EXIF segment has its own end marker, and some cameras append data
-/// after the end.
-pub(crate) fn is_cut_off_jpeg(bytes: &[u8]) -> bool {
-    const END: u8 = 0xd9;
-    let Some(mut rest) = bytes.strip_prefix(&[0xff, 0xd8]) else {
-        return false;
-    };
-    loop {
-        // Fill bytes 0xff may precede a marker. In coded data 0xff 0x00 is a value and 0xd0..=0xd7
-        // a restart marker.
-        let marker = rest.windows(2).position(|pair| {
-            pair[0] == 0xff && !matches!(pair[1], 0x00 | 0x01 | 0xd0..=0xd7 | 0xff)
-        });
-        let Some(at) = marker else {
-            return true;
-        };
-        let kind = rest[at + 1];
-        rest = &rest[at + 2..];
-        if kind == END {
-            return false;
-        }
-        // Every other marker starts a segment, which states its length.
-        let [high, low, ..] = *rest else {
-            return true;
-        };
-        let length = usize::from(u16::from_be_bytes([high, low]));
-        let Some(after) = rest.get(length..) else {
-            return true;
-        };
-        rest = after;
-    }
-}
+const MAX_FILE_BYTES: u64 = 4 << 30;
 
 /// Whether the file name's extension is one of the supported formats.
 pub fn is_image_name(path: &Path) -> bool {
@@ -101,8 +62,79 @@ pub fn is_image_name(path: &Path) -> bool {
     })
 }
 
-/// Reads an image file. Its content decides the format, not its name.
+/// The file and the page that a path names. `stack.tif#2` is the second page of `stack.tif`, unless
+/// there is a file of that very name.
+pub fn file_and_page(path: &Path) -> (PathBuf, Page) {
+    let number = || {
+        let name = path.file_name()?.to_str()?;
+        let (file, number) = name.rsplit_once('#')?;
+        let number = number.parse().ok().filter(|&number| number >= 1)?;
+        is_image_name(Path::new(file)).then(|| (path.with_file_name(file), Page::Number(number)))
+    };
+    match number() {
+        Some(found) if !path.exists() => found,
+        _ => (path.to_owned(), Page::Only),
+    }
+}
+
+/// The path of a page, as [`file_and_page`] understands it. Pages count from 1.
+pub fn page_path(file: &Path, page: u32) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(format!("#{page}"));
+    name.into()
+}
+
+/// Number of pages of an image file. It is 1 for all formats but TIFF.
+pub fn count_pages(file: &Path) -> Result<u32, ImageFileError> {
+    decode::count_pages(&read_bytes(file)?).map_err(|source| ImageFileError::Decode {
+        path: file.to_owned(),
+        source,
+    })
+}
+
+/// Reads an image file as the frame that viewers show: its content decides the format, not its
+/// name, and the orientation that it states is applied.
 pub fn read_frame(path: &Path) -> Result<Frame, ImageFileError> {
+    read_frame_as(path, &Reading::default())
+}
+
+/// Reads an image file as a set's or package's files are read.
+pub fn read_frame_as(path: &Path, reading: &Reading) -> Result<Frame, ImageFileError> {
+    Ok(read_picture_as(path, reading)?.frame)
+}
+
+/// Reads an image file with what it says beside its colours; see [`Picture`].
+pub fn read_picture(path: &Path) -> Result<Picture, ImageFileError> {
+    read_picture_as(path, &Reading::default())
+}
+
+/// Reads an image file as a set's or package's files are read, with what it says beside its
+/// colours. Only the frame's values are scaled by the number of bits.
+pub fn read_picture_as(path: &Path, reading: &Reading) -> Result<Picture, ImageFileError> {
+    let (file, page) = file_and_page(path);
+    let bytes = read_bytes(&file)?;
+    let mut picture = decode::decode(&bytes, page, reading.oriented).map_err(|source| {
+        ImageFileError::Decode {
+            path: path.to_owned(),
+            source,
+        }
+    })?;
+    picture.frame = scale(picture.frame, reading.bits).map_err(|found| ImageFileError::Bits {
+        path: path.to_owned(),
+        bits: reading.bits,
+        found,
+    })?;
+    Ok(picture)
+}
+
+/// Reads a mask image as a region of interest: white is inspected. A mask without white is not an
+/// error here.
+pub fn read_roi_mask(path: &Path) -> Result<Roi, ImageFileError> {
+    let mask = DynamicImage::ImageRgb8(read_frame(path)?.to_rgb8()).to_luma8();
+    Ok(from_mask(&mask))
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, ImageFileError> {
     let open = |source| ImageFileError::Open {
         path: path.to_owned(),
         source,
@@ -114,61 +146,24 @@ pub fn read_frame(path: &Path) -> Result<Frame, ImageFileError> {
     File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
         .map_err(open)?;
-    if is_cut_off_jpeg(&bytes) {
-        return Err(ImageFileError::CutOff(path.to_owned()));
-    }
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(open)?;
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_FRAME_SIDE_PX);
-    limits.max_image_height = Some(MAX_FRAME_SIDE_PX);
-    reader.limits(limits);
-    let image = reader.decode().map_err(|source| ImageFileError::Decode {
-        path: path.to_owned(),
-        source,
-    })?;
-    let (width_px, height_px) = (image.width(), image.height());
-    let (channels, pixels) = match image {
-        DynamicImage::ImageLuma8(image) => (Channels::Grey, Pixels::U8(image.into_raw())),
-        DynamicImage::ImageRgb8(image) => (Channels::Rgb, Pixels::U8(image.into_raw())),
-        DynamicImage::ImageLuma16(image) => (Channels::Grey, Pixels::U16(image.into_raw())),
-        DynamicImage::ImageRgb16(image) => (Channels::Rgb, Pixels::U16(image.into_raw())),
-        image @ DynamicImage::ImageLumaA8(_) => {
-            (Channels::Grey, Pixels::U8(image.into_luma8().into_raw()))
-        }
-        image @ DynamicImage::ImageRgba8(_) => {
-            (Channels::Rgb, Pixels::U8(image.into_rgb8().into_raw()))
-        }
-        image @ DynamicImage::ImageLumaA16(_) => {
-            (Channels::Grey, Pixels::U16(image.into_luma16().into_raw()))
-        }
-        image @ DynamicImage::ImageRgba16(_) => {
-            (Channels::Rgb, Pixels::U16(image.into_rgb16().into_raw()))
-        }
-        other => {
-            return Err(ImageFileError::PixelType {
-                path: path.to_owned(),
-                found: other.color(),
-            });
-        }
-    };
-    Frame::new(width_px, height_px, channels, pixels).map_err(|source| ImageFileError::Frame {
-        path: path.to_owned(),
-        source,
-    })
+    Ok(bytes)
 }
 
-/// Reads a mask image as a region of interest: white is inspected. A mask without white is not an
-/// error here.
-pub fn read_roi_mask(path: &Path) -> Result<Roi, ImageFileError> {
-    let mask = DynamicImage::ImageRgb8(read_frame(path)?.to_rgb8()).to_luma8();
-    Ok(from_mask(&mask))
+/// Scales 16-bit values that have `bits` significant bits, 8..=16, to the full range, as a camera's
+/// are. 8-bit frames stay as they are. An error is the greatest value, if it has more bits.
+pub fn scale(frame: Frame, bits: u8) -> Result<Frame, u16> {
+    let bits = bits.clamp(8, 16);
+    match ValueRange::of(&frame) {
+        Some(range) if range.greatest > u16::MAX >> (16 - bits) => Err(range.greatest),
+        Some(_) if bits < 16 => Ok(frame.map_u16(|value| widen(value, u32::from(bits)))),
+        _ => Ok(frame),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inspect::frame::{Channels, Pixels};
 
     #[test]
     fn every_kind_of_file_is_read_at_its_depth() {

@@ -1,9 +1,11 @@
 //! Checks that the fields of a manifest are consistent. The graph is not examined.
 
-use proto::limits::{MAX_FRAME_SIDE_PX, MAX_GOLDEN_TILES};
-use proto::manifest::{ColourMode, InputSize, Manifest, NormalMap, Scoring, TILE_PX};
+use proto::limits::{MAX_FRAME_SIDE_PX, MAX_GOLDEN_FRAME_SIDE_PX, MAX_GOLDEN_TILES};
+use proto::manifest::{
+    ColourMode, GoldenFrame, InputSize, Manifest, NormalMap, Scoring, TILE_PX,
+};
 
-use super::parity::BLOCKS;
+use super::parity::{BLOCKS, GOLDEN_CELLS};
 use crate::inspect::{roi, segmentation, variation};
 
 /// Checks a manifest. The error says what is wrong with it.
@@ -121,6 +123,40 @@ pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
                 "golden tile {index}: expected finite scores of at least 0"
             ));
         }
+    }
+    match &manifest.golden_frame {
+        Some(frame) => check_golden_frame(frame, manifest.input.colour),
+        None => Ok(()),
+    }
+}
+
+fn check_golden_frame(frame: &GoldenFrame, colour: ColourMode) -> Result<(), String> {
+    let channels = match colour {
+        ColourMode::Grey => 1,
+        ColourMode::Rgb => 3,
+    };
+    let stored = [frame.width_px, frame.height_px];
+    let scored = [frame.scored_width_px, frame.scored_height_px];
+    let (most, least) = (MAX_GOLDEN_FRAME_SIDE_PX, TILE_PX as u16);
+    if !stored.iter().all(|side| (1..=most).contains(side))
+        || !scored.iter().all(|side| (least..=most).contains(side))
+    {
+        return Err(format!(
+            "expected a golden frame of 1..={most} px a side, scored at {least}..={most} px a side, found {stored:?} and {scored:?}"
+        ));
+    }
+    let [width, height] = stored.map(usize::from);
+    let (pixels, cells) = (width * height * channels, GOLDEN_CELLS * GOLDEN_CELLS);
+    if frame.pixels.len() != pixels || frame.cell_means.len() != cells {
+        return Err(format!(
+            "expected a golden frame of {pixels} values and {cells} means, found {} and {}",
+            frame.pixels.len(),
+            frame.cell_means.len()
+        ));
+    }
+    let mut scores = frame.cell_means.iter().chain([&frame.peak, &frame.tolerance]);
+    if !scores.all(|score| score.is_finite() && *score >= 0.0) {
+        return Err("golden frame: expected finite scores of at least 0".to_owned());
     }
     Ok(())
 }

@@ -10,11 +10,13 @@
 //! …   64 ed25519 signature (RFC 8032) over everything before it
 //! ```
 
+use std::borrow::Cow;
+
 use ed25519_dalek::{
     PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, Signature, Signer, SigningKey, VerifyingKey,
 };
 use proto::limits::{MAX_MANIFEST_BYTES, MAX_ONNX_BYTES};
-use proto::manifest::Manifest;
+use proto::manifest::{GoldenFrame, Manifest, Reading, SeenImages, SegmentationGain};
 use sha2::{Digest, Sha256};
 
 use super::check::check_manifest;
@@ -62,12 +64,12 @@ pub enum PackageError {
     /// The manifest cannot be decoded.
     #[error("the manifest cannot be decoded: {0}")]
     Manifest(String),
-    /// A manifest of an older format.
+    /// A manifest of a format that is too old.
     #[error(
         "expected manifest format {expected}, found {found}: package the run again with this version's host-trainer"
     )]
     OldFormat {
-        /// The format that this version reads and writes.
+        /// The format that this version writes.
         expected: u16,
         /// The package's format.
         found: u16,
@@ -229,21 +231,44 @@ impl Loaded {
     }
 }
 
-/// Decodes a manifest of the newest format. The format is its first field, so that another format
-/// is reported as such instead of as a decoding error.
+/// The oldest format that is read.
+const OLDEST_FORMAT: u16 = 8;
+
+/// Decodes a manifest. The format is its first field, so that a format that is not read is reported
+/// as such instead of as a decoding error. The fields that an older format lacks are at the end;
+/// they get the values that say what programs of that time did.
 fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
     let failed = |error: postcard::Error| PackageError::Manifest(error.to_string());
     let expected = proto::manifest::MANIFEST_FORMAT;
-    match postcard::take_from_bytes::<u16>(bytes).map_err(failed)?.0 {
-        found if found < expected => return Err(PackageError::OldFormat { expected, found }),
-        found if found > expected => return Err(PackageError::NewFormat { expected, found }),
-        _ => (),
+    let found = postcard::take_from_bytes::<u16>(bytes).map_err(failed)?.0;
+    if found < OLDEST_FORMAT {
+        return Err(PackageError::OldFormat { expected, found });
     }
-    let (manifest, rest) = postcard::take_from_bytes(bytes).map_err(failed)?;
+    if found > expected {
+        return Err(PackageError::NewFormat { expected, found });
+    }
+    let mut bytes = Cow::Borrowed(bytes);
+    if found < 9 {
+        bytes.to_mut().extend(added_by_format_9().map_err(failed)?);
+    }
+    let (manifest, rest) = postcard::take_from_bytes(&bytes).map_err(failed)?;
     match rest.len() {
         0 => Ok(manifest),
         more => Err(PackageError::Manifest(format!("{more} bytes too many"))),
     }
+}
+
+/// The fields that format 9 added, for packages that lack them. Postcard writes a structure as its
+/// fields in order.
+fn added_by_format_9() -> postcard::Result<Vec<u8>> {
+    let golden_frame: Option<GoldenFrame> = None;
+    let segmentation_gain: Option<SegmentationGain> = None;
+    postcard::to_allocvec(&(
+        Reading::AS_STORED,
+        SeenImages::default(),
+        golden_frame,
+        segmentation_gain,
+    ))
 }
 
 /// A package whose signature is valid and whose parts belong together.

@@ -10,6 +10,8 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use secure::{from_hex, hex};
 use sha2::{Digest, Sha256};
 
+use crate::io::text::decode;
+
 const SIGNING: &str = "awr-signing-key-v1";
 const PUBLIC: &str = "awr-public-key-v1";
 
@@ -124,11 +126,15 @@ pub fn read_public_key(path: &Path) -> Result<VerifyingKey, KeyError> {
 }
 
 fn read(path: &Path, expected: &'static str) -> Result<[u8; 32], KeyError> {
-    let text = fs::read_to_string(path).map_err(|source| KeyError::Read {
+    let bytes = fs::read(path).map_err(|source| KeyError::Read {
         path: path.to_owned(),
         source,
     })?;
-    let digits = text.trim_end().strip_prefix(expected).map(str::trim);
+    // Editors, mail and Windows' shells add a byte order mark, quotes, blanks or line endings of
+    // their own, or save as UTF-16.
+    let text = decode(&bytes).unwrap_or_default();
+    let line = text.trim().trim_matches('"');
+    let digits = line.trim().strip_prefix(expected).map(str::trim);
     digits.and_then(from_hex).ok_or_else(|| KeyError::Content {
         path: path.to_owned(),
         expected,
@@ -168,5 +174,33 @@ mod tests {
             error.contains(PUBLIC),
             "a secret is not taken for a public key: {error}"
         );
+    }
+
+    #[test]
+    fn a_key_is_read_however_an_editor_saved_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k.pub");
+        let key = SigningKey::from_bytes(&[7; 32]).verifying_key();
+        let digits = hex(key.as_bytes());
+        let line = format!("{PUBLIC} {digits}");
+        let marked = format!("\u{feff}{line}\r\n");
+        let same = [
+            marked.clone().into_bytes(),
+            format!("\r\n  \"{line}\" \r\r\n\n").into_bytes(),
+            format!("{PUBLIC}\t{}", digits.to_uppercase()).into_bytes(),
+            marked.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+        ];
+        for bytes in same {
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(read_public_key(&path).unwrap(), key, "{bytes:?}");
+        }
+        for text in [
+            &line[..line.len() - 1],
+            &format!("{line}\n{line}"),
+            "\u{feff}",
+        ] {
+            fs::write(&path, text).unwrap();
+            assert!(read_public_key(&path).is_err(), "{text}");
+        }
     }
 }

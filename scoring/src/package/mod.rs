@@ -16,6 +16,6 @@ pub use keys::{
     KeyError, exposed_key_warning, key_id, read_public_key, read_signing_key, write_key_pair,
 };
 pub use parity::{
-    BLOCK_PX, BLOCKS, GoldenScores, ParityError, check_parity, check_segmentation_parity,
-    golden_frame, golden_scores,
+    BLOCK_PX, BLOCKS, GOLDEN_CELLS, GoldenScores, MOST_TOLERANCE, ParityError, check_frame_parity,
+    check_parity, check_segmentation_parity, golden_frame, golden_scores,
 };

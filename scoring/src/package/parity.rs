@@ -1,7 +1,9 @@
 //! The parity gate: a package is used only if its golden tiles score as they did on the trainer's
 //! machine.
 
-use proto::manifest::{ColourMode, GoldenTile, Manifest, Network, SegmentationNetwork};
+use proto::manifest::{
+    ColourMode, GoldenFrame, GoldenTile, Manifest, Network, SegmentationNetwork,
+};
 
 use crate::infer::{Engine, InferError, SegmentationEngine};
 use crate::inspect::preprocess::Planes;
@@ -17,6 +19,16 @@ pub const BLOCK_PX: usize = 5;
 /// of up to 2,304 products is rounded to 11 bits. It refers to the loudest tile, because sums are
 /// about as large on quiet ones.
 const HALF_PRECISION_TOLERANCE: f32 = 2e-2;
+/// The same for a golden frame, as a fraction of its map's peak. A variation model and a
+/// segmentation network amplify what the scores are off.
+const HALF_PRECISION_FRAME_TOLERANCE: f32 = 5e-2;
+
+/// Largest tolerance that is granted, as a fraction of the peak that it refers to. A package with a
+/// larger one would accept anything.
+pub const MOST_TOLERANCE: f32 = 5e-2;
+
+/// Cells along each side of a golden frame's map.
+pub const GOLDEN_CELLS: usize = 16;
 
 /// Why a package must not be used on this machine.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +50,24 @@ pub enum ParityError {
         /// The largest deviation accepted.
         tolerance: f32,
     },
+    /// The golden frame's map differs.
+    #[error(
+        "the golden frame scores {found} where {expected} is expected: off by {off}, tolerance {tolerance}; this machine does \
+         not compute what the trainer's did"
+    )]
+    Frame {
+        /// Expected score where the deviation is largest.
+        expected: f32,
+        /// The score found there.
+        found: f32,
+        /// The deviation.
+        off: f32,
+        /// The largest deviation accepted.
+        tolerance: f32,
+    },
+    /// The golden frame cannot be scored.
+    #[error("the golden frame cannot be scored")]
+    Unscored(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The segmentation network's logits differ.
     #[error(
         "the segmentation network's golden logits are off by {off}, tolerance {tolerance}; this machine does not compute what the trainer's did"
@@ -133,7 +163,9 @@ pub fn check_segmentation_parity(
     let logits = engine.logits(&input)?;
     let pairs = logits.iter().zip(&segmentation.golden_logits);
     let off = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    let tolerance = segmentation.golden_tolerance;
+    let wanted = segmentation.golden_logits.iter();
+    let loudest = wanted.fold(0.0f32, |loudest, logit| loudest.max(logit.abs()));
+    let tolerance = segmentation.golden_tolerance.min(MOST_TOLERANCE * loudest);
     if off > tolerance {
         return Err(ParityError::Segmentation { off, tolerance });
     }
@@ -154,7 +186,7 @@ pub fn check_parity(engine: &Engine, golden: &[GoldenTile]) -> Result<f32, Parit
         let scores = golden_scores(engine, &wanted.pixels)?;
         let pairs = wanted.block_means.iter().zip(&scores.block_means);
         let pairs = pairs.chain([(&wanted.peak, &scores.peak)]);
-        let tolerance = wanted.tolerance.max(half);
+        let tolerance = wanted.tolerance.min(MOST_TOLERANCE * loudest).max(half);
         for (&expected, &found) in pairs {
             let off = (expected - found).abs();
             if off > tolerance {
@@ -170,4 +202,33 @@ pub fn check_parity(engine: &Engine, golden: &[GoldenTile]) -> Result<f32, Parit
         }
     }
     Ok(largest)
+}
+
+/// Compares the map of a golden frame, as means of cells and peak, with what the package says.
+pub fn check_frame_parity(
+    golden: &GoldenFrame,
+    cell_means: &[f32],
+    peak: f32,
+    half: bool,
+) -> Result<(), ParityError> {
+    let granted = golden.tolerance.min(MOST_TOLERANCE * golden.peak);
+    let tolerance = if half {
+        granted.max(HALF_PRECISION_FRAME_TOLERANCE * golden.peak)
+    } else {
+        granted
+    };
+    let pairs = golden.cell_means.iter().zip(cell_means);
+    for (&expected, &found) in pairs.chain([(&golden.peak, &peak)]) {
+        let off = (expected - found).abs();
+        // Written so that a deviation that is no number is refused.
+        if !(off <= tolerance) {
+            return Err(ParityError::Frame {
+                expected,
+                found,
+                off,
+                tolerance,
+            });
+        }
+    }
+    Ok(())
 }

@@ -1,10 +1,6 @@
 //! Unpacks grey values of more than 8 bits from drivers' layouts to 16 bits.
 
-/// Widens `bits` significant bits to 16 by repeating the upper bits below, so that zero stays zero
-/// and the maximum stays the maximum.
-fn widen(value: u16, bits: u32) -> u16 {
-    (value << (16 - bits)) | value.checked_shr(2 * bits - 16).unwrap_or(0)
-}
+use crate::io::values::widen;
 
 /// Little-endian words with the value in the low `bits` bits (9..=16).
 pub(super) fn words(bytes: &[u8], bits: u32) -> Vec<u16> {

@@ -11,17 +11,14 @@
 //! verdicts.
 
 use std::borrow::Cow;
-use std::io::Cursor;
 
-use image::codecs::jpeg::JpegDecoder;
-use image::{DynamicImage, ImageDecoder};
 use proto::limits::MAX_FRAME_SIDE_PX;
 use yuv::{YuvBiPlanarImage, YuvConversionMode, YuvPackedImage, YuvRange, YuvStandardMatrix};
 
 use super::bayer::{self, Pattern};
 use super::{FourCc, RawFrame, mono};
 use crate::inspect::frame::{Channels, Frame, FrameError, Pixels};
-use crate::io::image_file::is_cut_off_jpeg;
+use crate::io::decode::{DecodeError, decode_jpeg};
 
 /// The formats that [`to_frame`] converts, most preferred first: colour before grey, because a
 /// camera that offers both is a colour camera; finished pixels before the sensor's mosaic; 8 bit
@@ -93,13 +90,6 @@ pub enum PixelFormatError {
         /// Height in pixels.
         height_px: u32,
     },
-    /// A JPEG without its end marker. Decoders fill the missing part with grey, where a defect
-    /// would pass unseen.
-    #[error("a cut-off JPEG: expected an end marker after {found_bytes} bytes, found none")]
-    CutOff {
-        /// Bytes found.
-        found_bytes: usize,
-    },
     /// The JPEG has another size than was negotiated with the driver.
     #[error("expected a JPEG of {}×{} px, found {}×{}", expected_px.0, expected_px.1, found_px.0, found_px.1)]
     JpegSize {
@@ -108,9 +98,9 @@ pub enum PixelFormatError {
         /// Width and height in pixels in the JPEG's header.
         found_px: (u32, u32),
     },
-    /// The JPEG is broken.
-    #[error("expected a JPEG")]
-    Jpeg(#[source] image::ImageError),
+    /// The JPEG is damaged, or of a kind that is not read.
+    #[error("the camera's JPEG")]
+    Jpeg(#[source] DecodeError),
     /// The YUV conversion failed in spite of the checks before it.
     #[error("{format}: {reason}")]
     Yuv {
@@ -309,33 +299,17 @@ fn refused(raw: &RawFrame, error: &yuv::YuvError) -> PixelFormatError {
     }
 }
 
+/// A Motion JPEG. It is refused for the same damage as a file. The orientation that it may state is
+/// not applied: a camera on a line does not turn.
 fn jpeg(raw: &RawFrame) -> Result<(Channels, Pixels), PixelFormatError> {
-    if is_cut_off_jpeg(&raw.data) {
-        return Err(PixelFormatError::CutOff {
-            found_bytes: raw.data.len(),
-        });
-    }
-    let data = with_default_tables(&raw.data);
-    let decoder = JpegDecoder::new(Cursor::new(data.as_slice())).map_err(PixelFormatError::Jpeg)?;
-    let (expected_px, found_px) = ((raw.width_px, raw.height_px), decoder.dimensions());
+    let expected_px = (raw.width_px, raw.height_px);
+    let jpeg = decode_jpeg(&raw.data).map_err(PixelFormatError::Jpeg)?;
+    let found_px = (jpeg.width_px, jpeg.height_px);
     if expected_px != found_px {
         return Err(PixelFormatError::JpegSize {
             expected_px,
             found_px,
         });
     }
-    let image = DynamicImage::from_decoder(decoder).map_err(PixelFormatError::Jpeg)?;
-    Ok(match image {
-        DynamicImage::ImageLuma8(image) => (Channels::Grey, Pixels::U8(image.into_raw())),
-        image => (Channels::Rgb, Pixels::U8(image.into_rgb8().into_raw())),
-    })
-}
-
-/// Inserts a header that makes the decoder assume default Huffman tables. Motion JPEG may omit
-/// these tables and then means the standard's (ITU-T T.81, K.3). The decoder assumes them if the
-/// file says that it comes from an AVI, which webcams rarely do.
-fn with_default_tables(jpeg: &[u8]) -> Vec<u8> {
-    const AVI1: [u8; 9] = *b"\xff\xe0\x00\x07AVI1\0";
-    let (start, rest) = jpeg.split_at(jpeg.len().min(2));
-    [start, &AVI1, rest].concat()
+    Ok((jpeg.channels, Pixels::U8(jpeg.values)))
 }

@@ -15,6 +15,7 @@ use super::recording::{RecordingError, RecordingReader};
 use super::{Captured, Delivery, FourCc, RawFrame, Source, SourceError, StreamInfo};
 use crate::inspect::frame::{Channels, Frame, Pixels};
 use crate::io::image_file::{is_image_name, read_frame};
+use crate::io::listing::Listing;
 
 /// Time between frames if nothing else is known.
 pub const NOMINAL_INTERVAL: Duration = Duration::from_millis(33);
@@ -110,7 +111,9 @@ impl Replay {
                 ));
             }
             let images = if metadata.is_dir() {
-                images_in(path).map_err(|source| device_error(&name, source))?
+                Listing::of(path)
+                    .map_err(|source| device_error(&name, source))?
+                    .images
             } else {
                 vec![path.to_owned()]
             };
@@ -342,18 +345,6 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
-}
-
-fn images_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut images = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if is_image_name(&path) && path.is_file() {
-            images.push(path);
-        }
-    }
-    images.sort();
-    Ok(images)
 }
 
 /// Format and size of a folder's first readable image.

@@ -9,7 +9,7 @@
 use ed25519_dalek::SigningKey;
 use proto::manifest::{
     ColourMode, GoldenTile, Input, InputSize, MANIFEST_FORMAT, Manifest, Network, PostProcessing,
-    Roi, Scoring, Threshold, Training, TrainingMode,
+    Reading, Roi, Scoring, SeenImages, Threshold, Training, TrainingMode,
 };
 use scoring::infer::Engine;
 use scoring::inspect::preprocess::Planes;
@@ -99,6 +99,10 @@ pub(crate) fn manifest() -> Manifest {
         normal_map: None,
         variation: None,
         segmentation: None,
+        reading: Reading::default(),
+        seen: SeenImages::default(),
+        golden_frame: None,
+        segmentation_gain: None,
     }
 }
 

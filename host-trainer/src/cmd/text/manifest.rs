@@ -7,6 +7,8 @@ use proto::manifest::{
 };
 use scoring::package::key_id;
 
+use super::segmentation_gain;
+
 /// What a manifest says, as names and values.
 ///
 /// `manifest` has the overrides in force applied; `threshold_applies` is false if one of them
@@ -18,7 +20,13 @@ pub(crate) fn manifest_facts(
 ) -> Vec<(String, String)> {
     let network = manifest.network;
     let input = manifest.input;
-    [
+    let gain = manifest.segmentation_gain.as_ref().map(|gain| {
+        (
+            "segmentation network",
+            segmentation_gain(gain),
+        )
+    });
+    let facts = [
         ("model", format!("{} {}", manifest.name, manifest.version)),
         ("signed by", key_id(signer)),
         (
@@ -40,11 +48,21 @@ pub(crate) fn manifest_facts(
         ("training", training(&manifest.training)),
         ("features", manifest.training.features.clone()),
         ("noise", manifest.training.noise.clone()),
-        ("golden tiles", manifest.golden.len().to_string()),
+        ("golden tiles", golden(manifest)),
         ("evaluated", evaluation(manifest.evaluation.as_ref())),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into()
+    ];
+    let facts = facts.into_iter().chain(gain);
+    facts
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+fn golden(manifest: &Manifest) -> String {
+    let tiles = manifest.golden.len();
+    match manifest.golden_frame {
+        Some(_) => format!("{tiles}, and a golden frame through all stages"),
+        None => format!("{tiles} (packaged before golden frames)"),
+    }
 }
 
 fn threshold(threshold: Option<&Threshold>, applies: bool) -> String {

@@ -1,5 +1,6 @@
 //! A recommendation of settings, as JSON or in words.
 
+use host_trainer::dataset::Account;
 use host_trainer::surface::{Advice, Surface};
 use serde::Serialize;
 
@@ -7,6 +8,8 @@ use serde::Serialize;
 #[derive(Serialize)]
 pub(crate) struct Recommendation {
     pub(crate) schema: u32,
+    /// What was looked at.
+    pub(crate) account: Account,
     pub(crate) surface: Surface,
     /// Settings of `host-trainer train`.
     pub(crate) settings: Vec<Advice>,

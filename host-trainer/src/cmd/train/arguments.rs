@@ -38,6 +38,14 @@ pub(crate) struct Train {
     /// Colour handling.
     #[arg(long, default_value = "auto")]
     pub(super) colour: Colour,
+    /// Bits of the values in 16-bit files, 8 to 16: industrial cameras' programs save 10 or 12 bits
+    /// in such files (default: the fewest that hold the values of all images). A package reads
+    /// files as those that it was trained on.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(8..=16))]
+    pub(super) bits: Option<u8>,
+    /// Go on if more than a tenth of the images cannot be read.
+    #[arg(long)]
+    pub(super) allow_unreadable: bool,
     /// Perceptual features: builtin, a .safetensors file (VGG-11 or VGG-19 names, or made by
     /// `pretrain`), or random:SEED.
     #[arg(long, default_value = "builtin")]
@@ -125,6 +133,9 @@ pub(crate) struct Train {
     /// Iterations between checkpoints and sample maps.
     #[arg(long, default_value_t = 250, value_parser = positive)]
     pub(super) checkpoint_every: usize,
+    /// Print JSON at the end: what was used of the images, and the training.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// What the network learns.

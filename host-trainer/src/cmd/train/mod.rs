@@ -1,21 +1,25 @@
-//! `host-trainer train`: arguments ([`arguments`]), what follows from them ([`setup`]), and the
-//! session ([`session`]).
+//! `host-trainer train`: arguments ([`arguments`]), what follows from them ([`setup`]), whether a run
+//! may be resumed ([`resume`]), and the session ([`session`]).
 
 mod arguments;
+mod resume;
 mod session;
 mod setup;
 
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use host_trainer::dataset::Coordinates;
+use host_trainer::dataset::{Coordinates, TileStore, TrainingSet};
 use host_trainer::memory;
 use host_trainer::run_folder::{self, Run};
-use host_trainer::train::{BatchSource, Recipe, Schedule};
+use host_trainer::train::{BatchSource, Recipe};
 use proto::manifest::TrainingMode;
+use scoring::io::text::path_text;
 
 pub(crate) use arguments::Train;
 use session::run_session;
+
+use crate::cmd::progress;
 
 impl Train {
     pub(crate) fn run(self) -> Result<()> {
@@ -43,10 +47,12 @@ impl Train {
             );
         }
         let teacher = self.load_teacher(device)?;
-        let images = self.load_images(device)?;
+        let before = self.resume.then(|| Run::read(&self.run)).transpose()?;
+        let images = self.load_images(device, before.as_ref())?;
         let run = self.describe(&images, teacher.as_ref())?;
-        if self.resume {
-            self.check_same(&run)?;
+        if let Some(before) = &before {
+            resume::check_same(before, &run)?;
+            resume::recover_checkpoint(&checkpoint)?;
         }
         std::fs::create_dir_all(&self.run)
             .with_context(|| format!("making {}", self.run.display()))?;
@@ -66,10 +72,11 @@ impl Train {
             workers: self.workers.unwrap_or_else(|| default_workers(device)),
             checkpoint_every: self.checkpoint_every,
         };
-        let frames = images.set.frames;
+        let account = images.account;
+        let (coordinates, tiles) = self.tiles(images.set, &run)?;
         let source = Arc::new(BatchSource {
-            coordinates: Coordinates::draw(&frames, run.tiles, run.batch, run.seed),
-            frames,
+            coordinates,
+            tiles,
             noise: match run.mode {
                 TrainingMode::Reconstruction => None,
                 TrainingMode::Direct | TrainingMode::Denoising => Some(self.noise_bank()?),
@@ -77,28 +84,35 @@ impl Train {
             lighting: self.lighting,
             seed: run.seed,
         });
-        run_session(&self.run, &recipe, &source, &checkpoint)
-    }
-
-    /// Refuses to resume with settings or images that the run was not started with.
-    fn check_same(&self, run: &Run) -> Result<()> {
-        let before = Run::read(&self.run)?;
-        // Any number of iterations may follow, unless the learning rate depends on it.
-        let same = Run {
-            iterations: match run.schedule {
-                Schedule::Constant => run.iterations,
-                Schedule::Cosine => before.iterations,
-            },
-            ..before.clone()
-        };
-        if same != *run {
-            bail!(
-                "the settings or the images differ from those the run in {} was started with, so its result would \
-                 be neither; give the same ones (only --iterations may change, and not under --schedule cosine)",
+        let minutes = run_session(&self.run, &recipe, &source, &checkpoint)?;
+        if self.json {
+            let output = serde_json::json!({
+                "schema": 1,
+                "account": account,
+                "run": path_text(&self.run),
+                "iterations": recipe.iterations,
+                "minutes": minutes,
+            });
+            println!("{}", serde_json::to_string_pretty(&output)?);
+        } else {
+            println!(
+                "trained {} iterations in {minutes:.1} min; next: host-trainer package --run {} --key SIGNING.key --name PRODUCT --out PRODUCT.awr",
+                recipe.iterations,
                 self.run.display()
             );
         }
         Ok(())
+    }
+
+    /// Draws the tiles, and cuts them if the images do not fit into memory.
+    fn tiles(&self, set: TrainingSet, run: &Run) -> Result<(Coordinates, TileStore)> {
+        let coordinates = Coordinates::draw(&set.sizes(), run.tiles, run.batch, run.seed);
+        let bar = progress::bar(set.images.len(), "cutting tiles");
+        let store = TileStore::new(set, &coordinates, &self.run, &mut |done| {
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
+        Ok((coordinates, store))
     }
 }
 
@@ -117,7 +131,7 @@ mod tests {
     use clap::Parser;
     use host_trainer::network::OutputActivation;
     use host_trainer::perceptual::Depth;
-    use host_trainer::train::LossKind;
+    use host_trainer::train::{LossKind, Schedule};
     use proto::manifest::InputSize;
 
     use super::arguments::Mode;

@@ -13,13 +13,14 @@ use scoring::io::atomic::write_atomic;
 use crate::cmd::interrupt::stop_on_ctrl_c;
 use crate::cmd::progress;
 
-/// Trains until the last iteration or Ctrl-C; continues from the checkpoint if there is one.
+/// Trains until the last iteration or Ctrl-C; continues from the checkpoint if there is one. Returns
+/// the minutes that training took, in all sessions.
 pub(super) fn run_session(
     run: &Path,
     recipe: &Recipe,
     source: &Arc<BatchSource>,
     checkpoint: &Path,
-) -> Result<()> {
+) -> Result<f64> {
     let stop = stop_on_ctrl_c("iteration")?;
     let done = if checkpoint.exists() {
         Checkpoint::open(checkpoint)?.progress.iterations
@@ -63,12 +64,7 @@ pub(super) fn run_session(
             recipe.iterations
         );
     }
-    println!(
-        "trained {} iterations in {minutes:.1} min; next: host-trainer package --run {} --key SIGNING.key --name PRODUCT --out PRODUCT.awr",
-        outcome.progress.iterations,
-        run.display()
-    );
-    Ok(())
+    Ok(minutes)
 }
 
 fn save_samples(run: &Path, iteration: usize, samples: &Samples, losses: &str) -> Result<()> {

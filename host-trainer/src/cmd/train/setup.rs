@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use host_trainer::dataset::{
-    Groups, Skipped, Split, TrainingSet, hex, split, training_files, usable,
+    Account, Colour, Found, Groups, Survey, TrainingImage, TrainingSet, UsableImage, hex, split,
+    training_files, usable,
 };
 use host_trainer::network::Network;
 use host_trainer::perceptual::Features;
-use host_trainer::run_folder::{self, Run};
+use host_trainer::run_folder::{self, Identities, Run};
 use host_trainer::train::{Checkpoint, Loss, LossKind, Ssim};
-use proto::manifest::TrainingMode;
+use proto::manifest::{ColourMode, Reading, TrainingMode};
 use tch::Device;
 
 use super::arguments::Train;
-use crate::cmd::notices::{report_skipped, report_ungrouped};
+use super::resume::split_as_before;
+use crate::cmd::notices::{report_account, report_ungrouped};
 use crate::cmd::progress;
 
 /// The network to imitate.
@@ -25,12 +27,57 @@ pub(super) struct Teacher {
     pub(super) network: Network,
 }
 
+/// Memory for frames. Where they would take more, only their tiles are kept, in a file.
+const MOST_FRAME_BYTES: usize = 512 << 20;
+
+/// What the images of a run are known by.
+fn identities(
+    train: &[TrainingImage],
+    held_out: &[UsableImage],
+    groups: &Groups,
+    teacher: Option<&Run>,
+) -> Identities {
+    let part = |file: &Path| groups.known_part(file).map(str::to_owned);
+    let mut identities = Identities {
+        train_pixels: train.iter().map(|image| hex(&image.pixels)).collect(),
+        held_out_digests: held_out.iter().map(|image| hex(&image.digest)).collect(),
+        held_out_pixels: held_out.iter().map(|image| hex(&image.pixels)).collect(),
+        ..Identities::default()
+    };
+    if groups.is_given() {
+        identities.train_parts = train.iter().map(|image| part(&image.file)).collect();
+        identities.held_out_parts = held_out.iter().map(|image| part(&image.file)).collect();
+    }
+    if let Some(Identities {
+        train_pixels,
+        train_parts,
+        teacher_pixels,
+        teacher_parts,
+        ..
+    }) = teacher.map(|run| &run.identities)
+    {
+        identities.teacher_pixels = [&train_pixels[..], teacher_pixels].concat();
+        let parts = train_parts.iter().flatten().chain(teacher_parts);
+        identities.teacher_parts = parts.cloned().collect();
+    }
+    identities
+}
+
 /// The images of a run, and which of them are held out.
 pub(super) struct Images {
     groups: Groups,
-    split: Split,
     pub(super) set: TrainingSet,
-    held_out: Vec<PathBuf>,
+    held_out: Vec<UsableImage>,
+    /// What was used of the data set.
+    pub(super) account: Account,
+}
+
+/// The images of a data set that suit training, and how to read them.
+struct Suitable {
+    survey: Survey,
+    colour: Colour,
+    reading: Reading,
+    account: Account,
 }
 
 impl Train {
@@ -81,41 +128,103 @@ impl Train {
         })
     }
 
-    /// Reads the images, and holds some of them out.
-    pub(super) fn load_images(&self, device: Device) -> Result<Images> {
-        let files = training_files(&self.data)?;
+    /// Looks at all images, and checks that they suit training before any time is spent on it.
+    fn survey_images(&self, before: Option<&Run>) -> Result<Suitable> {
+        let Found { items, mut account } = training_files(&self.data)?;
+        // A run is resumed as it was begun.
+        let mut reading = before.map_or_else(
+            || Reading {
+                bits: self.bits.unwrap_or(16),
+                ..Reading::default()
+            },
+            |before| before.reading,
+        );
+        let bar = progress::bar(items.len(), "looking at images");
+        let survey = Survey::of(&items, self.size, &reading, &mut |done| {
+            bar.set_position(done as u64);
+        });
+        bar.finish_and_clear();
+        let mut suited = survey.account(&mut account, self.allow_unreadable);
+        let found = survey.bits();
+        if before.is_none() && self.bits.is_none() {
+            reading.bits = found.unwrap_or(16);
+        }
+        account.bits = found.map(|_| reading.bits);
+        if let Some(found) = found.filter(|found| *found < 16 && self.bits.is_none()) {
+            account.warn(format!(
+                "the values in the 16-bit files have {found} bits and are scaled by that; --bits \
+                 says otherwise"
+            ));
+        }
+        let colour = match before.map(|before| before.input.colour) {
+            Some(ColourMode::Grey) => Colour::Grey,
+            Some(ColourMode::Rgb) => Colour::Rgb,
+            None => survey.colour(self.colour, &mut account),
+        };
+        if suited.is_ok() {
+            suited = survey.check_suitable(reading.bits, &mut account);
+        }
+        report_account("training set", &account);
+        suited?;
+        Ok(Suitable {
+            survey,
+            colour,
+            reading,
+            account,
+        })
+    }
+
+    /// Reads the images, and holds some of them out: those that the run did not train on before, if
+    /// it is resumed.
+    pub(super) fn load_images(&self, device: Device, before: Option<&Run>) -> Result<Images> {
+        let Suitable {
+            survey,
+            colour,
+            reading,
+            account,
+        } = self.survey_images(before)?;
+        let files = survey.files();
         let mut groups = match &self.groups {
             Some(path) => Groups::read(path, &self.data)?,
             None => Groups::default(),
         };
         report_ungrouped(&groups, &files)?;
         if self.hold_out > 0.0 {
-            groups.join_copies(&files);
+            groups.join_copies(&survey);
         }
-        let split = split(&files, &groups, self.hold_out, self.seed)?;
+        let split = match before {
+            Some(before) => split_as_before(&files, &self.data, before)?,
+            None => split(&files, &groups, self.hold_out, self.seed)?,
+        };
         let bar = progress::bar(split.train.len(), "reading images");
-        let set = TrainingSet::load(&split.train, self.size, self.colour, &mut |done| {
-            bar.set_position(done as u64);
-        })?;
+        let set = TrainingSet::load_within(
+            &split.train,
+            self.size,
+            colour,
+            reading,
+            MOST_FRAME_BYTES,
+            &mut |done| bar.set_position(done as u64),
+        )?;
         bar.finish_and_clear();
         // Checked now, not after hours of training, when `package` needs them.
         let bar = progress::bar(split.held_out.len(), "reading held-out images");
-        let (held_out, unusable) = usable(&split.held_out, &set.input, &mut |done| {
+        let (held_out, unusable) = usable(&split.held_out, &set.input, &reading, &mut |done| {
             bar.set_position(done as u64);
         });
         bar.finish_and_clear();
-        let left_out: Vec<&Skipped> = set.skipped.iter().chain(&unusable).collect();
-        report_skipped(&left_out, files.len());
+        for skipped in set.skipped.iter().chain(&unusable) {
+            eprintln!("left out {}: {}", skipped.file.display(), skipped.reason);
+        }
         eprintln!(
             "{} images to train on, {} held out, on {device:?}",
-            set.frames.len(),
+            set.images.len(),
             held_out.len()
         );
         Ok(Images {
             groups,
-            split,
             set,
             held_out,
+            account,
         })
     }
 
@@ -123,10 +232,11 @@ impl Train {
     pub(super) fn describe(&self, images: &Images, teacher: Option<&Teacher>) -> Result<Run> {
         let Images {
             groups,
-            split,
             set,
             held_out,
+            ..
         } = images;
+        let images = &set.images;
         if let Some(teacher) = teacher.filter(|teacher| teacher.run.input != set.input) {
             bail!(
                 "the teacher sees {:?}, this run {:?}: its maps would be of something else; give its --size and --colour",
@@ -139,7 +249,6 @@ impl Train {
             TrainingMode::Reconstruction => "none".to_owned(),
             TrainingMode::Direct | TrainingMode::Denoising => self.noise_bank()?.describe(),
         };
-        let skipped: Vec<&PathBuf> = set.skipped.iter().map(|s| &s.file).collect();
         // Absolute paths, so that `package` finds the images from any folder.
         let absolute = |file: &PathBuf| {
             std::path::absolute(file).with_context(|| format!("finding {}", file.display()))
@@ -165,16 +274,28 @@ impl Train {
             batch: self.batch,
             tiles: self.tiles,
             seed: self.seed,
+            hold_out: Some(self.hold_out),
             input: set.input,
-            train_files: split
-                .train
+            reading: set.reading,
+            train_files: images
                 .iter()
-                .filter(|file| !skipped.contains(file))
-                .map(absolute)
+                .map(|image| absolute(&image.file))
                 .collect::<Result<_>>()?,
-            train_digests: set.digests.iter().map(|digest| hex(digest)).collect(),
-            held_out_parts: held_out.iter().map(|file| groups.part(file)).collect(),
-            held_out: held_out.iter().map(absolute).collect::<Result<_>>()?,
+            train_digests: images.iter().map(|image| hex(&image.digest)).collect(),
+            held_out_parts: held_out
+                .iter()
+                .map(|image| groups.part(&image.file))
+                .collect(),
+            held_out: held_out
+                .iter()
+                .map(|image| absolute(&image.file))
+                .collect::<Result<_>>()?,
+            identities: identities(
+                images,
+                held_out,
+                groups,
+                teacher.map(|teacher| &teacher.run),
+            ),
         })
     }
 

@@ -25,6 +25,67 @@ fn agrees_with_a_case_computed_by_hand() {
     assert_eq!(found.pro.last(), Some(&[0.3, 0.5]));
 }
 
+/// What is not inspected counts for nothing: the figures are those of the inspected pixels alone,
+/// cut out by hand. Without the region, a background of zeros would flatter them.
+#[test]
+fn only_inspected_pixels_count() {
+    // Two rows of six; the right third is not inspected.
+    let scores = [3.0, 1.0, 2.0, 0.5, 0.0, 0.0, 1.5, 4.0, 0.2, 2.5, 0.0, 0.0];
+    let mask = [false, false, true, true, true, true, false, true, true, false, true, false];
+    let inside: Vec<bool> = (0..12).map(|at| at % 6 < 4).collect();
+    let image = PixelImage {
+        scores: &scores,
+        mask: &mask,
+        inside: Some(&inside),
+        width_px: 6,
+        kind: None,
+    };
+    let mut metrics = PixelMetrics::new(0, 100, &std::env::temp_dir());
+    let regions = metrics.add_image(&image).unwrap();
+    // One region, of which the right half is not inspected.
+    let (inspected, outside) = (1, 0);
+    assert_eq!(regions, RegionCount { inspected, outside });
+    let found = metrics.finish().unwrap().total;
+    let cut = |values: &[f32]| -> Vec<f32> {
+        let kept = values.iter().zip(&inside).filter(|(_, inside)| **inside);
+        kept.map(|(value, _)| *value).collect()
+    };
+    let cut_mask = [false, false, true, true, false, true, true, false];
+    let alone = measure(&[(&cut(&scores), &cut_mask, 4)]);
+    assert_eq!(found, alone);
+    let whole = measure(&[(&scores, &mask, 6)]);
+    assert_ne!(found.auroc, whole.auroc);
+}
+
+#[test]
+fn regions_outside_of_the_inspected_part_are_counted_apart() {
+    // Three regions in a row: inside, across the border, outside.
+    let mask = [true, false, true, true, true, false, true, true];
+    let inside = [true, true, true, true, false, false, false, false];
+    let mut metrics = PixelMetrics::new(1, 100, &std::env::temp_dir());
+    let image = PixelImage {
+        scores: &[3.0, 1.0, 1.0, 4.0, 9.0, 9.0, 9.0, 9.0],
+        mask: &mask,
+        inside: Some(&inside),
+        width_px: 8,
+        kind: Some(0),
+    };
+    let regions = metrics.add_image(&image).unwrap();
+    let (inspected, outside) = (2, 1);
+    assert_eq!(regions, RegionCount { inspected, outside });
+    let found = metrics.finish().unwrap();
+    // Defects 3, 1 and 4, one good pixel of 1: two of three pairs are won and one is tied.
+    assert_eq!(found.total.auroc, Some(2.5 / 3.0));
+    assert_eq!(found.kinds[0].auroc, found.total.auroc);
+    let mut metrics = PixelMetrics::new(0, 100, &std::env::temp_dir());
+    let wrong = PixelImage {
+        inside: Some(&inside[..7]),
+        kind: None,
+        ..image
+    };
+    assert!(matches!(metrics.add_image(&wrong), Err(PixelError::Mask { .. })));
+}
+
 #[test]
 fn ties_count_half() {
     let found = measure(&[(&[1.0, 1.0, 1.0, 1.0], &[true, false, true, false], 2)]);

@@ -8,7 +8,8 @@ use proto::manifest::Scoring;
 use scoring::inspect::roi::check;
 use scoring::inspect::verdict::Verdict;
 use scoring::inspector::{Inspection, Inspector};
-use scoring::io::image_file::{is_image_name, read_frame_as, read_roi_mask};
+use scoring::io::decode::Orientation;
+use scoring::io::image_file::{is_image_name, read_picture_as, read_roi_mask};
 use scoring::package::{self, Trust, key_id, read_public_key};
 
 use super::output::{Entry, Header, Output, PictureFiles, picture_names};
@@ -179,7 +180,15 @@ impl Score {
         path: &Path,
         name: &str,
     ) -> Result<(Inspection, Option<PictureFiles>)> {
-        let frame = read_frame_as(path, inspector.reading())?;
+        let picture = read_picture_as(path, inspector.reading())?;
+        if picture.orientation != Orientation::NoTransforms && !picture.oriented {
+            eprintln!(
+                "note: {}: the orientation that it states is not applied, as when this package was \
+                 made",
+                path.display()
+            );
+        }
+        let frame = picture.frame;
         let found = inspector
             .inspect(&frame)
             .with_context(|| path.display().to_string())?;

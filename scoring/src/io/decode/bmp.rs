@@ -16,7 +16,7 @@ const MAX_PADDING: u64 = 4_096;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let header = Header::read(bytes)?;
-    check_size(header.width_px.into(), header.height_px.into(), 3)?;
+    check_size(header.width_px.into(), header.height_px.into())?;
     header.check(bytes.len() as u64)?;
     let failed = |error: image::ImageError| damaged(error);
     let decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(failed)?;

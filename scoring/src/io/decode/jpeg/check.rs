@@ -175,7 +175,7 @@ impl<'a> Walker<'a> {
             0xc0..=0xc2 if self.frame.is_some() => return Err(Fault::Marker(marker)),
             0xc0..=0xc2 => {
                 let (width, height) = Frame::size(content)?;
-                check_size(width.into(), height.into(), 3)
+                check_size(width.into(), height.into())
                     .map_err(|_| Fault::TooLarge(width, height))?;
                 self.frame = Some(Frame::read(content, marker == 0xc2)?);
             }

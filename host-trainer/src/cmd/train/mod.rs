@@ -72,6 +72,7 @@ impl Train {
             checkpoint_every: self.checkpoint_every,
         };
         let (coordinates, tiles) = self.tiles(images.set, &run)?;
+        memory::give_back_freed_memory();
         let source = Arc::new(BatchSource {
             coordinates,
             tiles,

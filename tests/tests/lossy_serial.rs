@@ -171,7 +171,7 @@ fn a_lost_frame_is_sent_again_within_seconds_and_nothing_is_done_twice() {
         within_s(4.5, &[Loses::CameraHello], &["mode", &place]);
         let reason = ["--reason", "a test"];
         let set = [&["threshold", &place, "--set", "3.5"], &reason[..]].concat();
-        within_s(10.0, &[Loses::Command, Loses::Reply], &set);
+        within_s(4.5, &[Loses::Reply], &set);
         within_s(4.5, &[Loses::Command], &["mode", &place]);
         // A code that the second answer tells is the one that is valid.
         let code = within_s(4.5, &[Loses::Reply], &["invite", &place]);

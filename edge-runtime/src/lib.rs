@@ -14,6 +14,7 @@
 pub mod capture;
 pub mod clock;
 pub mod config;
+pub mod disk_space;
 pub mod error_text;
 pub mod http;
 pub mod image_store;

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use common::{key, manifest, package};
 use edge_runtime::config::{Report, SerialLine, SerialRole};
+use edge_runtime::disk_space::DiskSpace;
 use edge_runtime::image_store::Sampler;
 use edge_runtime::journal::boot_counter::BootCounter;
 use edge_runtime::journal::events::{EventLog, EventReader};
@@ -184,6 +185,7 @@ impl Rig {
 
     /// Starts the report thread.
     fn report(&mut self, journal: Journal, images: Option<ImageSink>) -> JoinHandle<()> {
+        let disk = DiskSpace::new(self.folder.path(), journal.reader(), 1 << 20);
         let report_thread = ReportThread {
             inbox: self.inbox.take().unwrap(),
             journal,
@@ -192,6 +194,7 @@ impl Rig {
             signal: Arc::clone(&self.signal),
             sync_every: Duration::from_millis(20),
             images,
+            disk: Arc::new(disk),
             drift: DriftMonitor::new(0),
             report: Report::default(),
             boot_counter: BootCounter::open(&self.folder.path().join("boot"), 0),
@@ -878,15 +881,56 @@ impl Drop for Stopper<'_> {
     }
 }
 
-#[test]
-fn a_station_on_a_serial_line_is_no_station_of_the_network_whatever_it_calls_itself() {
-    let mut rig = Rig::new(Roi::Whole);
-    let journal = Journal::open(&rig.folder.path().join("journal"), Limits::new(1 << 20));
-    let mut journal = journal.unwrap().0;
-    append(&mut journal, 5);
-    let reader = journal.reader();
-    let context = rig.context(journal.reader());
-    let thread = rig.report(journal, None);
+/// Our end of a serial line with a camera.
+struct Wire<'a> {
+    ours: &'a std::fs::File,
+    received: crossbeam_channel::Receiver<Vec<u8>>,
+    accumulator: Accumulator<Vec<u8>>,
+    bytes: Vec<u8>,
+}
+
+impl Wire<'_> {
+    fn say(&mut self, message: &ToCamera) {
+        let wire = encode(&message.encode()).unwrap();
+        self.ours.write_all(&wire).unwrap();
+    }
+
+    /// The next message before the deadline.
+    fn next(&mut self, deadline: Instant) -> Option<FromCamera> {
+        loop {
+            let all = std::mem::take(&mut self.bytes);
+            match self.accumulator.feed(&all) {
+                Fed::NeedMore => self.bytes = self.received.recv_deadline(deadline).ok()?,
+                Fed::Frame { payload, rest } => {
+                    self.bytes = rest.to_vec();
+                    if let Ok(message) = FromCamera::decode(payload) {
+                        return Some(message);
+                    }
+                }
+                Fed::Discarded { rest, .. } => self.bytes = rest.to_vec(),
+            }
+        }
+    }
+
+    fn find(&mut self, wanted: &dyn Fn(&FromCamera) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !wanted(&self.next(deadline).unwrap()) {}
+    }
+
+    /// The numbers of all records that come within this time.
+    fn records_within(&mut self, time: Duration) -> Vec<u64> {
+        let deadline = Instant::now() + time;
+        let messages = std::iter::from_fn(|| self.next(deadline));
+        let numbers = messages.filter_map(|message| match message {
+            FromCamera::Record { sequence, .. } => Some(sequence),
+            _ => None,
+        });
+        numbers.collect()
+    }
+}
+
+/// Serves a station on a pseudo-terminal while `test` runs.
+fn on_serial_line(context: &LinkContext, test: impl FnOnce(&mut Wire<'_>)) {
     let ours = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).unwrap();
     pty::grantpt(&ours).unwrap();
     pty::unlockpt(&ours).unwrap();
@@ -899,15 +943,10 @@ fn a_station_on_a_serial_line_is_no_station_of_the_network_whatever_it_calls_its
         pictures: None,
     };
     let ours = std::fs::File::from(ours);
-    let mut accumulator = Accumulator::new(vec![0; MAX_STUFFED_BYTES]);
-    let say = |message: &ToCamera| {
-        let wire = encode(&message.encode()).unwrap();
-        (&ours).write_all(&wire).unwrap();
-    };
     std::thread::scope(|scope| {
         // The scope waits for its threads, also when an assertion fails.
         let _stopper = Stopper(&context.stop);
-        scope.spawn(|| server::serve_serial(&context, &line));
+        scope.spawn(|| server::serve_serial(context, &line));
         // The camera opens the line in raw mode; until then it echoes.
         std::thread::sleep(Duration::from_millis(300));
         let (pieces, received) = crossbeam_channel::unbounded();
@@ -919,45 +958,79 @@ fn a_station_on_a_serial_line_is_no_station_of_the_network_whatever_it_calls_its
                 pieces.send(piece[..count].to_vec()).ok();
             }
         });
+        test(&mut Wire {
+            ours: &ours,
+            received,
+            accumulator: Accumulator::new(vec![0; MAX_STUFFED_BYTES]),
+            bytes: Vec::new(),
+        });
+    });
+}
+
+/// The command to observe, with a number.
+fn observe(id: u32) -> ToCamera {
+    let (mode, reason) = (Mode::Observe, "a test".to_owned());
+    let command = Command::SetMode { mode, reason };
+    ToCamera::Command { id, command }
+}
+
+/// Whether a message says that command 1 was carried out.
+fn is_done(message: &FromCamera) -> bool {
+    let (id, answer) = (1, Answer::Done);
+    *message == FromCamera::Reply { id, answer }
+}
+
+#[test]
+fn on_a_serial_line_a_lost_answer_is_given_again_and_a_lost_record_is_sent_again() {
+    let mut rig = Rig::new(Roi::Whole);
+    let journal = Journal::open(&rig.folder.path().join("journal"), Limits::new(1 << 20));
+    let mut journal = journal.unwrap().0;
+    append(&mut journal, 5);
+    let reader = journal.reader();
+    let context = rig.context(journal.reader());
+    let thread = rig.report(journal, None);
+    on_serial_line(&context, |wire| {
+        wire.say(&hello("s"));
+        // Nothing is sent again to a station that acknowledges nothing.
+        assert_eq!(wire.records_within(Duration::from_secs(4)), [1, 2, 3, 4, 5]);
+        // Records 4 and 5 were lost, or the acknowledgement was.
+        wire.say(&ToCamera::Acknowledge { sequence: 3 });
+        assert_eq!(wire.records_within(Duration::from_secs(4)), [4, 5]);
+        wire.say(&ToCamera::Acknowledge { sequence: 5 });
+        assert!(wire.records_within(Duration::from_secs(4)).is_empty());
+        // The answer was lost, so the station repeats the command.
+        for _ in 0..3 {
+            wire.say(&observe(1));
+            wire.find(&is_done);
+        }
+    });
+    rig.reporter.close();
+    thread.join().unwrap();
+    let changed = records(&reader)
+        .into_iter()
+        .filter(|record| matches!(record.body, Body::Event(Event::SettingChanged { .. })));
+    assert_eq!(changed.count(), 1, "the command was carried out once");
+}
+
+#[test]
+fn a_station_on_a_serial_line_is_no_station_of_the_network_whatever_it_calls_itself() {
+    let mut rig = Rig::new(Roi::Whole);
+    let journal = Journal::open(&rig.folder.path().join("journal"), Limits::new(1 << 20));
+    let mut journal = journal.unwrap().0;
+    append(&mut journal, 5);
+    let reader = journal.reader();
+    let context = rig.context(journal.reader());
+    let thread = rig.report(journal, None);
+    on_serial_line(&context, |wire| {
         // The name of the station with a key.
-        say(&hello("s"));
-        let mut bytes = Vec::new();
-        let mut find = |wanted: &dyn Fn(&FromCamera) -> bool| {
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                let all = std::mem::take(&mut bytes);
-                match accumulator.feed(&all) {
-                    Fed::NeedMore => bytes = received.recv_deadline(deadline).unwrap(),
-                    Fed::Frame { payload, rest } => {
-                        bytes = rest.to_vec();
-                        if FromCamera::decode(payload).is_ok_and(|message| wanted(&message)) {
-                            return;
-                        }
-                    }
-                    Fed::Discarded { rest, .. } => bytes = rest.to_vec(),
-                }
-            }
-        };
-        find(&|message| matches!(message, FromCamera::Record { sequence: 5, .. }));
-        say(&ToCamera::Acknowledge { sequence: 5 });
-        let reason = "a test".to_owned();
-        let mode = Mode::Observe;
-        say(&ToCamera::Command {
-            id: 1,
-            command: Command::SetMode { mode, reason },
-        });
-        find(&|message| {
-            matches!(
-                message,
-                FromCamera::Reply {
-                    id: 1,
-                    answer: Answer::Done
-                }
-            )
-        });
+        wire.say(&hello("s"));
+        wire.find(&|message| matches!(message, FromCamera::Record { sequence: 5, .. }));
+        wire.say(&ToCamera::Acknowledge { sequence: 5 });
+        wire.say(&observe(1));
+        wire.find(&is_done);
         // A name that is not allowed gets no session.
-        say(&hello("serial:s"));
-        find(&|message| match message {
+        wire.say(&hello("serial:s"));
+        wire.find(&|message| match message {
             FromCamera::Goodbye { reason } => reason.contains("does not begin with"),
             _ => false,
         });

@@ -20,3 +20,21 @@ pub fn keep_freed_memory() {
         }
     }
 }
+
+/// Gives freed memory back to the kernel once, for example what images took while they were read:
+/// it lies with the threads that read them, where training would not find it. Does nothing without
+/// glibc.
+pub fn give_back_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        #[expect(
+            unsafe_code,
+            reason = "malloc_trim is a C function; it only gives free pages back"
+        )]
+        // SAFETY: malloc_trim takes an integer, locks what it looks at, and touches no memory that
+        // is in use.
+        unsafe {
+            libc::malloc_trim(0);
+        }
+    }
+}

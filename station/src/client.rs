@@ -1,7 +1,9 @@
 //! A session with a camera, over TCP or a serial line.
 //!
 //! In: commands and requests. Out: their answers, and messages. Messages that this build does not
-//! know are ignored, so that it can still work with a newer camera, and recover it.
+//! know are ignored, so that it can still work with a newer camera, and recover it. On a serial
+//! line, which may lose a frame, what is not answered in time is sent again ([`crate::serial_line`];
+//! the recovery exchange in [`crate::exchange`]).
 
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use proto::accumulator::{Accumulator, Fed};
 use proto::frame::{MAX_STUFFED_BYTES, encode};
 use proto::message::{
-    Answer, CameraHello, Command, FromCamera, Message, Start, StationHello, ToCamera,
+    Answer, CameraHello, Command, FileKind, FromCamera, Message, Start, StationHello, ToCamera,
 };
 use proto::name::StationName;
 use proto::recovery::{MARK, Request, Response};
@@ -20,6 +22,7 @@ use secure::handshake::Intent;
 use secure::tcp::open;
 
 use crate::key_store::KeyStore;
+use crate::serial_line::{Retry, SerialLine};
 
 /// Longest time from connecting to the camera's hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -27,6 +30,12 @@ const HELLO_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 /// Time after opening a serial line in which a goodbye may have been meant for an earlier session.
 const STALE_FOR: Duration = Duration::from_secs(1);
+/// A link that accepts no data for this time is broken.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
+/// On a serial line a hello may be lost; this many are sent before the camera counts as absent.
+const HELLO_TRIES: u32 = 3;
+/// Bytes that a camera may send between two pieces of a file: a piece, and as many of records.
+const FILE_PIECE_BYTES: usize = 64 << 10;
 /// Longest silence before the station says that it is alive. The camera closes a link that is
 /// silent for 30 s.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
@@ -109,6 +118,8 @@ pub(crate) struct Client {
     /// A goodbye before this moment is ignored: a serial line keeps unread bytes, so it may have
     /// been meant for an earlier session.
     stale_until: Instant,
+    /// The serial line, unless the link loses nothing.
+    pub(crate) line: Option<SerialLine>,
 }
 
 impl Client {
@@ -138,6 +149,7 @@ impl Client {
                 let writer = port.try_clone()?;
                 let mut client = Self::over(Box::new(port), Box::new(writer));
                 client.stale_until += STALE_FOR;
+                client.line = Some(SerialLine { baud: *baud });
                 Ok(client)
             }
         }
@@ -153,6 +165,7 @@ impl Client {
             next_id: 0,
             last_sent: Instant::now(),
             stale_until: Instant::now(),
+            line: None,
         }
     }
 
@@ -169,30 +182,40 @@ impl Client {
         Ok((client, hello))
     }
 
-    /// Says hello and waits for the camera's hello.
+    /// Says hello and waits for the camera's hello. On a serial line this begins a new session:
+    /// nothing of the one before comes any more.
     pub(crate) fn hello(&mut self, start: Start) -> Result<CameraHello> {
-        self.send(&ToCamera::Hello(StationHello {
+        let hello = ToCamera::Hello(StationHello {
             magic: MAGIC,
             min_version: MIN_VERSION,
             max_version: VERSION,
             schema_hash: SCHEMA_HASH,
             station: station_name().into(),
             start,
-        }))?;
-        let deadline = Instant::now() + HELLO_WITHIN;
-        while Instant::now() < deadline {
-            match self.receive()? {
-                Some(Received::Message(message)) => match *message {
-                    FromCamera::Hello(hello) => return Ok(hello),
-                    FromCamera::Goodbye { reason } => return Err(Refused(reason).into()),
-                    _ => {}
-                },
-                Some(Received::Recovery(_)) | None => {}
+        });
+        let payload = hello.encode();
+        let (tries, within) = match self.line {
+            Some(line) => (HELLO_TRIES, line.answer_within(payload.len())),
+            None => (1, HELLO_WITHIN),
+        };
+        let began = Instant::now();
+        for _ in 0..tries {
+            self.send_payload(&payload)?;
+            let deadline = Instant::now() + within;
+            while Instant::now() < deadline {
+                match self.receive()? {
+                    Some(Received::Message(message)) => match *message {
+                        FromCamera::Hello(hello) => return Ok(hello),
+                        FromCamera::Goodbye { reason } => return Err(Refused(reason).into()),
+                        _ => {}
+                    },
+                    Some(Received::Recovery(_)) | None => {}
+                }
             }
         }
         bail!(
             "the camera does not answer within {} s",
-            HELLO_WITHIN.as_secs()
+            began.elapsed().as_secs()
         )
     }
 
@@ -209,10 +232,9 @@ impl Client {
     fn send_payload(&mut self, payload: &[u8]) -> Result<()> {
         let wire = encode(payload).context("a message is too long")?;
         self.last_sent = Instant::now();
-        self.writer
-            .write_all(&wire)
-            .and_then(|()| self.writer.flush())
-            .context("the link to the camera is broken")
+        let written = write_patiently(&mut *self.writer, &wire);
+        self.last_sent = Instant::now();
+        written.context("the link to the camera is broken")
     }
 
     /// Tells the camera that the station is alive, if nothing was sent for some time.
@@ -266,84 +288,113 @@ impl Client {
         }
     }
 
-    /// Sends a command and waits for its answer; a refusal is an error.
+    /// Sends a command and waits for its answer; a refusal is an error. On a serial line it is sent
+    /// again, with the same number, until the answer comes: the camera carries it out once.
     pub(crate) fn ask(&mut self, command: Command) -> Result<Answer> {
-        let id = self.send_command(command)?;
-        self.receive_answer(id)
+        let (id, payload) = self.numbered(command);
+        self.send_payload(&payload)?;
+        let mut retry = self.line.map(|line| Retry::new(line, payload.len()));
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        while Instant::now() < deadline {
+            if let Some(answer) = self.receive_reply(id)? {
+                return Ok(answer);
+            }
+            if retry.as_mut().is_some_and(Retry::is_due) {
+                self.send_payload(&payload)?;
+            }
+        }
+        bail!(
+            "the camera does not answer within {} s",
+            ANSWER_WITHIN.as_secs()
+        )
     }
 
-    /// Sends a command and returns its id.
-    pub(crate) fn send_command(&mut self, command: Command) -> Result<u32> {
+    /// A command with the next number, encoded.
+    fn numbered(&mut self, command: Command) -> (u32, Vec<u8>) {
         self.next_id += 1;
         let id = self.next_id;
-        self.send(&ToCamera::Command { id, command })?;
-        Ok(id)
+        (id, ToCamera::Command { id, command }.encode())
     }
 
-    /// Waits for the answer to a command; a refusal is an error.
-    pub(crate) fn receive_answer(&mut self, id: u32) -> Result<Answer> {
-        let deadline = Instant::now() + ANSWER_WITHIN;
-        while Instant::now() < deadline {
-            let Some(Received::Message(message)) = self.receive()? else {
-                continue;
-            };
-            match *message {
-                FromCamera::Reply { id: of, answer } if of == id => match answer {
-                    Answer::Refused { reason } => return Err(Refused(reason).into()),
-                    answer => return Ok(answer),
-                },
-                FromCamera::Goodbye { reason } => bail!("the camera ended the link: {reason}"),
-                _ => {}
-            }
+    /// Receives a message; an answer to the command with this number is returned, and a refusal is
+    /// an error.
+    fn receive_reply(&mut self, id: u32) -> Result<Option<Answer>> {
+        let Some(Received::Message(message)) = self.receive()? else {
+            return Ok(None);
+        };
+        match *message {
+            FromCamera::Reply { id: of, answer } if of == id => match answer {
+                Answer::Refused { reason } => Err(Refused(reason).into()),
+                answer => Ok(Some(answer)),
+            },
+            FromCamera::Goodbye { reason } => bail!("the camera ended the link: {reason}"),
+            _ => Ok(None),
         }
-        bail!(
-            "the camera does not answer within {} s",
-            ANSWER_WITHIN.as_secs()
-        )
-    }
-
-    /// Waits for the answer to a request of the recovery exchange; a refusal is an error.
-    pub(crate) fn receive_response(&mut self) -> Result<Response> {
-        let deadline = Instant::now() + ANSWER_WITHIN;
-        while Instant::now() < deadline {
-            match self.receive()? {
-                Some(Received::Recovery(Response::Refused { reason })) => {
-                    return Err(Refused(reason).into());
-                }
-                Some(Received::Recovery(response)) => return Ok(response),
-                Some(Received::Message(message)) => {
-                    if let FromCamera::Goodbye { reason } = *message {
-                        bail!("the camera ended the link: {reason}");
-                    }
-                }
-                None => {}
-            }
-        }
-        bail!(
-            "the camera does not answer within {} s",
-            ANSWER_WITHIN.as_secs()
-        )
     }
 
     /// Fetches a file from byte `offset` on. `take` gets its chunks in order, with the length of
-    /// the whole file.
+    /// the whole file. On a serial line, the rest is fetched in a new session if a frame is lost.
     pub(crate) fn fetch(
         &mut self,
-        command: Command,
+        kind: FileKind,
+        name: &str,
         mut offset: u64,
         mut take: impl FnMut(&[u8], u64) -> Result<()>,
     ) -> Result<()> {
-        let id = self.send_command(command)?;
-        let Answer::File { bytes: total } = self.receive_answer(id)? else {
-            bail!("expected a file from the camera, found another answer");
-        };
-        let mut last_received = Instant::now();
-        while offset < total {
-            if last_received.elapsed() > ANSWER_WITHIN {
+        let mut last_progress = Instant::now();
+        loop {
+            let before = offset;
+            if self.fetch_until_lost(kind, name, &mut offset, &mut take)? {
+                return Ok(());
+            }
+            if offset > before {
+                last_progress = Instant::now();
+            }
+            if self.line.is_none() || last_progress.elapsed() > ANSWER_WITHIN {
                 bail!(
                     "the camera has sent nothing of the file for {} s",
                     ANSWER_WITHIN.as_secs()
                 );
+            }
+            self.hello(Start::Now)?;
+        }
+    }
+
+    /// Fetches a file up to its end (true), or until nothing of it comes in time or a piece is
+    /// missing (false).
+    fn fetch_until_lost(
+        &mut self,
+        kind: FileKind,
+        name: &str,
+        offset: &mut u64,
+        take: &mut impl FnMut(&[u8], u64) -> Result<()>,
+    ) -> Result<bool> {
+        let within = |bytes| {
+            let line = self.line;
+            line.map_or(ANSWER_WITHIN, |line| line.answer_within(bytes))
+        };
+        let (answer_within, piece_within) = (within(0), within(FILE_PIECE_BYTES));
+        let (id, payload) = self.numbered(Command::FetchFile {
+            kind,
+            name: name.to_owned(),
+            offset_bytes: *offset,
+        });
+        self.send_payload(&payload)?;
+        let mut last_received = Instant::now();
+        let total = loop {
+            if last_received.elapsed() > answer_within {
+                return Ok(false);
+            }
+            match self.receive_reply(id)? {
+                Some(Answer::File { bytes }) => break bytes,
+                Some(_) => bail!("expected a file from the camera, found another answer"),
+                None => {}
+            }
+        };
+        last_received = Instant::now();
+        while *offset < total {
+            if last_received.elapsed() > piece_within {
+                return Ok(false);
             }
             let Some(Received::Message(message)) = self.receive()? else {
                 continue;
@@ -354,14 +405,17 @@ impl Client {
                     offset_bytes,
                     bytes,
                 } if of == id => {
-                    if offset_bytes != offset {
+                    if offset_bytes > *offset && self.line.is_some() {
+                        return Ok(false);
+                    }
+                    if offset_bytes != *offset {
                         bail!("expected byte {offset} of the file, found byte {offset_bytes}");
                     }
-                    if bytes.len() as u64 > total - offset {
+                    if bytes.len() as u64 > total - *offset {
                         bail!("expected a file of {total} bytes, found more");
                     }
                     last_received = Instant::now();
-                    offset += bytes.len() as u64;
+                    *offset += bytes.len() as u64;
                     take(&bytes, total)?;
                 }
                 FromCamera::Reply {
@@ -372,8 +426,29 @@ impl Client {
                 _ => {}
             }
         }
-        Ok(())
+        Ok(true)
     }
+}
+
+/// Writes all bytes to a link that may be slow: a serial port takes no more than its buffer holds.
+fn write_patiently(writer: &mut dyn Write, mut bytes: &[u8]) -> std::io::Result<()> {
+    let mut accepted_at = Instant::now();
+    while !bytes.is_empty() {
+        match writer.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                bytes = &bytes[count..];
+                accepted_at = Instant::now();
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut
+                    if accepted_at.elapsed() < STALLED_AFTER => {}
+                ErrorKind::Interrupted => {}
+                _ => return Err(error),
+            },
+        }
+    }
+    writer.flush()
 }
 
 /// The station's name: the default when pairing, and the only name on a serial cable. It is the

@@ -3,7 +3,8 @@
 //!
 //! In: a package's bytes and a way to connect. Out: progress, and whether the camera has activated
 //! the package. It uses the recovery exchange, so that a camera of any version can be flashed;
-//! chunks are compressed only if the camera is known to understand that.
+//! chunks are compressed only if the camera is known to understand that. When a serial line loses a
+//! frame, the transfer continues in the same session where the camera says that it is.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use proto::recovery::{Request, Response};
 use sha2::{Digest, Sha256};
 
 use crate::client::{Client, Refused};
+use crate::exchange::accepted;
 
 /// Size of a chunk over TCP: large, so that there are few answers.
 const TCP_CHUNK_BYTES: usize = 64 << 10;
@@ -61,18 +63,40 @@ pub(crate) fn flash(
     let sha256: [u8; 32] = Sha256::digest(package).into();
     let mut reached = 0;
     let mut last_progress = Instant::now();
+    let mut refused_at = None;
     loop {
         let tried = connect().and_then(|mut client| {
-            send(&mut client, package, sha256, options, &mut |offset| {
-                if offset > reached {
-                    reached = offset;
-                    last_progress = Instant::now();
+            loop {
+                let sent = send(&mut client, package, sha256, options, &mut |offset| {
+                    if offset > reached {
+                        reached = offset;
+                        last_progress = Instant::now();
+                    }
+                    report(Progress::Transferred(offset));
+                })?;
+                if let Sent::Whole = sent {
+                    report(Progress::Activating);
+                    if let Some(response) = client.exchange(&Request::FlashEnd)? {
+                        return Ok(response);
+                    }
+                    // Lost: at the next try, the camera says that it has everything.
+                    continue;
                 }
-                report(Progress::Transferred(offset));
-            })?;
-            report(Progress::Activating);
-            client.request(&Request::FlashEnd)?;
-            client.receive_response()
+                // A chunk that comes after a lost one is refused. The same refusal again, at the
+                // same place, is meant.
+                if let Sent::Refused(reason) = sent
+                    && refused_at.replace(reached) == Some(reached)
+                {
+                    return Err(Refused(reason).into());
+                }
+                if last_progress.elapsed() > GIVE_UP_AFTER {
+                    bail!(
+                        "the serial line loses too many frames: no progress for {} s",
+                        GIVE_UP_AFTER.as_secs()
+                    );
+                }
+                client.fence()?;
+            }
         });
         match tried {
             Ok(Response::Done) => return Ok(()),
@@ -89,6 +113,16 @@ pub(crate) fn flash(
     }
 }
 
+/// How sending a package ended.
+enum Sent {
+    /// The camera has all of it.
+    Whole,
+    /// A frame was lost on a serial line.
+    Lost,
+    /// The camera refused a chunk on a serial line, perhaps because one before it was lost.
+    Refused(String),
+}
+
 /// Sends a package from where the camera wants to continue, up to its end.
 fn send(
     client: &mut Client,
@@ -96,13 +130,13 @@ fn send(
     sha256: [u8; 32],
     options: TransferOptions,
     received: &mut dyn FnMut(u64),
-) -> Result<()> {
+) -> Result<Sent> {
     let total_bytes = package.len() as u64;
-    client.request(&Request::FlashBegin {
+    let begin = Request::FlashBegin {
         total_bytes,
         sha256,
-    })?;
-    let mut next = continues(client.receive_response()?)?;
+    };
+    let mut next = continues(client.exchange_again(&begin)?)?;
     let mut offset = next;
     received(offset);
     let chunk_bytes = if options.is_serial {
@@ -121,13 +155,23 @@ fn send(
             unanswered.push_back(next);
             continue;
         }
-        offset = continues(client.receive_response()?)?;
+        let response = match client.receive_response(chunk_bytes * unanswered.len())? {
+            None => return Ok(Sent::Lost),
+            Some(Response::Refused { reason }) if options.is_serial => {
+                return Ok(Sent::Refused(reason));
+            }
+            Some(response) => response,
+        };
+        offset = continues(accepted(response)?)?;
         if unanswered.pop_front() != Some(offset) {
+            if options.is_serial {
+                return Ok(Sent::Lost);
+            }
             bail!("the camera continues at byte {offset}, which is not where the last chunk ended");
         }
         received(offset);
     }
-    Ok(())
+    Ok(Sent::Whole)
 }
 
 /// Sends a chunk, compressed if that makes it smaller.

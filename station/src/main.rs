@@ -14,10 +14,13 @@ mod output;
 
 mod client;
 mod cmd;
+mod exchange;
 mod flash;
 mod key_store;
 mod scene;
 mod screen;
+mod sequence;
+mod serial_line;
 mod text;
 
 use std::process::ExitCode;

@@ -336,7 +336,40 @@ fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
     train("whole", "7", &[]);
     train("again", "7", &[]);
     train("parts", "3", &[]);
-    train("parts", "7", &["--resume", "--workers", "2"]);
+    // The disk damages the last checkpoint, and the data set moves; its files get other names.
+    let checkpoint = root.join("parts/checkpoint.safetensors");
+    let mut bytes = std::fs::read(&checkpoint).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&checkpoint, &bytes).unwrap();
+    let other = root.join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::rename(root.join("data"), other.join("data")).unwrap();
+    let good = other.join("data/train/good");
+    for (index, name) in ["003.png", "002.png", "001.png", "000.png"]
+        .iter()
+        .enumerate()
+    {
+        std::fs::rename(good.join(name), good.join(format!("good {index}.png"))).unwrap();
+    }
+    let resumed = [
+        "train",
+        "--run",
+        "../parts",
+        "--iterations",
+        "7",
+        "--resume",
+        "--workers",
+        "2",
+    ];
+    let output = run("host-trainer", &other, &[&resumed[..], TINY].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert!(
+        errors.contains("damaged: expected SHA-256") && errors.contains("the checkpoint before"),
+        "{errors}"
+    );
+    std::fs::rename(other.join("data"), root.join("data")).unwrap();
     let weights = |run: &str| -> Vec<Vec<f32>> {
         let saved = Checkpoint::open(&root.join(run).join("checkpoint.safetensors")).unwrap();
         assert_eq!(saved.progress.iterations, 7);
@@ -405,7 +438,12 @@ fn averages_are_resumed_and_packaged() {
     train("falling", "4", &["--schedule", "cosine"]);
     let longer = ["train", "--run", "falling", "--iterations", "6", "--resume"];
     let longer = [&longer, TINY, &["--schedule", "cosine"]].concat();
-    fails("host-trainer", root, &longer, &["iterations differs", "cosine"]);
+    fails(
+        "host-trainer",
+        root,
+        &longer,
+        &["iterations differs", "cosine"],
+    );
 }
 
 #[test]

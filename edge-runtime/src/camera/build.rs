@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::Result;
 use edge_runtime::clock::monotonic;
 use edge_runtime::config::{Config, ModeName, Trigger};
+use edge_runtime::disk_space::{DiskSpace, limits_warning};
 use edge_runtime::error_text::one_line;
 use edge_runtime::http;
-use edge_runtime::image_store::{self, ImageStore, Sampler};
+use edge_runtime::image_store::{self, ImageStore, Measure, Sampler, folder_bytes};
 use edge_runtime::journal::boot_counter::BootCounter;
 use edge_runtime::journal::events::EventLog;
 use edge_runtime::journal::positions::Positions;
@@ -248,6 +249,15 @@ impl Camera {
             camera.context.reporter.event(Event::GoldenCheck(result));
         }
         let real_time = Arc::new(RealTime::new(config.realtime.priority));
+        let disk = Arc::new(DiskSpace::new(
+            &config.state,
+            journal.reader(),
+            config.journal.max_mb << 20,
+        ));
+        let used_bytes = journal.bytes() + folder_bytes(&config.state.join(IMAGES));
+        if let Some(warning) = limits_warning(config, used_bytes) {
+            tracing::warn!("{warning}");
+        }
         let mut images = None;
         if config.images.max_mb > 0 {
             let (sender, receiver) = crossbeam_channel::bounded(PICTURE_QUEUE);
@@ -256,8 +266,11 @@ impl Camera {
             let limits = image_store::Limits {
                 max_bytes: config.images.max_mb << 20,
             };
+            let disk = Arc::clone(&disk);
             camera.images = Some(spawn("images", move || {
-                let open = || ImageStore::open(&folder, limits);
+                let measure: Measure = Arc::new(move || disk.measure());
+                let open =
+                    || ImageStore::open(&folder, limits)?.leaving_space(Arc::clone(&measure));
                 store_images(open, &receiver, &metrics);
             })?);
             images = Some(ImageSink {
@@ -273,6 +286,7 @@ impl Camera {
             signal,
             sync_every: Duration::from_millis(config.journal.sync_ms),
             images,
+            disk,
             drift: DriftMonitor::new(config.drift.window),
             report: config.report.clone(),
             boot_counter,

@@ -6,6 +6,9 @@
 //! deleted first, so a frame with metadata is complete. NG and OK frames have half of the space
 //! each, so that a flood of one does not evict the other.
 //!
+//! Reports come first: pictures leave the space that the journal may need ([`crate::disk_space`]),
+//! and are evicted when something else fills the disk.
+//!
 //! An [`ImageStore`] belongs to one thread of its own, because encoding and syncing a frame takes
 //! tens of milliseconds.
 
@@ -19,6 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use files::EncodeError;
 use files::{FilePart, on_disk_bytes};
@@ -26,6 +30,11 @@ pub use item::StoredItem;
 pub use sampler::Sampler;
 use scoring::inspect::verdict::Verdict;
 use scoring::io::atomic::{WriteError, write_atomic};
+
+use crate::disk_space::{Space, is_full};
+
+/// Bytes evicted at a time when the disk refuses a report.
+const EVICT_BYTES: u64 = 16 << 20;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +72,19 @@ pub enum StoreError {
         id: u64,
         /// The encoder's error.
         source: EncodeError,
+    },
+    /// The disk has no room for it, and nothing is left to evict.
+    #[error(
+        "item {id} is not stored: it takes {found_bytes} bytes, and of the {} bytes free on the disk \
+         {} are kept for reports", space.free_bytes, space.reserve_bytes
+    )]
+    NoRoom {
+        /// The item.
+        id: u64,
+        /// Its size in bytes.
+        found_bytes: u64,
+        /// Space on the disk.
+        space: Space,
     },
     /// The item would not fit even into an empty store.
     #[error("item {id} is not stored: expected at most {max_bytes} bytes, found {found_bytes}")]
@@ -111,6 +133,13 @@ impl VerdictItems {
     }
 }
 
+/// Bytes that the files of a folder take on disk, in whole blocks; 0 if it cannot be read.
+pub fn folder_bytes(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| Some(entry.metadata().ok()?.len()));
+    sizes.map(on_disk_bytes).sum()
+}
+
 /// Bits of an item's id that hold the number of the part; the bits above hold the boot counter.
 const PART_BITS: u32 = 40;
 
@@ -128,11 +157,14 @@ pub fn highest_boot(folder: &Path) -> u32 {
         .map_or(0, |id| u32::try_from(id >> PART_BITS).unwrap_or(0))
 }
 
+/// Tells the space on the disk; `None` if it is unknown.
+pub type Measure = Arc<dyn Fn() -> Option<Space> + Send + Sync>;
+
 /// A bounded store of frames on disk.
-#[derive(Debug)]
 pub struct ImageStore {
     folder: PathBuf,
     limits: Limits,
+    measure: Measure,
     ng: VerdictItems,
     ok: VerdictItems,
 }
@@ -145,6 +177,7 @@ impl ImageStore {
         let mut store = Self {
             folder: folder.to_owned(),
             limits,
+            measure: Arc::new(|| None),
             ng: VerdictItems::default(),
             ok: VerdictItems::default(),
         };
@@ -178,7 +211,51 @@ impl ImageStore {
         Ok(store)
     }
 
-    /// Stores an item and first evicts the oldest items of its verdict if it needs their space.
+    /// From now on leaves space on the disk.
+    pub fn leaving_space(mut self, measure: Measure) -> Result<Self, StoreError> {
+        self.measure = measure;
+        self.leave_space()?;
+        Ok(self)
+    }
+
+    /// Evicts the oldest items while the disk has less space than must be left. Returns how many.
+    pub fn leave_space(&mut self) -> Result<u64, StoreError> {
+        let mut evicted = 0;
+        if (self.measure)().is_some_and(|space| space.refuses) {
+            // How much is needed is unknown.
+            let enough = self.bytes().saturating_sub(EVICT_BYTES);
+            while self.bytes() > enough && self.evict_oldest()? {
+                evicted += 1;
+            }
+            return Ok(evicted);
+        }
+        while self.lacks_space(0).is_some() && self.evict_oldest()? {
+            evicted += 1;
+        }
+        Ok(evicted)
+    }
+
+    /// The space on the disk, if that has no room for this number of bytes more.
+    fn lacks_space(&self, bytes: u64) -> Option<Space> {
+        (self.measure)().filter(|space| !space.has_room_for(bytes))
+    }
+
+    /// Evicts the oldest item of the verdict that takes more space; false if there is none.
+    fn evict_oldest(&mut self) -> Result<bool, StoreError> {
+        let verdict = if self.ng.bytes > self.ok.bytes {
+            Verdict::Ng
+        } else {
+            Verdict::Ok
+        };
+        let Some(&oldest) = self.items(verdict).by_age.front() else {
+            return Ok(false);
+        };
+        self.delete(oldest, verdict)?;
+        Ok(true)
+    }
+
+    /// Stores an item and first evicts the oldest items of its verdict if it needs their space, and
+    /// the oldest of all if the disk has no room for it.
     pub fn store(&mut self, item: StoredItem<'_>) -> Result<(), StoreError> {
         let StoredItem { id, verdict, .. } = item;
         let files = files::encode(&item).map_err(|source| StoreError::Encode { id, source })?;
@@ -198,11 +275,24 @@ impl ImageStore {
             self.delete(id, verdict)?;
         }
         self.make_room(verdict, found_bytes)?;
+        while let Some(space) = self.lacks_space(found_bytes) {
+            if space.refuses || !self.evict_oldest()? {
+                return Err(StoreError::NoRoom {
+                    id,
+                    found_bytes,
+                    space,
+                });
+            }
+        }
         for (part, bytes) in &files {
             let path = self.path(id, verdict, *part);
             if let Err(source) = write_atomic(&path, bytes) {
                 // If this fails too, the remains are removed when the store is next opened.
                 self.delete(id, verdict).ok();
+                // The disk is fuller than it says: the next item finds room.
+                if is_full(&source.source) {
+                    self.evict_oldest()?;
+                }
                 return Err(StoreError::Write { id, source });
             }
         }

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use super::*;
 use scoring::inspect::frame::{Channels, Frame, Pixels};
 use scoring::inspect::map::ScoreMap;
@@ -30,6 +32,10 @@ fn map() -> ScoreMap {
 }
 
 fn store(store: &mut ImageStore, id: u64, verdict: Verdict) {
+    try_store(store, id, verdict).unwrap();
+}
+
+fn try_store(store: &mut ImageStore, id: u64, verdict: Verdict) -> Result<(), StoreError> {
     let frame = frame(Channels::Grey, false);
     let item = StoredItem {
         id,
@@ -41,7 +47,7 @@ fn store(store: &mut ImageStore, id: u64, verdict: Verdict) {
         frame: &frame,
         map: Some(&map()),
     };
-    store.store(item).unwrap();
+    store.store(item)
 }
 
 fn ids(store: &ImageStore, verdict: Verdict) -> Vec<u64> {
@@ -193,4 +199,91 @@ fn the_newest_item_stays_whatever_its_number_is() {
     store(&mut kept, item_id(1, 2), Verdict::Ng);
     let expected = [item_id(1, 1), item_id(1, 2), item_id(9, 3)];
     assert_eq!(ids(&kept, Verdict::Ng), expected);
+}
+
+/// A disk of this many blocks of which something else has taken `taken`, and which leaves
+/// `reserve` bytes for reports.
+struct FakeDisk {
+    folder: PathBuf,
+    blocks: u64,
+    taken: AtomicU64,
+    refuses: AtomicBool,
+}
+
+impl FakeDisk {
+    fn new(folder: &Path, blocks: u64) -> Arc<Self> {
+        Arc::new(Self {
+            folder: folder.to_owned(),
+            blocks,
+            taken: AtomicU64::new(0),
+            refuses: AtomicBool::new(false),
+        })
+    }
+
+    fn measure(self: &Arc<Self>) -> Measure {
+        let disk = Arc::clone(self);
+        Arc::new(move || {
+            let used = disk.taken.load(Ordering::Relaxed) * BLOCK + folder_bytes(&disk.folder);
+            Some(Space {
+                free_bytes: (disk.blocks * BLOCK).saturating_sub(used),
+                reserve_bytes: 10 * BLOCK,
+                refuses: disk.refuses.load(Ordering::Relaxed),
+            })
+        })
+    }
+}
+
+const BLOCK: u64 = 4_096;
+
+#[test]
+fn pictures_leave_space_for_reports_whatever_fills_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    // Ten blocks for reports, and four items of three.
+    let disk = FakeDisk::new(folder.path(), 10 + 4 * 3);
+    let opened = ImageStore::open(folder.path(), ROOMY).unwrap();
+    let mut images = opened.leaving_space(disk.measure()).unwrap();
+    for id in 0..4 {
+        store(&mut images, id, Verdict::Ng);
+    }
+    store(&mut images, 4, Verdict::Ok);
+    assert_eq!(ids(&images, Verdict::Ng), [1, 2, 3], "the oldest went");
+    assert_eq!(ids(&images, Verdict::Ok), [4]);
+    // Something else fills the disk.
+    disk.taken.store(5, Ordering::Relaxed);
+    assert_eq!(images.leave_space().unwrap(), 2);
+    assert_eq!(ids(&images, Verdict::Ng), [3]);
+    assert_eq!(ids(&images, Verdict::Ok), [4]);
+    // At a start it is the same.
+    disk.taken.store(9, Ordering::Relaxed);
+    drop(images);
+    let opened = ImageStore::open(folder.path(), ROOMY).unwrap();
+    let mut images = opened.leaving_space(disk.measure()).unwrap();
+    assert_eq!(names(folder.path()).len(), 3);
+    // With no room for any, nothing is written and the error says why.
+    disk.taken.store(12, Ordering::Relaxed);
+    let error = try_store(&mut images, 9, Verdict::Ng)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("40960 are kept for reports"), "{error}");
+    assert!(names(folder.path()).is_empty());
+}
+
+#[test]
+fn pictures_go_when_the_disk_refuses_a_report_although_it_has_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = FakeDisk::new(folder.path(), 1_000);
+    let opened = ImageStore::open(folder.path(), ROOMY).unwrap();
+    let mut images = opened.leaving_space(disk.measure()).unwrap();
+    store(&mut images, 1, Verdict::Ng);
+    store(&mut images, 2, Verdict::Ok);
+    disk.refuses.store(true, Ordering::Relaxed);
+    assert!(matches!(
+        try_store(&mut images, 3, Verdict::Ng),
+        Err(StoreError::NoRoom { .. })
+    ));
+    assert_eq!(images.leave_space().unwrap(), 2);
+    assert!(names(folder.path()).is_empty());
+    disk.refuses.store(false, Ordering::Relaxed);
+    store(&mut images, 4, Verdict::Ng);
+    assert_eq!(ids(&images, Verdict::Ng), [4]);
 }

@@ -91,6 +91,11 @@ impl JournalReader {
         self.folder.lock().oldest()
     }
 
+    /// Size on disk.
+    pub fn bytes(&self) -> u64 {
+        self.folder.lock().bytes()
+    }
+
     /// Reads durable records from `sequence` on, or from the oldest if that one was evicted: at
     /// most `max_records`, with payloads of at most `max_bytes` in total. A first payload that is
     /// larger is returned alone.

@@ -44,19 +44,38 @@ impl Requester<'_> {
     }
 }
 
-/// Carries out a command and queues the answer.
-pub(super) fn answer(requester: &Requester<'_>, id: u32, command: Command, outbox: &Outbox) {
+/// Carries out a command and queues the answer. Returns the answer, encoded.
+pub(super) fn answer(
+    requester: &Requester<'_>,
+    id: u32,
+    command: Command,
+    outbox: &Outbox,
+) -> Vec<u8> {
+    let (answer, chunked) = carry_out(requester, id, command, outbox);
+    let reply = reply(id, answer);
+    match chunked {
+        Some(chunked) => outbox.put_chunked(reply.clone(), chunked),
+        None => outbox.put(reply.clone()),
+    }
+    reply
+}
+
+/// Carries out a command. Returns the answer, and what follows it in pieces.
+fn carry_out(
+    requester: &Requester<'_>,
+    id: u32,
+    command: Command,
+    outbox: &Outbox,
+) -> (Answer, Option<ChunkedAnswer>) {
     let needs = permission::for_command(&command);
     if let Some(reason) = requester.refusal_by_role(needs.role, "this command") {
-        outbox.put(reply(id, refused(&reason)));
-        return;
+        return (refused(&reason), None);
     }
     let chunked = matches!(command, Command::Snapshot | Command::FetchFile { .. });
     // Checked before the pictures are encoded, which takes time and memory.
     if chunked && outbox.is_sending() {
         let reason = "the snapshot or file before is still on its way";
-        outbox.put(reply(id, refused(reason)));
-        return;
+        return (refused(reason), None);
     }
     let durable = |answer| durable(requester, needs.changes, answer);
     match command {
@@ -67,29 +86,23 @@ pub(super) fn answer(requester: &Requester<'_>, id: u32, command: Command, outbo
         } => match OutgoingFile::open(&requester.context.state, kind, &name, offset_bytes) {
             Ok(file) => {
                 let answer = Answer::File { bytes: file.bytes };
-                outbox.put_chunked(reply(id, answer), ChunkedAnswer::File(id, file));
+                (answer, Some(ChunkedAnswer::File(id, file)))
             }
-            Err(error) => outbox.put(reply(id, refused(&error.to_string()))),
+            Err(error) => (refused(&error.to_string()), None),
         },
         Command::ReadSlots
         | Command::ReadStations
         | Command::RevokeStation { .. }
         | Command::OpenPairing { .. }
-        | Command::ListFiles { .. } => {
-            outbox.put(reply(id, durable(answer_link_command(requester, command))));
-        }
+        | Command::ListFiles { .. } => (durable(answer_link_command(requester, command)), None),
         command => {
             let (answer, pictures) = requester
                 .context
                 .control
                 .execute(requester.station, command);
-            let reply = reply(id, durable(answer));
-            if pictures.is_empty() {
-                outbox.put(reply);
-            } else {
-                let chunks = SnapshotChunks::new(id, pictures);
-                outbox.put_chunked(reply, ChunkedAnswer::Snapshot(chunks));
-            }
+            let chunks = (!pictures.is_empty())
+                .then(|| ChunkedAnswer::Snapshot(SnapshotChunks::new(id, pictures)));
+            (durable(answer), chunks)
         }
     }
 }

@@ -15,6 +15,7 @@ use proto::report::{Body, Record};
 
 use super::context::LinkContext;
 use super::outbox::Outbox;
+use super::resend::Resend;
 use super::writing::{goodbye, send};
 use crate::error_text::one_line;
 use crate::journal::JournalError;
@@ -38,6 +39,10 @@ pub(super) struct Session<'a> {
     pub(super) over: &'a AtomicBool,
     /// The last sequence number that was sent.
     pub(super) sent: &'a AtomicU64,
+    /// The last sequence number that the station has acknowledged in this session; 0 for none.
+    pub(super) acknowledged: &'a AtomicU64,
+    /// Bits per second of a serial line, which may lose a frame.
+    pub(super) baud: Option<u32>,
     /// Whether reports carry their pictures. On a slow line every verdict behind a picture would
     /// wait for it.
     pub(super) pictures: bool,
@@ -53,6 +58,8 @@ struct Backlog<'a> {
     end: u64,
     failures: u32,
     retry_at: Option<Instant>,
+    /// On a serial line, when records are sent again.
+    resend: Option<Resend>,
 }
 
 impl Backlog<'_> {
@@ -63,6 +70,9 @@ impl Backlog<'_> {
             self.read();
         }
         let Some((sequence, payload)) = self.records.pop_front() else {
+            if self.end == self.next && self.go_back() {
+                return Ok(Some(0));
+            }
             return self.report_missing(writer, self.end);
         };
         // A record that cannot be decoded is reported missing together with the next one.
@@ -83,7 +93,23 @@ impl Backlog<'_> {
         let message = FromCamera::Record { sequence, record }.encode();
         send(writer, &message, over)?;
         self.next = sequence + 1;
+        if let Some(resend) = &mut self.resend {
+            resend.sent(message.len(), Instant::now());
+        }
         Ok(Some(message.len()))
+    }
+
+    /// Goes back to the first record that the station has not acknowledged, if it should have by
+    /// now. Returns whether it did.
+    fn go_back(&mut self) -> bool {
+        let acknowledged = self.session.acknowledged.load(Ordering::Acquire);
+        let resend = self.resend.as_mut();
+        let due = resend.and_then(|resend| resend.due(acknowledged, self.next, Instant::now()));
+        if let Some(first) = due {
+            tracing::debug!(first, "records are sent again on a serial line");
+            (self.next, self.end) = (first, first);
+        }
+        due.is_some()
     }
 
     /// Reports that the unsent records before `to` will not come.
@@ -182,6 +208,7 @@ pub(super) fn deliver(session: &Session<'_>, start: u64, writer: &mut impl Write
             end: start,
             failures: 0,
             retry_at: None,
+            resend: session.baud.map(Resend::new),
         },
         health_at: Instant::now(),
         owed_bytes: 0,

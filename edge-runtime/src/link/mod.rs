@@ -15,6 +15,8 @@ mod incoming;
 mod outbox;
 mod permission;
 mod places;
+mod repeats;
+mod resend;
 pub mod server;
 mod session;
 mod writing;

@@ -35,6 +35,11 @@ pub(super) fn for_command(command: &Command) -> Needs {
     Needs { role, changes }
 }
 
+/// Whether a repetition of a command must not be carried out.
+pub(super) fn only_once(command: &Command) -> bool {
+    for_command(command).changes || matches!(command, Command::GoldenCheck)
+}
+
 /// The lowest role that may make a recovery request.
 pub(super) fn for_recovery(request: &Request) -> Role {
     match request {

@@ -134,6 +134,7 @@ pub fn serve_serial(context: &LinkContext, line: &crate::config::SerialLine) {
     let kind = LinkKind::Serial {
         recovery: line.recovery,
         pictures: line.carries_pictures(),
+        baud,
     };
     let never_displaced = AtomicBool::new(false);
     let mut failed = false;

@@ -18,6 +18,7 @@ use super::context::LinkContext;
 use super::deliver::{Session, deliver};
 use super::incoming::{MessageReader, Received};
 use super::outbox::Outbox;
+use super::repeats::Repeats;
 use super::writing::{goodbye, send};
 use crate::metrics::Loss;
 use crate::model::active::model_name;
@@ -40,6 +41,8 @@ pub(super) enum LinkKind {
         recovery: bool,
         /// Whether reports carry their pictures.
         pictures: bool,
+        /// Bits per second.
+        baud: u32,
     },
 }
 
@@ -61,6 +64,14 @@ impl LinkKind {
         match self {
             Self::Tcp => true,
             Self::Serial { pictures, .. } => pictures,
+        }
+    }
+
+    /// Bits per second of a serial line.
+    fn baud(self) -> Option<u32> {
+        match self {
+            Self::Tcp => None,
+            Self::Serial { baud, .. } => Some(baud),
         }
     }
 }
@@ -263,12 +274,15 @@ fn session<R: Read>(
     let outbox = Outbox::new(std::sync::Arc::clone(&context.signal));
     let over = AtomicBool::new(false);
     let sent = AtomicU64::new(start - 1);
+    let acknowledged = AtomicU64::new(0);
     let end = std::thread::scope(|scope| {
         let writing = Session {
             context,
             outbox: &outbox,
             over: &over,
             sent: &sent,
+            acknowledged: &acknowledged,
+            baud: kind.baud(),
             pictures: kind.carries_pictures(),
         };
         // Whichever half ends first, by a panic too, ends the other one.
@@ -293,7 +307,7 @@ fn session<R: Read>(
             incoming,
             &outbox,
             &over,
-            &sent,
+            (&sent, &acknowledged),
             records_acknowledgements,
         )
     });
@@ -344,9 +358,10 @@ fn listen<R: Read>(
     incoming: &mut MessageReader<'_, R>,
     outbox: &Outbox,
     over: &AtomicBool,
-    sent: &AtomicU64,
+    (sent, acknowledged): (&AtomicU64, &AtomicU64),
     records_acknowledgements: bool,
 ) -> End {
+    let mut repeats = Repeats::default();
     let mut received_at = Instant::now();
     let mut access_checked_at = Instant::now();
     let requester = Requester {
@@ -390,11 +405,23 @@ fn listen<R: Read>(
                 // A record that was not sent cannot be acknowledged.
                 if sequence > sent.load(Ordering::Acquire) {
                     context.metrics.dropped(Loss::Link, 1);
-                } else if records_acknowledgements
+                    continue;
+                }
+                acknowledged.fetch_max(sequence, Ordering::Release);
+                if records_acknowledgements
                     && let Err(error) =
                         lock_positions(context).acknowledge(&hello.station, sequence)
                 {
                     tracing::warn!(%error, "acknowledgement");
+                }
+            }
+            Received::Message(ToCamera::Command { id, command }) if kind.is_serial() => {
+                match repeats.answer(id, &command, Instant::now()) {
+                    Some(reply) => outbox.put(reply),
+                    None => {
+                        let reply = answer(&requester, id, command.clone(), outbox);
+                        repeats.keep(id, command, reply, Instant::now());
+                    }
                 }
             }
             Received::Message(ToCamera::Command { id, command }) => {

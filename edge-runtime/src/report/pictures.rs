@@ -3,8 +3,9 @@
 
 use std::io::Cursor;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
 use image::imageops::{FilterType, resize};
 use image::{GrayImage, ImageFormat, Luma};
@@ -50,8 +51,11 @@ pub struct Picture {
     pub(super) _room: Room,
 }
 
-/// Stores pictures until all senders are gone. A store that cannot be opened is tried again with
-/// the next picture.
+/// Longest interval between two looks at the space on the disk.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Stores pictures until all senders are gone, and leaves space on the disk for reports. A store
+/// that cannot be opened is tried again with the next picture.
 pub fn store_images(
     open: impl Fn() -> Result<ImageStore, StoreError>,
     pictures: &Receiver<Picture>,
@@ -71,16 +75,35 @@ pub fn store_images(
         Ok(opened) => store = Some(opened),
         Err(error) => log_first_failure(Some(error)),
     }
-    for picture in pictures {
-        metrics.waiting(Queue::Pictures, pictures.len());
-        let stored = store
-            .take()
-            .map_or_else(&open, Ok)
-            .and_then(|opened| store.insert(opened).store(picture.item()));
-        if stored.is_err() {
-            metrics.dropped(Loss::Images, 1);
+    let mut evicting = false;
+    loop {
+        match pictures.recv_timeout(LOOK_EVERY) {
+            Ok(picture) => {
+                metrics.waiting(Queue::Pictures, pictures.len());
+                let stored = store
+                    .take()
+                    .map_or_else(&open, Ok)
+                    .and_then(|opened| store.insert(opened).store(picture.item()));
+                if stored.is_err() {
+                    metrics.dropped(Loss::Images, 1);
+                }
+                log_first_failure(stored.err());
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
-        log_first_failure(stored.err());
+        match store.as_mut().map(ImageStore::leave_space) {
+            Some(Ok(evicted)) => {
+                if evicted > 0 && !evicting {
+                    tracing::warn!(
+                        "the disk is full: pictures are evicted to leave room for reports"
+                    );
+                }
+                evicting = evicted > 0;
+            }
+            Some(Err(error)) => log_first_failure(Some(error)),
+            None => {}
+        }
     }
 }
 

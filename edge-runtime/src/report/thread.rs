@@ -23,6 +23,7 @@ use super::pictures::{ImageSink, Picture, heat_map, model_text, thumbnail, wire_
 use super::queue::{FoundPictures, Inbox, QueueItem, QueuedPart};
 use crate::clock::unix_ms;
 use crate::config::{Pictures, Report};
+use crate::disk_space::DiskSpace;
 use crate::error_text::one_line;
 use crate::image_store::item_id;
 use crate::journal::boot_counter::BootCounter;
@@ -86,6 +87,8 @@ pub struct ReportThread {
     pub sync_every: Duration,
     /// The queue to the image store, if images are stored.
     pub images: Option<ImageSink>,
+    /// Told whether the disk has room for reports, so that pictures make room.
+    pub disk: Arc<DiskSpace>,
     /// Drift detection.
     pub drift: DriftMonitor,
     /// What reports carry.
@@ -241,8 +244,17 @@ impl ReportThread {
 
     /// Makes all records durable. Returns whether they are.
     fn sync(&mut self, unkept: &mut Unkept) -> bool {
-        let kept = self.boot_counter.keep().map_err(|error| one_line(&error));
-        let synced = kept.and_then(|()| self.journal.sync().map_err(|error| one_line(&error)));
+        let synced = match self.boot_counter.keep() {
+            Ok(()) => {
+                let synced = self.journal.sync();
+                self.disk.report_written(&synced);
+                synced.map_err(|error| one_line(&error))
+            }
+            kept @ Err(_) => {
+                self.disk.report_written(&kept);
+                kept.map(|()| None).map_err(|error| one_line(&error))
+            }
+        };
         let was_ok = self.readiness.journal_ok();
         self.readiness.set_journal_ok(synced.is_ok());
         match &synced {

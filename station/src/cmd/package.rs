@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::message::{Answer, Command, PackageState, SlotInfo, Start};
-use proto::recovery::{Request, Response, SlotState, SlotStatus};
+use proto::recovery::{Request, SlotState, SlotStatus};
 use scoring::package::{Loaded, Trust, Verified, key_id};
 use serde::Serialize;
 use serde_json::json;
@@ -199,8 +199,7 @@ impl Flash {
         let mut slots = slots(&mut client)?;
         let on_trial = slots.iter().any(|slot| slot.state == PackageState::Trial);
         if self.confirm && on_trial {
-            client.request(&Request::Confirm)?;
-            client.receive_response()?;
+            client.change(&Request::Confirm)?;
             slots = self::slots(&mut client)?;
         }
         Ok(Flashed {
@@ -215,10 +214,7 @@ impl Flash {
 /// The slots, as far as a camera of any version reports them.
 fn slots_by_recovery(key_store: &KeyStore, endpoint: &Endpoint) -> Result<Vec<SlotInfo>> {
     let mut client = Client::connect(key_store, endpoint)?;
-    client.request(&Request::Slots)?;
-    let Response::Slots(slots) = client.receive_response()? else {
-        bail!("expected the camera's slots, found another answer");
-    };
+    let slots = client.slot_states()?;
     let info = |slot: SlotStatus| SlotInfo {
         state: match slot.state {
             SlotState::Empty => PackageState::Empty,
@@ -263,14 +259,9 @@ fn request(camera: &Endpoint, request: &Request) -> Result<()> {
     let key_store = KeyStore::open()?;
     // No hello is sent, so that it works with a camera of any version.
     let mut client = Client::connect(&key_store, camera)?;
-    client.request(request)?;
-    match client
-        .receive_response()
-        .with_context(|| format!("camera {camera}"))?
-    {
-        Response::Done => Ok(()),
-        other => bail!("unexpected answer from the camera: {other:?}"),
-    }
+    client
+        .change(request)
+        .with_context(|| format!("camera {camera}"))
 }
 
 /// Keep the package that is on trial on a camera.

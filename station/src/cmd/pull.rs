@@ -162,12 +162,7 @@ fn fetch(
         .len();
     let bar = progress_bar(file.bytes, json || file.bytes < 1 << 20);
     bar.set_position(offset_bytes);
-    let command = Command::FetchFile {
-        kind,
-        name: file.name.to_string(),
-        offset_bytes,
-    };
-    client.fetch(command, offset_bytes, |bytes, _| {
+    client.fetch(kind, file.name.as_str(), offset_bytes, |bytes, _| {
         bar.inc(bytes.len() as u64);
         written.write_all(bytes).with_context(failed)
     })?;

@@ -15,6 +15,7 @@ use crate::client::{Client, Endpoint, Received};
 use crate::key_store::KeyStore;
 use crate::scene::{Scene, Update};
 use crate::screen::{Palette, draw};
+use crate::sequence::{Seen, Sequence};
 use crate::text;
 
 /// Pause before another try to reach a camera.
@@ -130,6 +131,7 @@ fn keep_following(endpoint: &Endpoint, index: usize, sender: &SyncSender<(usize,
 fn follow(endpoint: &Endpoint, index: usize, sender: &SyncSender<(usize, Update)>) -> Result<()> {
     let key_store = KeyStore::open()?;
     let (mut client, hello) = Client::greet(&key_store, endpoint, Start::Now)?;
+    let mut sequence = Sequence::new(hello.next);
     let mut update = Some(Update::Connected { model: hello.model });
     loop {
         if let Some(update) = update.take() {
@@ -149,10 +151,23 @@ fn follow(endpoint: &Endpoint, index: usize, sender: &SyncSender<(usize, Update)
             continue;
         };
         match *message {
-            FromCamera::Record { sequence, record } => {
-                update = Some(Update::Record(Box::new(record)));
-                client.send(&ToCamera::Acknowledge { sequence })?;
+            FromCamera::Record {
+                sequence: number,
+                record,
+            } => {
+                match sequence.record(number) {
+                    Seen::Missing(first) if client.line.is_some() => {
+                        client.hello(Start::At(first))?;
+                        continue;
+                    }
+                    Seen::Double => {}
+                    Seen::Next | Seen::Missing(_) => {
+                        update = Some(Update::Record(Box::new(record)));
+                    }
+                }
+                client.send(&ToCamera::Acknowledge { sequence: number })?;
             }
+            FromCamera::Displaced { to, .. } => sequence.displaced(to),
             FromCamera::Goodbye { reason } => anyhow::bail!("{reason}"),
             _ => {}
         }

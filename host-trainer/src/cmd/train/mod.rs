@@ -74,6 +74,7 @@ impl Train {
         };
         let account = images.account;
         let (coordinates, tiles) = self.tiles(images.set, &run)?;
+        memory::give_back_freed_memory();
         let source = Arc::new(BatchSource {
             coordinates,
             tiles,

@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use host_trainer::dataset::{Groups, Skipped, TrainingSet, hex, split, training_files, usable};
+use host_trainer::dataset::{
+    Groups, Skipped, TrainingImage, TrainingSet, UsableImage, hex, split, training_files, usable,
+};
 use host_trainer::network::Network;
 use host_trainer::perceptual::Features;
 use host_trainer::run_folder::{self, Identities, Run};

@@ -95,7 +95,10 @@ impl Case {
 }
 
 fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 /// What ONNX Runtime computes in each case.
@@ -117,7 +120,10 @@ fn computed(cases: &[Case]) -> Vec<Vec<f32>> {
         let bytes = std::fs::read(at(case.name, "out")).unwrap();
         let (values, rest) = bytes.as_chunks();
         assert!(rest.is_empty());
-        values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+        values
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect()
     };
     cases.iter().map(read).collect()
 }
@@ -143,7 +149,9 @@ fn networks() -> Vec<Case> {
         &[],
         None,
     );
-    let shown = OutputActivation::Tanh.apply(&forward(&plain, &input)).unwrap();
+    let shown = OutputActivation::Tanh
+        .apply(&forward(&plain, &input))
+        .unwrap();
     let expected = floats(&(shown - tensor(&input))).unwrap();
     cases.push(Case::new("denoising", baseline, &input, expected));
 
@@ -188,7 +196,10 @@ fn onnx_runtime_computes_what_our_engine_does_from_a_quantised_network() {
     let cases = [Case::new("quantised", onnx, &input, expected)];
     let found = &computed(&cases)[0];
     assert_eq!(found.len(), cases[0].expected.len());
-    let off = found.iter().zip(&cases[0].expected).map(|(a, b)| (a - b).abs());
+    let off = found
+        .iter()
+        .zip(&cases[0].expected)
+        .map(|(a, b)| (a - b).abs());
     let off = off.fold(0.0f32, f32::max) / peak;
     assert!(peak > 0.1 && off < 0.02, "off by {off} of {peak}");
 }

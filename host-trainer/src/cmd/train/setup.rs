@@ -226,7 +226,12 @@ impl Train {
                 .iter()
                 .map(|image| absolute(&image.file))
                 .collect::<Result<_>>()?,
-            identities: identities(images, held_out, groups, teacher.map(|teacher| &teacher.run)),
+            identities: identities(
+                images,
+                held_out,
+                groups,
+                teacher.map(|teacher| &teacher.run),
+            ),
         })
     }
 

@@ -95,7 +95,7 @@ mod tests {
         // A golden tile, repeated and every other time mirrored.
         let tile = &package.manifest().golden[1].pixels;
         let mirrored = |at: usize| {
-            if at / 65 % 2 == 0 {
+            if (at / 65).is_multiple_of(2) {
                 at % 65
             } else {
                 64 - at % 65

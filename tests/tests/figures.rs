@@ -1,6 +1,11 @@
 //! What figures are of: the inspected part, images that the model was not made with, and images that
 //! are still what they were.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
 use std::path::{Path, PathBuf};
 
 use image::{GrayImage, Luma};

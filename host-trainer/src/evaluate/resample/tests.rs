@@ -71,7 +71,7 @@ fn intervals_are_those_of_a_bootstrap_by_scikit_learn() {
     for (by_part, key) in [(false, "by_image"), (true, "by_part")] {
         let (found, kinds) = intervals(&samples(&images, by_part), &pixels.images, 1);
         // There is one kind, so its images and the good ones are all images.
-        assert_eq!(kinds, [found.clone()]);
+        assert_eq!(kinds, std::slice::from_ref(&found));
         for (name, found) in [
             ("image_auroc", found.image_auroc),
             ("pixel_auroc", found.pixel_auroc),

@@ -17,7 +17,7 @@ pub use error::DatasetError;
 pub(crate) use error::chain;
 pub use holdout::{Groups, Split, split};
 pub use layout::{TestItem, calibration_files, read_mask, test_items, training_files};
-pub(crate) use parallel::in_parallel;
+pub(crate) use parallel::{Room, in_parallel};
 pub use tile_store::TileStore;
 pub use tiles::{Coordinates, cut_tile};
 pub use training::{Colour, Skipped, TrainingImage, TrainingSet, usable};

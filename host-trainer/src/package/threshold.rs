@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use ed25519_dalek::SigningKey;
 use proto::manifest::{NormalScores, Promise, Threshold};
 use scoring::inspect::drift::{Appearance, image_statistics};
+use scoring::inspect::frame::Frame;
 use scoring::inspector::{InspectError, Inspector};
 use scoring::io::image_file::read_frame;
 
@@ -17,7 +18,15 @@ use super::draft::Draft;
 use super::error::PackagingError;
 use super::histogram::{FineHistogram, bin_width, histogram};
 use crate::calibrate::{Calibration, calibrate, highest};
-use crate::dataset::{Skipped, chain, digest_of_files, file_digest, in_parallel};
+use crate::dataset::{Room, Skipped, chain, digest_of_files, file_digest, in_parallel};
+
+/// Pixels of frames that are scored at the same time: each takes some 40 bytes of memory.
+pub(super) const MOST_PIXELS: usize = 40 << 20;
+
+/// Number of pixels of a frame.
+pub(super) fn frame_px(frame: &Frame) -> usize {
+    frame.width_px() as usize * frame.height_px() as usize
+}
 
 /// An image of a good part.
 #[derive(Debug, Clone)]
@@ -101,6 +110,7 @@ fn score(
     good: &CalibrationFrame,
     refused: impl Fn(&[u8; 32]) -> bool,
     pixels: &Mutex<FineHistogram>,
+    room: &Room,
 ) -> Result<Outcome, PackagingError> {
     let frame = match read_frame(&good.file) {
         Ok(frame) => frame,
@@ -110,7 +120,7 @@ fn score(
     if refused(&digest) {
         return Err(PackagingError::TrainedOn(good.file.clone()));
     }
-    let found = match inspector.inspect(&frame) {
+    let found = match room.with(frame_px(&frame), || inspector.inspect(&frame)) {
         Ok(found) => found,
         Err(InspectError::Preprocess(error)) => return Ok(Outcome::Skipped(chain(&error))),
         Err(source) => {
@@ -189,13 +199,14 @@ pub fn calibrate_draft(
         rule != ThresholdRule::FromTraining && trained_on.contains(&file_id(digest))
     };
     let pixels = Mutex::new(FineHistogram::new());
+    let room = Room::new(MOST_PIXELS);
     // After an error there is no threshold, so the frames that are left need not be scored.
     let failed = AtomicBool::new(false);
     let outcomes = in_parallel(frames, on_progress, |_, good| {
         if failed.load(Ordering::Relaxed) {
             return None;
         }
-        let outcome = score(&inspector, good, refused, &pixels);
+        let outcome = score(&inspector, good, refused, &pixels, &room);
         failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
         Some(outcome)
     });

@@ -30,7 +30,7 @@ pub use holdout::{Split, split};
 pub use layout::{Found, calibration_files, training_files};
 pub use mask_files::{MaskFiles, check_masks};
 pub use masks::Mask;
-pub(crate) use parallel::in_parallel;
+pub(crate) use parallel::{Room, in_parallel};
 pub use pixel_digest::pixel_digest;
 pub use survey::{ImageFacts, Survey, Surveyed};
 pub use test_set::{TestItem, test_items};

@@ -12,13 +12,17 @@ use scoring::inspector::{Inspection, Inspector};
 
 use super::draft::Draft;
 use super::error::PackagingError;
+use super::threshold::{MOST_PIXELS, frame_px};
 use super::training_images::{RunImage, distinct_images};
-use crate::dataset::in_parallel;
+use crate::dataset::{Room, in_parallel};
 use crate::run_folder::Run;
 use crate::variation::{MOST_FRAMES, VariationBuilder};
 
 /// Most images that a normal map is made of.
 const NORMAL_MAP_FRAMES: usize = 400;
+
+/// Frames whose maps are in memory at the same time.
+const FRAMES_AT_A_TIME: usize = 4;
 
 impl Draft {
     /// Adds a normal map: scores become relative to what good images score at each place.
@@ -66,8 +70,10 @@ impl Draft {
         let images = distinct_images(&Run::read(folder)?, most);
         // The whole frame: a camera's configuration may choose another region of interest.
         let inspector = self.inspector(key)?.with_roi(Roi::Whole);
+        let room = Room::new(MOST_PIXELS);
         let inspect = |_: usize, image: &RunImage| {
-            let found = inspector.inspect(&image.read(inspector.reading())?);
+            let frame = image.read(inspector.reading())?;
+            let found = room.with(frame_px(&frame), || inspector.inspect(&frame));
             found.map_err(|source| PackagingError::Inspect {
                 path: image.file.clone(),
                 source,
@@ -75,7 +81,7 @@ impl Draft {
         };
         let mut done = 0;
         // A few at a time, because maps of large frames fill the memory.
-        for some in images.chunks(rayon::current_num_threads()) {
+        for some in images.chunks(FRAMES_AT_A_TIME) {
             for found in in_parallel(some, &mut |_| {}, inspect) {
                 add(&inspector, &found?);
             }

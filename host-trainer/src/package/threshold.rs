@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use ed25519_dalek::SigningKey;
 use proto::manifest::{ImageIds, Manifest, NormalScores, Promise, SeenImages, Threshold};
 use scoring::inspect::drift::{Appearance, image_statistics};
+use scoring::inspect::frame::Frame;
 use scoring::inspector::{InspectError, Inspector};
 use scoring::io::image_file::read_frame_as;
 
@@ -18,7 +19,17 @@ use super::error::PackagingError;
 use super::histogram::{FineHistogram, bin_width, histogram};
 use super::training_images::check_unchanged;
 use crate::calibrate::{Calibration, calibrate, highest};
-use crate::dataset::{Skipped, chain, digest_of_files, file_digest, in_parallel, pixel_digest};
+use crate::dataset::{
+    Room, Skipped, chain, digest_of_files, file_digest, in_parallel, pixel_digest,
+};
+
+/// Pixels of frames that are scored at the same time: each takes some 40 bytes of memory.
+pub(super) const MOST_PIXELS: usize = 40 << 20;
+
+/// Number of pixels of a frame.
+pub(super) fn frame_px(frame: &Frame) -> usize {
+    frame.width_px() as usize * frame.height_px() as usize
+}
 
 /// An image of a good part.
 #[derive(Debug, Clone)]
@@ -151,6 +162,7 @@ fn score(
     good: &CalibrationFrame,
     trained_on: Option<&TrainedOn>,
     histogram: &Mutex<FineHistogram>,
+    room: &Room,
 ) -> Result<Outcome, PackagingError> {
     if let Some(expected) = &good.digest {
         check_unchanged(&good.file, expected)?;
@@ -163,7 +175,7 @@ fn score(
     if let Some(trained_on) = trained_on {
         trained_on.check(good, &digest, &pixels)?;
     }
-    let found = match inspector.inspect(&frame) {
+    let found = match room.with(frame_px(&frame), || inspector.inspect(&frame)) {
         Ok(found) => found,
         Err(InspectError::Preprocess(error)) => return Ok(Outcome::Skipped(chain(&error))),
         Err(source) => {
@@ -248,13 +260,14 @@ pub fn calibrate_draft(
     let may_be_trained_on = rule == ThresholdRule::FromTraining;
     let trained_on = (!may_be_trained_on).then(|| TrainedOn::new(&draft.manifest));
     let pixels = Mutex::new(FineHistogram::new());
+    let room = Room::new(MOST_PIXELS);
     // After an error there is no threshold, so the frames that are left need not be scored.
     let failed = AtomicBool::new(false);
     let outcomes = in_parallel(frames, on_progress, |_, good| {
         if failed.load(Ordering::Relaxed) {
             return None;
         }
-        let outcome = score(&inspector, good, trained_on.as_ref(), &pixels);
+        let outcome = score(&inspector, good, trained_on.as_ref(), &pixels, &room);
         failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
         Some(outcome)
     });

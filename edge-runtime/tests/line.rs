@@ -33,6 +33,7 @@ use edge_runtime::stage::gate::gate;
 use edge_runtime::stage::input::{InputEdge, Listener, listen};
 use edge_runtime::stage::plausibility::Plausibility;
 use edge_runtime::stage::score::score;
+use edge_runtime::stage::slot::{FrameSlot, WhenFull};
 use edge_runtime::stage::supervise::supervise;
 use proto::message::Mode;
 use proto::report::GateAction;

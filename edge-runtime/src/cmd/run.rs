@@ -135,7 +135,6 @@ const MAX_LOG_LINES: usize = 10_000;
 /// Logs to standard error, at the level of RUST_LOG or, without it, `info`. A thread of its own
 /// writes, because a log service that stalls must not make the gate wait. Lines that wait are
 /// written when the returned guard is dropped.
-#[must_use]
 pub(super) fn start_logging(json: bool) -> WorkerGuard {
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(MAX_LOG_LINES)

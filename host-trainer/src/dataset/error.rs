@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use scoring::io::image_file::ImageFileError;
+
 /// Why a folder cannot be used as a data set.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
@@ -162,4 +164,12 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+/// What is wrong with an image, without its name, which stands before it.
+pub(super) fn without_path(error: &ImageFileError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => chain(source),
+        None => error.to_string(),
+    }
 }

@@ -12,7 +12,7 @@ use scoring::inspect::frame::{Channels, Pixels};
 use scoring::io::decode::{Picture, PictureFormat};
 use scoring::io::image_file::read_picture;
 
-use super::error::{DatasetError, chain};
+use super::error::{DatasetError, without_path};
 
 /// Most different values, or colours, that are taken for labels. More are blurred edges.
 const MOST_LABELS: usize = 32;
@@ -44,7 +44,7 @@ impl Mask {
                 path: file.clone(),
                 reason,
             };
-            let picture = read_picture(file).map_err(|error| wrong(chain(&error)))?;
+            let picture = read_picture(file).map_err(|error| wrong(without_path(&error)))?;
             let mut mask = Self::of(&Values::of(&picture)).map_err(wrong)?;
             if inverted {
                 mask.defects

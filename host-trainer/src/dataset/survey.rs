@@ -14,7 +14,7 @@ use scoring::io::text::path_text;
 use scoring::io::values::{ValueRange, is_grey};
 
 use super::account::{Account, named};
-use super::error::{DatasetError, chain};
+use super::error::{DatasetError, without_path};
 use super::parallel::in_parallel;
 use super::pixel_digest::pixel_digest;
 use super::training::{Colour, Skipped};
@@ -385,14 +385,6 @@ fn look_at(file: &Path, size: InputSize, reading: &Reading) -> Result<ImageFacts
         )));
     }
     Ok(ImageFacts::of(&picture))
-}
-
-/// An error's causes; the file's name stands before them.
-fn without_path(error: &ImageFileError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => chain(source),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

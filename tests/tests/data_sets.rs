@@ -475,6 +475,7 @@ fn other_layouts_are_read_or_refused_and_never_misread() {
         &["6 images directly in ./train are taken as good images"],
     );
     // A logo beside `test`, and no images to train on.
+    fs::remove_dir_all(set.path().join("run")).unwrap();
     fs::remove_dir_all(set.path().join("train")).unwrap();
     set.save("logo.png", &texture(SIDE, SIDE, 3).into());
     for command in [Set::training(&[]), vec!["recommend", "--data", "."]] {

@@ -10,8 +10,9 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
+    use proto::manifest::GoldenFrame;
     use scoring::infer::{Half, Tuning};
-    use scoring::inspector::Inspector;
+    use scoring::inspector::{Inspector, golden_cells};
     use scoring::package::{Trust, Verified, read, read_public_key};
 
     /// A released model.
@@ -79,6 +80,61 @@ mod tests {
             ..Tuning::default()
         };
         Inspector::tuned(&narrow.unwrap().package, &tuning).unwrap();
+    }
+
+    /// A variation model and a segmentation network amplify what scores are off. By other kernels,
+    /// which sum in another order, a golden frame's map must stay well within the tolerance that
+    /// `package` writes (1 % of the peak), and in half precision within the gate's own (5 %).
+    #[test]
+    fn a_golden_frame_of_all_stages_passes_by_other_kernels_and_in_half_precision() {
+        let released = released();
+        let narrow = released
+            .iter()
+            .find(|model| model.name == "magnetic-tile-16");
+        let package = &narrow.unwrap().package;
+        // A golden tile, repeated and every other time mirrored.
+        let tile = &package.manifest().golden[1].pixels;
+        let mirrored = |at: usize| {
+            if (at / 65).is_multiple_of(2) {
+                at % 65
+            } else {
+                64 - at % 65
+            }
+        };
+        let (width_px, height_px) = (131usize, 203usize);
+        let value = |at: usize| tile[(mirrored(at / width_px) * 65 + mirrored(at % width_px)) * 3];
+        let golden = GoldenFrame {
+            width_px: width_px as u16,
+            height_px: height_px as u16,
+            pixels: (0..width_px * height_px).map(value).collect(),
+            scored_width_px: 189,
+            scored_height_px: 141,
+            cell_means: Vec::new(),
+            peak: 0.0,
+            tolerance: 0.0,
+        };
+        let map = |tuning: Tuning| {
+            let inspector = Inspector::tuned(package, &tuning).unwrap();
+            inspector.golden_frame_map(&golden).unwrap()
+        };
+        let expected = map(Tuning::default());
+        let off = |tuning: Tuning| {
+            let found = map(tuning);
+            let pairs = golden_cells(&found)
+                .into_iter()
+                .zip(golden_cells(&expected));
+            let pairs = pairs.chain([(found.peak(), expected.peak())]);
+            pairs.fold(0.0f32, |off, (a, b)| off.max((a - b).abs())) / expected.peak()
+        };
+        let stock = off(Tuning {
+            stock: true,
+            ..Tuning::default()
+        });
+        let half = off(Tuning {
+            half: Half::Always,
+            ..Tuning::default()
+        });
+        assert!(stock < 2e-3 && half < 4e-2, "{stock} {half}");
     }
 
     #[test]

@@ -8,21 +8,30 @@
 mod common;
 
 use common::{key, manifest, package};
-use proto::manifest::{InputSize, PostProcessing, Roi, Scoring};
+use proto::manifest::{GoldenFrame, InputSize, Manifest, NormalMap, PostProcessing, Roi, Scoring};
+use scoring::infer::{Half, Tuning};
 use scoring::inspect::frame::{Channels, Frame, Pixels};
 use scoring::inspect::verdict::Verdict;
-use scoring::inspector::Inspector;
-use scoring::package::{Loaded, Trust};
+use scoring::inspector::{InspectError, Inspector, golden_cells};
+use scoring::package::{Loaded, PackageError, ParityError, Trust};
 
-fn inspector(change: impl FnOnce(&mut proto::manifest::Manifest)) -> Inspector {
+fn inspector(change: impl FnOnce(&mut Manifest)) -> Inspector {
     let mut manifest = manifest();
     change(&mut manifest);
+    loaded(&manifest, Half::Off).unwrap()
+}
+
+fn loaded(manifest: &Manifest, half: Half) -> Result<Inspector, InspectError> {
     let trust = Trust::Only(vec![key().verifying_key()]);
-    let package = Loaded::new(package(&manifest))
+    let package = Loaded::new(package(manifest))
         .unwrap()
         .verify(&trust)
         .unwrap();
-    Inspector::new(&package).unwrap()
+    let tuning = Tuning {
+        half,
+        ..Tuning::default()
+    };
+    Inspector::tuned(&package, &tuning)
 }
 
 fn spot() -> Frame {
@@ -167,4 +176,154 @@ fn both_bit_depths_give_the_same_score() {
     let inspector = inspector(|_| ());
     let scores = [spot(), deep].map(|frame| inspector.inspect(&frame).unwrap().score);
     assert!((scores[0] - scores[1]).abs() < 1e-5, "{scores:?}");
+}
+
+#[test]
+fn scores_of_what_is_inspected_are_told_from_the_rest() {
+    let whole = inspector(|_| ()).inspect(&spot()).unwrap();
+    assert_eq!(whole.inside, None);
+    assert!(whole.inspected_scores().eq(whole.map.data.iter().copied()));
+    let half = inspector(|manifest| manifest.roi = left_half());
+    let half = half.inspect(&spot()).unwrap();
+    let inside = half.inside.as_ref().unwrap();
+    assert!((0..97 * 80).all(|at| inside[at] == (at % 97 < 48)));
+    let left = (0..97 * 80).filter(|at| at % 97 < 48);
+    assert!(
+        half.inspected_scores()
+            .eq(left.map(|at| whole.map.data[at]))
+    );
+}
+
+/// A manifest with a normal map and smoothing, and the golden frame that belongs to it.
+fn with_golden_frame() -> Manifest {
+    let mut manifest = manifest();
+    manifest.post.smooth_sigma_px = 1.5;
+    manifest.normal_map = Some(NormalMap {
+        columns: 2,
+        rows: 2,
+        mean: vec![0.0, 0.1, 0.2, 0.3],
+        spread: vec![0.5, 0.6, 0.7, 0.8],
+        frames: 9,
+    });
+    let value = |at: usize| (at * 37 % 251) as u8;
+    let mut golden = GoldenFrame {
+        width_px: 81,
+        height_px: 150,
+        pixels: (0..81 * 150 * 3).map(value).collect(),
+        scored_width_px: 117,
+        scored_height_px: 109,
+        cell_means: Vec::new(),
+        peak: 0.0,
+        tolerance: 0.0,
+    };
+    let map = loaded(&manifest, Half::Off).unwrap();
+    let map = map.golden_frame_map(&golden).unwrap();
+    assert_eq!((map.width_px, map.height_px), (117, 109));
+    golden.cell_means = golden_cells(&map);
+    golden.peak = map.peak();
+    golden.tolerance = 1e-2 * golden.peak;
+    manifest.golden_frame = Some(golden);
+    manifest
+}
+
+/// The map of the golden frame is that of the same picture as a frame from a camera, although it is
+/// scored in strips.
+#[test]
+fn a_golden_frame_is_scored_as_any_other() {
+    let manifest = with_golden_frame();
+    let golden = manifest.golden_frame.as_ref().unwrap();
+    let mut camera = manifest.clone();
+    camera.input.size = InputSize::Fixed {
+        width_px: 117,
+        height_px: 109,
+    };
+    let pixels = Pixels::U8(golden.pixels.clone());
+    let frame = Frame::new(81, 150, Channels::Rgb, pixels).unwrap();
+    let found = loaded(&camera, Half::Off).unwrap().inspect(&frame).unwrap();
+    assert_eq!(golden_cells(&found.map), golden.cell_means);
+    assert_eq!(found.map.peak(), golden.peak);
+}
+
+/// Each change leaves the golden tiles as they are, and the map of a frame is another.
+#[test]
+fn a_golden_frame_notices_what_golden_tiles_do_not() {
+    let right = with_golden_frame();
+    let off = |change: &dyn Fn(&mut Manifest)| {
+        let mut manifest = right.clone();
+        change(&mut manifest);
+        match loaded(&manifest, Half::Off) {
+            Ok(inspector) => {
+                inspector.check_parity().unwrap();
+                false
+            }
+            Err(InspectError::Parity(ParityError::Frame { .. })) => true,
+            Err(error) => panic!("{error:?}"),
+        }
+    };
+    assert!(!off(&|_| ()));
+    assert!(off(&|m| m.post.smooth_sigma_px = 2.5));
+    assert!(off(&|m| m.normal_map = None));
+    assert!(off(&|m| m.normal_map.as_mut().unwrap().spread[0] = 0.6));
+    let golden = |m: &mut Manifest, change: &dyn Fn(&mut GoldenFrame)| {
+        change(m.golden_frame.as_mut().unwrap());
+    };
+    // Resized by another factor, and a row that is another: as a resizer or padding that is off.
+    assert!(off(&|m| golden(m, &|g| g.scored_height_px = 111)));
+    assert!(off(&|m| golden(m, &|g| g.pixels.rotate_right(81 * 3))));
+    assert!(off(&|m| golden(m, &|g| g.cell_means[255] += 0.02 * g.peak)));
+    // Overrides that drop the threshold drop the golden frame, which was made without them.
+    let tiles = Scoring::AveragedTiles { stride_px: 32 };
+    let inspector = loaded(&right, Half::Off).unwrap().with_scoring(tiles);
+    assert!(inspector.check_parity().is_ok());
+}
+
+/// A package that accepts anything does not get what it asks for.
+#[test]
+fn no_tolerance_counts_for_more_than_a_twentieth_of_the_peak() {
+    let right = with_golden_frame();
+    let opens = |change: &dyn Fn(&mut Manifest), half: Half| {
+        let mut manifest = right.clone();
+        change(&mut manifest);
+        loaded(&manifest, half).is_ok()
+    };
+    let frame = |share: f32| {
+        move |manifest: &mut Manifest| {
+            let golden = manifest.golden_frame.as_mut().unwrap();
+            golden.tolerance = 1e9;
+            golden.cell_means[100] += share * golden.peak;
+        }
+    };
+    assert!(opens(&frame(0.04), Half::Off) && !opens(&frame(0.06), Half::Off));
+    let tile = |share: f32| {
+        move |manifest: &mut Manifest| {
+            let tile = &mut manifest.golden[0];
+            tile.tolerance = 1e9;
+            tile.block_means[100] += share * tile.peak;
+        }
+    };
+    assert!(opens(&tile(0.04), Half::Off) && !opens(&tile(0.06), Half::Off));
+    // Half precision is less exact, and passes its own gate.
+    assert!(opens(&|_| (), Half::Always) && opens(&frame(0.03), Half::Always));
+    assert!(!opens(&frame(0.08), Half::Always));
+}
+
+#[test]
+fn a_malformed_golden_frame_is_refused() {
+    let refused = |change: &dyn Fn(&mut GoldenFrame)| {
+        let mut manifest = with_golden_frame();
+        change(manifest.golden_frame.as_mut().unwrap());
+        let package = Loaded::new(package(&manifest)).unwrap();
+        let refused = package.verify(&Trust::AnySigner).unwrap_err();
+        assert!(
+            matches!(refused, PackageError::Inconsistent(_)),
+            "{refused}"
+        );
+    };
+    refused(&|golden| golden.pixels.truncate(9));
+    refused(&|golden| golden.scored_width_px = 64);
+    refused(&|golden| golden.scored_height_px = 513);
+    refused(&|golden| golden.width_px = 0);
+    refused(&|golden| golden.cell_means.push(0.0));
+    refused(&|golden| golden.peak = f32::NAN);
+    refused(&|golden| golden.tolerance = -1.0);
 }

@@ -405,7 +405,12 @@ fn averages_are_resumed_and_packaged() {
     train("falling", "4", &["--schedule", "cosine"]);
     let longer = ["train", "--run", "falling", "--iterations", "6", "--resume"];
     let longer = [&longer, TINY, &["--schedule", "cosine"]].concat();
-    fails("host-trainer", root, &longer, &["iterations differs", "cosine"]);
+    fails(
+        "host-trainer",
+        root,
+        &longer,
+        &["iterations differs", "cosine"],
+    );
 }
 
 #[test]

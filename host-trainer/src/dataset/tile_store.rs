@@ -170,8 +170,15 @@ mod tests {
     fn load(files: &[PathBuf], most_bytes: usize) -> TrainingSet {
         let native = InputSize::Native;
         let reading = Reading::default();
-        TrainingSet::load_within(files, native, Colour::Auto, reading, most_bytes, &mut |_| {})
-            .unwrap()
+        TrainingSet::load_within(
+            files,
+            native,
+            Colour::Auto,
+            reading,
+            most_bytes,
+            &mut |_| {},
+        )
+        .unwrap()
     }
 
     #[test]

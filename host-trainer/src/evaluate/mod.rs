@@ -288,7 +288,9 @@ impl Collected {
         // Defect frames only: without ground truth, and outside of the inspected part.
         let defects = |wanted: &dyn Fn(usize) -> bool, of: &dyn Fn(&Sample) -> bool| {
             let samples = self.samples.iter().filter(|sample| of(sample));
-            samples.filter(|sample| sample.kind.is_some_and(wanted)).count()
+            samples
+                .filter(|sample| sample.kind.is_some_and(wanted))
+                .count()
         };
         let outside = |wanted: &dyn Fn(&str) -> bool| {
             let outside = self.outside.iter().filter(|frame| wanted(&frame.kind));

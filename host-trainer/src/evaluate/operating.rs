@@ -56,10 +56,9 @@ mod tests {
     /// are tied.
     #[test]
     fn the_table_is_scikit_learns_roc_curve() {
-        let golden: serde_json::Value = serde_json::from_str(include_str!(
-            "../../tests/fixtures/metrics/intervals.json"
-        ))
-        .unwrap();
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/fixtures/metrics/intervals.json"))
+                .unwrap();
         for case in golden["operating"].as_array().unwrap() {
             let list = |key: &str| case[key].as_array().unwrap().iter();
             let units: Vec<ScoredFrame> = list("scores")

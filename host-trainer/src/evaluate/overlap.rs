@@ -41,12 +41,12 @@ impl Overlap {
         let good = images.iter().filter(|image| image.good);
         let good: Vec<[u8; 32]> = good.map(|image| image.file).collect();
         let threshold = manifest.threshold.as_ref();
-        let all_good =
-            threshold.is_some_and(|t| t.calibration_digest == digest_of_files(&good));
+        let all_good = threshold.is_some_and(|t| t.calibration_digest == digest_of_files(&good));
         let mut found = Self::default();
         for image in images {
             let [file, pixels] = [&image.file, &image.pixels].map(file_id);
-            let among = |ids: &[HashSet<[u8; 8]>; 2]| ids[0].contains(&file) || ids[1].contains(&pixels);
+            let among =
+                |ids: &[HashSet<[u8; 8]>; 2]| ids[0].contains(&file) || ids[1].contains(&pixels);
             let part = image.part.as_deref().map(part_id);
             if among(&training) {
                 found.training += 1;

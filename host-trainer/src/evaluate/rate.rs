@@ -46,10 +46,9 @@ mod tests {
     /// tests/fixtures/metrics/make_intervals.py does it.
     #[test]
     fn intervals_are_scipys() {
-        let golden: serde_json::Value = serde_json::from_str(include_str!(
-            "../../tests/fixtures/metrics/intervals.json"
-        ))
-        .unwrap();
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/fixtures/metrics/intervals.json"))
+                .unwrap();
         let cases = golden["clopper_pearson"].as_array().unwrap();
         assert!(cases.len() > 10);
         for case in cases {

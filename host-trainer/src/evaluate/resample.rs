@@ -187,10 +187,14 @@ impl Found {
         binned: &[BinnedImage],
         kind: Option<usize>,
     ) -> Intervals {
-        let counts = |sample: &&Sample| kind.is_none() || sample.kind.is_none_or(|k| Some(k) == kind);
+        let counts =
+            |sample: &&Sample| kind.is_none() || sample.kind.is_none_or(|k| Some(k) == kind);
         let parts = |with: &dyn Fn(&Sample) -> bool| {
             let those = samples.iter().filter(counts).filter(|sample| with(sample));
-            those.map(|sample| sample.part).collect::<BTreeSet<_>>().len()
+            those
+                .map(|sample| sample.part)
+                .collect::<BTreeSet<_>>()
+                .len()
         };
         let pixels = |sample: &Sample, of: &dyn Fn(&BinnedImage) -> bool| {
             sample.pixels.is_some_and(|at| of(&binned[at]))
@@ -200,12 +204,13 @@ impl Found {
         let enough = regions.min(normal) >= 2;
         let good = parts(&|sample| sample.kind.is_none() && sample.score.is_some());
         let defect = parts(&|sample| sample.kind.is_some() && sample.score.is_some());
+        let pairs = good.min(defect);
         Intervals {
             pixel_auroc: middle(&mut self.pixel_auroc).filter(|_| enough),
             aupro: middle(&mut self.aupro).filter(|_| enough),
             image_auroc: middle(&mut self.image_auroc)
-                .map(|found| widened(found, good.min(defect)))
-                .filter(|[low, high]| good.min(defect) >= 2 || high > low),
+                .filter(|found| pairs >= 2 || is_certain(*found))
+                .map(|found| widened(found, pairs)),
         }
     }
 }
@@ -274,6 +279,11 @@ fn middle(values: &mut [f64]) -> Option<[f64; 2]> {
     let last = values.len().checked_sub(1)? as f64;
     let below = (1.0 - CONFIDENCE) / 2.0;
     Some([below, 1.0 - below].map(|share| values[(share * last).round() as usize]))
+}
+
+/// Whether every replicate gives the same area because the classes do not overlap.
+fn is_certain([low, high]: [f64; 2]) -> bool {
+    low >= 1.0 || high <= 0.0
 }
 
 /// Where the classes do not overlap at all, every replicate gives the same area, and the interval

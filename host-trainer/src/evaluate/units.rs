@@ -49,7 +49,9 @@ pub(super) fn misses(units: &[Unit], kind: Option<usize>, threshold: f32) -> Opt
     let of_kind = |unit: &&Unit| kind.is_none_or(|kind| unit.kinds.contains(&kind));
     let defects = units.iter().filter(|unit| unit.scored.defect);
     let defects = defects.filter(of_kind);
-    let missed = defects.clone().filter(|unit| unit.scored.score <= threshold);
+    let missed = defects
+        .clone()
+        .filter(|unit| unit.scored.score <= threshold);
     Rate::new(missed.count(), defects.count())
 }
 
@@ -84,7 +86,10 @@ mod tests {
         assert_eq!(counts(misses(&found, Some(1), 2.0)), Some((1, 1)));
         assert_eq!(misses(&found, Some(2), 2.0), None);
         // Each image by itself: the same images, but other rates.
-        let alone: Vec<Sample> = (0..).zip(&samples).map(|(part, sample)| Sample { part, ..*sample }).collect();
+        let alone: Vec<Sample> = (0..)
+            .zip(&samples)
+            .map(|(part, sample)| Sample { part, ..*sample })
+            .collect();
         let found = units(&alone);
         assert_eq!(counts(false_rejects(&found, 2.0)), Some((1, 3)));
         assert_eq!(counts(misses(&found, None, 2.0)), Some((2, 3)));

@@ -136,7 +136,10 @@ fn with_drawings(frame: &Frame, seed: u64) -> Vec<u8> {
         let mut rng = generator(seed, "golden frame", index as u64);
         Corruption::draw(algorithm, &tile, &mut rng).apply(&mut tile);
         for at in 0..tile.side() * tile.side() {
-            let (x, y) = (left as usize + at % tile.side(), top as usize + at / tile.side());
+            let (x, y) = (
+                left as usize + at % tile.side(),
+                top as usize + at / tile.side(),
+            );
             for channel in 0..channels {
                 values[(y * width + x) * channels + channel] = level(tile.plane(channel)[at]);
             }

@@ -238,7 +238,11 @@ mod tests {
         let found = split(images(&parts));
         assert_eq!((found.training_count, found.unseen_parts), (24, Some(true)));
         let (train, validate) = found.images.split_at(24);
-        assert!(validate.iter().all(|v| train.iter().all(|t| t.part != v.part)));
+        assert!(
+            validate
+                .iter()
+                .all(|v| train.iter().all(|t| t.part != v.part))
+        );
         let mut all: Vec<&str> = found.images.iter().map(|i| i.digest.as_str()).collect();
         all.sort_unstable();
         all.dedup();
@@ -255,7 +259,10 @@ mod tests {
     #[test]
     fn one_part_alone_cannot_be_kept_apart() {
         let found = split(images(&[Some("a"); 20]));
-        assert_eq!((found.training_count, found.unseen_parts), (16, Some(false)));
+        assert_eq!(
+            (found.training_count, found.unseen_parts),
+            (16, Some(false))
+        );
     }
 
     #[test]
@@ -264,7 +271,10 @@ mod tests {
         parts.extend([None; 6]);
         let found = split(images(&parts));
         assert_eq!((found.training_count, found.unseen_parts), (16, Some(true)));
-        let kept: Vec<&str> = found.images[16..].iter().map(|i| i.digest.as_str()).collect();
+        let kept: Vec<&str> = found.images[16..]
+            .iter()
+            .map(|i| i.digest.as_str())
+            .collect();
         assert_eq!(kept, ["16", "17", "18", "19"]);
     }
 }

@@ -208,7 +208,9 @@ impl<'a> Measured<'a> {
                 self.digests.push(scored.digest);
                 self.ids.files.push(file_id(&scored.digest));
                 self.ids.pixels.push(file_id(&scored.pixels));
-                self.ids.parts.extend(good.known_part.as_deref().map(part_id));
+                self.ids
+                    .parts
+                    .extend(good.known_part.as_deref().map(part_id));
                 let part = *self.part_of.entry(scored.pixels).or_insert(&good.part);
                 let part = self.parts.entry(part).or_insert(0.0);
                 *part = part.max(scored.score);

@@ -78,9 +78,5 @@ impl Inspector {
 
 /// Mean scores of the cells that a golden frame is compared by.
 pub fn golden_cells(map: &ScoreMap) -> Vec<f32> {
-    reduce(
-        &map.data,
-        [map.width_px, map.height_px],
-        [GOLDEN_CELLS; 2],
-    )
+    reduce(&map.data, [map.width_px, map.height_px], [GOLDEN_CELLS; 2])
 }

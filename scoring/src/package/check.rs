@@ -1,9 +1,7 @@
 //! Checks that the fields of a manifest are consistent. The graph is not examined.
 
 use proto::limits::{MAX_FRAME_SIDE_PX, MAX_GOLDEN_FRAME_SIDE_PX, MAX_GOLDEN_TILES};
-use proto::manifest::{
-    ColourMode, GoldenFrame, InputSize, Manifest, NormalMap, Scoring, TILE_PX,
-};
+use proto::manifest::{ColourMode, GoldenFrame, InputSize, Manifest, NormalMap, Scoring, TILE_PX};
 
 use super::parity::{BLOCKS, GOLDEN_CELLS};
 use crate::inspect::{roi, segmentation, variation};
@@ -154,7 +152,10 @@ fn check_golden_frame(frame: &GoldenFrame, colour: ColourMode) -> Result<(), Str
             frame.cell_means.len()
         ));
     }
-    let mut scores = frame.cell_means.iter().chain([&frame.peak, &frame.tolerance]);
+    let mut scores = frame
+        .cell_means
+        .iter()
+        .chain([&frame.peak, &frame.tolerance]);
     if !scores.all(|score| score.is_finite() && *score >= 0.0) {
         return Err("golden frame: expected finite scores of at least 0".to_owned());
     }

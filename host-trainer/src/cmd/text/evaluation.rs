@@ -74,7 +74,16 @@ pub(crate) fn evaluation_table(summary: &Summary) -> String {
 }
 
 fn columns(texts: [&str; 8]) -> String {
-    let [kind, frames, auroc, aupro, aupr, image_auroc, image_aupr, misses] = texts;
+    let [
+        kind,
+        frames,
+        auroc,
+        aupro,
+        aupr,
+        image_auroc,
+        image_aupr,
+        misses,
+    ] = texts;
     format!(
         "{kind:<12} {frames:>6} {auroc:>11} {aupro:>11} {aupr:>10} {image_auroc:>11} {image_aupr:>10} {misses:>11}"
     )
@@ -179,13 +188,7 @@ fn percent_interval(rate: &Rate) -> String {
 fn rate(rate: Option<Rate>) -> String {
     rate.map_or_else(
         || "–".to_owned(),
-        |rate| {
-            format!(
-                "{} ({})",
-                percent(Some(rate.rate)),
-                percent_interval(&rate)
-            )
-        },
+        |rate| format!("{} ({})", percent(Some(rate.rate)), percent_interval(&rate)),
     )
 }
 

@@ -14,7 +14,9 @@ pub(crate) fn segmentation_gain(gain: &SegmentationGain) -> String {
     };
     let parts = match gain.unseen_parts {
         Some(true) => "in images of parts that it did not learn from",
-        Some(false) => "in images that it did not learn from, though of some of its parts it learned",
+        Some(false) => {
+            "in images that it did not learn from, though of some of its parts it learned"
+        }
         None => {
             "in images that it did not learn from, of parts that it may have learned from (train --groups names the parts)"
         }

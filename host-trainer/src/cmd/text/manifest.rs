@@ -20,12 +20,10 @@ pub(crate) fn manifest_facts(
 ) -> Vec<(String, String)> {
     let network = manifest.network;
     let input = manifest.input;
-    let gain = manifest.segmentation_gain.as_ref().map(|gain| {
-        (
-            "segmentation network",
-            segmentation_gain(gain),
-        )
-    });
+    let gain = manifest
+        .segmentation_gain
+        .as_ref()
+        .map(|gain| ("segmentation network", segmentation_gain(gain)));
     let facts = [
         ("model", format!("{} {}", manifest.name, manifest.version)),
         ("signed by", key_id(signer)),

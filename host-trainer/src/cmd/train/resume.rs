@@ -137,8 +137,8 @@ fn parts(names: &[String]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use host_trainer::network::OutputActivation;
-    use host_trainer::train::LossKind;
     use host_trainer::run_folder::Identities;
+    use host_trainer::train::LossKind;
     use proto::manifest::{ColourMode, Input, InputSize, Reading, TrainingMode};
 
     use super::*;

@@ -31,7 +31,9 @@ fn agrees_with_a_case_computed_by_hand() {
 fn only_inspected_pixels_count() {
     // Two rows of six; the right third is not inspected.
     let scores = [3.0, 1.0, 2.0, 0.5, 0.0, 0.0, 1.5, 4.0, 0.2, 2.5, 0.0, 0.0];
-    let mask = [false, false, true, true, true, true, false, true, true, false, true, false];
+    let mask = [
+        false, false, true, true, true, true, false, true, true, false, true, false,
+    ];
     let inside: Vec<bool> = (0..12).map(|at| at % 6 < 4).collect();
     let image = PixelImage {
         scores: &scores,
@@ -83,7 +85,10 @@ fn regions_outside_of_the_inspected_part_are_counted_apart() {
         kind: None,
         ..image
     };
-    assert!(matches!(metrics.add_image(&wrong), Err(PixelError::Mask { .. })));
+    assert!(matches!(
+        metrics.add_image(&wrong),
+        Err(PixelError::Mask { .. })
+    ));
 }
 
 #[test]

@@ -36,7 +36,8 @@ fn golden() -> (serde_json::Value, Vec<Image>) {
 }
 
 fn measured(images: &[Image], threshold: Option<f32>) -> PixelResults {
-    let mut metrics = PixelMetrics::new(1, usize::MAX, Path::new("unused")).with_threshold(threshold);
+    let mut metrics =
+        PixelMetrics::new(1, usize::MAX, Path::new("unused")).with_threshold(threshold);
     for image in images {
         let kind = image.defect.then_some(0);
         metrics.add(&image.scores, &image.mask, 6, kind).unwrap();
@@ -70,7 +71,7 @@ fn intervals_are_those_of_a_bootstrap_by_scikit_learn() {
     for (by_part, key) in [(false, "by_image"), (true, "by_part")] {
         let (found, kinds) = intervals(&samples(&images, by_part), &pixels.images, 1);
         // There is one kind, so its images and the good ones are all images.
-        assert_eq!(kinds, [found.clone()]);
+        assert_eq!(kinds, std::slice::from_ref(&found));
         for (name, found) in [
             ("image_auroc", found.image_auroc),
             ("pixel_auroc", found.pixel_auroc),
@@ -106,7 +107,10 @@ fn f1_at_a_threshold_is_scikit_learns() {
         let [threshold, expected] = ["threshold", "f1"].map(|key| case[key].as_f64().unwrap());
         let found = measured(&images, Some(threshold as f32));
         let found = found.total.f1_at_threshold.unwrap();
-        assert!((found - expected).abs() < 1e-12, "{found}, expected {expected}");
+        assert!(
+            (found - expected).abs() < 1e-12,
+            "{found}, expected {expected}"
+        );
     }
     assert_eq!(measured(&images, None).total.f1_at_threshold, None);
 }
@@ -135,7 +139,9 @@ fn where_nothing_overlaps_the_interval_still_admits_doubt() {
         pixels: None,
     };
     let of = |good: usize, defects: usize| {
-        let samples: Vec<Sample> = (0..good + defects).map(|at| sample(at, at >= good)).collect();
+        let samples: Vec<Sample> = (0..good + defects)
+            .map(|at| sample(at, at >= good))
+            .collect();
         intervals(&samples, &[], 1).0.image_auroc
     };
     // 0.025^(1/3), and 0.025 for one pair.
@@ -144,7 +150,17 @@ fn where_nothing_overlaps_the_interval_still_admits_doubt() {
     assert_eq!(of(20, 1).map(|[low, _]| (low * 1e3).round()), Some(25.0));
     assert_eq!(of(0, 3), None);
     // A single defective part that is not apart from the good ones does not say how such parts vary.
-    let mixed = [sample(0, false), sample(1, false), Sample { score: Some(1.5), ..sample(2, true) },
-        Sample { score: Some(1.7), ..sample(3, false) }];
+    let mixed = [
+        sample(0, false),
+        sample(1, false),
+        Sample {
+            score: Some(1.5),
+            ..sample(2, true)
+        },
+        Sample {
+            score: Some(1.7),
+            ..sample(3, false)
+        },
+    ];
     assert_eq!(intervals(&mixed, &[], 1).0.image_auroc, None);
 }

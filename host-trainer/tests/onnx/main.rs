@@ -6,7 +6,7 @@
     reason = "test helpers: a failure in them fails the test"
 )]
 
-use std::process::Command;
+mod interop;
 
 use host_trainer::network::{
     Architecture, CHANNELS, LayerWeights, Network, OutputActivation, inference_layers,
@@ -297,49 +297,4 @@ fn one_pass_over_the_frame_equals_stitched_tile_cores() {
         compared >= frame.width_px * frame.height_px,
         "the cores should cover the frame"
     );
-}
-
-#[test]
-fn onnx_checker_and_onnxruntime_accept_the_graph() {
-    let ready = Command::new("python3")
-        .args(["-c", "import onnx, onnxruntime, numpy"])
-        .output();
-    if !ready.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: python3 lacks onnx, onnxruntime or numpy");
-        return;
-    }
-    let (network, layers) = network();
-    let folder = tempfile::tempdir().unwrap();
-    let metadata = [("name".to_owned(), "test".to_owned())];
-    let onnx = export(
-        &layers,
-        TrainingMode::Direct,
-        OutputActivation::RefRelu,
-        &metadata,
-        None,
-    );
-    std::fs::write(folder.path().join("m.onnx"), onnx).unwrap();
-    let input = planes(73, 65);
-    let bytes: Vec<u8> = input.data.iter().flat_map(|v| v.to_le_bytes()).collect();
-    std::fs::write(folder.path().join("in.f32"), bytes).unwrap();
-    let script = "
-import onnx, onnxruntime, numpy as np
-model = onnx.load('m.onnx'); onnx.checker.check_model(model, full_check=True)
-assert model.metadata_props[0].value == 'test'
-x = np.fromfile('in.f32', dtype='<f4').reshape(1, 3, 65, 73)
-onnxruntime.InferenceSession('m.onnx').run(None, {'input': x})[0].astype('<f4').tofile('out.f32')
-";
-    let status = Command::new("python3")
-        .args(["-c", script])
-        .current_dir(folder.path())
-        .status()
-        .unwrap();
-    assert!(status.success());
-    let bytes = std::fs::read(folder.path().join("out.f32")).unwrap();
-    let found: Vec<f32> = bytes
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-        .collect();
-    let expected = tch::no_grad(|| network.forward(&tensor(&input))).unwrap();
-    assert_close(&found, &floats(&expected).unwrap());
 }

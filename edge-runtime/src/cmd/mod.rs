@@ -12,6 +12,7 @@ use std::io::{IsTerminal, Write};
 use edge_runtime::config::ConfigError;
 use scoring::inspect::preprocess::PreprocessError;
 use scoring::inspector::InspectError;
+use scoring::io::decode::DecodeError;
 use scoring::io::image_file::ImageFileError;
 use scoring::package::{FileError, KeyError, PackageError};
 use scoring::source::SourceError;
@@ -61,8 +62,13 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         if cause.is::<SourceError>() {
             return Some("check [capture] in the configuration");
         }
-        if let Some(ImageFileError::Decode { .. }) = cause.downcast_ref() {
-            return Some("8 or 16 bit PNG, JPEG, BMP and TIFF are read");
+        if let Some(ImageFileError::Decode { source, .. }) = cause.downcast_ref() {
+            return match source {
+                DecodeError::Damaged { .. } => Some("copy it again from where it was written"),
+                DecodeError::TooLarge { .. } => Some("it is whole: crop it, or make it smaller"),
+                DecodeError::Pages { .. } | DecodeError::NoSuchPage { .. } => None,
+                _ => Some("8 or 16 bit PNG, JPEG, BMP and TIFF are read"),
+            };
         }
         None
     })

@@ -199,7 +199,15 @@ impl Score {
         name: &OsStr,
     ) -> Result<(Inspection, Option<PictureFiles>, bool)> {
         let picture = read_picture_as(path, inspector.reading())?;
-        let turned = picture.oriented && picture.orientation != Orientation::NoTransforms;
+        let stated = picture.orientation != Orientation::NoTransforms;
+        if stated && !picture.oriented {
+            eprintln!(
+                "note: {}: the orientation that it states is not applied, as when this package was \
+                 made",
+                path.display()
+            );
+        }
+        let turned = stated && picture.oriented;
         let frame = picture.frame;
         let found = inspector
             .inspect(&frame)

@@ -27,6 +27,9 @@ pub enum ImageFileError {
     /// The path is a folder, pipe or device. Reading a pipe could block for ever.
     #[error("expected an image file, found that {} is not a regular file", .0.display())]
     NoFile(PathBuf),
+    /// The file is larger than any picture.
+    #[error("{}: too large: expected up to {MAX_FILE_BYTES} bytes", .0.display())]
+    TooManyBytes(PathBuf),
     /// The content is not read as a picture: damaged, too large, or of another kind.
     #[error("{}", path.display())]
     Decode {
@@ -144,8 +147,11 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, ImageFileError> {
     }
     let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
         .map_err(open)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(ImageFileError::TooManyBytes(path.to_owned()));
+    }
     Ok(bytes)
 }
 

@@ -16,12 +16,11 @@ const MAX_PADDING: u64 = 4_096;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let header = Header::read(bytes)?;
-    check_size(header.width_px.into(), header.height_px.into(), 3)?;
+    check_size(header.width_px.into(), header.height_px.into())?;
     header.check(bytes.len() as u64)?;
     let failed = |error: image::ImageError| damaged(error);
-    let mut decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(failed)?;
+    let decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(failed)?;
     let palette = decoder.get_palette().map(<[[u8; 3]]>::to_vec);
-    decoder.set_indexed_color(palette.is_some());
     let (width_px, height_px) = decoder.dimensions();
     let mut decoded = Decoded {
         width_px,
@@ -35,12 +34,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     };
     match palette {
         Some(palette) => {
-            let mut indices = vec![0; decoder.total_bytes() as usize];
-            decoder.read_image(&mut indices).map_err(failed)?;
+            let indices = header.indices(bytes)?;
             (decoded.channels, decoded.pixels) = by_palette(&indices, &palette)
                 .map_err(|reason| damaged(format!("palette: {reason}")))?;
             decoded.palette_indices = Some(indices);
-            decoded.bits = header.bits.min(8) as u8;
+            decoded.bits = header.bits as u8;
         }
         None => match DynamicImage::from_decoder(decoder).map_err(failed)? {
             DynamicImage::ImageRgb8(image) => decoded.pixels = Pixels::U8(image.into_raw()),
@@ -64,6 +62,8 @@ struct Header {
     height_px: u32,
     /// Bits of a pixel.
     bits: u16,
+    /// The first row in the file is the uppermost.
+    top_down: bool,
     /// Offset of the pixels.
     pixels_at: u32,
     /// Bytes of the pixels; 0 if it is not said.
@@ -87,6 +87,7 @@ impl Header {
                 width_px: size & 0xffff,
                 height_px: size >> 16,
                 bits: (planes_and_bits >> 16) as u16,
+                top_down: false,
                 pixels_at,
                 pixel_bytes: 0,
             });
@@ -98,6 +99,7 @@ impl Header {
                     width_px: at(18)?,
                     height_px: (at(22)? as i32).unsigned_abs(),
                     bits,
+                    top_down: (at(22)? as i32) < 0,
                     pixels_at,
                     pixel_bytes: at(34)?,
                 });
@@ -110,11 +112,32 @@ impl Header {
         Err(DecodeError::unsupported("a BMP without compression", found))
     }
 
+    /// Bytes from row to row.
+    fn stride_bytes(&self) -> u64 {
+        (u64::from(self.width_px) * u64::from(self.bits)).div_ceil(32) * 4
+    }
+
+    /// The values that a palette gives their colours, from the uppermost row on.
+    fn indices(&self, bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+        if !matches!(self.bits, 1 | 2 | 4 | 8) {
+            return Err(damaged(format!("a palette for {} bits", self.bits)));
+        }
+        let stride = self.stride_bytes() as usize;
+        let rows = bytes.get(self.pixels_at as usize..).unwrap_or_default();
+        let rows = rows.chunks_exact(stride).take(self.height_px as usize);
+        let unpack = |row| samples::unpack(row, stride, self.width_px as usize, self.bits as u8);
+        let mut rows: Vec<Vec<u8>> = rows.map(unpack).collect();
+        if !self.top_down {
+            rows.reverse();
+        }
+        Ok(rows.concat())
+    }
+
     /// Compares the size with the bytes that are there.
     fn check(&self, file_bytes: u64) -> Result<(), DecodeError> {
         let row_bits = u64::from(self.width_px) * u64::from(self.bits);
         let height = u64::from(self.height_px);
-        let needed = row_bits.div_ceil(32) * 4 * height;
+        let needed = self.stride_bytes() * height;
         let there = file_bytes.saturating_sub(self.pixels_at.into());
         if there < needed {
             return Err(damaged(format!(

@@ -69,7 +69,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Jpeg, DecodeError> {
     let mut decoder = JpegDecoder::new(Cursor::new(stream.as_ref())).map_err(damaged)?;
     decoder.set_limits(Limits::no_limits()).map_err(damaged)?;
     let (width_px, height_px) = decoder.dimensions();
-    check_size(width_px.into(), height_px.into(), 3)?;
+    check_size(width_px.into(), height_px.into())?;
     let (channels, values) = match DynamicImage::from_decoder(decoder).map_err(damaged)? {
         DynamicImage::ImageLuma8(image) => (Channels::Grey, image.into_raw()),
         image => (Channels::Rgb, image.into_rgb8().into_raw()),

@@ -24,10 +24,6 @@ mod tiff;
 pub use image::metadata::Orientation;
 pub(crate) use jpeg::decode as decode_jpeg;
 
-/// Bytes that the pixels of one picture may take in memory. A picture of the largest side with
-/// three 16-bit channels takes 1.5 GiB.
-const MAX_PIXEL_BYTES: u64 = (MAX_FRAME_SIDE_PX as u64) * (MAX_FRAME_SIDE_PX as u64) * 3 * 2;
-
 /// Formats of picture files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PictureFormat {
@@ -235,8 +231,6 @@ fn format_of(bytes: &[u8]) -> Result<PictureFormat, DecodeError> {
     };
     let found = if starts(b"\x89PNG\r\n\x1a\n") {
         return Ok(PictureFormat::Png);
-    } else if jpeg::start(bytes).is_some() {
-        return Ok(PictureFormat::Jpeg);
     } else if starts(b"BM") {
         return Ok(PictureFormat::Bmp);
     } else if [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"]
@@ -244,6 +238,8 @@ fn format_of(bytes: &[u8]) -> Result<PictureFormat, DecodeError> {
         .any(|start| starts(*start))
     {
         return Ok(PictureFormat::Tiff);
+    } else if jpeg::start(bytes).is_some() {
+        return Ok(PictureFormat::Jpeg);
     } else if bytes.is_empty() {
         "an empty file"
     } else if starts(b"GIF8") {
@@ -272,13 +268,11 @@ fn format_of(bytes: &[u8]) -> Result<PictureFormat, DecodeError> {
     Err(DecodeError::Format { found })
 }
 
-/// Refuses sizes that no frame has, before anything is allocated for them.
-fn check_size(width_px: u64, height_px: u64, pixel_bytes: u64) -> Result<(), DecodeError> {
+/// Refuses sizes that no frame has, before anything is allocated for them. The sides are the only
+/// limit: 16,384 px a side with three 16-bit values take 1.5 GiB.
+fn check_size(width_px: u64, height_px: u64) -> Result<(), DecodeError> {
     let largest = u64::from(MAX_FRAME_SIDE_PX);
-    let bytes = width_px
-        .saturating_mul(height_px)
-        .saturating_mul(pixel_bytes);
-    if width_px > largest || height_px > largest || bytes > MAX_PIXEL_BYTES * 2 {
+    if width_px > largest || height_px > largest {
         return Err(DecodeError::TooLarge {
             width_px,
             height_px,

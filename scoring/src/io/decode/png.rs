@@ -23,11 +23,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     decoder.set_limits(Limits { bytes: usize::MAX });
     decoder.set_transformations(Transformations::IDENTITY);
     let header = decoder.read_header_info().map_err(damaged)?;
-    check_size(
-        header.width.into(),
-        header.height.into(),
-        header.bytes_per_pixel() as u64,
-    )?;
+    check_size(header.width.into(), header.height.into())?;
     let mut reader = decoder.read_info().map_err(damaged)?;
     let size = reader.output_buffer_size().unwrap_or(0);
     let mut packed = vec![0; size];

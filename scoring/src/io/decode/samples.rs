@@ -2,7 +2,7 @@
 
 use crate::inspect::frame::Pixels;
 
-/// Values of `bits` bits (1, 2 or 4), from the highest bits of each byte on, one a byte. Rows begin
+/// Values of `bits` bits (1, 2, 4 or 8), from the highest bits of each byte on, one a byte. Rows begin
 /// with a byte.
 pub(super) fn unpack(packed: &[u8], row_bytes: usize, row_values: usize, bits: u8) -> Vec<u8> {
     let each = usize::from(8 / bits);

@@ -17,6 +17,7 @@ use crate::inspect::frame::{Channels, Pixels};
 
 mod chunks;
 mod layout;
+mod lzw;
 mod unpack;
 
 use layout::{Colours, Layout};

@@ -15,16 +15,10 @@ const HEADER_BYTES: u64 = 8;
 /// The values of a picture, interleaved, row by row: as they are for 8 and 16 bits, one a byte for
 /// fewer than 8, and widened to 16 bits for those in between, which are packed.
 pub(super) fn read(bytes: &[u8], layout: &Layout) -> Result<Pixels, DecodeError> {
-    let value_bytes = if layout.bits > 8 { 2 } else { 1 };
-    check_size(
-        layout.width_px.into(),
-        layout.height_px.into(),
-        (layout.samples * value_bytes) as u64,
-    )?;
+    check_size(layout.width_px.into(), layout.height_px.into())?;
     let plan = Plan::new(layout)?;
     plan.check_places(bytes)?;
     let count = layout.width_px as usize * layout.height_px as usize * layout.samples;
-    // Uncompressed pixels that are not in the file need no memory first.
     Ok(if layout.bits <= 8 {
         let mut values = vec![0_u8; count];
         plan.fill(bytes, &mut values, &|value| value as u8)?;
@@ -51,12 +45,8 @@ impl<'a> Plan<'a> {
         let samples = if layout.planar { 1 } else { layout.samples };
         let row_values = layout.chunk_width_px as usize * samples;
         let row_bytes = (row_values * usize::from(layout.bits)).div_ceil(8);
-        check_size(
-            layout.chunk_width_px.into(),
-            layout.chunk_height_px.into(),
-            (samples * 2) as u64,
-        )
-        .map_err(|_| damaged("strips or tiles larger than a picture"))?;
+        check_size(layout.chunk_width_px.into(), layout.chunk_height_px.into())
+            .map_err(|_| damaged("strips or tiles larger than a picture"))?;
         Ok(Self {
             layout,
             samples,

@@ -80,7 +80,7 @@ impl Layout {
     /// Reads the current directory.
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let (width_px, height_px) = reader.dimensions().map_err(super::refused)?;
-        check_size(width_px.into(), height_px.into(), 1)?;
+        check_size(width_px.into(), height_px.into())?;
         let samples = unsigned(reader, Tag::SamplesPerPixel)?.unwrap_or(1) as usize;
         let bits = bits(reader)?;
         let photometric = unsigned(reader, Tag::PhotometricInterpretation)?

@@ -2,9 +2,9 @@
 
 use fax::Color;
 use fax::decoder::{DecodeStatus, Group4Decoder, pels};
-use weezl::LzwStatus;
 
 use super::layout::Compression;
+use super::lzw;
 
 /// Bytes that may follow coded data, because some writers align strips.
 const MAX_PADDING: usize = 4;
@@ -62,28 +62,11 @@ fn length(expected: Expected, found: usize) -> String {
 }
 
 fn lzw(data: &[u8], expected: Expected) -> Result<Vec<u8>, String> {
-    let mut decoder = weezl::decode::Decoder::with_tiff_size_switch(weezl::BitOrder::Msb, 8);
-    // One byte more than there should be, so that more are noticed.
-    let mut pixels = vec![0; expected.full_bytes + 1];
-    let (mut read, mut written) = (0, 0);
-    loop {
-        let result = decoder.decode_bytes(&data[read..], &mut pixels[written..]);
-        read += result.consumed_in;
-        written += result.consumed_out;
-        match result.status {
-            Ok(LzwStatus::Done) => break,
-            Ok(LzwStatus::Ok) if written < pixels.len() && read < data.len() => {}
-            // Some writers leave out the end code.
-            Ok(_) if expected.is_met_by(written) && read == data.len() => break,
-            Ok(_) => return Err(length(expected, written)),
-            Err(error) => return Err(format!("LZW: {error}")),
-        }
+    let (pixels, left) = lzw::unpack(data, expected.full_bytes)?;
+    match expected.is_met_by(pixels.len()) && left <= MAX_PADDING {
+        true => Ok(pixels),
+        false => Err(length(expected, pixels.len())),
     }
-    if !expected.is_met_by(written) || data.len() - read > MAX_PADDING {
-        return Err(length(expected, written));
-    }
-    pixels.truncate(written);
-    Ok(pixels)
 }
 
 /// Apple's run lengths (TIFF 6.0, section 9).
@@ -108,7 +91,10 @@ fn pack_bits(data: &[u8], expected: Expected) -> Result<Vec<u8>, String> {
                 let (&value, after) = after
                     .split_first()
                     .ok_or_else(|| length(expected, pixels.len()))?;
-                pixels.extend(std::iter::repeat_n(value, 1 - isize::from(head) as usize));
+                pixels.extend(std::iter::repeat_n(
+                    value,
+                    usize::from(head.unsigned_abs()) + 1,
+                ));
                 after
             }
         };

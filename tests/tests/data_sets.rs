@@ -2,6 +2,11 @@
 //! case of a kind is a small set made here; the figures of a set that is read rightly are those of
 //! the same set in the plain layout.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

@@ -391,7 +391,7 @@ fn images_that_a_model_was_trained_on_are_reported_or_refused() {
     );
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(
-        errors.contains("calibrated on these very good frames"),
+        errors.contains("calibrated on 2 of the 7 test images"),
         "{errors}"
     );
     fs::write(root.join("g.csv"), "file,group\nelsewhere/a.png,1\n").unwrap();

@@ -2,6 +2,11 @@
 //! case of a kind is a small set made here; the figures of a set that is read rightly are those of
 //! the same set in the plain layout.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -475,6 +480,7 @@ fn other_layouts_are_read_or_refused_and_never_misread() {
         &["6 images directly in ./train are taken as good images"],
     );
     // A logo beside `test`, and no images to train on.
+    fs::remove_dir_all(set.path().join("run")).unwrap();
     fs::remove_dir_all(set.path().join("train")).unwrap();
     set.save("logo.png", &texture(SIDE, SIDE, 3).into());
     for command in [Set::training(&[]), vec!["recommend", "--data", "."]] {

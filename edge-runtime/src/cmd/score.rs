@@ -9,7 +9,7 @@ use proto::manifest::Scoring;
 use scoring::inspect::preprocess::PreprocessError;
 use scoring::inspect::roi::check;
 use scoring::inspect::verdict::Verdict;
-use scoring::inspector::{Inspection, Inspector};
+use scoring::inspector::{InspectError, Inspection, Inspector};
 use scoring::io::account::ImageAccount;
 use scoring::io::decode::{DecodeError, Orientation};
 use scoring::io::image_file::{read_picture_as, read_roi_mask};
@@ -233,9 +233,12 @@ const NAMED: usize = 10;
 
 /// Counts an image that has no score.
 fn count_failure(account: &mut ImageAccount, path: &Path, error: &anyhow::Error) {
-    let mut causes = error.chain();
-    let small =
-        causes.any(|cause| matches!(cause.downcast_ref(), Some(PreprocessError::TooSmall { .. })));
+    let small = error.chain().any(|cause| {
+        matches!(
+            cause.downcast_ref(),
+            Some(InspectError::Preprocess(PreprocessError::TooSmall { .. }))
+        )
+    });
     let pages = error.chain().find_map(|cause| match cause.downcast_ref() {
         Some(DecodeError::Pages { pages, .. }) => Some(*pages as usize),
         _ => None,

@@ -340,7 +340,7 @@ impl Survey {
             .names(|facts| (facts.width_px, facts.height_px) != (width, height) && !turned(facts));
         if !other.is_empty() {
             account.warn(format!(
-                "images of {} sizes: most are of {width}×{height} px, not {}; a camera has \
+                "images of {} sizes: the most common is {width}×{height} px, unlike {}; a camera has \
                  one size",
                 sizes.len(),
                 named(&other)

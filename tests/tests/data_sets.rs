@@ -20,6 +20,9 @@ use image::{
 use integration_tests::{TINY, ok, run, tiny_package};
 use serde_json::Value;
 
+/// Path of the mask of an image, by the number of the image.
+type MaskName = fn(u32) -> String;
+
 /// Side of the images in pixels.
 const SIDE: u32 = 80;
 
@@ -391,7 +394,7 @@ fn all_masks_that_cannot_be_used_are_named_before_scoring() {
 #[test]
 fn masks_are_found_under_other_names_and_in_other_folders() {
     let plain = plain_figures();
-    let names: [(&str, fn(u32) -> String); 9] = [
+    let names: [(&str, MaskName); 9] = [
         ("Mask", |n| format!("ground_truth/cut/{n:03}_Mask.png")),
         ("upper", |n| format!("ground_truth/cut/{n:03}_mask.PNG")),
         ("bmp", |n| format!("ground_truth/cut/{n:03}_mask.bmp")),

@@ -391,7 +391,8 @@ fn all_masks_that_cannot_be_used_are_named_before_scoring() {
 #[test]
 fn masks_are_found_under_other_names_and_in_other_folders() {
     let plain = plain_figures();
-    let names: [(&str, fn(u32) -> String); 9] = [
+    type Name = fn(u32) -> String;
+    let names: [(&str, Name); 9] = [
         ("Mask", |n| format!("ground_truth/cut/{n:03}_Mask.png")),
         ("upper", |n| format!("ground_truth/cut/{n:03}_mask.PNG")),
         ("bmp", |n| format!("ground_truth/cut/{n:03}_mask.bmp")),

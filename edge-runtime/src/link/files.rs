@@ -91,6 +91,11 @@ impl OutgoingFile {
         })
     }
 
+    /// Whether no piece is left.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.offset_bytes >= self.bytes
+    }
+
     /// The next piece of at most `max_bytes` and its offset; the piece is empty at the end.
     pub(super) fn next(&mut self, max_bytes: usize) -> io::Result<(u64, Vec<u8>)> {
         let left = self.bytes.saturating_sub(self.offset_bytes);

@@ -35,32 +35,33 @@ impl SnapshotChunks {
     pub(super) fn new(id: u32, pictures: Vec<(SnapshotKind, Vec<u8>)>) -> Self {
         Self {
             id,
-            left: pictures.into(),
+            left: pictures
+                .into_iter()
+                .filter(|(_, picture)| !picture.is_empty())
+                .collect(),
             offset: 0,
         }
     }
 
-    /// The next chunk, encoded.
-    fn chunk(&mut self) -> Option<Vec<u8>> {
-        loop {
-            let (kind, picture) = self.left.front()?;
-            let end = picture.len().min(self.offset + CHUNK_BYTES);
-            let bytes = picture[self.offset..end].to_vec();
-            if bytes.is_empty() {
-                self.left.pop_front();
-                self.offset = 0;
-                continue;
-            }
-            let chunk = FromCamera::Chunk {
-                id: self.id,
-                kind: *kind,
-                total_bytes: picture.len() as u32,
-                offset_bytes: self.offset as u32,
-                bytes,
-            };
+    /// The next chunk, encoded, and whether more follow.
+    fn chunk(&mut self) -> Option<(Vec<u8>, bool)> {
+        let (kind, picture) = self.left.front()?;
+        let end = picture.len().min(self.offset + CHUNK_BYTES);
+        let chunk = FromCamera::Chunk {
+            id: self.id,
+            kind: *kind,
+            total_bytes: picture.len() as u32,
+            offset_bytes: self.offset as u32,
+            bytes: picture[self.offset..end].to_vec(),
+        };
+        let encoded = chunk.encode();
+        if end == picture.len() {
+            self.left.pop_front();
+            self.offset = 0;
+        } else {
             self.offset = end;
-            return Some(chunk.encode());
         }
+        Some((encoded, !self.left.is_empty()))
     }
 }
 
@@ -77,7 +78,7 @@ impl ChunkedAnswer {
     /// The next chunk, encoded, and whether more may follow.
     fn chunk(&mut self) -> Option<(Vec<u8>, bool)> {
         match self {
-            Self::Snapshot(chunks) => chunks.chunk().map(|chunk| (chunk, true)),
+            Self::Snapshot(chunks) => chunks.chunk(),
             Self::File(id, file) => match file.next(FILE_CHUNK_BYTES) {
                 Ok((_, bytes)) if bytes.is_empty() => None,
                 Ok((offset_bytes, bytes)) => {
@@ -87,7 +88,7 @@ impl ChunkedAnswer {
                         offset_bytes,
                         bytes,
                     };
-                    Some((chunk.encode(), true))
+                    Some((chunk.encode(), !file.is_at_end()))
                 }
                 // The file was evicted or cannot be read: the station must not wait for the rest.
                 Err(error) => {
@@ -173,5 +174,39 @@ impl Outbox {
             waiting.chunked = None;
         }
         chunk.map(|(payload, _)| payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_station_that_has_the_last_piece_may_ask_for_the_next_snapshot() {
+        let outbox = Outbox::new(Arc::default());
+        let pictures = vec![
+            (SnapshotKind::FramePng, vec![1; CHUNK_BYTES + 1]),
+            (SnapshotKind::MapTiff, Vec::new()),
+            (SnapshotKind::MapTiff, vec![2; CHUNK_BYTES]),
+        ];
+        let chunks = ChunkedAnswer::Snapshot(SnapshotChunks::new(7, pictures));
+        outbox.put_chunked(vec![0], chunks);
+        assert!(outbox.take_chunk().is_none(), "the answer comes first");
+        assert_eq!(outbox.take(), Some(vec![0]));
+        let mut sizes = Vec::new();
+        while outbox.is_sending() {
+            let chunk = outbox.take_chunk().unwrap();
+            match FromCamera::decode(&chunk) {
+                Ok(FromCamera::Chunk { kind, bytes, .. }) => sizes.push((kind, bytes.len())),
+                other => panic!("{other:?}"),
+            }
+        }
+        let expected = [
+            (SnapshotKind::FramePng, CHUNK_BYTES),
+            (SnapshotKind::FramePng, 1),
+            (SnapshotKind::MapTiff, CHUNK_BYTES),
+        ];
+        assert_eq!(sizes, expected);
+        assert!(outbox.take_chunk().is_none());
     }
 }

@@ -183,6 +183,16 @@ impl Rig {
         }
     }
 
+    /// A journal of some records, to which reports are added by a thread, and the links to it.
+    fn with_records(&mut self, count: usize) -> (JournalReader, Arc<LinkContext>, JoinHandle<()>) {
+        let journal = Journal::open(&self.folder.path().join("journal"), Limits::new(1 << 20));
+        let mut journal = journal.unwrap().0;
+        append(&mut journal, count);
+        let reader = journal.reader();
+        let context = self.context(journal.reader());
+        (reader, context, self.report(journal, None))
+    }
+
     /// Starts the report thread.
     fn report(&mut self, journal: Journal, images: Option<ImageSink>) -> JoinHandle<()> {
         let disk = DiskSpace::new(self.folder.path(), journal.reader(), 1 << 20);
@@ -983,12 +993,7 @@ fn is_done(message: &FromCamera) -> bool {
 #[test]
 fn on_a_serial_line_a_lost_answer_is_given_again_and_a_lost_record_is_sent_again() {
     let mut rig = Rig::new(Roi::Whole);
-    let journal = Journal::open(&rig.folder.path().join("journal"), Limits::new(1 << 20));
-    let mut journal = journal.unwrap().0;
-    append(&mut journal, 5);
-    let reader = journal.reader();
-    let context = rig.context(journal.reader());
-    let thread = rig.report(journal, None);
+    let (reader, context, thread) = rig.with_records(5);
     on_serial_line(&context, |wire| {
         wire.say(&hello("s"));
         // Nothing is sent again to a station that acknowledges nothing.
@@ -1015,12 +1020,7 @@ fn on_a_serial_line_a_lost_answer_is_given_again_and_a_lost_record_is_sent_again
 #[test]
 fn a_station_on_a_serial_line_is_no_station_of_the_network_whatever_it_calls_itself() {
     let mut rig = Rig::new(Roi::Whole);
-    let journal = Journal::open(&rig.folder.path().join("journal"), Limits::new(1 << 20));
-    let mut journal = journal.unwrap().0;
-    append(&mut journal, 5);
-    let reader = journal.reader();
-    let context = rig.context(journal.reader());
-    let thread = rig.report(journal, None);
+    let (reader, context, thread) = rig.with_records(5);
     on_serial_line(&context, |wire| {
         // The name of the station with a key.
         wire.say(&hello("s"));

@@ -16,7 +16,7 @@ use scoring::inspector::Inspector;
 use scoring::io::atomic::{WriteError, write_atomic};
 use serde::{Deserialize, Serialize};
 
-use super::checked;
+use super::checked::{self, Unusable};
 use crate::clock::unix_ms;
 
 /// Packages whose settings are kept. One more evicts those that were changed longest ago.
@@ -42,6 +42,15 @@ pub enum SettingsError {
          force", .0.display()
     )]
     Damaged(PathBuf),
+}
+
+impl From<Unusable> for SettingsError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Read { path, source } => Self::Read { path, source },
+            Unusable::Damaged(path) => Self::Damaged(path),
+        }
+    }
 }
 
 /// Who changes a setting, and why.
@@ -141,7 +150,7 @@ impl Settings {
     /// Reads the file, or its copy where it is damaged or lost. One that cannot be used is kept
     /// aside under another name.
     pub fn open(path: &Path) -> (Self, Option<SettingsError>) {
-        let (stored, error) = match (read(path), read(&copy_of(path))) {
+        let (stored, error) = match (checked::read::<Stored>(path), checked::read(&copy_of(path))) {
             (Ok(Some(stored)), _) => (stored, None),
             // The copy is written second, so a copy without the file means that the file was lost.
             (Ok(None), Ok(Some(stored))) => {
@@ -150,12 +159,12 @@ impl Settings {
             (Ok(None), _) => (Stored::default(), None),
             (Err(error), copy) => {
                 // What cannot be read now may be readable at the next start.
-                if matches!(error, SettingsError::Damaged(_)) {
+                if matches!(error, Unusable::Damaged(_)) {
                     std::fs::rename(path, path.with_extension("json.damaged")).ok();
                 }
                 match copy {
                     Ok(Some(stored)) => (stored, Some(SettingsError::CopyUsed(path.to_owned()))),
-                    _ => (Stored::default(), Some(error)),
+                    _ => (Stored::default(), Some(error.into())),
                 }
             }
         };
@@ -355,22 +364,6 @@ pub(super) fn roi_text(roi: &Roi) -> String {
 
 fn copy_of(path: &Path) -> PathBuf {
     path.with_extension("copy.json")
-}
-
-/// Reads a file; `None` if there is none.
-fn read(path: &Path) -> Result<Option<Stored>, SettingsError> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            let path = path.to_owned();
-            return Err(SettingsError::Read { path, source });
-        }
-    };
-    match checked::from_json(&text) {
-        Some(stored) => Ok(Some(stored)),
-        None => Err(SettingsError::Damaged(path.to_owned())),
-    }
 }
 
 #[cfg(test)]

@@ -155,7 +155,9 @@ impl Slots {
             return Err(SlotsError::NoTrial);
         }
         self.trial = false;
-        self.unconfirmed = self.unconfirmed_but(self.active);
+        if let Some(active) = self.active {
+            self.unconfirmed[active.index()] = false;
+        }
         Ok(self)
     }
 
@@ -165,19 +167,10 @@ impl Slots {
         if self.package(other).is_none() {
             return Err(SlotsError::NothingBefore);
         }
-        self.unconfirmed = [true; 2];
         self.active = Some(other);
         self.trial = false;
-        self.unconfirmed = self.unconfirmed_but(self.active);
+        self.unconfirmed = SlotId::BOTH.map(|slot| slot != other);
         Ok(self)
-    }
-
-    fn unconfirmed_but(&self, confirmed: Option<SlotId>) -> [bool; 2] {
-        let mut unconfirmed = self.unconfirmed;
-        if let Some(slot) = confirmed {
-            unconfirmed[slot.index()] = false;
-        }
-        unconfirmed
     }
 
     /// The slots after a restart: a package on trial is rolled back.

@@ -17,6 +17,7 @@ use scoring::package::{FileError, Trust, Verified, read};
 use sha2::{Digest, Sha256 as Hasher};
 
 use super::checked;
+pub use super::checked::Unusable;
 use super::slots::{Sha256, SlotId, Slots};
 
 const ENDING: &str = ".awr";
@@ -36,40 +37,6 @@ pub enum StoreWarning {
          no package is active until one is configured, flashed, or activated by a roll-back"
     )]
     Unknown(Unusable),
-}
-
-/// What is wrong with a file.
-#[derive(Debug, thiserror::Error)]
-pub enum Unusable {
-    /// It cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// It is damaged.
-    #[error("{} is damaged", .0.display())]
-    Damaged(PathBuf),
-}
-
-/// Reads a file; `None` if there is none.
-fn read_slots(path: &Path) -> Result<Option<Slots>, Unusable> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            return Err(Unusable::Read {
-                path: path.to_owned(),
-                source,
-            });
-        }
-    };
-    match checked::from_json(&text) {
-        Some(slots) => Ok(Some(slots)),
-        None => Err(Unusable::Damaged(path.to_owned())),
-    }
 }
 
 /// The slots, on disk.
@@ -95,8 +62,8 @@ impl Store {
             saved: [None, None],
             may_delete: true,
         };
-        let copy = read_slots(&folder.join(COPY));
-        let warning = match read_slots(&folder.join(FILE)) {
+        let copy = checked::read::<Slots>(&folder.join(COPY));
+        let warning = match checked::read::<Slots>(&folder.join(FILE)) {
             Ok(Some(slots)) => {
                 store.slots = slots.clone();
                 store.saved = [Some(slots), copy.ok().flatten()];
@@ -402,6 +369,7 @@ mod tests {
         assert!(warning.is_none(), "{warning:?}");
         assert_eq!(found.slots(), &slots);
         found.commit(slots.clone()).unwrap();
-        assert_eq!(read_slots(&folder.path().join(COPY)).unwrap(), Some(slots));
+        let copy = checked::read(&folder.path().join(COPY)).unwrap();
+        assert_eq!(copy, Some(slots));
     }
 }

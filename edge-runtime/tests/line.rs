@@ -687,8 +687,8 @@ fn a_golden_frame_that_is_missing_is_a_fault_and_does_not_hold_the_gate() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("good.png");
     let inspector = (*context.control.inspector().unwrap()).clone();
-    let golden = GoldenFrames::read(Some(&missing), None);
-    assert!(golden.problem().is_some());
+    let golden = GoldenFrames::new(Some(&missing), None);
+    assert!(golden.problem(inspector.reading()).is_some());
     let control = Control::new(
         Some(inspector),
         Mode::Inspect,
@@ -1104,7 +1104,7 @@ fn a_failed_golden_check_holds_the_gate_until_one_passes() {
         Some(inspector),
         Mode::Inspect,
         // Expected to be NG, and it is not.
-        GoldenFrames::read(None, Some(&picture)),
+        GoldenFrames::new(None, Some(&picture)),
         Arc::clone(&context.line),
         context.reporter.clone(),
         Arc::clone(&context.metrics),

@@ -26,6 +26,8 @@ use crate::inspect::texture::CellFeatures;
 use crate::inspect::variation::{deviations, grid_features};
 use crate::inspect::verdict::{Verdict, decide, frame_score};
 use crate::package::{ParityError, Verified, check_parity, check_segmentation_parity};
+use crate::source::RawFrame;
+use crate::source::pixel_format::{PixelFormatError, to_frame_as};
 
 /// Why a package cannot be used, or a frame not inspected.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +141,11 @@ impl Inspector {
     /// How the package's image files are read.
     pub fn reading(&self) -> &Reading {
         &self.manifest.reading
+    }
+
+    /// The frame that a source delivered. Frames of image files are read as the package's are.
+    pub fn frame(&self, raw: &RawFrame) -> Result<Frame, PixelFormatError> {
+        to_frame_as(raw, &self.manifest.reading)
     }
 
     /// Scores in this mode instead of the package's. If the mode changes, everything that was

@@ -6,8 +6,11 @@
 )]
 
 use proptest::prelude::*;
+use proto::manifest::Reading;
 use scoring::inspect::frame::{Channels, Frame, Pixels};
-use scoring::source::pixel_format::{PixelFormatError, SUPPORTED, is_supported, to_frame};
+use scoring::source::pixel_format::{
+    FILE_GREY_16, PixelFormatError, SUPPORTED, is_supported, to_frame, to_frame_as,
+};
 use scoring::source::{FourCc, RawFrame};
 
 fn raw(
@@ -73,6 +76,39 @@ fn deep_grey_fills_the_full_range() {
     assert_eq!(
         sixteen(b"Y16 ", (2, 1), 4, &[0x34, 0x12, 0xff, 0xff]),
         [0x1234, 65535]
+    );
+}
+
+#[test]
+fn frames_of_files_are_scaled_as_the_package_says_and_a_cameras_are_not() {
+    let raw = |format: FourCc, words: &[u8]| RawFrame {
+        format,
+        width_px: words.len() as u32 / 2,
+        height_px: 1,
+        stride_bytes: words.len() as u32,
+        data: words.to_vec(),
+    };
+    let twelve = Reading {
+        bits: 12,
+        ..Reading::default()
+    };
+    let values = |format, words: &[u8]| {
+        let frame = to_frame_as(&raw(format, words), &twelve)?;
+        let Pixels::U16(values) = frame.pixels() else {
+            panic!("expected 16 bit");
+        };
+        Ok::<_, PixelFormatError>(values.clone())
+    };
+    let words = [0xff, 0x0f, 0x01, 0x08];
+    let camera = values(FourCc(*b"Y12 "), &words).unwrap();
+    assert_eq!(camera, [65535, 0x8018]);
+    assert_eq!(values(FILE_GREY_16, &words).unwrap(), camera);
+    let full = values(FourCc(*b"Y16 "), &[0x34, 0x12]).unwrap();
+    assert_eq!(full, [0x1234]);
+    let error = values(FILE_GREY_16, &[0x34, 0x12]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "expected values of 12 bits, as in the package's files, found 4660"
     );
 }
 

@@ -72,9 +72,7 @@ impl Camera {
         let safe_action = safe_action(config.gate.as_ref());
         let outputs = outputs(config, safe_action)?;
         let mut open = opener(config)?;
-        let golden =
-            GoldenFrames::read(config.golden.good.as_deref(), config.golden.bad.as_deref());
-        let golden_problem = golden.problem();
+        let golden = GoldenFrames::new(config.golden.good.as_deref(), config.golden.bad.as_deref());
         let made = std::fs::create_dir_all(&config.state);
         if let Err(error) = &made {
             let folder = config.state.display();
@@ -85,6 +83,8 @@ impl Camera {
             inspector,
             events,
         } = startup_model(config)?;
+        let reading = inspector.as_ref().map(|inspector| *inspector.reading());
+        let golden_problem = golden.problem(&reading.unwrap_or_default());
         let updater = Arc::new(updater);
         // A full or read-only disk must not stop the inspection.
         let (mut journal, opened) = Journal::open_or_wait(

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use proto::manifest::Roi;
+use proto::manifest::{Reading, Roi};
 use proto::message::{Mode, cut_text};
 use scoring::inspect::frame::Frame;
 use scoring::inspector::{Inspection, Inspector};
-use scoring::io::image_file::{ImageFileError, read_frame};
+use scoring::io::image_file::{ImageFileError, read_frame_as};
 
 use super::settings::Settings;
 use crate::error_text::one_line;
@@ -39,28 +39,31 @@ pub struct GoldenFrames {
 #[derive(Debug)]
 pub(super) struct GoldenFrame {
     path: PathBuf,
-    frame: OnceLock<Frame>,
+    /// The frame, as it was read for a package.
+    read: Mutex<Option<(Reading, Arc<Frame>)>>,
 }
 
 impl GoldenFrame {
-    /// The frame, from its file unless it was read before.
-    pub(super) fn get(&self) -> Result<&Frame, ImageFileError> {
-        match self.frame.get() {
-            Some(frame) => Ok(frame),
-            None => {
-                let frame = read_frame(&self.path)?;
-                Ok(self.frame.get_or_init(|| frame))
+    /// The frame as a package reads files, from its file unless it was read so before.
+    pub(super) fn get(&self, reading: &Reading) -> Result<Arc<Frame>, ImageFileError> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*read {
+            Some((before, frame)) if before == reading => Ok(Arc::clone(frame)),
+            _ => {
+                let frame = Arc::new(read_frame_as(&self.path, reading)?);
+                *read = Some((*reading, Arc::clone(&frame)));
+                Ok(frame)
             }
         }
     }
 }
 
 impl GoldenFrames {
-    /// Reads the frames that are configured. One that cannot be read is read again at each check.
-    pub fn read(good: Option<&Path>, bad: Option<&Path>) -> Self {
+    /// The frames that are configured. One that cannot be read is read again at each check.
+    pub fn new(good: Option<&Path>, bad: Option<&Path>) -> Self {
         let frame = |path: &Path| GoldenFrame {
             path: path.to_owned(),
-            frame: OnceLock::new(),
+            read: Mutex::default(),
         };
         Self {
             good: good.map(frame),
@@ -68,13 +71,13 @@ impl GoldenFrames {
         }
     }
 
-    /// Why the check would fail, if a frame cannot be read.
-    pub fn problem(&self) -> Option<String> {
+    /// Why the check would fail, if a frame cannot be read as a package reads files.
+    pub fn problem(&self, reading: &Reading) -> Option<String> {
         let frames = [("good", &self.good), ("bad", &self.bad)];
         let problems: Vec<String> = frames
             .into_iter()
             .filter_map(|(name, frame)| {
-                let error = frame.as_ref()?.get().err()?;
+                let error = frame.as_ref()?.get(reading).err()?;
                 let error = one_line(&error);
                 tracing::error!(error, "cannot read the {name} frame of the golden check");
                 Some(format!("{name} frame: {error}"))
@@ -242,4 +245,41 @@ impl Control {
 pub fn model_name(inspector: &Inspector) -> String {
     let manifest = inspector.manifest();
     cut_text(&format!("{} {}", manifest.name, manifest.version))
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{ImageBuffer, Luma};
+    use scoring::inspect::frame::Pixels;
+
+    use super::*;
+
+    #[test]
+    fn golden_frames_are_read_as_the_active_package_reads_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("good.png");
+        let white = ImageBuffer::<Luma<u16>, _>::from_pixel(9, 7, Luma([4_095]));
+        white.save(&path).unwrap();
+        let golden = GoldenFrames::new(Some(&path), None);
+        let brightest = |bits| {
+            let reading = Reading {
+                bits,
+                ..Reading::default()
+            };
+            assert_eq!(golden.problem(&reading), None);
+            let frame = golden.good.as_ref().unwrap().get(&reading).unwrap();
+            match frame.pixels() {
+                Pixels::U16(values) => values[0],
+                Pixels::U8(_) => panic!("expected 16 bit"),
+            }
+        };
+        assert_eq!(brightest(16), 4_095);
+        assert_eq!(brightest(12), u16::MAX);
+        let ten = Reading {
+            bits: 10,
+            ..Reading::default()
+        };
+        let problem = golden.problem(&ten).unwrap();
+        assert!(problem.contains("10 bits"), "{problem}");
+    }
 }

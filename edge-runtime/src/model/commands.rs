@@ -256,7 +256,7 @@ impl Control {
         ];
         for (name, frame, expected) in frames {
             let Some(frame) = frame else { continue };
-            let frame = match frame.get() {
+            let frame = match frame.get(inspector.reading()) {
                 Ok(frame) => frame,
                 // A frame that is missing says nothing about the verdicts.
                 Err(error) => {
@@ -265,7 +265,7 @@ impl Control {
                     continue;
                 }
             };
-            match inspector.inspect(frame) {
+            match inspector.inspect(&frame) {
                 Ok(inspection) => {
                     let right = inspection.verdict == Some(expected);
                     passed &= right;

@@ -9,7 +9,6 @@ use proto::report::{Event, Fault, GateAction, Outcome};
 use scoring::inspect::frame::Frame;
 use scoring::inspect::verdict::Verdict;
 use scoring::inspector::{Inspection, Inspector};
-use scoring::source::pixel_format::to_frame;
 
 use super::context::StageContext;
 use super::slot::Job;
@@ -115,7 +114,7 @@ fn inspect(
     job: &Job,
 ) -> Result<(Frame, Inspection), Fault> {
     let started = Instant::now();
-    let frame = to_frame(&job.captured.raw).map_err(|error| {
+    let frame = inspector.frame(&job.captured.raw).map_err(|error| {
         tracing::warn!(%error, "frame cannot be read");
         Fault::DamagedFrame
     })?;

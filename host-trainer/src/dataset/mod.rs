@@ -16,6 +16,7 @@ mod names;
 mod parallel;
 mod pixel_digest;
 mod survey;
+mod table;
 mod test_set;
 mod tile_store;
 mod tiles;

@@ -13,12 +13,14 @@
 use std::borrow::Cow;
 
 use proto::limits::MAX_FRAME_SIDE_PX;
+use proto::manifest::Reading;
 use yuv::{YuvBiPlanarImage, YuvConversionMode, YuvPackedImage, YuvRange, YuvStandardMatrix};
 
 use super::bayer::{self, Pattern};
 use super::{FourCc, RawFrame, mono};
 use crate::inspect::frame::{Channels, Frame, FrameError, Pixels};
 use crate::io::decode::{DecodeError, decode_jpeg};
+use crate::io::image_file::scale;
 
 /// The formats that [`to_frame`] converts, most preferred first: colour before grey, because a
 /// camera that offers both is a colour camera; finished pixels before the sensor's mosaic; 8 bit
@@ -44,7 +46,12 @@ pub const SUPPORTED: &[FourCc] = &[
     FourCc(*b"JPEG"),
 ];
 
-/// Whether [`to_frame`] converts this format.
+/// 16-bit grey values of an image file, in the layout of `Y16`. How many of the bits are significant
+/// is known by the package ([`proto::manifest::Reading`]), so these are the file's own values. No
+/// camera has this format; a replay and its recordings do.
+pub const FILE_GREY_16: FourCc = FourCc(*b"FY16");
+
+/// Whether a camera's frames of this format are converted by [`to_frame`].
 pub fn is_supported(format: FourCc) -> bool {
     SUPPORTED.contains(&format)
 }
@@ -109,6 +116,14 @@ pub enum PixelFormatError {
         /// The converter's error.
         reason: String,
     },
+    /// A value of an image file has more bits than the package's files have.
+    #[error("expected values of {bits} bits, as in the package's files, found {found}")]
+    Bits {
+        /// Bits of the package's files.
+        bits: u8,
+        /// The greatest value.
+        found: u16,
+    },
     /// The frame has an invalid size.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -120,7 +135,21 @@ pub fn names(formats: &[FourCc]) -> String {
     names.join(", ")
 }
 
-/// Converts a raw frame; the module's documentation says how depth and colour are converted.
+/// Converts a raw frame as a package needs it: frames of image files are scaled as `reading` says.
+/// A camera's formats say themselves how many bits they have.
+pub fn to_frame_as(raw: &RawFrame, reading: &Reading) -> Result<Frame, PixelFormatError> {
+    let frame = to_frame(raw)?;
+    if raw.format != FILE_GREY_16 {
+        return Ok(frame);
+    }
+    scale(frame, reading.bits).map_err(|found| PixelFormatError::Bits {
+        bits: reading.bits,
+        found,
+    })
+}
+
+/// Converts a raw frame; the module's documentation says how depth and colour are converted. Values
+/// of image files are not scaled.
 pub fn to_frame(raw: &RawFrame) -> Result<Frame, PixelFormatError> {
     let sides = 1..=MAX_FRAME_SIDE_PX;
     if !sides.contains(&raw.width_px) || !sides.contains(&raw.height_px) {
@@ -135,7 +164,7 @@ pub fn to_frame(raw: &RawFrame) -> Result<Frame, PixelFormatError> {
         b"GREY" => (Channels::Grey, Pixels::U8(packed(raw)?.into_owned())),
         b"Y10 " => (Channels::Grey, Pixels::U16(mono::words(&packed(raw)?, 10))),
         b"Y12 " => (Channels::Grey, Pixels::U16(mono::words(&packed(raw)?, 12))),
-        b"Y16 " => (Channels::Grey, Pixels::U16(mono::words(&packed(raw)?, 16))),
+        b"Y16 " | b"FY16" => (Channels::Grey, Pixels::U16(mono::words(&packed(raw)?, 16))),
         b"Y10P" => (
             Channels::Grey,
             Pixels::U16(mono::mipi_10(&packed(raw)?, width)),
@@ -162,7 +191,7 @@ pub fn to_frame(raw: &RawFrame) -> Result<Frame, PixelFormatError> {
 fn row_bytes(raw: &RawFrame) -> u32 {
     let width = raw.width_px;
     match &raw.format.0 {
-        b"Y10 " | b"Y12 " | b"Y16 " => width * 2,
+        b"Y10 " | b"Y12 " | b"Y16 " | b"FY16" => width * 2,
         b"Y10P" => width.div_ceil(4) * 5,
         b"Y12P" => width.div_ceil(2) * 3,
         b"RGB3" | b"BGR3" => width * 3,

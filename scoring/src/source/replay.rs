@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::pixel_format::FILE_GREY_16;
 use super::recording::{RecordingError, RecordingReader};
 use super::{Captured, Delivery, FourCc, RawFrame, Source, SourceError, StreamInfo};
 use crate::inspect::frame::{Channels, Frame, Pixels};
@@ -387,7 +388,7 @@ fn raw_frame(frame: &Frame) -> Option<RawFrame> {
         (Channels::Rgb, Pixels::U8(values)) => (*b"RGB3", 3, values.clone()),
         (Channels::Grey, Pixels::U16(values)) => {
             let bytes = values.iter().flat_map(|value| value.to_le_bytes());
-            (*b"Y16 ", 2, bytes.collect())
+            (FILE_GREY_16.0, 2, bytes.collect())
         }
         (Channels::Rgb, Pixels::U16(_)) => return None,
     };

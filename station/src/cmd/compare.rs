@@ -10,9 +10,8 @@ use scoring::inspect::verdict::Verdict;
 use scoring::inspector::{Inspection, Inspector};
 use scoring::package::{self, Trust};
 use scoring::render::overlay;
-use scoring::source::pixel_format::to_frame;
 use scoring::source::replay::{Pace, Replay};
-use scoring::source::{Delivery, Source, SourceError};
+use scoring::source::{Delivery, RawFrame, Source, SourceError};
 use serde::Serialize;
 
 use super::print_json;
@@ -93,6 +92,13 @@ impl Side {
     }
 }
 
+impl Side {
+    /// Each side reads the frame as its package's files are read.
+    fn inspect(&self, raw: &RawFrame) -> Result<Inspection> {
+        Ok(self.inspector.inspect(&self.inspector.frame(raw)?)?)
+    }
+}
+
 fn decision(inspection: &Inspection) -> Decision {
     Decision {
         score: inspection.score,
@@ -126,13 +132,11 @@ impl ReplayCompare {
             let number = counts.frames;
             counts.frames += 1;
             bar.set_position(counts.frames);
-            let scored = to_frame(&captured.raw)
-                .map_err(anyhow::Error::from)
-                .and_then(|frame| {
-                    let [a, b] = &sides;
-                    Ok([a.inspector.inspect(&frame)?, b.inspector.inspect(&frame)?])
-                });
-            let [a, b] = match scored {
+            let [a, b] = &sides;
+            let scored = a
+                .inspect(&captured.raw)
+                .and_then(|a| Ok((a, b.inspect(&captured.raw)?)));
+            let (a, b) = match scored {
                 Ok(scored) => scored,
                 Err(error) => {
                     note!("frame {number}: {error:#}");

@@ -158,6 +158,25 @@ impl Station {
             .context("sending to the camera")
     }
 
+    /// Sends a command and waits for its answer; records go into the ledger.
+    pub(crate) fn command(
+        &mut self,
+        ledger: &mut Ledger,
+        id: u32,
+        command: Command,
+    ) -> Result<Answer> {
+        self.send(&ToCamera::Command { id, command })?;
+        let deadline = Instant::now() + HELLO_WITHIN;
+        while Instant::now() < deadline {
+            match self.message()? {
+                Some(FromCamera::Reply { id: of, answer }) if of == id => return Ok(answer),
+                Some(message) => self.take(ledger, message)?,
+                None => {}
+            }
+        }
+        bail!("no answer within {} s", HELLO_WITHIN.as_secs())
+    }
+
     /// Takes a snapshot and receives its pictures; records are dropped.
     pub(crate) fn snapshot(&mut self, id: u32) -> Result<()> {
         let command = Command::Snapshot;
@@ -217,7 +236,15 @@ impl Station {
             self.send(&ToCamera::Alive)?;
         }
         match self.message()? {
-            Some(FromCamera::Record { sequence, record }) => {
+            Some(message) => self.take(ledger, message),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a message: a record goes into the ledger.
+    fn take(&mut self, ledger: &mut Ledger, message: FromCamera) -> Result<()> {
+        match message {
+            FromCamera::Record { sequence, record } => {
                 match self.next {
                     Some(next) if next != sequence => {
                         bail!("expected record {next}, found {sequence}")
@@ -231,10 +258,10 @@ impl Station {
                 self.next = Some(sequence + 1);
                 ledger.insert(sequence, record)
             }
-            Some(FromCamera::Displaced { from, to }) => {
+            FromCamera::Displaced { from, to } => {
                 bail!("the camera has lost the records {from} to {to}")
             }
-            Some(FromCamera::Goodbye { reason }) => bail!("the camera ended the session: {reason}"),
+            FromCamera::Goodbye { reason } => bail!("the camera ended the session: {reason}"),
             _ => Ok(()),
         }
     }

@@ -92,7 +92,7 @@ fn images_come_by_name_and_in_their_own_format() {
     assert_eq!((replay.info().width_px, replay.info().height_px), (4, 3));
     let expected = [
         (*b"GREY", 4, vec![1; 12]),
-        (*b"Y16 ", 8, vec![2; 24]),
+        (FILE_GREY_16.0, 8, vec![2; 24]),
         (*b"RGB3", 12, vec![7; 36]),
     ];
     for (sequence, (format, stride_bytes, data)) in (0..).zip(expected) {
@@ -109,7 +109,7 @@ fn images_come_by_name_and_in_their_own_format() {
     }
     assert!(matches!(replay.next(), Err(SourceError::Ended)));
     let (mut one, _) = open(&folder.path().join("b.tiff"), Pace::Maximum, false);
-    assert_eq!(frame(&mut one).raw.format, FourCc(*b"Y16 "));
+    assert_eq!(frame(&mut one).raw.format, FILE_GREY_16);
 }
 
 #[test]

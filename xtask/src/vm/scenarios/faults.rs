@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use proto::message::{Answer, Command};
 use proto::report::{Event, Fault, GateAction, Outcome};
 
 use crate::vm::camera::{Camera, HTTP, PATIENCE, boot_with, vivid_capture};
@@ -12,7 +13,8 @@ use crate::vm::ledger::Ledger;
 use crate::vm::rig::Rig;
 use crate::vm::station::Station;
 
-/// Lines of the chip for the signals.
+/// Lines of the chip for the signals and the sensor behind the gate.
+const CONFIRM: u32 = 2;
 const READY: u32 = 4;
 const FAULT: u32 = 5;
 const HEARTBEAT: u32 = 7;
@@ -25,6 +27,11 @@ const ENCODER_SILENT_MS: u64 = 10_000;
 const TRIGGER_SILENT_MS: u64 = 20_000;
 /// Parts that may come without a count of the encoder.
 const PARTS_WITHOUT_COUNT: u32 = 2;
+/// Within this time the sensor behind the gate must confirm a reject.
+const CONFIRM_WITHIN_MS: u64 = 500;
+/// A threshold that no frame of the camera reaches, and one that every frame exceeds.
+const ALL_OK: f32 = 1e6;
+const ALL_NG: f32 = 0.0;
 /// Seconds by which the clock is set back.
 const CLOCK_BACK_S: u64 = 3_600;
 
@@ -80,6 +87,8 @@ struct Line<'a> {
     camera: &'a mut Camera,
     station: Station,
     ledger: Ledger,
+    /// Commands sent.
+    commands: u32,
 }
 
 /// A step of a failure.
@@ -109,6 +118,7 @@ impl<'a> Line<'a> {
             camera,
             station,
             ledger,
+            commands: 0,
         };
         line.shows(&Shown::ready(), Instant::now(), PATIENCE)?;
         line.part(Outcome::Ok)?;
@@ -275,6 +285,30 @@ impl<'a> Line<'a> {
         guest.wait_until(&counted, PATIENCE).context("an OK part")
     }
 
+    /// A station asks for something.
+    fn command(&mut self, command: Command) -> Result<Answer> {
+        self.commands += 1;
+        self.station
+            .command(&mut self.ledger, self.commands, command)
+    }
+
+    /// A station sets the threshold.
+    fn threshold(&mut self, value: f32) -> Result<()> {
+        let reason = "this part of the test".to_owned();
+        match self.command(Command::SetThreshold { value, reason })? {
+            Answer::Refused { reason } => bail!("the threshold was refused: {reason}"),
+            _ => Ok(()),
+        }
+    }
+
+    /// A station runs the golden-sample check.
+    fn golden(&mut self, passes: bool) -> Result<()> {
+        match self.command(Command::GoldenCheck)? {
+            Answer::Golden(result) if result.passed == passes => Ok(()),
+            other => bail!("expected a golden-sample check that passes: {passes}; found {other:?}"),
+        }
+    }
+
     /// The belt stops, or goes on.
     fn belt(&mut self, moves: bool) -> Result<()> {
         match moves {
@@ -357,8 +391,8 @@ pub(crate) fn all(rig: &mut Rig) -> Result<()> {
         .guest
         .background("heartbeat", &watch, "/tmp/heartbeat")?;
     camera.explain(|camera| {
-        let silent = "silent_off = \"this part of the test\"\n";
-        camera.configure(1e6, &configuration(silent, ""))?;
+        let never = "silent_off = \"this part of the test\"\n";
+        camera.configure(ALL_OK, &configuration(never, ""))?;
         let mut line = Line::start(camera, Ledger::default())?;
         line.watch_gate()?;
         frames(&mut line)?;
@@ -375,7 +409,7 @@ pub(crate) fn all(rig: &mut Rig) -> Result<()> {
              pulse_counts = 2, silent_after_ms = {ENCODER_SILENT_MS}, \
              parts_without_count = {PARTS_WITHOUT_COUNT} }}\n"
         );
-        camera.configure(1e6, &configuration(&silent, &encoder))?;
+        camera.configure(ALL_OK, &configuration(&silent, &encoder))?;
         // Ten counts a second, also on a busy host.
         let belt = "file=$(CHIP=encoder gpio file 0)/pull
                     while :; do echo pull-up >$file; echo pull-down >$file; usleep 100000; done";
@@ -385,6 +419,18 @@ pub(crate) fn all(rig: &mut Rig) -> Result<()> {
             .background("belt", "sh /tmp/belt", "/tmp/belt.log")?;
         let mut line = Line::start(camera, ledger).context("after kill -9")?;
         silence(&mut line)?;
+        line.belt(false)?;
+        line.camera.kill()?;
+        let Line { camera, ledger, .. } = line;
+        let confirm = format!(
+            "confirm = {{ input = {{ chip = \"/dev/gpio-rig\", line = {CONFIRM} }}, \
+             within_ms = {CONFIRM_WITHIN_MS} }}\n"
+        );
+        let golden = "[golden]\nbad = \"frames/bad.png\"\n";
+        let text = configuration(never, &confirm) + golden;
+        camera.configure(ALL_OK, &text)?;
+        let mut line = Line::start(camera, ledger).context("with a sensor behind the gate")?;
+        verdicts(&mut line)?;
         line.ledger.check_complete()
     })
 }
@@ -649,5 +695,37 @@ fn silence(line: &mut Line<'_>) -> Result<()> {
         within: Duration::from_millis(TRIGGER_SILENT_MS),
         meanwhile: NOTHING,
         end: &|line| line.part(Outcome::Ok),
+    })
+}
+
+/// Rejects that reject nothing, and verdicts that are wrong.
+fn verdicts(line: &mut Line<'_>) -> Result<()> {
+    line.watch_gate()?;
+    line.goes_through(&Failure {
+        name: "a reject is not confirmed",
+        prepare: &|line| line.threshold(ALL_NG),
+        begin: &|line| line.part(Outcome::Ng),
+        shows: Shown::held("reject_confirmed"),
+        within: Duration::from_millis(CONFIRM_WITHIN_MS + 100),
+        meanwhile: &|line| line.threshold(ALL_OK),
+        // The gate is held, which pushes the next part out.
+        end: &|line| {
+            line.run(&format!("gpio pull {CONFIRM} up; gpio pull {CONFIRM} down"))
+                .map(drop)
+        },
+    })?;
+    line.goes_through(&Failure {
+        name: "a golden-sample check fails",
+        prepare: NOTHING,
+        // Nothing is NG at this threshold, nor is the picture that must be.
+        begin: &|line| line.golden(false),
+        shows: Shown::held("golden"),
+        within: S(1),
+        meanwhile: NOTHING,
+        end: &|line| {
+            line.threshold(ALL_NG)?;
+            line.golden(true)?;
+            line.threshold(ALL_OK)
+        },
     })
 }

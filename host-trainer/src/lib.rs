@@ -17,6 +17,7 @@ pub mod calibrate;
 pub mod dataset;
 pub mod device;
 pub mod evaluate;
+pub mod layer_statistics;
 pub mod memory;
 pub mod network;
 pub mod noise;

@@ -8,7 +8,8 @@ use clap::{Parser, Subcommand};
 
 /// Trains a model that finds surface defects, from defect-free images alone.
 ///
-/// The usual order: recommend, train, package, evaluate. Every command explains itself with --help.
+/// The usual way: fit, evaluate. In single steps: recommend, train, package, evaluate. Every command
+/// explains itself with --help.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -18,6 +19,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Fit(Box<cmd::fit::Fit>),
     Recommend(cmd::recommend::Recommend),
     Train(Box<cmd::train::Train>),
     Package(Box<cmd::package::Package>),
@@ -35,6 +37,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Fit(command) => command.run(),
         Command::Recommend(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Package(command) => command.run(),

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Version of this structure. Fields are added at the end only, so that older packages are read.
-pub const MANIFEST_FORMAT: u16 = 9;
+pub const MANIFEST_FORMAT: u16 = 10;
 
 /// Side of the method's tiles, in pixels (paper, IV-A).
 pub const TILE_PX: u32 = 65;
@@ -70,6 +70,12 @@ pub struct Manifest {
     /// What the segmentation network adds. Since format 9; `None` without such a network, and in
     /// older packages.
     pub segmentation_gain: Option<SegmentationGain>,
+    /// What good places look like to the network's own layers. Since format 10; `None` in older
+    /// packages.
+    pub layers: Option<LayerStatistics>,
+    /// What `host-trainer fit` decided, each with its evidence, as text. Since format 10; empty in
+    /// older packages and where a person decided.
+    pub decisions: Vec<String>,
 }
 
 /// Images and parts that a model was made with, so that their use as test or calibration images
@@ -204,6 +210,50 @@ pub struct SegmentationNetwork {
     /// Fraction of the smoothed deviation map to subtract from the deviation map (local contrast),
     /// 0..=1.
     pub local_contrast: f32,
+}
+
+/// What good places look like to the network: the mean output of its second and third layer at
+/// each place, and how outputs deviate from it at all places together. A place is a cell of the
+/// second layer's output, 4 × 4 pixels. How distances are computed from it is defined by
+/// `inspect::layer_statistics` of `scoring`, so that it belongs to the format.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerStatistics {
+    /// Mean output of the second layer.
+    pub second: LayerMeans,
+    /// Mean output of the third layer, at half of the second one's resolution.
+    pub third: LayerMeans,
+    /// Inverse of the Cholesky factor of the residuals' covariance, over the channels of the second
+    /// layer and then the third: a lower triangle, row by row.
+    pub whitening: Vec<f32>,
+    /// Mean distance of good frames at each place, row by row, with the second layer's columns and
+    /// rows. A distance is a Mahalanobis distance divided by the square root of the number of
+    /// channels.
+    pub distance_mean: Vec<f32>,
+    /// Standard deviation of that distance, above 0.
+    pub distance_spread: Vec<f32>,
+    /// Standard deviation of a Gaussian that smooths the map of deviations, in places; 0 is off.
+    pub smooth_sigma_places: f32,
+    /// Weight of these deviations in the frame's map.
+    pub weight: f32,
+    /// Weight of the map from all other stages.
+    pub map_weight: f32,
+    /// Number of frames that the statistics are of.
+    pub frames: u32,
+}
+
+/// Mean outputs of a layer at each place, in 8 bits: a mean is offset + step × level.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerMeans {
+    /// Number of columns.
+    pub columns: u16,
+    /// Number of rows.
+    pub rows: u16,
+    /// Offset of each channel.
+    pub offset: Vec<f32>,
+    /// Step of each channel, at least 0.
+    pub step: Vec<f32>,
+    /// Levels: channels × rows × columns.
+    pub levels: Vec<i8>,
 }
 
 /// Scores of good frames at each position, for parts presented in a fixed pose, in cells of equal

@@ -9,18 +9,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use proto::manifest::{
-    ColourMode, Manifest, PostProcessing, Reading, Roi, Scoring, SegmentationNetwork,
+    ColourMode, LayerStatistics, Manifest, PostProcessing, Reading, Roi, Scoring,
+    SegmentationNetwork,
 };
 
-use crate::infer::{Engine, InferError, SegmentationEngine, Tuning};
+use crate::infer::{EncoderOutputs, Engine, InferError, SegmentationEngine, Tuning};
 use crate::inspect::frame::Frame;
 use crate::inspect::grid::GRIDS;
+use crate::inspect::layer_statistics::{GoodPlaces, combine};
 use crate::inspect::map::ScoreMap;
 use crate::inspect::normal_map::Normaliser;
 use crate::inspect::preprocess::{Planes, PreprocessError, prepare, to_planes};
 use crate::inspect::region::{Region, regions};
 use crate::inspect::roi::{RoiError, rasterise};
-use crate::inspect::score::score;
+use crate::inspect::score::{padded, score};
 use crate::inspect::segmentation;
 use crate::inspect::texture::CellFeatures;
 use crate::inspect::variation::{deviations, grid_features};
@@ -91,6 +93,8 @@ pub struct Inspector {
     roi: Arc<Mutex<Option<(usize, usize, RoiFlags)>>>,
     /// Normal map for the last map's size.
     normaliser: Arc<Mutex<Option<Arc<Normaliser>>>>,
+    /// Statistics of the network's layers for the last map's size.
+    places: Arc<Mutex<Option<Arc<GoodPlaces>>>>,
     manifest: Manifest,
     /// The package's region of interest.
     calibrated_roi: Roi,
@@ -127,6 +131,7 @@ impl Inspector {
             segmentation,
             roi: Arc::default(),
             normaliser: Arc::default(),
+            places: Arc::default(),
             threshold: manifest.threshold.as_ref().map(|threshold| threshold.value),
             calibrated_roi: manifest.roi.clone(),
             manifest,
@@ -150,7 +155,7 @@ impl Inspector {
 
     /// Scores in this mode instead of the package's. If the mode changes, everything that was
     /// calibrated for the other mode is dropped: threshold, normal map, variation model,
-    /// segmentation network and golden frame.
+    /// segmentation network, statistics of layers and golden frame.
     #[must_use]
     pub fn with_scoring(mut self, scoring: Scoring) -> Self {
         if self.manifest.scoring != scoring {
@@ -165,6 +170,7 @@ impl Inspector {
         self.manifest.normal_map = None;
         self.manifest.variation = None;
         self.manifest.segmentation = None;
+        self.manifest.layers = None;
         self.manifest.golden_frame = None;
         self.threshold = None;
     }
@@ -299,6 +305,83 @@ impl Inspector {
         Ok(map)
     }
 
+    /// The map of a prepared frame by all stages but the network's layers, and the deviations of its
+    /// places (4 × 4 pixels each) if the package has statistics of these layers.
+    pub fn maps(&self, planes: &Planes) -> Result<(ScoreMap, Option<ScoreMap>), InspectError> {
+        let (map, places) = match &self.manifest.layers {
+            None => (self.scores(planes)?, None),
+            Some(statistics) => {
+                let (map, places) = self.scores_and_places(planes, statistics)?;
+                (map, Some(places))
+            }
+        };
+        let normaliser = self.normaliser(&map);
+        let map = self.relative_to_good(map, planes, normaliser.as_deref())?;
+        Ok((map, places))
+    }
+
+    /// The anomaly map of a prepared frame, before the region of interest.
+    fn map(&self, planes: &Planes) -> Result<ScoreMap, InspectError> {
+        let (mut map, places) = self.maps(planes)?;
+        if let (Some(statistics), Some(places)) = (&self.manifest.layers, places) {
+            combine(statistics, &mut map, places);
+        }
+        Ok(map)
+    }
+
+    /// The post-processed scores of a prepared frame, and the deviations of its places.
+    fn scores_and_places(
+        &self,
+        planes: &Planes,
+        statistics: &LayerStatistics,
+    ) -> Result<(ScoreMap, ScoreMap), InspectError> {
+        let mut places = ScoreMap::zeros(0, 0);
+        let mut good: Option<Arc<GoodPlaces>> = None;
+        let mut map = self.scores_with_features(planes, &mut |outputs| {
+            let good: &GoodPlaces =
+                good.get_or_insert_with(|| self.good_places(statistics, outputs));
+            let mut rows = vec![Vec::new(); outputs.rows.len()];
+            let work = rows.iter_mut().zip(outputs.rows.clone());
+            self.engine.for_each(work, |(line, row)| {
+                *line = good.deviations_of_row(outputs, row);
+            });
+            (places.width_px, places.height_px) = (outputs.columns, outputs.height);
+            places.data.extend(rows.into_iter().flatten());
+            Ok(())
+        })?;
+        map.post_process(&self.manifest.post);
+        Ok((map, places))
+    }
+
+    /// The scores of a prepared frame before post-processing. `visit` gets the outputs of the
+    /// encoder's layers, strip by strip.
+    pub fn scores_with_features(
+        &self,
+        planes: &Planes,
+        visit: &mut dyn FnMut(&EncoderOutputs) -> Result<(), InferError>,
+    ) -> Result<ScoreMap, InspectError> {
+        let align_px = usize::from(self.manifest.network.align_px);
+        let whole = padded(planes, align_px, |padded| {
+            self.engine.scores_with_features(padded, visit)
+        });
+        Ok(whole?)
+    }
+
+    /// Statistics of good places at the size of these outputs, kept for the next frame.
+    fn good_places(
+        &self,
+        statistics: &LayerStatistics,
+        outputs: &EncoderOutputs,
+    ) -> Arc<GoodPlaces> {
+        let (columns, rows) = (outputs.columns, outputs.height);
+        let mut kept = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let fitting = kept.take().filter(|kept| kept.fits(columns, rows));
+        let fitting =
+            fitting.unwrap_or_else(|| Arc::new(GoodPlaces::new(statistics, columns, rows)));
+        *kept = Some(Arc::clone(&fitting));
+        fitting
+    }
+
     /// Makes the scores of these planes relative to good frames, by what the package has for that.
     fn relative_to_good(
         &self,
@@ -333,9 +416,7 @@ impl Inspector {
         let started = Instant::now();
         let prepared = prepare(frame, &self.manifest.input)?;
         let planes = to_planes(&prepared, usize::from(self.manifest.network.channels));
-        let map = self.scores(&planes)?;
-        let normaliser = self.normaliser(&map);
-        let mut map = self.relative_to_good(map, &planes, normaliser.as_deref())?;
+        let mut map = self.map(&planes)?;
         // Last, so that smoothing does not spread scores across the region's border.
         let inside = self.roi_flags(map.width_px, map.height_px)?;
         if let Some(inside) = &inside {

@@ -87,19 +87,25 @@ fn other_manifest_formats_are_refused_with_a_hint() {
 }
 
 #[test]
-fn a_package_of_the_format_before_is_read_and_says_what_programs_did_then() {
+fn packages_of_formats_before_are_read_and_say_what_programs_did_then() {
     let mut manifest = manifest();
-    manifest.format = 8;
-    // Its format ended before the fields that format 9 added: four, of which the last two are one
-    // byte each where there is nothing.
-    let whole = postcard::to_allocvec(&manifest).unwrap();
-    let tail = postcard::to_allocvec(&(manifest.reading, &manifest.seen, 0u8, 0u8)).unwrap();
-    let old = &whole[..whole.len() - tail.len()];
-    let read = verify(package_with_manifest(old)).unwrap();
-    manifest.reading = Reading::AS_STORED;
-    assert_eq!(read.manifest(), &manifest);
-    assert!(verify(package_with_manifest(&old[..old.len() - 1])).is_err());
-    assert!(verify(package_with_manifest(&whole)).is_err());
+    // What is not there takes one byte. Format 9 added four fields, format 10 two.
+    let nothing = 0u8;
+    let added_by_9 = (manifest.reading, &manifest.seen, nothing, nothing);
+    let added_by_9 = postcard::to_allocvec(&added_by_9).unwrap().len();
+    for (format, added) in [(9, 2), (8, 2 + added_by_9)] {
+        manifest.format = format;
+        let whole = postcard::to_allocvec(&manifest).unwrap();
+        let old = &whole[..whole.len() - added];
+        let read = verify(package_with_manifest(old)).unwrap();
+        let mut expected = manifest.clone();
+        if format < 9 {
+            expected.reading = Reading::AS_STORED;
+        }
+        assert_eq!(read.manifest(), &expected);
+        assert!(verify(package_with_manifest(&old[..old.len() - 1])).is_err());
+        assert!(verify(package_with_manifest(&whole)).is_err());
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub(crate) mod arguments;
 pub(crate) mod calibrate;
 pub(crate) mod evaluate;
 pub(crate) mod fetch_weights;
+pub(crate) mod fit;
 pub(crate) mod import_weights;
 pub(crate) mod inspect_package;
 pub(crate) mod interrupt;

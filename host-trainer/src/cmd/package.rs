@@ -1,6 +1,6 @@
 //! `host-trainer package`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use host_trainer::dataset::Account;
 use host_trainer::device::DeviceChoice;
 use host_trainer::package::{
-    CalibrationFrame, Draft, PackageOptions, SegmentationSource, ThresholdRule, draft,
+    CalibrationFrame, Draft, Evidence, PackageOptions, SegmentationSource, ThresholdRule, draft,
 };
 use host_trainer::run_folder::{Identities, Run};
 use host_trainer::segmentation::{Phase, STEPS, SegmentationOptions, SegmentationProgress};
@@ -24,7 +24,7 @@ use super::keys::{signing_key, verified_package};
 use super::notices::report_account;
 use super::openmp::sleep_while_waiting;
 use super::progress;
-use super::text::segmentation_gain;
+use super::text::{evidence_in_words, segmentation_gain};
 use super::threshold::{PromiseArgs, print_package, set_threshold};
 
 /// Export a training run as a signed model package.
@@ -126,6 +126,10 @@ pub(crate) struct Package {
     #[arg(long, default_value_t = SegmentationOptions::default().local_contrast,
         value_name = "FACTOR", value_parser = local_contrast)]
     local_contrast: f32,
+    /// Also score how far each place is from what good parts look like to the network's own layers.
+    /// Finds what the network repairs only in part. Needs training at a fixed --size.
+    #[arg(long)]
+    layers: bool,
     /// Device to train the segmentation network on: cpu, cuda:N or auto.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -153,6 +157,11 @@ impl Package {
         self.add_normal_scores(&mut draft, &key)?;
         if let Some(source) = self.segmentation_source()? {
             self.add_segmentation(&mut draft, &key, &source)?;
+        }
+        if self.layers {
+            add_layers(&mut draft, &self.run, &key)?;
+            let evidence = choose_mixture(&mut draft, &self.run, &key)?;
+            self.say(&evidence_in_words(&evidence));
         }
         draft.add_golden_frame(&self.run, &key)?;
         let frames = self.calibration_frames(&Run::read(&self.run)?);
@@ -307,22 +316,49 @@ impl Package {
                 })
                 .collect();
         }
-        let pairs = run.held_out.iter().zip(&run.held_out_parts);
-        let Identities {
-            held_out_parts,
-            held_out_digests,
-            ..
-        } = &run.identities;
-        pairs
-            .enumerate()
-            .map(|(at, (file, part))| CalibrationFrame {
-                file: file.clone(),
-                part: part.clone(),
-                known_part: held_out_parts.get(at).cloned().flatten(),
-                digest: held_out_digests.get(at).cloned(),
-            })
-            .collect()
+        held_out_frames(run)
     }
+}
+
+/// Adds statistics of the network's layers, with a progress bar.
+pub(crate) fn add_layers(draft: &mut Draft, run: &Path, key: &SigningKey) -> Result<()> {
+    let bar = progress::bar(1, "measuring the network's layers");
+    draft.add_layer_statistics(run, key, &mut |done, count| {
+        bar.set_length(count as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Chooses how the maps are put together, with a progress bar.
+pub(crate) fn choose_mixture(draft: &mut Draft, run: &Path, key: &SigningKey) -> Result<Evidence> {
+    let bar = progress::bar(1, "trying synthetic defects");
+    let evidence = draft.choose_mixture(run, key, &mut |done, count| {
+        bar.set_length(count as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    Ok(evidence)
+}
+
+/// The images that a run held out of training, to calibrate on.
+pub(crate) fn held_out_frames(run: &Run) -> Vec<CalibrationFrame> {
+    let pairs = run.held_out.iter().zip(&run.held_out_parts);
+    let Identities {
+        held_out_parts,
+        held_out_digests,
+        ..
+    } = &run.identities;
+    pairs
+        .enumerate()
+        .map(|(at, (file, part))| CalibrationFrame {
+            file: file.clone(),
+            part: part.clone(),
+            known_part: held_out_parts.get(at).cloned().flatten(),
+            digest: held_out_digests.get(at).cloned(),
+        })
+        .collect()
 }
 
 fn segmentation_weight(text: &str) -> Result<f32, String> {

@@ -1,11 +1,11 @@
 //! `host-trainer recommend`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use host_trainer::dataset::{Colour, Found, Survey, training_files};
+use host_trainer::dataset::{Account, Colour, Found, Survey, training_files};
 use host_trainer::network::{Architecture, CHANNELS, Network, OutputActivation, inference_layers};
 use host_trainer::onnx::export;
 use host_trainer::surface::{Advice, ImageMeasurements, Surface};
@@ -47,7 +47,7 @@ pub(crate) struct Recommend {
     json: bool,
 }
 
-fn milliseconds(text: &str) -> Result<f64, String> {
+pub(crate) fn milliseconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() && value > 0.0 => Ok(value),
         _ => Err("expected a number of milliseconds above 0".to_owned()),
@@ -57,60 +57,93 @@ fn milliseconds(text: &str) -> Result<f64, String> {
 /// Widths to choose from, widest first.
 const WIDTHS: [u16; 4] = [128, 64, 32, 16];
 
+/// What was found of a data set's good images.
+pub(crate) struct Look {
+    pub(crate) account: Account,
+    pub(crate) surface: Surface,
+    /// Settings of `host-trainer train`, except the width.
+    pub(crate) settings: Vec<Advice>,
+}
+
+/// Reads all good images of a data set, measures at most `most` of them, and says what was used.
+pub(crate) fn look(
+    data: &Path,
+    most: usize,
+    allow_unreadable: bool,
+    photographs: bool,
+) -> Result<Look> {
+    let Found { items, mut account } = training_files(data)?;
+    let bar = progress::bar(items.len(), "looking at images");
+    let mut reading = Reading::default();
+    let survey = Survey::of(&items, InputSize::Native, &reading, &mut |done| {
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    let mut suited = survey.account(&mut account, allow_unreadable);
+    account.bits = survey.bits();
+    reading.bits = account.bits.unwrap_or(16);
+    let colour = survey.colour(Colour::Auto, &mut account);
+    if suited.is_ok() {
+        suited = survey.check_suitable(reading.bits, &mut account);
+    }
+    report_account("training set", &account);
+    suited?;
+    let files = survey.files();
+    let step = files.len().div_ceil(most).max(1);
+    let chosen: Vec<&PathBuf> = files.iter().step_by(step).collect();
+    let bar = progress::bar(chosen.len(), "measuring images");
+    let mut measured = Vec::new();
+    for (index, file) in chosen.iter().enumerate() {
+        measured.push(ImageMeasurements::of(&read_frame_as(file, &reading)?));
+        bar.set_position(index as u64 + 1);
+    }
+    bar.finish_and_clear();
+    let surface = Surface::of(&measured, files.len())
+        .with_context(|| format!("none of the images in {} can be read", data.display()))?;
+    let mut settings = surface.advice(photographs);
+    // A few colour files among grey ones must not turn the measured mean.
+    if let Some(advice) = settings.iter_mut().find(|advice| advice.option == "colour")
+        && colour == Colour::Grey
+        && advice.value != "grey"
+    {
+        advice.value = "grey".to_owned();
+        advice.why = "most images are grey".to_owned();
+    }
+    if reading.bits < 16 {
+        settings.push(Advice {
+            option: "bits",
+            value: reading.bits.to_string(),
+            why: "the fewest bits that hold all values of the 16-bit files".to_owned(),
+        });
+    }
+    Ok(Look {
+        account,
+        surface,
+        settings,
+    })
+}
+
+/// Whether features come from a network trained on photographs.
+pub(crate) fn of_photographs(features: &str) -> bool {
+    features != "builtin" && !features.starts_with("random:")
+}
+
 impl Recommend {
     pub(crate) fn run(self) -> Result<()> {
-        let Found { items, mut account } = training_files(&self.data)?;
-        let bar = progress::bar(items.len(), "looking at images");
-        let mut reading = Reading::default();
-        let survey = Survey::of(&items, InputSize::Native, &reading, &mut |done| {
-            bar.set_position(done as u64);
-        });
-        bar.finish_and_clear();
-        let mut suited = survey.account(&mut account, self.allow_unreadable);
-        account.bits = survey.bits();
-        reading.bits = account.bits.unwrap_or(16);
-        let colour = survey.colour(Colour::Auto, &mut account);
-        if suited.is_ok() {
-            suited = survey.check_suitable(reading.bits, &mut account);
-        }
-        report_account("training set", &account);
-        suited?;
-        let files = survey.files();
-        let step = files.len().div_ceil(usize::from(self.images)).max(1);
-        let chosen: Vec<&PathBuf> = files.iter().step_by(step).collect();
-        let bar = progress::bar(chosen.len(), "measuring images");
-        let mut measured = Vec::new();
-        for (index, file) in chosen.iter().enumerate() {
-            measured.push(ImageMeasurements::of(&read_frame_as(file, &reading)?));
-            bar.set_position(index as u64 + 1);
-        }
-        bar.finish_and_clear();
-        let surface = Surface::of(&measured, files.len()).with_context(|| {
-            format!("none of the images in {} can be read", self.data.display())
-        })?;
-        let photographs = self.features != "builtin" && !self.features.starts_with("random:");
-        let mut settings = surface.advice(photographs);
-        // A few colour files among grey ones must not turn the measured mean.
-        if let Some(advice) = settings.iter_mut().find(|advice| advice.option == "colour")
-            && colour == Colour::Grey
-            && advice.value != "grey"
-        {
-            advice.value = "grey".to_owned();
-            advice.why = "most images are grey".to_owned();
-        }
-        if reading.bits < 16 {
-            settings.push(Advice {
-                option: "bits",
-                value: reading.bits.to_string(),
-                why: "the fewest bits that hold all values of the 16-bit files".to_owned(),
-            });
-        }
+        let photographs = of_photographs(&self.features);
+        let most = usize::from(self.images);
+        let Look {
+            account,
+            surface,
+            mut settings,
+        } = look(&self.data, most, self.allow_unreadable, photographs)?;
         let (width_px, height_px, _) = surface.size();
-        let built = |width| Architecture {
-            width,
-            upsampled: surface.upsampled(),
-        };
-        settings.push(width_within(self.frame_ms, [width_px, height_px], built)?);
+        let upsampled = surface.upsampled();
+        settings.push(width_within(
+            self.frame_ms,
+            [width_px, height_px],
+            upsampled,
+        )?);
         let data = quoted_path(&self.data);
         let mut command = format!("host-trainer train --data {data} --run RUN");
         if self.features != "builtin" {
@@ -136,18 +169,15 @@ impl Recommend {
 }
 
 /// The widest network that scores a frame in this time, measured on one thread of this machine.
-fn width_within(
-    frame_ms: f64,
-    size: [u32; 2],
-    built: impl Fn(i64) -> Architecture,
-) -> Result<Advice> {
+pub(crate) fn width_within(frame_ms: f64, size: [u32; 2], upsampled: bool) -> Result<Advice> {
     let bar = progress::bar(WIDTHS.len(), "measuring how long a frame takes");
     let (mut width, mut taken_ms, mut all) = (WIDTHS[0], 0.0, Vec::new());
     for (index, candidate) in WIDTHS.into_iter().enumerate() {
-        (width, taken_ms) = (
-            candidate,
-            frame_time_ms(&built(i64::from(candidate)), size)?,
-        );
+        let architecture = Architecture {
+            width: i64::from(candidate),
+            upsampled,
+        };
+        (width, taken_ms) = (candidate, frame_time_ms(&architecture, size)?);
         all.push(format!("{candidate}: {taken_ms:.0} ms"));
         bar.set_position(index as u64 + 1);
         if taken_ms <= frame_ms {

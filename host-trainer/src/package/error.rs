@@ -10,6 +10,8 @@ use scoring::package::PackageError;
 
 use crate::calibrate::CalibrationError;
 use crate::dataset::DatasetError;
+use crate::evaluate::PixelError;
+use crate::layer_statistics::LayerStatisticsError;
 use crate::quantise::QuantiseError;
 use crate::run_folder::RunError;
 use crate::segmentation::SegmentationError;
@@ -56,6 +58,12 @@ pub enum PackagingError {
     /// The package cannot be encoded or verified.
     #[error(transparent)]
     Package(#[from] PackageError),
+    /// There are no statistics of the network's layers.
+    #[error(transparent)]
+    LayerStatistics(#[from] LayerStatisticsError),
+    /// Synthetic defects cannot be measured.
+    #[error(transparent)]
+    Pixels(#[from] PixelError),
     /// There can be no threshold.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),

@@ -116,6 +116,8 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         seen: seen(&run),
         golden_frame: None,
         segmentation_gain: None,
+        layers: None,
+        decisions: Vec::new(),
     };
     Ok(Draft {
         manifest,

@@ -203,7 +203,7 @@ fn split(images: Vec<RunImage>) -> Split {
 }
 
 /// Repeats the planes of a grey frame for a network that takes this many channels.
-fn replicated(planes: &Planes, channels: usize) -> Planes {
+pub(super) fn replicated(planes: &Planes, channels: usize) -> Planes {
     Planes {
         channels,
         data: planes

@@ -13,7 +13,7 @@ use scoring::io::image_file::read_frame_as;
 
 use super::error::PackagingError;
 use crate::dataset::{DatasetError, file_digest, hex};
-use crate::run_folder::Run;
+use crate::run_folder::{Identities, Run};
 
 /// An image of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,22 @@ pub(super) fn training_images(run: &Run) -> Vec<RunImage> {
         part: parts.get(at).cloned().flatten(),
     };
     images.enumerate().map(image).collect()
+}
+
+/// The images that a run held out of training.
+pub(super) fn held_out_images(run: &Run) -> Vec<RunImage> {
+    let Identities {
+        held_out_digests,
+        held_out_parts,
+        ..
+    } = &run.identities;
+    let images = run.held_out.iter().zip(held_out_digests).enumerate();
+    let image = |(at, (file, digest)): (usize, (&PathBuf, &String))| RunImage {
+        file: file.clone(),
+        digest: digest.clone(),
+        part: held_out_parts.get(at).cloned().flatten(),
+    };
+    images.map(image).collect()
 }
 
 /// At most `most` of a run's training images, evenly spread, each of several copies once.

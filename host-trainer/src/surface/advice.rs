@@ -34,6 +34,8 @@ const GOOD_GRAIN_PX: f32 = 1.0;
 const SIDE_PX: f32 = 256.0;
 /// Sides that are recommended at all.
 const SIDES_PX: RangeInclusive<f32> = 96.0..=1024.0;
+/// Pixels that a defect needs to be found.
+const RESOLVED_PX: f32 = 4.0;
 /// A surface is grey if its channels differ by less, of 255.
 const COLOURFUL: f32 = 6.0;
 /// Fewer good images than this show too little of how lighting varies.
@@ -79,6 +81,32 @@ impl Surface {
             aligned.max(*SIDES_PX.start()) as u32
         });
         (sides[0], sides[1], why)
+    }
+
+    /// Like [`Self::size`], but large enough that a defect of this many pixels of the original images
+    /// keeps [`RESOLVED_PX`], if that is given.
+    pub fn size_for(&self, smallest_defect_px: Option<u32>) -> (u32, u32, String) {
+        let (width_px, height_px, why) = self.size();
+        let Some(defect_px) = smallest_defect_px else {
+            return (width_px, height_px, why);
+        };
+        let becomes = self.becomes_px(defect_px, [width_px, height_px]);
+        let larger = RESOLVED_PX / becomes;
+        let native = self.width_px as f32 / width_px as f32;
+        let by = larger.min(native);
+        if by <= 1.0 {
+            return (width_px, height_px, why);
+        }
+        let side = |side_px: u32| ((side_px as f32 * by / 8.0).ceil() * 8.0) as u32;
+        let why = format!("a defect of {defect_px} px keeps {:.1} px", becomes * by);
+        (side(width_px), side(height_px), why)
+    }
+
+    /// How large a defect of so many pixels of the original images is at this size.
+    pub fn becomes_px(&self, defect_px: u32, [width_px, height_px]: [u32; 2]) -> f32 {
+        let across = width_px as f32 / self.width_px as f32;
+        let down = height_px as f32 / self.height_px as f32;
+        defect_px as f32 * across.min(down)
     }
 
     /// Settings of `host-trainer train`, except the width, which depends on the time a frame may

@@ -18,6 +18,9 @@ pub(super) struct Chain {
     buffers: BufferPool<Vec<Output>>,
 }
 
+/// Sees a layer's output: its index, the output, and the rows of it that were computed.
+pub(super) type Observe<'a> = &'a mut dyn FnMut(usize, &Output, &Range<usize>) -> TractResult<()>;
+
 /// Outputs with more values than this are freed after use instead of being kept for the next frame.
 const KEPT_VALUES: usize = 8 << 20;
 
@@ -67,6 +70,19 @@ impl Chain {
         pool: &Pool,
         take: impl FnOnce(&Output) -> TractResult<T>,
     ) -> TractResult<T> {
+        self.run_observed(image, rows, pool, &mut |_, _, _| Ok(()), take)
+    }
+
+    /// Like [`Self::run`], and passes each layer's output to `observe`, with the layer's index and
+    /// the rows that were computed.
+    pub(super) fn run_observed<T>(
+        &self,
+        image: Image<'_, f32>,
+        rows: Range<usize>,
+        pool: &Pool,
+        observe: Observe<'_>,
+        take: impl FnOnce(&Output) -> TractResult<T>,
+    ) -> TractResult<T> {
         let kept = self.buffers.take();
         let mut outputs =
             kept.unwrap_or_else(|| self.layers.iter().map(|_| Output::default()).collect());
@@ -85,6 +101,7 @@ impl Chain {
                 }
                 Some(output) => layer.run(&output.image::<f32>()?, rows, pool, out)?,
             }
+            observe(index, &rest[0], rows)?;
             large |= rest[0].size().iter().product::<usize>() > KEPT_VALUES;
             if large && let Some(output) = before.last_mut() {
                 *output = Output::default();

@@ -12,12 +12,15 @@ use tract_onnx::prelude::*;
 use super::autotune::Autotuner;
 use super::chain::Chain;
 use super::error::InferError;
+use super::features::{EncoderOutputs, LayerOutput};
 use super::fuse::fuse;
 use super::gemm::Kernel;
 use super::image::{Image, Output};
+use super::layer::Layer;
 use super::operand::Operand;
 use super::plan::{check_finite, run_failed, run_plan};
 use super::pool::Pool;
+use super::rescale::Format;
 use crate::inspect::map::ScoreMap;
 use crate::inspect::preprocess::Planes;
 use crate::inspect::score::{Shift, sum_of_magnitudes};
@@ -163,6 +166,45 @@ impl Engine {
     }
 }
 
+/// Layers of the encoder.
+const ENCODER: usize = 3;
+
+/// Rows of a frame that are scored at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Strip {
+    /// First row.
+    first: usize,
+    /// Row after the last.
+    end: usize,
+    /// First row of the pixels that these rows depend on.
+    top: usize,
+    /// Number of rows of these pixels.
+    rows: usize,
+}
+
+impl Strip {
+    /// The strip's rows, among those of its pixels.
+    fn wanted(&self) -> Range<usize> {
+        self.first - self.top..self.end - self.top
+    }
+
+    /// The rows of an encoder layer's output that were computed, by their place in the frame.
+    fn output(
+        &self,
+        layer: usize,
+        format: Format,
+        output: &Output,
+        rows: &Range<usize>,
+    ) -> TractResult<LayerOutput> {
+        let [channels, height, columns] = output.size();
+        let rows = rows.start.min(height)..rows.end.min(height);
+        let above = self.top >> (layer + 1);
+        let values = output.rows_in(format, &rows)?;
+        let rows = rows.start + above..rows.end + above;
+        Ok(LayerOutput::new(channels, columns, rows, values))
+    }
+}
+
 /// Default of [`Tuning::strip_bytes`].
 const STRIP_BYTES: usize = 70 << 20;
 
@@ -200,6 +242,41 @@ impl Engine {
         (rows / align_px * align_px, halo_px)
     }
 
+    /// The strips that a frame of this size is scored in: one if it is small.
+    fn strips(&self, width_px: usize, height_px: usize) -> Vec<Strip> {
+        let (strip_rows, halo_px) = self.strip_rows(width_px);
+        if height_px <= strip_rows + 2 * halo_px {
+            return vec![Strip {
+                first: 0,
+                end: height_px,
+                top: 0,
+                rows: height_px,
+            }];
+        }
+        // Strips of equal size.
+        let strips = (height_px - 1).div_ceil(strip_rows);
+        let strip_rows = (height_px - 1)
+            .div_ceil(strips)
+            .next_multiple_of(usize::from(self.network.align_px));
+        let firsts = (0..height_px - 1).step_by(strip_rows);
+        firsts
+            .map(|first| {
+                let top = first.saturating_sub(halo_px);
+                let bottom = (first + strip_rows + halo_px).min(height_px - 1);
+                Strip {
+                    first,
+                    // The frame's last row belongs to the last strip.
+                    end: match first + strip_rows {
+                        end if end >= height_px - 1 => height_px,
+                        end => end,
+                    },
+                    top,
+                    rows: bottom - top + 1,
+                }
+            })
+            .collect()
+    }
+
     /// Computes `channels` planes for a frame, in strips if it is large. `pass` computes them for a
     /// strip, of which only the given rows are kept. Each value may depend only on what is within
     /// the halo.
@@ -207,44 +284,98 @@ impl Engine {
         &self,
         planes: &Planes,
         channels: usize,
-        pass: impl Fn(&Planes, Range<usize>) -> Result<Vec<f32>, InferError>,
+        mut pass: impl FnMut(&Planes, &Strip) -> Result<Vec<f32>, InferError>,
     ) -> Result<Vec<f32>, InferError> {
         self.check_shape(planes)?;
         let (width_px, height_px) = (planes.width_px, planes.height_px);
-        let (strip_rows, halo_px) = self.strip_rows(width_px);
-        if height_px <= strip_rows + 2 * halo_px {
-            return check_planes(pass(planes, 0..height_px)?, planes, channels);
+        let strips = self.strips(width_px, height_px);
+        if let [whole] = &strips[..] {
+            return check_planes(pass(planes, whole)?, planes, channels);
         }
-        // Strips of equal size.
-        let strips = (height_px - 1).div_ceil(strip_rows);
-        let strip_rows = (height_px - 1)
-            .div_ceil(strips)
-            .next_multiple_of(usize::from(self.network.align_px));
         let mut whole = vec![0.0; channels * height_px * width_px];
-        for first in (0..height_px - 1).step_by(strip_rows) {
-            // The frame's last row belongs to the last strip.
-            let end = match first + strip_rows {
-                end if end >= height_px - 1 => height_px,
-                end => end,
-            };
-            let top = first.saturating_sub(halo_px);
-            let bottom = (first + strip_rows + halo_px).min(height_px - 1);
-            let rows = bottom - top + 1;
-            let wanted = first - top..end - top;
-            let strip = pass(&planes.crop(0, top, width_px, rows), wanted)?;
+        for strip in strips {
+            let data = pass(&planes.crop(0, strip.top, width_px, strip.rows), &strip)?;
             for channel in 0..channels {
-                let from = (channel * rows + first - top) * width_px;
-                let to = (channel * height_px + first) * width_px;
-                let length = (end - first) * width_px;
-                let strip = strip.get(from..from + length);
-                let strip = strip.ok_or_else(|| InferError::Output {
-                    expected: vec![1, channels, rows, width_px],
+                let from = (channel * strip.rows + strip.first - strip.top) * width_px;
+                let to = (channel * height_px + strip.first) * width_px;
+                let length = (strip.end - strip.first) * width_px;
+                let data = data.get(from..from + length);
+                let data = data.ok_or_else(|| InferError::Output {
+                    expected: vec![1, channels, strip.rows, width_px],
                     found: "fewer values".to_owned(),
                 })?;
-                whole[to..to + length].copy_from_slice(strip);
+                whole[to..to + length].copy_from_slice(data);
             }
         }
         check_planes(whole, planes, channels)
+    }
+
+    /// The scores of a frame, with the outputs of the encoder that they rest on. `visit` gets these
+    /// strip by strip, from top to bottom. Only graphs of the method itself have such layers, not
+    /// those of the baselines.
+    pub fn scores_with_features(
+        &self,
+        planes: &Planes,
+        visit: &mut dyn FnMut(&EncoderOutputs) -> Result<(), InferError>,
+    ) -> Result<ScoreMap, InferError> {
+        let layers = self.layers.as_ref().ok_or(InferError::NoLayers)?;
+        if layers.layers().len() < ENCODER || !layers.layers()[..ENCODER].iter().all(Layer::is_down)
+        {
+            return Err(InferError::NoLayers);
+        }
+        let data = self.in_strips(planes, 1, |pixels, strip| {
+            // Two rows of the third layer on either side, for what is interpolated and averaged.
+            let margin_px = usize::from(self.network.align_px);
+            let wanted = strip.wanted();
+            let wanted = wanted.start.saturating_sub(margin_px)
+                ..(wanted.end + margin_px).min(pixels.height_px);
+            let size = [pixels.channels, pixels.height_px, pixels.width_px];
+            let mut outputs = Vec::new();
+            let scores = Image::from_planes(&pixels.data, size).and_then(|image| {
+                let mut observe = |index: usize, output: &Output, rows: &Range<usize>| {
+                    if index == ENCODER - 2 || index == ENCODER - 1 {
+                        let format = layers.layers()[index].format();
+                        outputs.push(strip.output(index, format, output, rows)?);
+                    }
+                    Ok(())
+                };
+                let pool = layers.pool();
+                layers.run_observed(image, wanted, pool, &mut observe, Output::magnitudes)
+            });
+            let scores = scores.map_err(run_failed)?;
+            let heights = planes.height_px.div_ceil(4);
+            let rows = strip.first / 4..match strip.end == planes.height_px {
+                true => heights,
+                false => strip.end / 4,
+            };
+            let third = outputs.pop().ok_or(InferError::NoLayers)?;
+            let second = outputs.pop().ok_or(InferError::NoLayers)?;
+            let (columns, height) = (second.columns(), heights);
+            visit(&EncoderOutputs {
+                second,
+                third,
+                rows,
+                columns,
+                height,
+            })?;
+            Ok(scores)
+        })?;
+        Ok(score_map(planes, data))
+    }
+
+    /// Works on all items, shared among the engine's threads.
+    pub(crate) fn for_each<T: Send>(
+        &self,
+        items: impl Iterator<Item = T> + Send,
+        work: impl Fn(T) + Sync,
+    ) {
+        let alone = Pool::default();
+        let pool = self.layers.as_ref().map_or(&alone, |layers| layers.pool());
+        let done: Result<(), std::convert::Infallible> = pool.for_each(items, |item| {
+            work(item);
+            Ok(())
+        });
+        let Ok(()) = done;
     }
 
     /// The shift A of these planes, by the whole graph at once.
@@ -294,8 +425,8 @@ impl Shift for Engine {
     type Error = InferError;
 
     fn shift(&self, planes: &Planes) -> Result<Planes, InferError> {
-        let data = self.in_strips(planes, planes.channels, |strip, rows| {
-            self.pass(strip, rows)
+        let data = self.in_strips(planes, planes.channels, |pixels, strip| {
+            self.pass(pixels, strip.wanted())
         })?;
         Ok(Planes {
             channels: planes.channels,
@@ -310,8 +441,9 @@ impl Shift for Engine {
         let Some(layers) = &self.layers else {
             return Ok(sum_of_magnitudes(&self.shift(planes)?));
         };
-        let data = self.in_strips(planes, 1, |strip, rows| {
-            run_layers(layers, layers.pool(), strip, rows, Output::magnitudes)
+        let data = self.in_strips(planes, 1, |pixels, strip| {
+            let rows = strip.wanted();
+            run_layers(layers, layers.pool(), pixels, rows, Output::magnitudes)
         })?;
         Ok(score_map(planes, data))
     }

@@ -32,6 +32,12 @@ pub enum InferError {
         /// Height found, in pixels.
         height_px: usize,
     },
+    /// The package has statistics of the network's layers, and the graph has no such layers.
+    #[error(
+        "expected a network of {} convolutions and as many transposed ones: statistics of layers need its encoder's outputs",
+        3
+    )]
+    NoLayers,
     /// Threads cannot be started.
     #[error("cannot start threads for scoring: {0}")]
     Threads(String),

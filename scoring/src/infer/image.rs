@@ -1,6 +1,10 @@
 //! Images between layers, in bands of rows: of f32, f16 or quantised values.
 
+use std::ops::Range;
+
 use tract_onnx::tract_core::internal::*;
+
+use super::rescale::Format;
 
 /// Type of a value of a layer's image.
 pub(super) trait Value: Datum + bytemuck::Pod {
@@ -191,6 +195,36 @@ impl Output {
             }
         }
         Ok(planes)
+    }
+
+    /// These rows of all channels as single precision, in the order channel, row, pixel.
+    pub(super) fn rows_in(&self, format: Format, rows: &Range<usize>) -> TractResult<Vec<f32>> {
+        match format {
+            Format::F32 => self.converted(rows, |value: f32| value),
+            Format::F16 => self.converted(rows, f16::to_f32),
+            Format::I8(levels) => self.converted(rows, |level: i8| {
+                (f32::from(level) - f32::from(levels.zero_point)) * levels.scale
+            }),
+            Format::Levels(levels) => self.converted(rows, |level: f32| {
+                (level - f32::from(levels.zero_point)) * levels.scale
+            }),
+        }
+    }
+
+    fn converted<T: Value>(
+        &self,
+        rows: &Range<usize>,
+        convert: impl Fn(T) -> f32,
+    ) -> TractResult<Vec<f32>> {
+        let image = self.image::<T>()?;
+        let mut values = Vec::with_capacity(self.channels * rows.len() * self.width);
+        for channel in 0..self.channels {
+            for row in rows.clone() {
+                let row = image.row(channel, row as isize).unwrap_or_default();
+                values.extend(row.iter().map(|value| convert(*value)));
+            }
+        }
+        Ok(values)
     }
 
     /// The sum of magnitudes over channels, for each pixel, row by row.

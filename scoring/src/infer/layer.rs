@@ -82,6 +82,16 @@ impl Layer {
         self.outputs
     }
 
+    /// Format of the output.
+    pub(super) fn format(&self) -> Format {
+        self.to
+    }
+
+    /// Whether it halves the resolution, as the encoder's layers do.
+    pub(super) fn is_down(&self) -> bool {
+        self.kind == Kind::Down
+    }
+
     /// Side of the output for an input of this side.
     pub(super) fn output_side<D: DimLike>(&self, side: &D) -> D {
         self.kind.output_side(side)

@@ -13,6 +13,7 @@ mod definition;
 mod direct;
 mod engine;
 mod error;
+mod features;
 mod fuse;
 mod gemm;
 mod image;
@@ -29,4 +30,5 @@ mod vector;
 
 pub use engine::{Engine, Half, Tuning, half_is_native};
 pub use error::InferError;
+pub use features::{EncoderOutputs, LayerOutput};
 pub use segmentation::SegmentationEngine;

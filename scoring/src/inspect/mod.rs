@@ -5,6 +5,7 @@ pub mod cells;
 pub mod drift;
 pub mod frame;
 pub mod grid;
+pub mod layer_statistics;
 pub mod map;
 pub mod normal_map;
 pub mod plausibility;

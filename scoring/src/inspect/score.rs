@@ -57,17 +57,26 @@ pub fn score<S: Shift>(
     }
 }
 
-/// Scores the frame in one pass. Its sides are padded to `k * align + 1` by repeating the right and
-/// lower edges, and the scores of the padding are cut off.
+/// Scores the frame in one pass.
 fn whole<S: Shift>(engine: &S, planes: &Planes, align_px: usize) -> Result<ScoreMap, S::Error> {
+    padded(planes, align_px, |padded| engine.scores(padded))
+}
+
+/// Scores a frame whose sides are padded to `k * align + 1` by repeating the right and lower edges,
+/// and cuts off the scores of the padding.
+pub fn padded<E>(
+    planes: &Planes,
+    align_px: usize,
+    score: impl FnOnce(&Planes) -> Result<ScoreMap, E>,
+) -> Result<ScoreMap, E> {
     let aligned = |length: usize| (length - 1).div_ceil(align_px) * align_px + 1;
     let (width, height) = (planes.width_px, planes.height_px);
     let (padded_width, padded_height) = (aligned(width), aligned(height));
     if (padded_width, padded_height) == (width, height) {
-        return engine.scores(planes);
+        return score(planes);
     }
     let padded = planes.crop(0, 0, padded_width, padded_height);
-    let scores = engine.scores(&padded)?;
+    let scores = score(&padded)?;
     let rows = scores.data.chunks_exact(padded_width).take(height);
     Ok(ScoreMap {
         width_px: width,

@@ -76,7 +76,7 @@ pub fn distances<'a>(
 }
 
 /// ln(1 + eˣ).
-fn softplus(x: f32) -> f32 {
+pub(super) fn softplus(x: f32) -> f32 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 

@@ -2,6 +2,8 @@
 //! that it got on the trainer's machine. The golden tiles alone would let through a machine that
 //! resizes, pads, cuts into strips or judges by the variation model in another way.
 
+use std::sync::Arc;
+
 use proto::limits::MAX_GOLDEN_FRAME_SIDE_PX;
 use proto::manifest::{ColourMode, GoldenFrame, Input, InputSize};
 
@@ -9,9 +11,7 @@ use super::{InspectError, Inspector};
 use crate::inspect::cells::reduce;
 use crate::inspect::frame::{Channels, Frame, FrameError, Pixels};
 use crate::inspect::map::ScoreMap;
-use crate::inspect::normal_map::Normaliser;
 use crate::inspect::preprocess::{prepare, to_planes};
-use crate::inspect::score::score;
 use crate::package::{GOLDEN_CELLS, ParityError, check_frame_parity};
 
 /// Memory between two layers, in bytes, above which the golden frame is cut into strips: so little
@@ -57,12 +57,14 @@ impl Inspector {
         let network = &self.manifest.network;
         let prepared = prepare(&frame, &Input { size, colour })?;
         let planes = to_planes(&prepared, usize::from(network.channels));
-        let engine = self.engine.with_strip_bytes(STRIP_BYTES);
-        let mut map = score(&engine, &planes, network, self.manifest.scoring)?;
-        map.post_process(&self.manifest.post);
-        let normal = self.manifest.normal_map.as_ref();
-        let normaliser = normal.map(|normal| Normaliser::new(normal, map.width_px, map.height_px));
-        self.relative_to_good(map, &planes, normaliser.as_ref())
+        // With caches of its own: a line's frames have another size.
+        let in_strips = Self {
+            engine: self.engine.with_strip_bytes(STRIP_BYTES),
+            normaliser: Arc::default(),
+            places: Arc::default(),
+            ..self.clone()
+        };
+        in_strips.map(&planes)
     }
 
     /// Compares the golden frame's map with what the package says, if it has a golden frame.

@@ -4,7 +4,7 @@ use proto::limits::{MAX_FRAME_SIDE_PX, MAX_GOLDEN_FRAME_SIDE_PX, MAX_GOLDEN_TILE
 use proto::manifest::{ColourMode, GoldenFrame, InputSize, Manifest, NormalMap, Scoring, TILE_PX};
 
 use super::parity::{BLOCKS, GOLDEN_CELLS};
-use crate::inspect::{roi, segmentation, variation};
+use crate::inspect::{layer_statistics, roi, segmentation, variation};
 
 /// Checks a manifest. The error says what is wrong with it.
 pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
@@ -86,6 +86,15 @@ pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
             );
         }
         segmentation::check(network, manifest.input.colour == ColourMode::Rgb)?;
+    }
+    if let Some(layers) = &manifest.layers {
+        if manifest.scoring != Scoring::FullyConvolutional {
+            return Err(
+                "expected frames scored as a whole beside statistics of layers, found tiles"
+                    .to_owned(),
+            );
+        }
+        layer_statistics::check(layers, network)?;
     }
     roi::check(&manifest.roi).map_err(|error| error.to_string())?;
     if let Some(threshold) = &manifest.threshold

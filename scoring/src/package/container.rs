@@ -16,7 +16,9 @@ use ed25519_dalek::{
     PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, Signature, Signer, SigningKey, VerifyingKey,
 };
 use proto::limits::{MAX_MANIFEST_BYTES, MAX_ONNX_BYTES};
-use proto::manifest::{GoldenFrame, Manifest, Reading, SeenImages, SegmentationGain};
+use proto::manifest::{
+    GoldenFrame, LayerStatistics, Manifest, Reading, SeenImages, SegmentationGain,
+};
 use sha2::{Digest, Sha256};
 
 use super::check::check_manifest;
@@ -251,6 +253,9 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
     if found < 9 {
         bytes.to_mut().extend(added_by_format_9().map_err(failed)?);
     }
+    if found < 10 {
+        bytes.to_mut().extend(added_by_format_10().map_err(failed)?);
+    }
     let (manifest, rest) = postcard::take_from_bytes(&bytes).map_err(failed)?;
     match rest.len() {
         0 => Ok(manifest),
@@ -269,6 +274,13 @@ fn added_by_format_9() -> postcard::Result<Vec<u8>> {
         golden_frame,
         segmentation_gain,
     ))
+}
+
+/// The fields that format 10 added.
+fn added_by_format_10() -> postcard::Result<Vec<u8>> {
+    let layers: Option<LayerStatistics> = None;
+    let decisions: Vec<String> = Vec::new();
+    postcard::to_allocvec(&(layers, decisions))
 }
 
 /// A package whose signature is valid and whose parts belong together.

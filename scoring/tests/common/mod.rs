@@ -103,6 +103,8 @@ pub(crate) fn manifest() -> Manifest {
         seen: SeenImages::default(),
         golden_frame: None,
         segmentation_gain: None,
+        layers: None,
+        decisions: Vec::new(),
     }
 }
 

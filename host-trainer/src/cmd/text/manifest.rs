@@ -49,7 +49,16 @@ pub(crate) fn manifest_facts(
         ("golden tiles", golden(manifest)),
         ("evaluated", evaluation(manifest.evaluation.as_ref())),
     ];
-    let facts = facts.into_iter().chain(gain);
+    let layers = manifest.layers.as_ref().map(|layers| {
+        let places = format!(
+            "compared with {} good frames at {}×{} places",
+            layers.frames, layers.second.columns, layers.second.rows
+        );
+        ("layers", places)
+    });
+    let decisions = manifest.decisions.iter();
+    let decisions = decisions.map(|decision| ("decided", decision.clone()));
+    let facts = facts.into_iter().chain(gain).chain(layers).chain(decisions);
     facts
         .map(|(name, value)| (name.to_owned(), value))
         .collect()

@@ -150,6 +150,11 @@ pub(super) enum Mode {
 }
 
 impl Train {
+    /// Trains on this device.
+    pub(crate) fn set_device(&mut self, device: DeviceChoice) {
+        self.device = device;
+    }
+
     pub(super) fn mode(&self) -> TrainingMode {
         match self.mode {
             Mode::Direct => TrainingMode::Direct,

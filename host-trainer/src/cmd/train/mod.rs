@@ -9,7 +9,7 @@ mod setup;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use host_trainer::dataset::{Coordinates, TileStore, TrainingSet};
+use host_trainer::dataset::{Account, Coordinates, TileStore, TrainingSet};
 use host_trainer::memory;
 use host_trainer::run_folder::{self, Run};
 use host_trainer::train::{BatchSource, Recipe};
@@ -21,8 +21,43 @@ use session::run_session;
 
 use crate::cmd::progress;
 
+/// What training gives.
+pub(crate) struct Trained {
+    /// What was used of the data set.
+    pub(crate) account: Account,
+    /// Number of optimiser steps.
+    pub(crate) iterations: usize,
+    /// Minutes of training, in all sessions.
+    pub(crate) minutes: f64,
+}
+
 impl Train {
     pub(crate) fn run(self) -> Result<()> {
+        let Trained {
+            account,
+            iterations,
+            minutes,
+        } = self.train()?;
+        if self.json {
+            let output = serde_json::json!({
+                "schema": 1,
+                "account": account,
+                "run": path_text(&self.run),
+                "iterations": iterations,
+                "minutes": minutes,
+            });
+            println!("{}", serde_json::to_string_pretty(&output)?);
+        } else {
+            println!(
+                "trained {iterations} iterations in {minutes:.1} min; next: host-trainer package --run {} --key SIGNING.key --name PRODUCT --out PRODUCT.awr",
+                self.run.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Trains, or goes on training, to the last iteration.
+    pub(crate) fn train(&self) -> Result<Trained> {
         memory::keep_freed_memory();
         let device = self.device.open()?;
         if let Some(threads) = self.threads {
@@ -86,23 +121,11 @@ impl Train {
             seed: run.seed,
         });
         let minutes = run_session(&self.run, &recipe, &source, &checkpoint)?;
-        if self.json {
-            let output = serde_json::json!({
-                "schema": 1,
-                "account": account,
-                "run": path_text(&self.run),
-                "iterations": recipe.iterations,
-                "minutes": minutes,
-            });
-            println!("{}", serde_json::to_string_pretty(&output)?);
-        } else {
-            println!(
-                "trained {} iterations in {minutes:.1} min; next: host-trainer package --run {} --key SIGNING.key --name PRODUCT --out PRODUCT.awr",
-                recipe.iterations,
-                self.run.display()
-            );
-        }
-        Ok(())
+        Ok(Trained {
+            account,
+            iterations: recipe.iterations,
+            minutes,
+        })
     }
 
     /// Draws the tiles, and cuts them if the images do not fit into memory.

@@ -46,9 +46,10 @@ const LEAST_SEGMENTATION_STEPS: f64 = 600.0;
 const MOST_SEGMENTATION_STEPS: f64 = 4_000.0;
 /// What scoring takes besides the network, as a multiple of its time.
 const BESIDE_THE_NETWORK: f64 = 1.5;
-/// Networks of this width and wider are quantised to 8 bits, where they are faster and the package
-/// would be large.
-const QUANTISED_WIDTH: u16 = 64;
+/// Networks of this width and wider are quantised to 8 bits, where they are faster.
+const QUANTISED_WIDTH: i64 = 64;
+/// Packages with a network in single precision that are larger are quantised too.
+const LARGE_ONNX_BYTES: usize = 800_000;
 
 /// Make a calibrated package from good images, in one command.
 ///
@@ -77,8 +78,8 @@ pub(crate) struct Fit {
     #[arg(long)]
     groups: Option<PathBuf>,
     /// Minutes that it may take, about.
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..=10_000))]
-    minutes: u32,
+    #[arg(long, default_value_t = 60.0, value_parser = minutes)]
+    minutes: f64,
     /// Milliseconds that scoring a frame may take on one thread of this machine.
     #[arg(long, default_value_t = 50.0, value_parser = milliseconds)]
     frame_ms: f64,
@@ -104,6 +105,13 @@ pub(crate) struct Fit {
     /// Print JSON: what was used of the images, and the threshold.
     #[arg(long)]
     json: bool,
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(minutes) if (0.1..=10_000.0).contains(&minutes) => Ok(minutes),
+        _ => Err("expected a number of minutes from 0.1 to 10000".to_owned()),
+    }
 }
 
 /// Training's options, parsed from words as on its own command line.
@@ -220,7 +228,7 @@ impl Fit {
         if surface.package_advice().is_empty() {
             return None;
         }
-        let minutes = f64::from(self.minutes) * (0.9 - TRAINING_SHARE_OF_TWO);
+        let minutes = self.minutes * (0.9 - TRAINING_SHARE_OF_TWO);
         let steps = (minutes * SEGMENTATION_STEPS_A_MINUTE).min(MOST_SEGMENTATION_STEPS);
         (steps >= LEAST_SEGMENTATION_STEPS).then_some(steps as u32)
     }
@@ -253,9 +261,8 @@ impl Fit {
             if let Some(groups) = &self.groups {
                 words.extend(["--groups".into(), groups.clone().into_os_string()]);
             }
-            let mut train = TrainLine::try_parse_from(words).map(|line| line.train)?;
-            train.set_device(self.device);
-            Ok(train)
+            let TrainLine { train } = TrainLine::try_parse_from(words)?;
+            Ok(train.on_device(self.device))
         };
         if let Ok(before) = Run::read(run)
             && run_folder::checkpoint(run).exists()
@@ -268,19 +275,19 @@ impl Fit {
         }
         let trial = run.with_extension("trial");
         std::fs::remove_dir_all(&trial).ok();
-        let tried = words(&trial, TRIAL, &[])?.train()?;
+        let tried = words(&trial, TRIAL, &[])?.silently().train()?;
         std::fs::remove_dir_all(&trial).with_context(|| format!("removing {}", trial.display()))?;
         let share = if two {
             TRAINING_SHARE_OF_TWO
         } else {
             TRAINING_SHARE
         };
-        let minutes = f64::from(self.minutes) * share;
+        let minutes = self.minutes * share;
         let fitting = minutes / tried.minutes.max(1e-6) * TRIAL as f64;
         let iterations = fitting.clamp(*ITERATIONS.start(), *ITERATIONS.end()) as usize;
         let trained = words(run, iterations, &[])?.train()?;
         Ok(format!(
-            "--iterations {iterations}: what {minutes:.0} min allow, at most the paper's {}; it took {:.1} min",
+            "--iterations {iterations}: what {minutes:.1} min allow, at most the paper's {}; it took {:.1} min",
             ITERATIONS.end(),
             trained.minutes
         ))
@@ -338,13 +345,18 @@ impl Fit {
             roi: Roi::Whole,
             int8,
         };
-        if Run::read(run)?.width >= i64::from(QUANTISED_WIDTH) {
-            match draft(run, &options(true)) {
-                Ok(draft) => return Ok(draft),
-                Err(error) => self.say(&format!("not in 8 bits: {error}")),
+        let plain = draft(run, &options(false))?;
+        if Run::read(run)?.width < QUANTISED_WIDTH && plain.onnx.len() < LARGE_ONNX_BYTES {
+            return Ok(plain);
+        }
+        // It is refused where it costs too much.
+        match draft(run, &options(true)) {
+            Ok(draft) => Ok(draft),
+            Err(error) => {
+                self.say(&format!("not in 8 bits: {error}"));
+                Ok(plain)
             }
         }
-        Ok(draft(run, &options(false))?)
     }
 
     fn with_layers(

@@ -188,11 +188,11 @@ pub(crate) fn width_within(frame_ms: f64, size: [u32; 2], upsampled: bool) -> Re
     let measured = all.join(", ");
     let why = if taken_ms <= frame_ms {
         format!(
-            "the widest one that scores a frame in {frame_ms} ms on one thread here ({measured})"
+            "the widest one that scores a frame in {frame_ms:.0} ms on one thread here ({measured})"
         )
     } else {
         format!(
-            "no width scores a frame in {frame_ms} ms on one thread here ({measured}); a smaller --size or more \
+            "no width scores a frame in {frame_ms:.0} ms on one thread here ({measured}); a smaller --size or more \
              threads would"
         )
     };

@@ -25,8 +25,10 @@ use crate::segmentation::{DefectKind, DefectiveFrame, GoodFrame};
 const MOST_IMAGES: usize = 40;
 /// Pixels of all maps together that are kept in memory.
 const MOST_PIXELS: usize = 24 << 20;
-/// Frames with a defect for each good one.
-const DEFECTS_EACH: usize = 3;
+/// Frames with a defect for each good one: more where good ones are few, each kind once at most.
+const DEFECTS_EACH: std::ops::RangeInclusive<usize> = 3..=12;
+/// Frames with a defect to aim at.
+const DEFECTS: usize = 120;
 /// Quantile of good pixels by which maps are brought to the same footing.
 const FOOTING: f64 = 0.999;
 /// Standard deviations of a Gaussian that smooths the network's scores, in pixels.
@@ -264,9 +266,13 @@ fn examples(
     };
     let first = planes_of(first)?;
     let frame_px = (first.width_px * first.height_px).max(1);
-    let most = (MOST_PIXELS / frame_px / (1 + DEFECTS_EACH)).clamp(1, MOST_IMAGES);
+    let frames = (MOST_PIXELS / frame_px).max(2);
+    let most = (frames / (1 + DEFECTS_EACH.start())).clamp(1, MOST_IMAGES);
     let step = images.len().div_ceil(most).max(1);
     let chosen: Vec<&RunImage> = images.iter().step_by(step).collect();
+    let defects_each = (DEFECTS.div_ceil(chosen.len()))
+        .min(frames / chosen.len())
+        .clamp(*DEFECTS_EACH.start(), *DEFECTS_EACH.end());
     let all = [&DefectKind::AREAS[..], &DefectKind::DEFECTS].concat();
     let channels = usize::from(inspector.manifest().network.channels);
     let score = |planes: &Planes| inspector.maps(&replicated(planes, channels));
@@ -287,8 +293,8 @@ fn examples(
             Ok(())
         };
         add(good.planes(), None)?;
-        for number in 0..DEFECTS_EACH {
-            let kind = all[(index * DEFECTS_EACH + number) % all.len()];
+        for number in 0..defects_each {
+            let kind = all[(index * defects_each + number) % all.len()];
             let DefectiveFrame { planes, mask } = good.with_defects(&[kind], &other, &mut rng);
             let mask: Vec<bool> = mask.iter().map(|changed| *changed >= 0.5).collect();
             if mask.contains(&true) {

@@ -130,7 +130,23 @@ fn post_processing(post: &PostProcessing) -> String {
     )
 }
 
+/// What the map's scores are, with the layers' share if there is one.
 fn unit_of_scores(manifest: &Manifest) -> String {
+    let stages = unit_without_layers(manifest);
+    let Some(layers) = &manifest.layers else {
+        return stages;
+    };
+    let places = "standard deviations of the network's layers from good places";
+    match layers.map_weight {
+        weight if weight > 0.0 => format!(
+            "{:.3} × {stages}, plus {:.3} × {places}",
+            weight, layers.weight
+        ),
+        _ => format!("{:.3} × {places}", layers.weight),
+    }
+}
+
+fn unit_without_layers(manifest: &Manifest) -> String {
     match (&manifest.normal_map, &manifest.variation) {
         (None, None) => "sum of |A| over channels".to_owned(),
         (Some(normal), _) => format!(

@@ -136,6 +136,9 @@ pub(crate) struct Train {
     /// Print JSON at the end: what was used of the images, and the training.
     #[arg(long)]
     pub(super) json: bool,
+    /// Say nothing about the images: another training says it.
+    #[arg(skip)]
+    pub(super) silent: bool,
 }
 
 /// What the network learns.
@@ -151,8 +154,15 @@ pub(super) enum Mode {
 
 impl Train {
     /// Trains on this device.
-    pub(crate) fn set_device(&mut self, device: DeviceChoice) {
+    pub(crate) fn on_device(mut self, device: DeviceChoice) -> Self {
         self.device = device;
+        self
+    }
+
+    /// Says nothing about the images.
+    pub(crate) fn silently(mut self) -> Self {
+        self.silent = true;
+        self
     }
 
     pub(super) fn mode(&self) -> TrainingMode {

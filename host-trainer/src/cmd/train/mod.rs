@@ -120,7 +120,7 @@ impl Train {
             lighting: self.lighting,
             seed: run.seed,
         });
-        let minutes = run_session(&self.run, &recipe, &source, &checkpoint)?;
+        let minutes = run_session(&self.run, &recipe, &source, &checkpoint, self.silent)?;
         Ok(Trained {
             account,
             iterations: recipe.iterations,

@@ -20,6 +20,7 @@ pub(super) fn run_session(
     recipe: &Recipe,
     source: &Arc<BatchSource>,
     checkpoint: &Path,
+    silent: bool,
 ) -> Result<f64> {
     let stop = stop_on_ctrl_c("iteration")?;
     let done = if checkpoint.exists() {
@@ -40,7 +41,7 @@ pub(super) fn run_session(
             losses.push_str(&format!("{iteration},{loss}\n"));
             bar.set_position(iteration as u64);
             bar.set_message(format!("loss {loss:.4}, {tiles_per_s:.0} tiles/s"));
-            if bar.is_hidden() && (iteration % 50 == 0 || iteration == 1) {
+            if bar.is_hidden() && !silent && (iteration % 50 == 0 || iteration == 1) {
                 eprintln!("iteration {iteration}: loss {loss:.4}, {tiles_per_s:.0} tiles/s");
             }
         }

@@ -164,7 +164,9 @@ impl Train {
         if suited.is_ok() {
             suited = survey.check_suitable(reading.bits, &mut account);
         }
-        report_account("training set", &account);
+        if !self.silent {
+            report_account("training set", &account);
+        }
         suited?;
         Ok(Suitable {
             survey,
@@ -188,7 +190,9 @@ impl Train {
             Some(path) => Groups::read(path, &self.data)?,
             None => Groups::default(),
         };
-        report_ungrouped(&groups, &files)?;
+        if !self.silent {
+            report_ungrouped(&groups, &files)?;
+        }
         if self.hold_out > 0.0 {
             groups.join_copies(&survey);
         }
@@ -212,14 +216,16 @@ impl Train {
             bar.set_position(done as u64);
         });
         bar.finish_and_clear();
-        for skipped in set.skipped.iter().chain(&unusable) {
-            eprintln!("left out {}: {}", skipped.file.display(), skipped.reason);
+        if !self.silent {
+            for skipped in set.skipped.iter().chain(&unusable) {
+                eprintln!("left out {}: {}", skipped.file.display(), skipped.reason);
+            }
+            eprintln!(
+                "{} images to train on, {} held out, on {device:?}",
+                set.images.len(),
+                held_out.len()
+            );
         }
-        eprintln!(
-            "{} images to train on, {} held out, on {device:?}",
-            set.images.len(),
-            held_out.len()
-        );
         Ok(Images {
             groups,
             set,

@@ -1,0 +1,106 @@
+//! `host-trainer fit`: from good images to a calibrated package in one command, and again after it was
+//! cut off.
+
+use std::path::Path;
+
+use integration_tests::{fails, ok, synth};
+
+const FIT: &[&str] = &[
+    "fit",
+    "--data",
+    "data",
+    "--out",
+    "mine.awr",
+    "--minutes",
+    "0.3",
+    "--frame-ms",
+    "3",
+    "--device",
+    "cpu",
+    "--json",
+];
+
+fn fit(root: &Path) -> serde_json::Value {
+    serde_json::from_str(&ok("host-trainer", root, FIT)).expect("JSON")
+}
+
+fn manifest(root: &Path) -> serde_json::Value {
+    let words = [
+        "inspect-package",
+        "mine.awr",
+        "--trust",
+        "signing.key.pub",
+        "--json",
+    ];
+    serde_json::from_str(&ok("host-trainer", root, &words)).expect("JSON")
+}
+
+#[test]
+fn fit_makes_a_calibrated_package_and_goes_on_where_it_was_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    synth(root, 24, 2);
+    let found = fit(root);
+    let parts = found["threshold"]["parts"].as_u64();
+    assert_eq!(
+        parts,
+        Some(5),
+        "a fifth of the good images, rounded: {found}"
+    );
+    assert!(
+        found["promise"]
+            .as_str()
+            .is_some_and(|promise| promise.contains("5 good parts"))
+    );
+    let first = manifest(root);
+    let decisions = first["decisions"].as_array().unwrap();
+    let decided = |start: &str| {
+        decisions.iter().any(|decision| {
+            decision
+                .as_str()
+                .is_some_and(|text| text.starts_with(start))
+        })
+    };
+    for start in ["--size", "--colour", "--width", "--iterations", "map: "] {
+        assert!(decided(start), "{start}: {decisions:?}");
+    }
+    let command = [
+        "evaluate",
+        "--package",
+        "mine.awr",
+        "--data",
+        "data",
+        "--json",
+    ];
+    let figures: serde_json::Value =
+        serde_json::from_str(&ok("host-trainer", root, &command)).unwrap();
+    // Far above chance, and far below what a longer training finds.
+    assert!(
+        figures["pixel_auroc"].as_f64().unwrap() > 0.7,
+        "{}",
+        figures["pixel_auroc"]
+    );
+
+    // As after a power cut when the package was about to be written.
+    std::fs::remove_file(root.join("mine.awr")).unwrap();
+    fit(root);
+    let second = manifest(root);
+    let (before, after) = (&first["training"], &second["training"]);
+    assert_eq!(before["iterations"], after["iterations"]);
+    assert_eq!(
+        before["seconds"], after["seconds"],
+        "nothing was trained again"
+    );
+    assert_eq!(first["onnx_sha256"], second["onnx_sha256"]);
+    assert_eq!(first["threshold"]["value"], second["threshold"]["value"]);
+    assert_eq!(first["layers"], second["layers"]);
+}
+
+#[test]
+fn fit_says_what_is_wrong_before_it_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    std::fs::create_dir(root.join("data")).unwrap();
+    fails("host-trainer", root, FIT, &["no images", "data"]);
+    assert!(!root.join("mine.run").exists());
+}

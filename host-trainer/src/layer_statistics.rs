@@ -16,7 +16,7 @@ const FOLDS: usize = 4;
 /// Added to each channel's variance of 1: a channel that hardly varies may vary a little more.
 const RIDGE: f64 = 0.01;
 /// Smallest variance of a channel, as a fraction of the mean variance.
-const LEAST_VARIANCE: f64 = 1e-6;
+const LEAST_VARIANCE: f64 = 1e-4;
 /// Places this close to the frame's edge see its padding, so each row and column there has means of
 /// its own.
 const EDGE_PLACES: usize = 2;

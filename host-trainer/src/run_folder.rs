@@ -54,6 +54,9 @@ pub struct Run {
     /// paper.
     #[serde(default)]
     pub lighting: f32,
+    /// Share of the tiles that was drawn by how rare they look; 0 in the paper.
+    #[serde(default)]
+    pub rare: f64,
     /// Decay of the running average of weights; 0 in the paper.
     #[serde(default)]
     pub average: f64,
@@ -193,15 +196,18 @@ impl Run {
         SCHEMA
     }
 
-    /// Description of the noise and the brightness augmentation.
+    /// Description of the noise, the brightness augmentation and the tiles drawn by rarity.
     pub fn noise_label(&self) -> String {
+        // Rounded to tenths: 0.3 as an f32 times 100 is 30.000002.
+        let percent = |share: f64| (share * 1_000.0).round() / 10.0;
+        let mut label = self.noise.clone();
         if self.lighting > 0.0 {
-            // Rounded to tenths: 0.3 as an f32 times 100 is 30.000002.
-            let percent = (self.lighting * 1_000.0).round() / 10.0;
-            format!("{}; lighting ±{percent} %", self.noise)
-        } else {
-            self.noise.clone()
+            label += &format!("; lighting ±{} %", percent(self.lighting.into()));
         }
+        if self.rare > 0.0 {
+            label += &format!("; {} % of the tiles drawn by rarity", percent(self.rare));
+        }
+        label
     }
 
     /// Reads a run's description.
@@ -273,6 +279,7 @@ mod tests {
             loss: LossKind::Perceptual,
             quiet: 0.0,
             lighting,
+            rare: 0.0,
             average: 0.0,
             schedule: Schedule::Constant,
             teacher: None,

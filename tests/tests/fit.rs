@@ -94,6 +94,28 @@ fn fit_makes_a_calibrated_package_and_goes_on_where_it_was_cut_off() {
     assert_eq!(first["onnx_sha256"], second["onnx_sha256"]);
     assert_eq!(first["threshold"]["value"], second["threshold"]["value"]);
     assert_eq!(first["layers"], second["layers"]);
+
+    // A person sees that one of the images held out is not good.
+    let run = std::fs::read(root.join("mine.run/run.json")).unwrap();
+    let run: serde_json::Value = serde_json::from_slice(&run).unwrap();
+    let left_out = run["held_out"][0].as_str().unwrap();
+    let without = [FIT, &["--leave-out", left_out]].concat();
+    let found: serde_json::Value =
+        serde_json::from_str(&ok("host-trainer", root, &without)).unwrap();
+    assert_eq!(found["threshold"]["parts"].as_u64(), Some(4));
+    let third = manifest(root);
+    let decisions = third["decisions"].to_string();
+    assert!(
+        decisions.contains("--leave-out") && decisions.contains(left_out),
+        "{decisions}"
+    );
+    let other = [FIT, &["--leave-out", "other.png"]].concat();
+    fails(
+        "host-trainer",
+        root,
+        &other,
+        &["other.png", "5 images held out"],
+    );
 }
 
 #[test]

@@ -100,6 +100,10 @@ pub(crate) struct Fit {
     /// Go on if more than a tenth of the images cannot be read.
     #[arg(long)]
     allow_unreadable: bool,
+    /// Leave this image out of calibration, because it is not good after all. The package says so.
+    /// May be given several times; nothing is trained again.
+    #[arg(long, value_name = "FILE")]
+    leave_out: Vec<PathBuf>,
     #[command(flatten)]
     promise: PromiseArgs,
     /// Print JSON: what was used of the images, and the threshold.
@@ -140,16 +144,17 @@ impl Fit {
             eprintln!("note: {warning}");
         }
         let settings = self.settings(&surface, settings)?;
-        let segmentation_steps = self.segmentation_steps(&surface);
+        let stages = self.segmentation_steps(&surface);
+        let two = stages.flatten().is_some();
         let mut decisions: Vec<String> = settings
             .iter()
             .map(|setting| format!("{}: {}", setting.argument(), setting.why))
             .collect();
-        decisions.push(self.train(&run, &settings, segmentation_steps.is_some())?);
+        decisions.push(self.train(&run, &settings, two)?);
         for decision in &decisions {
             self.say(decision);
         }
-        let draft = self.judge(&run, &key, segmentation_steps, &mut decisions)?;
+        let draft = self.judge(&run, &key, stages, &mut decisions)?;
         self.finish(draft, &run, &key, decisions)
     }
 
@@ -184,26 +189,24 @@ impl Fit {
     /// The settings to train with, the width and the size last.
     fn settings(&self, surface: &Surface, measured: Vec<Advice>) -> Result<Vec<Advice>> {
         let mut settings = measured;
-        let mut size = surface.size_for(self.smallest_defect_px);
-        let mut width = width_within(
-            self.frame_ms / BESIDE_THE_NETWORK,
-            [size.0, size.1],
-            surface.upsampled(),
-        )?;
-        if width.why.starts_with("no width") && self.smallest_defect_px.is_some() {
-            size = surface.size();
-            let (width_px, height_px, why) = &mut size;
-            *why = format!(
-                "a larger size would take more than {} ms; {why}",
+        let width_of = |[width_px, height_px]: [u32; 2]| {
+            let frame_ms = self.frame_ms / BESIDE_THE_NETWORK;
+            width_within(frame_ms, [width_px, height_px], surface.upsampled())
+        };
+        let (mut width_px, mut height_px, mut why) = surface.size_for(self.smallest_defect_px);
+        let (mut width, mut fits) = width_of([width_px, height_px])?;
+        if !fits && self.smallest_defect_px.is_some() {
+            let reason;
+            (width_px, height_px, reason) = surface.size();
+            why = format!(
+                "a larger one would take more than {} ms; {reason}",
                 self.frame_ms
             );
-            width = width_within(
-                self.frame_ms / BESIDE_THE_NETWORK,
-                [*width_px, *height_px],
-                surface.upsampled(),
-            )?;
+            (width, fits) = width_of([width_px, height_px])?;
         }
-        let (width_px, height_px, why) = size;
+        if !fits {
+            eprintln!("warning: {}", width.why);
+        }
         if let Some(setting) = settings.iter_mut().find(|setting| setting.option == "size") {
             setting.value = format!("{width_px}x{height_px}");
             setting.why = why;
@@ -223,14 +226,14 @@ impl Fit {
         Ok(settings)
     }
 
-    /// Steps to train a segmentation network by, if the surface suits one and there is time.
-    fn segmentation_steps(&self, surface: &Surface) -> Option<u32> {
+    /// Steps to train a segmentation network by, if there is time. `None` if the surface suits none.
+    fn segmentation_steps(&self, surface: &Surface) -> Option<Option<u32>> {
         if surface.package_advice().is_empty() {
             return None;
         }
         let minutes = self.minutes * (0.9 - TRAINING_SHARE_OF_TWO);
         let steps = (minutes * SEGMENTATION_STEPS_A_MINUTE).min(MOST_SEGMENTATION_STEPS);
-        (steps >= LEAST_SEGMENTATION_STEPS).then_some(steps as u32)
+        Some((steps >= LEAST_SEGMENTATION_STEPS).then_some(steps as u32))
     }
 
     /// Trains the network, or goes on; returns what was decided.
@@ -293,38 +296,54 @@ impl Fit {
         ))
     }
 
-    /// Tries ways to judge a frame, and keeps the one that finds most synthetic defects.
+    /// Tries ways to judge a frame, and keeps the one that finds most synthetic defects. `stages` is
+    /// given for parts in a fixed pose: the steps of a segmentation network, if there is time.
     fn judge(
         &self,
         run: &Path,
         key: &SigningKey,
-        segmentation_steps: Option<u32>,
+        stages: Option<Option<u32>>,
         decisions: &mut Vec<String>,
     ) -> Result<Draft> {
         let plain = self.draft(run)?;
-        let (mut best, evidence) = self.with_layers(plain.clone(), run, key)?;
         let mut decide = |text: String| {
             self.say(&text);
             decisions.push(text);
         };
+        let (mut best, mut evidence) = self.with_layers(plain.clone(), run, key)?;
         decide(evidence_in_words(&evidence));
-        let Some(steps) = segmentation_steps else {
+        let Some(steps) = stages else {
             return Ok(best);
         };
-        let found = self.with_segmentation(plain, run, key, steps);
-        match found {
-            Ok((draft, gain, other)) => {
-                let better = mean(&other) > mean(&evidence);
-                decide(format!(
-                    "{}: a variation model and a segmentation network ({gain}): {}",
-                    if better { "kept" } else { "not kept" },
-                    evidence_in_words(&other)
-                ));
-                if better {
-                    best = draft;
-                }
+        let mut consider = |what: &str, found: Result<(Draft, Evidence)>| {
+            let (draft, other) = match found {
+                Ok(found) => found,
+                Err(error) => return decide(format!("not kept: {what}: {error:#}")),
+            };
+            let better = mean(&other) > mean(&evidence);
+            decide(format!(
+                "{}: {what}: {}",
+                if better { "kept" } else { "not kept" },
+                evidence_in_words(&other)
+            ));
+            if better {
+                (best, evidence) = (draft, other);
             }
-            Err(error) => decide(format!("not kept: a segmentation network: {error:#}")),
+        };
+        let variation = match self.with_variation(plain, run, key) {
+            Ok(draft) => draft,
+            Err(error) => {
+                consider("a variation model", Err(error));
+                return Ok(best);
+            }
+        };
+        let layers = self.with_layers(variation.clone(), run, key);
+        consider("a variation model", layers);
+        if let Some(steps) = steps {
+            let segmentation = self
+                .with_segmentation(variation, run, key, steps)
+                .and_then(|draft| self.with_layers(draft, run, key));
+            consider("a variation model and a segmentation network", segmentation);
         }
         Ok(best)
     }
@@ -370,19 +389,24 @@ impl Fit {
         Ok((draft, evidence))
     }
 
-    fn with_segmentation(
-        &self,
-        mut draft: Draft,
-        run: &Path,
-        key: &SigningKey,
-        steps: u32,
-    ) -> Result<(Draft, String, Evidence)> {
+    fn with_variation(&self, mut draft: Draft, run: &Path, key: &SigningKey) -> Result<Draft> {
         let bar = progress::bar(1, "measuring good images");
         draft.add_variation_model(run, key, &mut |done, count| {
             bar.set_length(count as u64);
             bar.set_position(done as u64);
         })?;
         bar.finish_and_clear();
+        Ok(draft)
+    }
+
+    /// Adds a segmentation network to a draft with a variation model.
+    fn with_segmentation(
+        &self,
+        mut draft: Draft,
+        run: &Path,
+        key: &SigningKey,
+        steps: u32,
+    ) -> Result<Draft> {
         let source = SegmentationSource::Train {
             steps: steps as usize,
             device: self.device.open()?,
@@ -395,8 +419,8 @@ impl Fit {
             bar.set_position(at.done as u64);
         })?;
         bar.finish_and_clear();
-        let (draft, evidence) = self.with_layers(draft, run, key)?;
-        Ok((draft, segmentation_gain(&gain), evidence))
+        self.say(&format!("segmentation: {}", segmentation_gain(&gain)));
+        Ok(draft)
     }
 
     /// Calibrates, signs and writes the package.
@@ -405,12 +429,27 @@ impl Fit {
         mut draft: Draft,
         run: &Path,
         key: &SigningKey,
-        decisions: Vec<String>,
+        mut decisions: Vec<String>,
     ) -> Result<()> {
-        draft.manifest.decisions = decisions;
         draft.add_golden_frame(run, key)?;
         let described = Run::read(run)?;
-        let frames = held_out_frames(&described);
+        let mut frames = held_out_frames(&described);
+        for file in &self.leave_out {
+            let path = std::path::absolute(file)?;
+            let before = frames.len();
+            frames.retain(|frame| std::path::absolute(&frame.file).ok().as_ref() != Some(&path));
+            if frames.len() == before {
+                bail!(
+                    "--leave-out {}: expected one of the {before} images held out of training",
+                    file.display()
+                );
+            }
+            decisions.push(format!(
+                "--leave-out {}: a person said that it is not good",
+                file.display()
+            ));
+        }
+        draft.manifest.decisions = decisions;
         let mut account = Account::default();
         let promise = match frames.is_empty() {
             true => {

@@ -139,11 +139,7 @@ impl Recommend {
         } = look(&self.data, most, self.allow_unreadable, photographs)?;
         let (width_px, height_px, _) = surface.size();
         let upsampled = surface.upsampled();
-        settings.push(width_within(
-            self.frame_ms,
-            [width_px, height_px],
-            upsampled,
-        )?);
+        settings.push(width_within(self.frame_ms, [width_px, height_px], upsampled)?.0);
         let data = quoted_path(&self.data);
         let mut command = format!("host-trainer train --data {data} --run RUN");
         if self.features != "builtin" {
@@ -169,7 +165,12 @@ impl Recommend {
 }
 
 /// The widest network that scores a frame in this time, measured on one thread of this machine.
-pub(crate) fn width_within(frame_ms: f64, size: [u32; 2], upsampled: bool) -> Result<Advice> {
+/// Also says whether there is one.
+pub(crate) fn width_within(
+    frame_ms: f64,
+    size: [u32; 2],
+    upsampled: bool,
+) -> Result<(Advice, bool)> {
     let bar = progress::bar(WIDTHS.len(), "measuring how long a frame takes");
     let (mut width, mut taken_ms, mut all) = (WIDTHS[0], 0.0, Vec::new());
     for (index, candidate) in WIDTHS.into_iter().enumerate() {
@@ -196,11 +197,12 @@ pub(crate) fn width_within(frame_ms: f64, size: [u32; 2], upsampled: bool) -> Re
              threads would"
         )
     };
-    Ok(Advice {
+    let advice = Advice {
         option: "width",
         value: width.to_string(),
         why,
-    })
+    };
+    Ok((advice, taken_ms <= frame_ms))
 }
 
 /// The shortest of five times that scoring a frame of this size takes.

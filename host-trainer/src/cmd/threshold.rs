@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use ed25519_dalek::SigningKey;
 use host_trainer::dataset::Account;
-use host_trainer::package::{CalibrationFrame, Draft, ThresholdRule, calibrate_draft};
+use host_trainer::package::{CalibrationFrame, Draft, GoodScore, ThresholdRule, calibrate_draft};
 
 use proto::manifest::Threshold;
 use scoring::io::text::path_text;
@@ -14,6 +14,9 @@ use serde::Serialize;
 
 use super::progress;
 use super::text::promise;
+
+/// Most outliers to name.
+const NAMED: usize = 5;
 
 /// The promise that a threshold shall carry.
 #[derive(Args)]
@@ -71,6 +74,19 @@ pub(crate) fn set_threshold(
         account.images.unreadable(&skipped.file, &skipped.reason);
     }
     account.images.used = frames.len() - found.skipped.len();
+    let median = found.median().unwrap_or_default();
+    let outliers = found.outliers();
+    for GoodScore { file, score } in outliers.iter().take(NAMED) {
+        eprintln!(
+            "note: {} scores {score:.3}, {:.0} × the median of the good images ({median:.3}): is it good?",
+            file.display(),
+            score / median.max(f32::MIN_POSITIVE)
+        );
+    }
+    if outliers.len() > NAMED {
+        let more = outliers.len() - NAMED;
+        eprintln!("note: {more} more good images score as high");
+    }
     Ok(promise(&draft.manifest, &found.calibration))
 }
 

@@ -315,6 +315,19 @@ impl Survey {
         Ok(())
     }
 
+    /// Median width and height; `None` without images.
+    pub fn usual_size(&self) -> Option<[u32; 2]> {
+        let median = |side: fn(&ImageFacts) -> u32| {
+            let mut sides: Vec<u32> = self.images.iter().map(|image| side(&image.facts)).collect();
+            sides.sort_unstable();
+            sides.get(sides.len() / 2).copied()
+        };
+        Some([
+            median(|facts| facts.width_px)?,
+            median(|facts| facts.height_px)?,
+        ])
+    }
+
     /// Warns of images of other sizes than the most common one.
     fn check_sizes(&self, account: &mut Account) {
         let mut sizes: BTreeMap<(u32, u32), usize> = BTreeMap::new();

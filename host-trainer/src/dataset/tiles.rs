@@ -6,8 +6,12 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 use scoring::inspect::frame::{Frame, Pixels};
 
+use super::rarity::{CELL_PX, CellAppearance, rarities};
 use crate::noise::Tile;
 use crate::seed::generator;
+
+/// Least distance of a rare pixel from the edge of a tile that is drawn for it.
+const MARGIN_PX: u32 = 8;
 
 /// Where a tile is cut from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +51,53 @@ impl Coordinates {
             seed,
             batch,
         }
+    }
+
+    /// Like [`Self::draw`], but this share of the positions (0 to 1) by how rare the frames' cells
+    /// look: a cell in proportion to its rarity, and a tile that has it well inside.
+    pub fn draw_rare(
+        sizes_px: &[[u32; 2]],
+        appearance: &[CellAppearance],
+        share: f64,
+        count: usize,
+        batch: usize,
+        seed: u64,
+    ) -> Self {
+        let mut all = Self::draw(sizes_px, count, batch, seed);
+        let cells: Vec<(u32, u32, u32)> = (0..)
+            .zip(appearance)
+            .flat_map(|(frame, cells)| {
+                let places = 0..cells.rows * cells.columns;
+                places.map(move |at| (frame, at % cells.columns, at / cells.columns))
+            })
+            .collect();
+        let mut sums = rarities(appearance);
+        let mut sum = 0.0;
+        for weight in &mut sums {
+            sum += *weight;
+            *weight = sum;
+        }
+        if sum <= 0.0 {
+            return all;
+        }
+        let mut rng = generator(seed, "rare tiles", 0);
+        let rare = (share * all.positions.len() as f64) as usize;
+        for position in all.positions.iter_mut().take(rare) {
+            let at = rng.random_range(0.0..sum);
+            let at = sums
+                .partition_point(|below| *below <= at)
+                .min(cells.len() - 1);
+            let (frame, column, row) = cells[at];
+            let mut along = |cell: u32, side_px: u32| {
+                let pixel = cell * CELL_PX + rng.random_range(0..CELL_PX);
+                let inside = rng.random_range(MARGIN_PX..TILE_PX - MARGIN_PX);
+                pixel.saturating_sub(inside).min(side_px - TILE_PX)
+            };
+            let [width_px, height_px] = sizes_px[frame as usize];
+            let (x_px, y_px) = (along(column, width_px), along(row, height_px));
+            *position = Position { frame, x_px, y_px };
+        }
+        all
     }
 
     /// Iterations per epoch: as many whole batches as there are.
@@ -166,6 +217,35 @@ mod tests {
         assert_ne!(order, coordinates.order(1));
         order.sort_unstable();
         assert!(order.iter().copied().eq(0..1_000));
+    }
+
+    #[test]
+    fn rare_places_are_drawn_more_often_and_tiles_stay_inside() {
+        // Of 20 even frames one has a dark corner.
+        let frames: Vec<Frame> = (0..20)
+            .map(|number| {
+                let dark = |at: u32| number == 3 && at % 100 >= 80 && at / 100 >= 64;
+                let pixels = (0..100 * 90).map(|at| match dark(at) {
+                    true => 10,
+                    false => 120 + (at * 7919 % 13) as u8,
+                });
+                Frame::new(100, 90, Channels::Grey, Pixels::U8(pixels.collect())).unwrap()
+            })
+            .collect();
+        let sizes = vec![[100, 90]; 20];
+        let appearance: Vec<CellAppearance> = frames.iter().map(CellAppearance::of).collect();
+        let of_corner = |coordinates: &Coordinates| {
+            let corner = |at: &&Position| at.frame == 3 && at.x_px + 65 > 80 && at.y_px + 65 > 64;
+            coordinates.positions.iter().filter(corner).count()
+        };
+        let even = Coordinates::draw(&sizes, 2_000, 10, 5);
+        let half = Coordinates::draw_rare(&sizes, &appearance, 0.5, 2_000, 10, 5);
+        assert!(of_corner(&even) < 100, "{}", of_corner(&even));
+        assert!(of_corner(&half) > 250, "{}", of_corner(&half));
+        let inside = |at: &Position| at.x_px <= 35 && at.y_px <= 25;
+        assert!(half.positions.iter().all(inside));
+        // The other half is drawn as before.
+        assert_eq!(even.positions[1_000..], half.positions[1_000..]);
     }
 
     #[test]

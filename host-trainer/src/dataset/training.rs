@@ -13,6 +13,7 @@ use super::digest::file_digest;
 use super::error::{DatasetError, chain};
 use super::parallel::in_parallel;
 use super::pixel_digest::pixel_digest;
+use super::rarity::CellAppearance;
 use super::tile_store::frame_bytes;
 
 /// How the colour of images is handled.
@@ -43,7 +44,7 @@ impl Skipped {
 }
 
 /// A good image that can be trained on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TrainingImage {
     /// The file.
     pub file: PathBuf,
@@ -55,6 +56,8 @@ pub struct TrainingImage {
     pub size_px: [u32; 2],
     /// Whether its values have 16 bits.
     pub deep: bool,
+    /// How its cells look.
+    pub appearance: CellAppearance,
 }
 
 /// Good images, checked and described, and their frames if these fit into memory.
@@ -111,6 +114,7 @@ impl TrainingSet {
                 pixels,
                 size_px: [frame.width_px(), frame.height_px()],
                 deep: matches!(frame.pixels(), Pixels::U16(_)),
+                appearance: CellAppearance::of(&frame),
             };
             let grey = frame.channels() == Channels::Grey;
             let fits = kept_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= most_bytes;
@@ -172,6 +176,14 @@ impl TrainingSet {
     /// Widths and heights of the images.
     pub fn sizes(&self) -> Vec<[u32; 2]> {
         self.images.iter().map(|image| image.size_px).collect()
+    }
+
+    /// How the images' cells look.
+    pub fn appearance(&self) -> Vec<CellAppearance> {
+        self.images
+            .iter()
+            .map(|image| image.appearance.clone())
+            .collect()
     }
 
     /// Reads an image again and prepares it as before.

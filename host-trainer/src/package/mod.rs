@@ -21,4 +21,6 @@ pub use error::PackagingError;
 pub use evidence::{Evidence, Found, Mixture};
 pub use export::{PackageOptions, draft};
 pub use segmentation::SegmentationSource;
-pub use threshold::{CalibrationFrame, CalibrationOutcome, ThresholdRule, calibrate_draft};
+pub use threshold::{
+    CalibrationFrame, CalibrationOutcome, GoodScore, ThresholdRule, calibrate_draft,
+};

@@ -94,6 +94,38 @@ pub struct CalibrationOutcome {
     pub calibration: Calibration,
     /// Images that could not be scored and were left out.
     pub skipped: Vec<Skipped>,
+    /// Score of every good image that was scored, the highest first.
+    pub scores: Vec<GoodScore>,
+}
+
+/// The score of a good image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GoodScore {
+    /// The image.
+    pub file: PathBuf,
+    /// Its score.
+    pub score: f32,
+}
+
+/// A good image is an outlier from this multiple of the median score on.
+const OUTLIER: f32 = 4.0;
+
+impl CalibrationOutcome {
+    /// The median score of a good image.
+    pub fn median(&self) -> Option<f32> {
+        self.scores
+            .get(self.scores.len() / 2)
+            .map(|good| good.score)
+    }
+
+    /// Good images that score several times the median, the highest first. One of them sets the
+    /// threshold, so a person should look at them: a defect among the good images hides others.
+    pub fn outliers(&self) -> &[GoodScore] {
+        let median = self.median().unwrap_or_default();
+        let ordinary = |good: &GoodScore| good.score < OUTLIER * median;
+        let end = self.scores.iter().position(ordinary);
+        &self.scores[..end.unwrap_or(0)]
+    }
 }
 
 /// What is measured on a good frame.
@@ -209,6 +241,7 @@ struct Measured<'a> {
     parts: BTreeMap<&'a str, f32>,
     /// Score of each frame.
     frame_scores: Vec<f32>,
+    good_scores: Vec<GoodScore>,
     appearances: Vec<Appearance>,
     skipped: Vec<Skipped>,
 }
@@ -227,6 +260,10 @@ impl<'a> Measured<'a> {
                 let part = self.parts.entry(part).or_insert(0.0);
                 *part = part.max(scored.score);
                 self.frame_scores.push(scored.score);
+                self.good_scores.push(GoodScore {
+                    file: good.file.clone(),
+                    score: scored.score,
+                });
                 self.appearances.push(scored.appearance);
             }
             Outcome::Skipped(reason) => self.skipped.push(Skipped {
@@ -304,8 +341,42 @@ pub fn calibrate_draft(
     measured.ids.parts.dedup();
     draft.manifest.normal_scores = Some(measured.normal_scores(&pixels));
     draft.manifest.seen.calibration = measured.ids;
+    measured
+        .good_scores
+        .sort_by(|a, b| b.score.total_cmp(&a.score));
     Ok(CalibrationOutcome {
         calibration: found,
         skipped: measured.skipped,
+        scores: measured.good_scores,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(scores: &[f32]) -> CalibrationOutcome {
+        CalibrationOutcome {
+            calibration: highest(&[1.0], 0.95).unwrap(),
+            skipped: Vec::new(),
+            scores: scores
+                .iter()
+                .map(|&score| GoodScore {
+                    file: format!("{score}.png").into(),
+                    score,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn good_images_far_above_the_median_are_outliers() {
+        let found = outcome(&[9.0, 4.1, 3.9, 1.2, 1.0, 1.0, 0.9]);
+        assert_eq!(found.median(), Some(1.2));
+        assert_eq!(found.outliers().len(), 1);
+        assert_eq!(found.outliers()[0].score, 9.0);
+        assert!(outcome(&[1.4, 1.2, 1.0]).outliers().is_empty());
+        assert!(outcome(&[]).outliers().is_empty());
+        assert_eq!(outcome(&[5.0, 5.0, 0.1]).outliers().len(), 0);
+    }
 }

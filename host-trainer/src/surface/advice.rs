@@ -32,6 +32,9 @@ const GRAIN_PX: RangeInclusive<f32> = 0.5..=6.0;
 const GOOD_GRAIN_PX: f32 = 1.0;
 /// Side of the paper's images (IV-A).
 const SIDE_PX: f32 = 256.0;
+/// Roots of width over height at which images count as square, the shape of the paper's. Others
+/// keep their shape, or they would lose detail in one direction.
+pub const SQUARE: RangeInclusive<f32> = 0.975..=1.025;
 /// Sides that are recommended at all.
 const SIDES_PX: RangeInclusive<f32> = 96.0..=1024.0;
 /// Pixels that a defect needs to be found.
@@ -40,6 +43,8 @@ const RESOLVED_PX: f32 = 4.0;
 const COLOURFUL: f32 = 6.0;
 /// Fewer good images than this show too little of how lighting varies.
 const FEW_IMAGES: usize = 20;
+/// Share of the tiles to draw by how rare they look.
+const RARE: f64 = 0.5;
 /// Fraction of the good images to hold out of training, if there are enough.
 const HOLD_OUT: f64 = 0.2;
 /// Correlation of thumbnails from which on each place has an appearance of its own.
@@ -70,12 +75,7 @@ impl Surface {
             (side, why)
         };
         let ratio = (width / height).sqrt();
-        // The paper's images are square; a shape far from that would lose detail in one direction.
-        let ratio = if (0.83..1.2).contains(&ratio) {
-            1.0
-        } else {
-            ratio
-        };
+        let ratio = if SQUARE.contains(&ratio) { 1.0 } else { ratio };
         let sides = [side * ratio, side / ratio].map(|side| {
             let aligned = (side / 8.0).round() * 8.0;
             aligned.max(*SIDES_PX.start()) as u32
@@ -164,6 +164,11 @@ impl Surface {
             "quiet",
             "1",
             "lowers the scores of good pixels, not those of defects",
+        ));
+        all.push(advice(
+            "rare",
+            &RARE.to_string(),
+            "what few good images show is learned as good too",
         ));
         if self.upsampled() {
             all.push(advice(

@@ -6,5 +6,5 @@ mod measure;
 #[cfg(test)]
 mod tests;
 
-pub use advice::Advice;
+pub use advice::{Advice, SQUARE};
 pub use measure::{ImageMeasurements, Surface};

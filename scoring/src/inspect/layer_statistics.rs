@@ -26,6 +26,8 @@ use crate::infer::{EncoderOutputs, LayerOutput};
 const MAX_PLACES: u16 = 2_048;
 /// Most values of a layer's means.
 const MAX_LEVELS: usize = 64 << 20;
+/// Largest value of the whitening matrix: one over the deviation of a channel, whatever its scale.
+const LARGEST_WHITENING: f32 = 1e12;
 /// Largest weight of a map.
 const LARGEST_WEIGHT: f32 = 1e6;
 /// Largest smoothing, in places.
@@ -352,18 +354,19 @@ pub fn check(statistics: &LayerStatistics, network: &Network) -> Result<(), Stri
             "expected weights and distances of {expected:?} in the statistics of layers, found {lengths:?}"
         ));
     }
-    let values = statistics.whitening.iter().chain(&statistics.distance_mean);
+    let within = |values: &[f32], largest: f32| values.iter().all(|value| value.abs() <= largest);
     let spreads = 1.0 / LARGEST_VALUE..=LARGEST_VALUE;
-    if !values.into_iter().all(|value| value.abs() <= LARGEST_VALUE)
+    if !within(&statistics.whitening, LARGEST_WHITENING)
+        || !within(&statistics.distance_mean, LARGEST_VALUE)
         || !statistics
             .distance_spread
             .iter()
             .all(|spread| spreads.contains(spread))
     {
-        return Err(
-            "expected values of at most 1e6, and spreads from 1e-6 to 1e6, in the statistics of layers, found others"
-                .to_owned(),
-        );
+        return Err(format!(
+            "expected weights of at most {LARGEST_WHITENING:e}, distances of at most 1e6, and spreads from 1e-6 to 1e6 in \
+             the statistics of layers, found others"
+        ));
     }
     let weights = [statistics.weight, statistics.map_weight];
     let sigma = statistics.smooth_sigma_places;

@@ -17,12 +17,12 @@ fn name(mixture: &Mixture) -> String {
         share,
     } = mixture;
     match *share {
-        share if share <= 0.0 => format!("the network's scores, smoothed by {smooth_sigma_px} px"),
+        share if share <= 0.0 => format!("scores alone, smoothed by {smooth_sigma_px} px"),
         share if share >= 1.0 => {
-            format!("its layers alone, smoothed by {smooth_sigma_places} places")
+            format!("the network's layers alone, smoothed by {smooth_sigma_places} places")
         }
         share => format!(
-            "scores (smoothed by {smooth_sigma_px} px) and layers (by {smooth_sigma_places} places), {:.0} : {:.0}",
+            "scores (smoothed by {smooth_sigma_px} px) and the network's layers (by {smooth_sigma_places} places), {:.0} : {:.0}",
             100.0 * (1.0 - share),
             100.0 * share
         ),

@@ -9,6 +9,7 @@ use host_trainer::device::DeviceChoice;
 use host_trainer::network::OutputActivation;
 use host_trainer::noise::{Family, NoiseBank};
 use host_trainer::perceptual::Depth;
+use host_trainer::surface::SQUARE;
 use host_trainer::train::{BATCH, ITERATIONS, LossKind, Schedule, TILES};
 use proto::limits::MAX_FRAME_SIDE_PX;
 use proto::manifest::{InputSize, TILE_PX, TrainingMode};
@@ -31,10 +32,10 @@ pub(crate) struct Train {
     /// Continue from the checkpoint in --run.
     #[arg(long)]
     pub(super) resume: bool,
-    /// Size to train and score at, in pixels: a number (256 is 256×256, the paper's), WIDTHxHEIGHT,
-    /// or native.
+    /// Size to train and score at, in pixels: WIDTHxHEIGHT, native, or a number: 256 is 256×256 for
+    /// square images, the paper's, and as many pixels at the images' own shape for others.
     #[arg(long, default_value = "256", value_parser = size)]
-    pub(super) size: InputSize,
+    pub(super) size: TrainingSize,
     /// Colour handling.
     #[arg(long, default_value = "auto")]
     pub(super) colour: Colour,
@@ -67,6 +68,10 @@ pub(crate) struct Train {
     /// defect.
     #[arg(long, default_value_t = 0.0, value_parser = lighting)]
     pub(super) lighting: f32,
+    /// Share of the tiles to draw by how rare they look among the good images, 0 to 1 (0 in the
+    /// paper). What is good and rare, such as a woven edge, is then learned as good.
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    pub(super) rare: f64,
     /// Package a running average of the weights, of which each step keeps this fraction, for
     /// example 0.999 (not in the paper). 0 packages the last weights.
     #[arg(long, default_value_t = 0.0, value_parser = decay)]
@@ -208,6 +213,13 @@ fn decay(text: &str) -> Result<f64, String> {
     }
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("expected a number from 0 to 1".to_owned()),
+    }
+}
+
 fn loss_weight(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(weight) if weight.is_finite() && weight >= 0.0 => Ok(weight),
@@ -215,7 +227,38 @@ fn loss_weight(text: &str) -> Result<f64, String> {
     }
 }
 
-fn size(text: &str) -> Result<InputSize, String> {
+/// Size to train and score at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TrainingSize {
+    /// This one.
+    Exactly(InputSize),
+    /// As many pixels as a square of this side, at the images' shape.
+    Square(u32),
+}
+
+impl TrainingSize {
+    /// The size for images that are mostly this large.
+    pub(super) fn for_images(self, [width_px, height_px]: [u32; 2]) -> InputSize {
+        let side_px = match self {
+            Self::Exactly(size) => return size,
+            Self::Square(side_px) => side_px,
+        };
+        let ratio = (width_px as f32 / height_px as f32).sqrt();
+        let side = |factor: f32| {
+            let aligned = match SQUARE.contains(&ratio) {
+                true => side_px,
+                false => (side_px as f32 * factor / 8.0).round() as u32 * 8,
+            };
+            aligned.clamp(TILE_PX, MAX_FRAME_SIDE_PX)
+        };
+        InputSize::Fixed {
+            width_px: side(ratio),
+            height_px: side(1.0 / ratio),
+        }
+    }
+}
+
+fn size(text: &str) -> Result<TrainingSize, String> {
     let side = |text: &str| {
         let side = text.parse::<u32>().ok();
         side.filter(|side| (TILE_PX..=MAX_FRAME_SIDE_PX).contains(side))
@@ -224,11 +267,45 @@ fn size(text: &str) -> Result<InputSize, String> {
             })
     };
     if text == "native" {
-        return Ok(InputSize::Native);
+        return Ok(TrainingSize::Exactly(InputSize::Native));
     }
-    let (width, height) = text.split_once('x').unwrap_or((text, text));
-    Ok(InputSize::Fixed {
-        width_px: side(width)?,
-        height_px: side(height)?,
-    })
+    match text.split_once('x') {
+        None => side(text).map(TrainingSize::Square),
+        Some((width, height)) => Ok(TrainingSize::Exactly(InputSize::Fixed {
+            width_px: side(width)?,
+            height_px: side(height)?,
+        })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sides(text: &str, images_px: [u32; 2]) -> [u32; 2] {
+        match size(text).unwrap().for_images(images_px) {
+            InputSize::Fixed {
+                width_px,
+                height_px,
+            } => [width_px, height_px],
+            InputSize::Native => [0; 2],
+        }
+    }
+
+    #[test]
+    fn a_size_keeps_the_shape_of_the_images_unless_it_says_otherwise() {
+        assert_eq!(sides("256", [1_024, 1_024]), [256, 256]);
+        assert_eq!(sides("100", [1_024, 1_024]), [100, 100]);
+        // 65,536 pixels at 16 : 9.
+        assert_eq!(sides("256", [1_920, 1_080]), [344, 192]);
+        assert_eq!(sides("256", [500, 1_260]), [160, 408]);
+        assert_eq!(sides("256x256", [1_920, 1_080]), [256, 256]);
+        assert_eq!(sides("native", [1_920, 1_080]), [0, 0]);
+        // What is hardly off a square counts as one.
+        assert_eq!(sides("256", [309, 322]), [256, 256]);
+        assert_eq!(sides("256", [640, 480]), [296, 224]);
+        // A strip is no lower than a tile.
+        assert_eq!(sides("65", [4_096, 256])[1], 65);
+        assert!(size("64").is_err() && size("256x").is_err());
+    }
 }

@@ -130,7 +130,14 @@ impl Train {
 
     /// Draws the tiles, and cuts them if the images do not fit into memory.
     fn tiles(&self, set: TrainingSet, run: &Run) -> Result<(Coordinates, TileStore)> {
-        let coordinates = Coordinates::draw(&set.sizes(), run.tiles, run.batch, run.seed);
+        let (sizes, seed) = (set.sizes(), run.seed);
+        let coordinates = match run.rare {
+            share if share > 0.0 => {
+                let appearance = set.appearance();
+                Coordinates::draw_rare(&sizes, &appearance, share, run.tiles, run.batch, seed)
+            }
+            _ => Coordinates::draw(&sizes, run.tiles, run.batch, seed),
+        };
         let bar = progress::bar(set.images.len(), "cutting tiles");
         let store = TileStore::new(set, &coordinates, &self.run, &mut |done| {
             bar.set_position(done as u64);
@@ -152,14 +159,12 @@ fn default_workers(device: tch::Device) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::arguments::{Mode, TrainingSize};
+    use super::*;
     use clap::Parser;
     use host_trainer::network::OutputActivation;
     use host_trainer::perceptual::Depth;
     use host_trainer::train::{LossKind, Schedule};
-    use proto::manifest::InputSize;
-
-    use super::arguments::Mode;
-    use super::*;
 
     #[derive(Parser)]
     struct Line {
@@ -175,14 +180,7 @@ mod tests {
     #[test]
     fn the_defaults_are_the_papers() {
         let train = train(&[]);
-        let (width_px, height_px) = (256, 256);
-        assert_eq!(
-            train.size,
-            InputSize::Fixed {
-                width_px,
-                height_px
-            }
-        ); // IV-A
+        assert_eq!(train.size, TrainingSize::Square(256)); // IV-A
         assert_eq!(train.width, 128); // IV-C
         assert_eq!(train.activation, OutputActivation::RefRelu); // IV-D
         assert_eq!(train.loss, LossKind::Perceptual); // IV-E

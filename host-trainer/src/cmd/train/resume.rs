@@ -150,6 +150,7 @@ mod tests {
             loss: LossKind::L2,
             quiet: 0.0,
             lighting: 0.25,
+            rare: 0.0,
             average: 0.0,
             schedule: Schedule::Constant,
             teacher: None,

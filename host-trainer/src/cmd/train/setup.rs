@@ -12,7 +12,7 @@ use host_trainer::network::Network;
 use host_trainer::perceptual::Features;
 use host_trainer::run_folder::{self, Identities, Run};
 use host_trainer::train::{Checkpoint, Loss, LossKind, Ssim};
-use proto::manifest::{ColourMode, Reading, TrainingMode};
+use proto::manifest::{ColourMode, InputSize, Reading, TrainingMode};
 use tch::Device;
 
 use super::arguments::Train;
@@ -74,6 +74,7 @@ pub(super) struct Images {
 
 /// The images of a data set that suit training, and how to read them.
 struct Suitable {
+    size: InputSize,
     survey: Survey,
     colour: Colour,
     reading: Reading,
@@ -140,7 +141,10 @@ impl Train {
             |before| before.reading,
         );
         let bar = progress::bar(items.len(), "looking at images");
-        let survey = Survey::of(&items, self.size, &reading, &mut |done| {
+        // A shape that follows from the images is known later; their own size is all that matters
+        // here.
+        let looked_at = self.size.for_images([1, 1]);
+        let survey = Survey::of(&items, looked_at, &reading, &mut |done| {
             bar.set_position(done as u64);
         });
         bar.finish_and_clear();
@@ -168,7 +172,9 @@ impl Train {
             report_account("training set", &account);
         }
         suited?;
+        let size = self.size.for_images(survey.usual_size().unwrap_or([1, 1]));
         Ok(Suitable {
+            size,
             survey,
             colour,
             reading,
@@ -180,6 +186,7 @@ impl Train {
     /// it is resumed.
     pub(super) fn load_images(&self, device: Device, before: Option<&Run>) -> Result<Images> {
         let Suitable {
+            size,
             survey,
             colour,
             reading,
@@ -203,7 +210,7 @@ impl Train {
         let bar = progress::bar(split.train.len(), "reading images");
         let set = TrainingSet::load_within(
             &split.train,
-            self.size,
+            size,
             colour,
             reading,
             MOST_FRAME_BYTES,
@@ -263,6 +270,7 @@ impl Train {
             schema: Run::schema(),
             quiet: self.quiet,
             lighting: self.lighting,
+            rare: self.rare,
             average: self.average,
             schedule: self.schedule,
             teacher: teacher.map(|teacher| teacher.description.clone()),

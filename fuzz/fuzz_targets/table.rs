@@ -30,7 +30,9 @@ fuzz_target!(|data: &[u8]| {
     }
     let again = rows(&plain, COLUMNS).expect("a plain table");
     let texts = |rows: &[table::Row<2>]| -> Vec<[String; 2]> {
-        let texts = rows.iter().map(|row| row.fields.each_ref().map(|field| text_of(field)));
+        // Other columns make a row of one whose two fields are empty.
+        let rows = rows.iter().filter(|row| row.fields.iter().any(|field| !field.is_empty()));
+        let texts = rows.map(|row| row.fields.each_ref().map(|field| text_of(field)));
         texts.map(|texts| texts.map(|text| text.trim_ascii().replace("\r\n", "\n"))).collect()
     };
     assert_eq!(texts(&found), texts(&again));

@@ -81,6 +81,16 @@ fn fit_makes_a_calibrated_package_and_goes_on_where_it_was_cut_off() {
         figures["pixel_auroc"]
     );
 
+    let page = std::fs::read_to_string(root.join("mine.html")).unwrap();
+    for expected in [
+        "Why this threshold",
+        "good frames were held",
+        "data:image/jpeg",
+        "--width",
+    ] {
+        assert!(page.contains(expected), "{expected}");
+    }
+
     // As after a power cut when the package was about to be written.
     std::fs::remove_file(root.join("mine.awr")).unwrap();
     fit(root);

@@ -76,7 +76,7 @@ impl Calibrate {
                 file,
             })
             .collect();
-        let promise = set_threshold(
+        let (promise, _) = set_threshold(
             &mut draft,
             &frames,
             self.promise.rule()?,

@@ -1,5 +1,7 @@
 //! `host-trainer fit`: from good images to a calibrated package, in one command.
 
+use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -7,16 +9,17 @@ use clap::{Args, Parser};
 use ed25519_dalek::SigningKey;
 use host_trainer::dataset::Account;
 use host_trainer::device::DeviceChoice;
+use host_trainer::evaluate::{GoodPicture, ThresholdPage, Tried};
 use host_trainer::package::{
-    Draft, Evidence, PackageOptions, SegmentationSource, ThresholdRule, draft,
+    Draft, Evidence, GoodScore, PackageOptions, SegmentationSource, ThresholdRule, draft,
 };
 use host_trainer::run_folder::{self, Run};
 use host_trainer::segmentation::SegmentationOptions;
 use host_trainer::surface::{Advice, Surface};
 use proto::manifest::{PostProcessing, Roi, Scoring};
 use scoring::io::atomic::write_atomic;
-use scoring::io::text::path_text;
 use scoring::package::{key_id, write_key_pair};
+use serde::{Deserialize, Serialize};
 
 use super::keys::{new_signing_key, signing_key};
 use super::notices::report_account;
@@ -24,9 +27,9 @@ use super::openmp::sleep_while_waiting;
 use super::package::{add_layers, choose_mixture, held_out_frames};
 use super::progress;
 use super::recommend::{Look, look, milliseconds, of_photographs, width_within};
-use super::text::{evidence_in_words, segmentation_gain};
+use super::text::{evidence_in_words, mixture_in_words, segmentation_gain};
 use super::threshold::{PromiseArgs, print_package, set_threshold};
-use super::train::Train;
+use super::train::{Caller, Train};
 
 /// Most images to measure.
 const MEASURED: usize = 60;
@@ -46,6 +49,8 @@ const LEAST_SEGMENTATION_STEPS: f64 = 600.0;
 const MOST_SEGMENTATION_STEPS: f64 = 4_000.0;
 /// What scoring takes besides the network, as a multiple of its time.
 const BESIDE_THE_NETWORK: f64 = 1.5;
+/// Good frames to show on the page.
+const SHOWN: usize = 8;
 /// Networks of this width and wider are quantised to 8 bits, where they are faster.
 const QUANTISED_WIDTH: i64 = 64;
 /// Packages with a network in single precision that are larger are quantised too.
@@ -55,7 +60,8 @@ const LARGE_ONNX_BYTES: usize = 800_000;
 ///
 /// Measures the images, trains, tries ways to judge a frame on synthetic defects drawn into good
 /// images that were held out, keeps the best, and calibrates the threshold. Every decision is
-/// printed with its reason and kept in the package. After a power cut or Ctrl-C the same command
+/// printed with its reason and kept in the package; a page beside it shows why the threshold is what
+/// it is. After a power cut or Ctrl-C the same command
 /// goes on. Next: `host-trainer evaluate`, if there are labelled defects, or a camera.
 #[derive(Args)]
 pub(crate) struct Fit {
@@ -125,11 +131,99 @@ struct TrainLine {
     train: Train,
 }
 
+/// What was decided before training. It is kept in the run's folder, so that an interrupted run goes
+/// on as it was begun, whatever the times that are measured then.
+#[derive(Debug, Serialize, Deserialize)]
+struct Plan {
+    /// Options of `train`, each with its value and the reason.
+    settings: Vec<Setting>,
+    /// Number of iterations.
+    iterations: usize,
+    /// What else judges frames.
+    stages: Stages,
+}
+
+/// An option of `train`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Setting {
+    option: String,
+    value: String,
+    why: String,
+}
+
+/// What may judge frames besides the network.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum Stages {
+    /// Nothing: parts are in no fixed pose.
+    None,
+    /// A variation model.
+    Variation,
+    /// A variation model, and a segmentation network trained by so many steps.
+    Segmentation(u32),
+}
+
+impl Plan {
+    fn path(run: &Path) -> PathBuf {
+        run.join("fit.json")
+    }
+
+    /// The plan of a run that was begun, if there is one.
+    fn read(run: &Path) -> Result<Option<Self>> {
+        let path = Self::path(run);
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                let plan = serde_json::from_slice(&bytes);
+                plan.map(Some).with_context(|| {
+                    format!(
+                        "{} is damaged; remove {} to begin again",
+                        path.display(),
+                        run.display()
+                    )
+                })
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+
+    fn write(&self, run: &Path) -> Result<()> {
+        std::fs::create_dir_all(run).with_context(|| format!("making {}", run.display()))?;
+        let text = serde_json::to_string_pretty(self)?;
+        Ok(write_atomic(&Self::path(run), text.as_bytes())?)
+    }
+
+    /// What was decided, each with its reason.
+    fn decisions(&self) -> Vec<String> {
+        let settings = self.settings.iter();
+        let words = settings.map(|Setting { option, value, why }| {
+            format!("{}: {why}", format!("--{option} {value}").trim_end())
+        });
+        words.collect()
+    }
+}
+
 impl Fit {
     pub(crate) fn run(self) -> Result<()> {
         sleep_while_waiting();
         let key = self.signing_key()?;
         let run = self.run_folder();
+        let plan = match Plan::read(&run)? {
+            Some(plan) => plan,
+            None => self.plan(&run)?,
+        };
+        let mut decisions = plan.decisions();
+        for decision in &decisions {
+            self.say(decision);
+        }
+        let trained = self.train(&run, &plan)?;
+        self.say(&trained);
+        decisions.push(trained);
+        let (draft, evidence) = self.judge(&run, &key, plan.stages, &mut decisions)?;
+        self.finish(draft, &run, &key, decisions, &evidence)
+    }
+
+    /// Looks at the images, decides, and keeps what was decided.
+    fn plan(&self, run: &Path) -> Result<Plan> {
         let Look {
             account: _,
             surface,
@@ -143,19 +237,21 @@ impl Fit {
         for warning in surface.warnings() {
             eprintln!("note: {warning}");
         }
-        let settings = self.settings(&surface, settings)?;
-        let stages = self.segmentation_steps(&surface);
-        let two = stages.flatten().is_some();
-        let mut decisions: Vec<String> = settings
-            .iter()
-            .map(|setting| format!("{}: {}", setting.argument(), setting.why))
-            .collect();
-        decisions.push(self.train(&run, &settings, two)?);
-        for decision in &decisions {
-            self.say(decision);
-        }
-        let draft = self.judge(&run, &key, stages, &mut decisions)?;
-        self.finish(draft, &run, &key, decisions)
+        let settings = self.settings(&surface, settings)?.into_iter();
+        let settings = settings.map(|Advice { option, value, why }| Setting {
+            option: option.to_owned(),
+            value,
+            why,
+        });
+        let settings: Vec<Setting> = settings.collect();
+        let stages = self.stages(&surface);
+        let plan = Plan {
+            iterations: self.iterations(run, &settings, stages)?,
+            settings,
+            stages,
+        };
+        plan.write(run)?;
+        Ok(plan)
     }
 
     /// Says something in passing: with --json not among the output.
@@ -226,85 +322,94 @@ impl Fit {
         Ok(settings)
     }
 
-    /// Steps to train a segmentation network by, if there is time. `None` if the surface suits none.
-    fn segmentation_steps(&self, surface: &Surface) -> Option<Option<u32>> {
+    /// What else may judge frames of this surface, in this time.
+    fn stages(&self, surface: &Surface) -> Stages {
         if surface.package_advice().is_empty() {
-            return None;
+            return Stages::None;
         }
         let minutes = self.minutes * (0.9 - TRAINING_SHARE_OF_TWO);
         let steps = (minutes * SEGMENTATION_STEPS_A_MINUTE).min(MOST_SEGMENTATION_STEPS);
-        Some((steps >= LEAST_SEGMENTATION_STEPS).then_some(steps as u32))
+        match steps >= LEAST_SEGMENTATION_STEPS {
+            true => Stages::Segmentation(steps as u32),
+            false => Stages::Variation,
+        }
+    }
+
+    /// The training with these settings.
+    fn training(&self, run: &Path, settings: &[Setting], iterations: usize) -> Result<Train> {
+        let mut words: Vec<OsString> = ["train", "--run"].map(OsString::from).into();
+        words.push(run.into());
+        words.extend(["--data".into(), self.data.clone().into_os_string()]);
+        if let Some(groups) = &self.groups {
+            words.extend(["--groups".into(), groups.clone().into_os_string()]);
+        }
+        if self.allow_unreadable {
+            words.push("--allow-unreadable".into());
+        }
+        let (seed, batch) = (self.seed.to_string(), BATCH.to_string());
+        let iterations = iterations.to_string();
+        let own = [
+            ("features", self.features.as_str()),
+            ("seed", &seed),
+            ("iterations", &iterations),
+            ("batch", &batch),
+        ];
+        let measured = settings.iter();
+        let measured = measured.map(|setting| (setting.option.as_str(), setting.value.as_str()));
+        for (option, value) in own.into_iter().chain(measured) {
+            words.push(format!("--{option}").into());
+            if !value.is_empty() {
+                words.push(value.into());
+            }
+        }
+        if run_folder::checkpoint(run).exists() {
+            words.push("--resume".into());
+        }
+        let TrainLine { train } = TrainLine::try_parse_from(words)?;
+        Ok(train.on_device(self.device))
+    }
+
+    /// The iterations that the time allows, by a few that are timed.
+    fn iterations(&self, run: &Path, settings: &[Setting], stages: Stages) -> Result<usize> {
+        let trial = run.with_extension("trial");
+        std::fs::remove_dir_all(&trial).ok();
+        let train = self.training(&trial, settings, TRIAL)?;
+        let tried = train.called_by(Caller::Trial).train()?;
+        std::fs::remove_dir_all(&trial).with_context(|| format!("removing {}", trial.display()))?;
+        let fitting = self.training_minutes(stages) / tried.minutes.max(1e-6) * TRIAL as f64;
+        Ok(fitting.clamp(*ITERATIONS.start(), *ITERATIONS.end()) as usize)
+    }
+
+    /// Minutes for training the network.
+    fn training_minutes(&self, stages: Stages) -> f64 {
+        self.minutes
+            * match stages {
+                Stages::None | Stages::Variation => TRAINING_SHARE,
+                Stages::Segmentation(_) => TRAINING_SHARE_OF_TWO,
+            }
     }
 
     /// Trains the network, or goes on; returns what was decided.
-    fn train(&self, run: &Path, settings: &[Advice], two: bool) -> Result<String> {
-        let words = |run: &Path, iterations: usize, more: &[&str]| -> Result<Train> {
-            let mut words: Vec<String> = ["train", "--run", &path_text(run)]
-                .map(str::to_owned)
-                .into();
-            let mut add = |name: &str, value: &str| {
-                words.extend([format!("--{name}"), value.to_owned()]);
-            };
-            add("features", &self.features);
-            add("seed", &self.seed.to_string());
-            add("iterations", &iterations.to_string());
-            add("batch", &BATCH.to_string());
-            words.extend(more.iter().map(|word| (*word).to_owned()));
-            if self.allow_unreadable {
-                words.push("--allow-unreadable".to_owned());
-            }
-            for setting in settings {
-                words.push(format!("--{}", setting.option));
-                if !setting.value.is_empty() {
-                    words.push(setting.value.clone());
-                }
-            }
-            let mut words: Vec<std::ffi::OsString> = words.into_iter().map(Into::into).collect();
-            words.extend(["--data".into(), self.data.clone().into_os_string()]);
-            if let Some(groups) = &self.groups {
-                words.extend(["--groups".into(), groups.clone().into_os_string()]);
-            }
-            let TrainLine { train } = TrainLine::try_parse_from(words)?;
-            Ok(train.on_device(self.device))
-        };
-        if let Ok(before) = Run::read(run)
-            && run_folder::checkpoint(run).exists()
-        {
-            let trained = words(run, before.iterations, &["--resume"])?.train()?;
-            return Ok(format!(
-                "trained {} iterations in {:.1} min",
-                trained.iterations, trained.minutes
-            ));
-        }
-        let trial = run.with_extension("trial");
-        std::fs::remove_dir_all(&trial).ok();
-        let tried = words(&trial, TRIAL, &[])?.silently().train()?;
-        std::fs::remove_dir_all(&trial).with_context(|| format!("removing {}", trial.display()))?;
-        let share = if two {
-            TRAINING_SHARE_OF_TWO
-        } else {
-            TRAINING_SHARE
-        };
-        let minutes = self.minutes * share;
-        let fitting = minutes / tried.minutes.max(1e-6) * TRIAL as f64;
-        let iterations = fitting.clamp(*ITERATIONS.start(), *ITERATIONS.end()) as usize;
-        let trained = words(run, iterations, &[])?.train()?;
+    fn train(&self, run: &Path, plan: &Plan) -> Result<String> {
+        let train = self.training(run, &plan.settings, plan.iterations)?;
+        let trained = train.called_by(Caller::Fit).train()?;
         Ok(format!(
-            "--iterations {iterations}: what {minutes:.1} min allow, at most the paper's {}; it took {:.1} min",
+            "--iterations {}: what {:.1} min allow, at most the paper's {}; it took {:.1} min",
+            plan.iterations,
+            self.training_minutes(plan.stages),
             ITERATIONS.end(),
             trained.minutes
         ))
     }
 
-    /// Tries ways to judge a frame, and keeps the one that finds most synthetic defects. `stages` is
-    /// given for parts in a fixed pose: the steps of a segmentation network, if there is time.
+    /// Tries ways to judge a frame, and keeps the one that finds most synthetic defects.
     fn judge(
         &self,
         run: &Path,
         key: &SigningKey,
-        stages: Option<Option<u32>>,
+        stages: Stages,
         decisions: &mut Vec<String>,
-    ) -> Result<Draft> {
+    ) -> Result<(Draft, Evidence)> {
         let plain = self.draft(run)?;
         let mut decide = |text: String| {
             self.say(&text);
@@ -312,9 +417,9 @@ impl Fit {
         };
         let (mut best, mut evidence) = self.with_layers(plain.clone(), run, key)?;
         decide(evidence_in_words(&evidence));
-        let Some(steps) = stages else {
-            return Ok(best);
-        };
+        if matches!(stages, Stages::None) {
+            return Ok((best, evidence));
+        }
         let mut consider = |what: &str, found: Result<(Draft, Evidence)>| {
             let (draft, other) = match found {
                 Ok(found) => found,
@@ -334,18 +439,18 @@ impl Fit {
             Ok(draft) => draft,
             Err(error) => {
                 consider("a variation model", Err(error));
-                return Ok(best);
+                return Ok((best, evidence));
             }
         };
         let layers = self.with_layers(variation.clone(), run, key);
         consider("a variation model", layers);
-        if let Some(steps) = steps {
+        if let Stages::Segmentation(steps) = stages {
             let segmentation = self
                 .with_segmentation(variation, run, key, steps)
                 .and_then(|draft| self.with_layers(draft, run, key));
             consider("a variation model and a segmentation network", segmentation);
         }
-        Ok(best)
+        Ok((best, evidence))
     }
 
     fn draft(&self, run: &Path) -> Result<Draft> {
@@ -430,6 +535,7 @@ impl Fit {
         run: &Path,
         key: &SigningKey,
         mut decisions: Vec<String>,
+        evidence: &Evidence,
     ) -> Result<()> {
         draft.add_golden_frame(run, key)?;
         let described = Run::read(run)?;
@@ -451,21 +557,26 @@ impl Fit {
         }
         draft.manifest.decisions = decisions;
         let mut account = Account::default();
-        let promise = match frames.is_empty() {
+        let (promise, scores) = match frames.is_empty() {
             true => {
                 eprintln!(
                     "no threshold: too few images to hold any out; next: host-trainer calibrate with other good images"
                 );
-                None
+                (None, Vec::new())
             }
             false => {
                 let rule: ThresholdRule = self.promise.rule()?;
-                let promise = set_threshold(&mut draft, &frames, rule, key, &mut account)?;
+                let (promise, scores) =
+                    set_threshold(&mut draft, &frames, rule, key, &mut account)?;
                 report_account("calibration set", &account);
-                Some(promise)
+                (Some(promise), scores)
             }
         };
         write_atomic(&self.out, &draft.sign(key)?)?;
+        let page = self.out.with_extension("html");
+        let text = threshold_page(&draft, key, promise.clone(), &scores, evidence)?;
+        write_atomic(&page, text.as_bytes())?;
+        self.say(&format!("why: {}", page.display()));
         let words = format!("{} {}", draft.manifest.name, draft.manifest.version);
         print_package(
             self.json,
@@ -476,6 +587,34 @@ impl Fit {
             promise.as_deref(),
         )
     }
+}
+
+/// The page that says why.
+fn threshold_page(
+    draft: &Draft,
+    key: &SigningKey,
+    promise: Option<String>,
+    scores: &[GoodScore],
+    evidence: &Evidence,
+) -> Result<String> {
+    let inspector = draft.inspector(key)?;
+    let highest = scores.iter().take(SHOWN);
+    let highest = highest.map(|good| GoodPicture::draw(&inspector, &good.file));
+    let manifest = &draft.manifest;
+    let tried = evidence.found.iter().map(|found| Tried {
+        name: mixture_in_words(&found.mixture),
+        figures: [found.pixel_auroc, found.aupro, found.image_auroc],
+    });
+    let page = ThresholdPage {
+        title: format!("{} {}", manifest.name, manifest.version),
+        threshold: manifest.threshold.as_ref().map(|threshold| threshold.value),
+        promise,
+        scores: scores.iter().map(|good| good.score).collect(),
+        highest: highest.collect::<Result<_, _>>()?,
+        decisions: manifest.decisions.clone(),
+        tried: tried.collect(),
+    };
+    Ok(page.html())
 }
 
 /// The mean figure of the mixture that was chosen.

@@ -180,13 +180,8 @@ impl Package {
             }
             eprintln!("no threshold: training held no images out; next: host-trainer calibrate");
         } else {
-            promise = Some(set_threshold(
-                &mut draft,
-                &frames,
-                rule,
-                &key,
-                &mut account,
-            )?);
+            let (words, _) = set_threshold(&mut draft, &frames, rule, &key, &mut account)?;
+            promise = Some(words);
             report_account("calibration set", &account);
         }
         write_atomic(&self.out, &draft.sign(&key)?)?;

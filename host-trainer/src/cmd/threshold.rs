@@ -57,14 +57,14 @@ impl PromiseArgs {
 }
 
 /// Calibrates a draft on good frames, with a progress bar. Frames that cannot be scored are added
-/// to the account. Returns the promise in words.
+/// to the account. Returns the promise in words and the scores, the highest first.
 pub(crate) fn set_threshold(
     draft: &mut Draft,
     frames: &[CalibrationFrame],
     rule: ThresholdRule,
     key: &SigningKey,
     account: &mut Account,
-) -> Result<String> {
+) -> Result<(String, Vec<GoodScore>)> {
     let bar = progress::bar(frames.len(), "calibrating");
     let found = calibrate_draft(draft, frames, rule, key, &mut |done| {
         bar.set_position(done as u64);
@@ -87,7 +87,8 @@ pub(crate) fn set_threshold(
         let more = outliers.len() - NAMED;
         eprintln!("note: {more} more good images score as high");
     }
-    Ok(promise(&draft.manifest, &found.calibration))
+    let words = promise(&draft.manifest, &found.calibration);
+    Ok((words, found.scores))
 }
 
 /// What `calibrate --json` and `package --json` print.

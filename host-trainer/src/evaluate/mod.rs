@@ -18,6 +18,7 @@ mod resample;
 mod rows;
 mod sorter;
 mod summary;
+mod threshold_page;
 mod truth;
 mod units;
 
@@ -34,6 +35,7 @@ pub use rate::{CONFIDENCE, Rate};
 pub use report::{Report, html};
 pub use rows::{Pictures, ReportRow};
 pub use summary::{KindSummary, OutsideFrame, Summary};
+pub use threshold_page::{GoodPicture, ThresholdPage, ThresholdPageError, Tried};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -44,7 +46,7 @@ use scoring::io::image_file::read_frame_as;
 
 use crate::dataset::{DatasetError, Groups, TestItem, chain, file_digest, pixel_digest};
 use operating::operating_points;
-use pictures::draw_row;
+use pictures::{draw_row, full_scale};
 use resample::{Sample, intervals};
 use rows::{RowSelection, is_wrong};
 use truth::{read_truth, reduce_mask};
@@ -103,6 +105,7 @@ pub fn evaluate(
     let kinds: Vec<&str> = kinds.into_iter().collect();
     let kind_of = |item: &TestItem| kinds.binary_search(&item.kind.as_str()).ok();
     let threshold = inspector.threshold();
+    let scale = full_scale(inspector.manifest(), threshold);
     let mut pixels = PixelMetrics::new(kinds.len(), KEYS_IN_MEMORY, scratch);
     pixels = pixels.with_threshold(threshold);
     let mut collected = Collected::default();
@@ -160,7 +163,7 @@ pub fn evaluate(
         let outside = collected.add(item, groups.part(&item.image), image, kind, &found, regions);
         if shown.wants(&item.kind, is_wrong(found.verdict, kind.is_some(), outside)) {
             let truth = item.mask.as_ref().and(mask.as_deref());
-            let row = draw_row(item, &frame, &found, truth, threshold);
+            let row = draw_row(item, &frame, &found, truth, threshold, scale);
             shown.push(ReportRow { outside, ..row });
         }
     }

@@ -27,7 +27,7 @@ pub struct Report {
 }
 
 /// The page's style sheet.
-const STYLE: &str = "
+pub(super) const STYLE: &str = "
 :root{color-scheme:light dark;--ink:#1c2024;--soft:#5c656e;--line:#d8dde2;--card:#f6f7f9;
 --bad:#c0342b;--ok:#22713c}
 @media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#a3abb3;--line:#3a4148;
@@ -124,8 +124,9 @@ pub fn html(report: &Report, evaluation: &Evaluation) -> String {
                     }
                 }
                 p .soft {
-                    "Wrong verdicts come first. Heat maps are brightest at twice the threshold, or "
-                    "without a threshold at each frame's own peak."
+                    "Wrong verdicts come first. Heat maps are brightest at four times what 99.9 % of good "
+                    "pixels stay below, or at twice the threshold if that is less; without a threshold "
+                    "at each frame's own peak."
                 }
                 @for row in rows { (frame(row)) }
             }
@@ -135,7 +136,7 @@ pub fn html(report: &Report, evaluation: &Evaluation) -> String {
 }
 
 /// A chart with its description for screen readers and its caption.
-fn captioned(description: &str, svg: String, caption: &str) -> Markup {
+pub(super) fn captioned(description: &str, svg: String, caption: &str) -> Markup {
     markup! {
         figure {
             span role="img" aria-label=(description) { (PreEscaped(svg)) }
@@ -383,7 +384,7 @@ fn frame(row: &ReportRow) -> Markup {
 
 /// A picture as a data URI; JPEG, so that hundreds of frames fit in a page. `None` if it cannot be
 /// encoded; the row then lacks it.
-fn data_uri(picture: &RgbImage) -> Option<String> {
+pub(super) fn data_uri(picture: &RgbImage) -> Option<String> {
     let mut bytes = Cursor::new(Vec::new());
     picture.write_to(&mut bytes, ImageFormat::Jpeg).ok()?;
     Some(format!(

@@ -10,7 +10,8 @@ fn alone(evidence: &Evidence, share: f32) -> Option<&Found> {
         .find(|found| found.mixture.share == share)
 }
 
-fn name(mixture: &Mixture) -> String {
+/// A mixture of maps in words.
+pub(crate) fn mixture_in_words(mixture: &Mixture) -> String {
     let Mixture {
         smooth_sigma_px,
         smooth_sigma_places,
@@ -46,14 +47,14 @@ pub(crate) fn evidence_in_words(evidence: &Evidence) -> String {
     };
     let mut text = format!(
         "map: {}: {} on {} images with synthetic defects beside {} good ones",
-        name(&best.mixture),
+        mixture_in_words(&best.mixture),
         figures(best),
         evidence.defects,
         evidence.images
     );
     for share in [0.0, 1.0] {
         if let Some(found) = alone(evidence, share).filter(|found| *found != best) {
-            text += &format!("; {}: {}", name(&found.mixture), figures(found));
+            text += &format!("; {}: {}", mixture_in_words(&found.mixture), figures(found));
         }
     }
     text

@@ -9,7 +9,7 @@ mod recommendation;
 mod weights;
 
 pub(crate) use evaluation::evaluation_table;
-pub(crate) use evidence::evidence_in_words;
+pub(crate) use evidence::{evidence_in_words, mixture_in_words};
 pub(crate) use gain::segmentation_gain;
 pub(crate) use manifest::manifest_facts;
 pub(crate) use promise::promise;

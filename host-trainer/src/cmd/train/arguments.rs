@@ -141,9 +141,21 @@ pub(crate) struct Train {
     /// Print JSON at the end: what was used of the images, and the training.
     #[arg(long)]
     pub(super) json: bool,
-    /// Say nothing about the images: another training says it.
+    /// Who trains.
     #[arg(skip)]
-    pub(super) silent: bool,
+    pub(super) caller: Caller,
+}
+
+/// Who trains, which decides what is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// A person, by `train`.
+    #[default]
+    Person,
+    /// `fit`, which goes on without an option.
+    Fit,
+    /// `fit`, to measure how long an iteration takes; nothing is said.
+    Trial,
 }
 
 /// What the network learns.
@@ -164,9 +176,9 @@ impl Train {
         self
     }
 
-    /// Says nothing about the images.
-    pub(crate) fn silently(mut self) -> Self {
-        self.silent = true;
+    /// Says what `caller` needs.
+    pub(crate) fn called_by(mut self, caller: Caller) -> Self {
+        self.caller = caller;
         self
     }
 

@@ -16,7 +16,7 @@ use host_trainer::train::{BatchSource, Recipe};
 use proto::manifest::TrainingMode;
 use scoring::io::text::path_text;
 
-pub(crate) use arguments::Train;
+pub(crate) use arguments::{Caller, Train};
 use session::run_session;
 
 use crate::cmd::progress;
@@ -120,7 +120,7 @@ impl Train {
             lighting: self.lighting,
             seed: run.seed,
         });
-        let minutes = run_session(&self.run, &recipe, &source, &checkpoint, self.silent)?;
+        let minutes = run_session(&self.run, &recipe, &source, &checkpoint, self.caller)?;
         Ok(Trained {
             account,
             iterations: recipe.iterations,

@@ -10,6 +10,7 @@ use host_trainer::sheet;
 use host_trainer::train::{BatchSource, Checkpoint, Event, Recipe, Samples, train};
 use scoring::io::atomic::write_atomic;
 
+use super::arguments::Caller;
 use crate::cmd::interrupt::stop_on_ctrl_c;
 use crate::cmd::progress;
 
@@ -20,7 +21,7 @@ pub(super) fn run_session(
     recipe: &Recipe,
     source: &Arc<BatchSource>,
     checkpoint: &Path,
-    silent: bool,
+    caller: Caller,
 ) -> Result<f64> {
     let stop = stop_on_ctrl_c("iteration")?;
     let done = if checkpoint.exists() {
@@ -41,7 +42,8 @@ pub(super) fn run_session(
             losses.push_str(&format!("{iteration},{loss}\n"));
             bar.set_position(iteration as u64);
             bar.set_message(format!("loss {loss:.4}, {tiles_per_s:.0} tiles/s"));
-            if bar.is_hidden() && !silent && (iteration % 50 == 0 || iteration == 1) {
+            if bar.is_hidden() && caller != Caller::Trial && (iteration % 50 == 0 || iteration == 1)
+            {
                 eprintln!("iteration {iteration}: loss {loss:.4}, {tiles_per_s:.0} tiles/s");
             }
         }
@@ -59,8 +61,12 @@ pub(super) fn run_session(
     }
     let minutes = outcome.progress.seconds / 60.0;
     if outcome.interrupted {
+        let with = match caller {
+            Caller::Person => " with --resume",
+            Caller::Fit | Caller::Trial => "",
+        };
         bail!(
-            "stopped at iteration {} of {} after {minutes:.1} min; saved: the same command with --resume continues",
+            "stopped at iteration {} of {} after {minutes:.1} min; saved: the same command{with} continues",
             outcome.progress.iterations,
             recipe.iterations
         );

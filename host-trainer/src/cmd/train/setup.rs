@@ -15,7 +15,7 @@ use host_trainer::train::{Checkpoint, Loss, LossKind, Ssim};
 use proto::manifest::{ColourMode, InputSize, Reading, TrainingMode};
 use tch::Device;
 
-use super::arguments::Train;
+use super::arguments::{Caller, Train};
 use super::resume::split_as_before;
 use crate::cmd::notices::{report_account, report_ungrouped};
 use crate::cmd::progress;
@@ -168,7 +168,7 @@ impl Train {
         if suited.is_ok() {
             suited = survey.check_suitable(reading.bits, &mut account);
         }
-        if !self.silent {
+        if self.caller != Caller::Trial {
             report_account("training set", &account);
         }
         suited?;
@@ -197,7 +197,7 @@ impl Train {
             Some(path) => Groups::read(path, &self.data)?,
             None => Groups::default(),
         };
-        if !self.silent {
+        if self.caller != Caller::Trial {
             report_ungrouped(&groups, &files)?;
         }
         if self.hold_out > 0.0 {
@@ -223,7 +223,7 @@ impl Train {
             bar.set_position(done as u64);
         });
         bar.finish_and_clear();
-        if !self.silent {
+        if self.caller != Caller::Trial {
             for skipped in set.skipped.iter().chain(&unusable) {
                 eprintln!("left out {}: {}", skipped.file.display(), skipped.reason);
             }

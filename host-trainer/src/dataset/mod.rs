@@ -39,4 +39,4 @@ pub use survey::{ImageFacts, Survey, Surveyed};
 pub use test_set::{TestItem, test_items};
 pub use tile_store::TileStore;
 pub use tiles::{Coordinates, cut_tile};
-pub use training::{Colour, Skipped, TrainingImage, TrainingSet, UsableImage, usable};
+pub use training::{Colour, Kept, Skipped, TrainingImage, TrainingSet, UsableImage, usable};

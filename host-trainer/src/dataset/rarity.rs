@@ -2,15 +2,17 @@
 //! woven edge, a mark that few parts have) is drawn often enough to be learned as good. Pure
 //! arithmetic on frames. Not in the paper, which draws tiles evenly (**ours**).
 //!
-//! A cell of 16 × 16 pixels is described by its mean and deviation of brightness, its mean steps
+//! A cell of 16 × 16 pixels, larger in a frame of more than 512 pixels a side, is described by its mean and deviation of brightness, its mean steps
 //! from pixel to pixel along rows and columns, and its tint. Its rarity is the squared Mahalanobis
 //! distance from all cells, divided by the number of features: 1 on average.
 
 use nalgebra::{Cholesky, SMatrix, SVector};
 use scoring::inspect::frame::{Channels, Frame, Pixels};
 
-/// Side of a cell in pixels.
-pub(super) const CELL_PX: u32 = 16;
+/// Smallest side of a cell in pixels.
+const CELL_PX: u32 = 16;
+/// Most cells along a side of a frame, so that 10,000 large frames take 250 MB.
+const MOST_CELLS: u32 = 32;
 /// Features of a cell.
 const FEATURES: usize = 6;
 /// Added to each feature's variance, as a fraction of it, and at least.
@@ -26,6 +28,8 @@ type Features = SVector<f64, FEATURES>;
 pub struct CellAppearance {
     pub(super) columns: u32,
     pub(super) rows: u32,
+    /// Side of a cell in pixels.
+    pub(super) cell_px: u32,
     cells: Vec<[f32; FEATURES]>,
 }
 
@@ -52,8 +56,12 @@ impl CellAppearance {
             let pixel = pixel(x, y);
             pixel.iter().sum::<f32>() / pixel.len() as f32
         };
-        let (columns, rows) = (frame.width_px() / CELL_PX, frame.height_px() / CELL_PX);
-        let side = CELL_PX as usize;
+        let (width_px, height_px) = (frame.width_px(), frame.height_px());
+        let cell_px = width_px.max(height_px).div_ceil(MOST_CELLS).max(CELL_PX);
+        // A strip has a row of cells at least.
+        let cell_px = cell_px.min(width_px.min(height_px));
+        let (columns, rows) = (frame.width_px() / cell_px, frame.height_px() / cell_px);
+        let side = cell_px as usize;
         let cell = |column: usize, row: usize| {
             let (mut sum, mut squares, mut across, mut down) = (0.0, 0.0, 0.0, 0.0);
             let mut tint = [0.0; 2];
@@ -90,6 +98,7 @@ impl CellAppearance {
         Self {
             columns,
             rows,
+            cell_px,
             cells,
         }
     }
@@ -161,6 +170,16 @@ mod tests {
                 _ => assert!(*rarity < 10.0, "{of} {column}: {rarity}"),
             }
         }
+    }
+
+    #[test]
+    fn a_large_frame_has_no_more_cells() {
+        let large = Frame::new(2_000, 1_000, Channels::Grey, Pixels::U8(vec![9; 2_000_000]));
+        let found = CellAppearance::of(&large.unwrap());
+        assert_eq!((found.columns, found.rows, found.cell_px), (31, 15, 63));
+        let strip = Frame::new(4_096, 66, Channels::Grey, Pixels::U8(vec![9; 4_096 * 66]));
+        let found = CellAppearance::of(&strip.unwrap());
+        assert_eq!((found.columns, found.rows, found.cell_px), (62, 1, 66));
     }
 
     #[test]

@@ -145,7 +145,7 @@ mod tests {
     use proto::manifest::{InputSize, Reading};
 
     use super::*;
-    use crate::dataset::Colour;
+    use crate::dataset::{Colour, Kept};
 
     /// Four images: grey and colour, of 8 and 16 bits, of different sizes.
     fn images(folder: &Path) -> Vec<PathBuf> {
@@ -175,7 +175,10 @@ mod tests {
             native,
             Colour::Auto,
             reading,
-            most_bytes,
+            Kept {
+                most_bytes,
+                appearance: false,
+            },
             &mut |_| {},
         )
         .unwrap()

@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 use scoring::inspect::frame::{Frame, Pixels};
 
-use super::rarity::{CELL_PX, CellAppearance, rarities};
+use super::rarity::{CellAppearance, rarities};
 use crate::noise::Tile;
 use crate::seed::generator;
 
@@ -88,8 +88,9 @@ impl Coordinates {
                 .partition_point(|below| *below <= at)
                 .min(cells.len() - 1);
             let (frame, column, row) = cells[at];
+            let cell_px = appearance[frame as usize].cell_px;
             let mut along = |cell: u32, side_px: u32| {
-                let pixel = cell * CELL_PX + rng.random_range(0..CELL_PX);
+                let pixel = cell * cell_px + rng.random_range(0..cell_px);
                 let inside = rng.random_range(MARGIN_PX..TILE_PX - MARGIN_PX);
                 pixel.saturating_sub(inside).min(side_px - TILE_PX)
             };

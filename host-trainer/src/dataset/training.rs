@@ -56,8 +56,17 @@ pub struct TrainingImage {
     pub size_px: [u32; 2],
     /// Whether its values have 16 bits.
     pub deep: bool,
-    /// How its cells look.
-    pub appearance: CellAppearance,
+    /// How its cells look, if that was asked for.
+    pub appearance: Option<CellAppearance>,
+}
+
+/// What is kept of images in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// Frames are kept if they take at most this together.
+    pub most_bytes: usize,
+    /// Whether it is kept how the images' cells look.
+    pub appearance: bool,
 }
 
 /// Good images, checked and described, and their frames if these fit into memory.
@@ -88,18 +97,26 @@ impl TrainingSet {
         reading: Reading,
         on_progress: &mut dyn FnMut(usize),
     ) -> Result<Self, DatasetError> {
-        Self::load_within(files, size, colour, reading, usize::MAX, on_progress)
+        let most = Kept {
+            most_bytes: usize::MAX,
+            appearance: false,
+        };
+        Self::load_within(files, size, colour, reading, most, on_progress)
     }
 
-    /// As [`Self::load`], but keeps the frames only if they take at most `most_bytes` of memory.
+    /// As [`Self::load`], but keeps what `kept` says.
     pub fn load_within(
         files: &[PathBuf],
         size: InputSize,
         colour: Colour,
         reading: Reading,
-        most_bytes: usize,
+        kept: Kept,
         on_progress: &mut dyn FnMut(usize),
     ) -> Result<Self, DatasetError> {
+        let Kept {
+            most_bytes,
+            appearance,
+        } = kept;
         let kept_bytes = AtomicUsize::new(0);
         let loaded = in_parallel(files, on_progress, |_, file| {
             let Loaded {
@@ -114,7 +131,7 @@ impl TrainingSet {
                 pixels,
                 size_px: [frame.width_px(), frame.height_px()],
                 deep: matches!(frame.pixels(), Pixels::U16(_)),
-                appearance: CellAppearance::of(&frame),
+                appearance: appearance.then(|| CellAppearance::of(&frame)),
             };
             let grey = frame.channels() == Channels::Grey;
             let fits = kept_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= most_bytes;
@@ -178,11 +195,11 @@ impl TrainingSet {
         self.images.iter().map(|image| image.size_px).collect()
     }
 
-    /// How the images' cells look.
+    /// How the images' cells look; empty if that was not asked for.
     pub fn appearance(&self) -> Vec<CellAppearance> {
-        self.images
-            .iter()
-            .map(|image| image.appearance.clone())
+        let images = self.images.iter();
+        images
+            .filter_map(|image| image.appearance.clone())
             .collect()
     }
 

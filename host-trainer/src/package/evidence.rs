@@ -236,13 +236,13 @@ fn measure(
     })
 }
 
-/// Images that were not trained on; without such images the last ones that were.
+/// Images that were not trained on; where there are none, those that were.
 fn unseen(run: &Run) -> Vec<RunImage> {
     let held_out = held_out_images(run);
-    if !held_out.is_empty() {
-        return held_out;
+    match held_out.is_empty() {
+        false => held_out,
+        true => training_images(run),
     }
-    training_images(run)
 }
 
 /// Scores good frames, as they are and with synthetic defects.

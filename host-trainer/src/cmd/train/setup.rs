@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use host_trainer::dataset::{
-    Account, Colour, Found, Groups, Survey, TrainingImage, TrainingSet, UsableImage, hex, split,
-    training_files, usable,
+    Account, Colour, Found, Groups, Kept, Survey, TrainingImage, TrainingSet, UsableImage, hex,
+    split, training_files, usable,
 };
 use host_trainer::network::Network;
 use host_trainer::perceptual::Features;
@@ -213,7 +213,10 @@ impl Train {
             size,
             colour,
             reading,
-            MOST_FRAME_BYTES,
+            Kept {
+                most_bytes: MOST_FRAME_BYTES,
+                appearance: self.rare > 0.0,
+            },
             &mut |done| bar.set_position(done as u64),
         )?;
         bar.finish_and_clear();

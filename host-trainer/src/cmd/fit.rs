@@ -24,9 +24,10 @@ use serde::{Deserialize, Serialize};
 use super::keys::{new_signing_key, signing_key};
 use super::notices::report_account;
 use super::openmp::sleep_while_waiting;
-use super::package::{add_layers, choose_mixture, held_out_frames};
+use super::package::{add_layers, add_variation, choose_mixture, held_out_frames};
 use super::progress;
 use super::recommend::{Look, look, milliseconds, of_photographs, width_within};
+use super::shell::say;
 use super::text::{evidence_in_words, mixture_in_words, segmentation_gain};
 use super::threshold::{PromiseArgs, print_package, set_threshold};
 use super::train::{Caller, Train};
@@ -254,13 +255,8 @@ impl Fit {
         Ok(plan)
     }
 
-    /// Says something in passing: with --json not among the output.
     fn say(&self, text: &str) {
-        if self.json {
-            eprintln!("{text}");
-        } else {
-            println!("{text}");
-        }
+        say(self.json, text);
     }
 
     fn signing_key(&self) -> Result<SigningKey> {
@@ -435,13 +431,11 @@ impl Fit {
                 (best, evidence) = (draft, other);
             }
         };
-        let variation = match self.with_variation(plain, run, key) {
-            Ok(draft) => draft,
-            Err(error) => {
-                consider("a variation model", Err(error));
-                return Ok((best, evidence));
-            }
-        };
+        let mut variation = plain;
+        if let Err(error) = add_variation(&mut variation, run, key) {
+            consider("a variation model", Err(error));
+            return Ok((best, evidence));
+        }
         let layers = self.with_layers(variation.clone(), run, key);
         consider("a variation model", layers);
         if let Stages::Segmentation(steps) = stages {
@@ -492,16 +486,6 @@ impl Fit {
         add_layers(&mut draft, run, key)?;
         let evidence = choose_mixture(&mut draft, run, key)?;
         Ok((draft, evidence))
-    }
-
-    fn with_variation(&self, mut draft: Draft, run: &Path, key: &SigningKey) -> Result<Draft> {
-        let bar = progress::bar(1, "measuring good images");
-        draft.add_variation_model(run, key, &mut |done, count| {
-            bar.set_length(count as u64);
-            bar.set_position(done as u64);
-        })?;
-        bar.finish_and_clear();
-        Ok(draft)
     }
 
     /// Adds a segmentation network to a draft with a variation model.

@@ -24,6 +24,7 @@ use super::keys::{signing_key, verified_package};
 use super::notices::report_account;
 use super::openmp::sleep_while_waiting;
 use super::progress;
+use super::shell::say;
 use super::text::{evidence_in_words, segmentation_gain};
 use super::threshold::{PromiseArgs, print_package, set_threshold};
 
@@ -199,13 +200,8 @@ impl Package {
         )
     }
 
-    /// Says something in passing: with --json not among the output.
     fn say(&self, text: &str) {
-        if self.json {
-            eprintln!("{text}");
-        } else {
-            println!("{text}");
-        }
+        say(self.json, text);
     }
 
     fn options(&self) -> Result<PackageOptions> {
@@ -238,16 +234,14 @@ impl Package {
         if !self.normalise && !self.variation {
             return Ok(());
         }
+        if self.variation {
+            return add_variation(draft, &self.run, key);
+        }
         let bar = progress::bar(1, "measuring good images");
-        let mut on_progress = |done: usize, count: usize| {
+        draft.add_normal_map(&self.run, key, &mut |done, count| {
             bar.set_length(count as u64);
             bar.set_position(done as u64);
-        };
-        if self.variation {
-            draft.add_variation_model(&self.run, key, &mut on_progress)?;
-        } else {
-            draft.add_normal_map(&self.run, key, &mut on_progress)?;
-        }
+        })?;
         bar.finish_and_clear();
         Ok(())
     }
@@ -313,6 +307,17 @@ impl Package {
         }
         held_out_frames(run)
     }
+}
+
+/// Adds a variation model, with a progress bar.
+pub(crate) fn add_variation(draft: &mut Draft, run: &Path, key: &SigningKey) -> Result<()> {
+    let bar = progress::bar(1, "measuring good images");
+    draft.add_variation_model(run, key, &mut |done, count| {
+        bar.set_length(count as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    Ok(())
 }
 
 /// Adds statistics of the network's layers, with a progress bar.

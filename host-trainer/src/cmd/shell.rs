@@ -28,6 +28,15 @@ pub(crate) fn quoted_path(path: &Path) -> String {
     quoted(text)
 }
 
+/// Says something in passing. With `--json` it is not among the output.
+pub(crate) fn say(json: bool, text: &str) {
+    if json {
+        eprintln!("{text}");
+    } else {
+        println!("{text}");
+    }
+}
+
 /// Prints lines. A reader that has read enough (`| head`) ends the program without an error.
 pub(crate) fn print(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();

@@ -27,7 +27,7 @@ pub struct Report {
 }
 
 /// The page's style sheet.
-pub(super) const STYLE: &str = "
+const STYLE: &str = "
 :root{color-scheme:light dark;--ink:#1c2024;--soft:#5c656e;--line:#d8dde2;--card:#f6f7f9;
 --bad:#c0342b;--ok:#22713c}
 @media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#a3abb3;--line:#3a4148;
@@ -76,60 +76,66 @@ pub fn html(report: &Report, evaluation: &Evaluation) -> String {
             .filter(|frame| frame.defect == defect);
         of_class.map(|frame| frame.score).collect()
     };
+    let body = markup! {
+        h1 { (report.title) }
+        p .soft { (report.subtitle) }
+        (cards(summary))
+        @if let Some(sentence) = decisions(summary) { p { (sentence) } }
+        @for warning in summary.overlap.warnings(evaluation.images.len()) {
+            p .bad { "Warning: " (warning) "." }
+        }
+        (outside(summary))
+        h2 { "Model and threshold" }
+        dl { @for (name, value) in &report.facts { dt { (name) } dd { (value) } } }
+        h2 { "By kind of defect" }
+        (kinds(summary))
+        p .soft { (what_intervals_are(summary)) }
+        (operating_points(summary))
+        h2 { "Curves" }
+        div .charts {
+            @if !evaluation.roc.is_empty() {
+                @let svg = chart::curve(&evaluation.roc, 1.0, "true-positive rate");
+                (captioned("ROC curve over pixels", svg, "ROC over pixels"))
+            }
+            @if !evaluation.pro.is_empty() {
+                @let svg = chart::curve(&evaluation.pro, PRO_LIMIT, "mean region overlap");
+                @let caption = "Per-region overlap, up to a false-positive rate of 30 %";
+                (captioned("Per-region-overlap curve", svg, caption))
+            }
+            @let svg = chart::histogram(&scores(false), &scores(true), summary.threshold);
+            @let caption = "Frame scores: good frames filled in blue, defect frames \
+                outlined in red, the threshold in grey";
+            (captioned("Histogram of frame scores", svg, caption))
+        }
+        h2 { "Frames" }
+        @if rows.len() < summary.total.images {
+            p .soft {
+                (rows.len()) " of " (summary.total.images) " are shown: as many wrong "
+                "verdicts as there is room for, and some right ones of each kind."
+            }
+        }
+        p .soft {
+            "Wrong verdicts come first. Heat maps are brightest at four times what 99.9 % of good "
+            "pixels stay below, or at twice the threshold if that is less; without a threshold "
+            "at each frame's own peak."
+        }
+        @for row in rows { (frame(row)) }
+    };
+    page(&report.title, &body)
+}
+
+/// A page with the style of all reports.
+pub(super) fn page(title: &str, body: &Markup) -> String {
     let page = markup! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (report.title) }
+                title { (title) }
                 style { (PreEscaped(STYLE)) }
             }
-            body {
-                h1 { (report.title) }
-                p .soft { (report.subtitle) }
-                (cards(summary))
-                @if let Some(sentence) = decisions(summary) { p { (sentence) } }
-                @for warning in summary.overlap.warnings(evaluation.images.len()) {
-                    p .bad { "Warning: " (warning) "." }
-                }
-                (outside(summary))
-                h2 { "Model and threshold" }
-                dl { @for (name, value) in &report.facts { dt { (name) } dd { (value) } } }
-                h2 { "By kind of defect" }
-                (kinds(summary))
-                p .soft { (what_intervals_are(summary)) }
-                (operating_points(summary))
-                h2 { "Curves" }
-                div .charts {
-                    @if !evaluation.roc.is_empty() {
-                        @let svg = chart::curve(&evaluation.roc, 1.0, "true-positive rate");
-                        (captioned("ROC curve over pixels", svg, "ROC over pixels"))
-                    }
-                    @if !evaluation.pro.is_empty() {
-                        @let svg = chart::curve(&evaluation.pro, PRO_LIMIT, "mean region overlap");
-                        @let caption = "Per-region overlap, up to a false-positive rate of 30 %";
-                        (captioned("Per-region-overlap curve", svg, caption))
-                    }
-                    @let svg = chart::histogram(&scores(false), &scores(true), summary.threshold);
-                    @let caption = "Frame scores: good frames filled in blue, defect frames \
-                        outlined in red, the threshold in grey";
-                    (captioned("Histogram of frame scores", svg, caption))
-                }
-                h2 { "Frames" }
-                @if rows.len() < summary.total.images {
-                    p .soft {
-                        (rows.len()) " of " (summary.total.images) " are shown: as many wrong "
-                        "verdicts as there is room for, and some right ones of each kind."
-                    }
-                }
-                p .soft {
-                    "Wrong verdicts come first. Heat maps are brightest at four times what 99.9 % of good "
-                    "pixels stay below, or at twice the threshold if that is less; without a threshold "
-                    "at each frame's own peak."
-                }
-                @for row in rows { (frame(row)) }
-            }
+            body { (body) }
         }
     };
     page.into_string()

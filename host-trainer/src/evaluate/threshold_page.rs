@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use maud::{DOCTYPE, Markup, PreEscaped, html as markup};
+use maud::{Markup, html as markup};
 use scoring::inspector::{InspectError, Inspector};
 use scoring::io::image_file::{ImageFileError, read_frame_as};
 use scoring::io::text::path_text;
 
 use super::chart;
 use super::pictures::{draw, full_scale};
-use super::report::{STYLE, captioned, data_uri};
+use super::report::{captioned, data_uri, page};
 use super::rows::Pictures;
 
 /// Why a good frame cannot be shown.
@@ -78,36 +78,25 @@ pub struct ThresholdPage {
 impl ThresholdPage {
     /// Writes the page.
     pub fn html(&self) -> String {
-        let page = markup! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    title { (self.title) }
-                    style { (PreEscaped(STYLE)) }
+        let body = markup! {
+            h1 { (self.title) }
+            h2 { "Why this threshold" }
+            (self.why())
+            @if !self.highest.is_empty() {
+                h2 { "The good frames that come nearest to it" }
+                p .soft {
+                    "If one of them shows a defect, leave it out (fit --leave-out): it hides "
+                    "other defects. If it is good and rare, give more images like it. Maps are "
+                    "brightest at four times what 99.9 % of good pixels stay below, or at twice "
+                    "the threshold if that is less."
                 }
-                body {
-                    h1 { (self.title) }
-                    h2 { "Why this threshold" }
-                    (self.why())
-                    @if !self.highest.is_empty() {
-                        h2 { "The good frames that come nearest to it" }
-                        p .soft {
-                            "If one of them shows a defect, leave it out (fit --leave-out): it hides "
-                            "other defects. If it is good and rare, give more images like it. Maps are "
-                            "brightest at four times what 99.9 % of good pixels stay below, or at twice "
-                            "the threshold if that is less."
-                        }
-                        @for good in &self.highest { (self.good(good)) }
-                    }
-                    h2 { "What was decided" }
-                    ul { @for decision in &self.decisions { li { (decision) } } }
-                    (self.table())
-                }
+                @for good in &self.highest { (self.good(good)) }
             }
+            h2 { "What was decided" }
+            ul { @for decision in &self.decisions { li { (decision) } } }
+            (self.table())
         };
-        page.into_string()
+        page(&self.title, &body)
     }
 
     fn median(&self) -> Option<f32> {

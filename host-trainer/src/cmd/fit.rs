@@ -11,7 +11,7 @@ use host_trainer::dataset::Account;
 use host_trainer::device::DeviceChoice;
 use host_trainer::evaluate::{GoodPicture, ThresholdPage, Tried};
 use host_trainer::package::{
-    Draft, Evidence, GoodScore, PackageOptions, SegmentationSource, ThresholdRule, draft,
+    CalibrationOutcome, Draft, Evidence, PackageOptions, SegmentationSource, ThresholdRule, draft,
 };
 use host_trainer::run_folder::{self, Run};
 use host_trainer::segmentation::SegmentationOptions;
@@ -411,7 +411,16 @@ impl Fit {
             self.say(&text);
             decisions.push(text);
         };
-        let (mut best, mut evidence) = self.with_layers(plain.clone(), run, key)?;
+        let mut best = plain.clone();
+        add_layers(&mut best, run, key)?;
+        // They rest on the network alone, so every draft may have the same.
+        let layers = best.manifest.layers.clone();
+        let mut evidence = choose_mixture(&mut best, run, key)?;
+        let mixed = |mut draft: Draft| -> Result<(Draft, Evidence)> {
+            draft.manifest.layers.clone_from(&layers);
+            let evidence = choose_mixture(&mut draft, run, key)?;
+            Ok((draft, evidence))
+        };
         decide(evidence_in_words(&evidence));
         if matches!(stages, Stages::None) {
             return Ok((best, evidence));
@@ -436,12 +445,11 @@ impl Fit {
             consider("a variation model", Err(error));
             return Ok((best, evidence));
         }
-        let layers = self.with_layers(variation.clone(), run, key);
-        consider("a variation model", layers);
+        consider("a variation model", mixed(variation.clone()));
         if let Stages::Segmentation(steps) = stages {
             let segmentation = self
                 .with_segmentation(variation, run, key, steps)
-                .and_then(|draft| self.with_layers(draft, run, key));
+                .and_then(mixed);
             consider("a variation model and a segmentation network", segmentation);
         }
         Ok((best, evidence))
@@ -475,17 +483,6 @@ impl Fit {
                 Ok(plain)
             }
         }
-    }
-
-    fn with_layers(
-        &self,
-        mut draft: Draft,
-        run: &Path,
-        key: &SigningKey,
-    ) -> Result<(Draft, Evidence)> {
-        add_layers(&mut draft, run, key)?;
-        let evidence = choose_mixture(&mut draft, run, key)?;
-        Ok((draft, evidence))
     }
 
     /// Adds a segmentation network to a draft with a variation model.
@@ -541,24 +538,23 @@ impl Fit {
         }
         draft.manifest.decisions = decisions;
         let mut account = Account::default();
-        let (promise, scores) = match frames.is_empty() {
+        let (promise, good) = match frames.is_empty() {
             true => {
                 eprintln!(
                     "no threshold: too few images to hold any out; next: host-trainer calibrate with other good images"
                 );
-                (None, Vec::new())
+                (None, None)
             }
             false => {
                 let rule: ThresholdRule = self.promise.rule()?;
-                let (promise, scores) =
-                    set_threshold(&mut draft, &frames, rule, key, &mut account)?;
+                let (promise, good) = set_threshold(&mut draft, &frames, rule, key, &mut account)?;
                 report_account("calibration set", &account);
-                (Some(promise), scores)
+                (Some(promise), Some(good))
             }
         };
         write_atomic(&self.out, &draft.sign(key)?)?;
         let page = self.out.with_extension("html");
-        let text = threshold_page(&draft, key, promise.clone(), &scores, evidence)?;
+        let text = threshold_page(&draft, key, promise.clone(), good.as_ref(), evidence)?;
         write_atomic(&page, text.as_bytes())?;
         self.say(&format!("why: {}", page.display()));
         let words = format!("{} {}", draft.manifest.name, draft.manifest.version);
@@ -578,9 +574,10 @@ fn threshold_page(
     draft: &Draft,
     key: &SigningKey,
     promise: Option<String>,
-    scores: &[GoodScore],
+    good: Option<&CalibrationOutcome>,
     evidence: &Evidence,
 ) -> Result<String> {
+    let scores = good.map_or(&[][..], |good| &good.scores);
     let inspector = draft.inspector(key)?;
     let highest = scores.iter().take(SHOWN);
     let highest = highest.map(|good| GoodPicture::draw(&inspector, &good.file));
@@ -594,6 +591,7 @@ fn threshold_page(
         threshold: manifest.threshold.as_ref().map(|threshold| threshold.value),
         promise,
         scores: scores.iter().map(|good| good.score).collect(),
+        median: good.and_then(CalibrationOutcome::median),
         highest: highest.collect::<Result<_, _>>()?,
         decisions: manifest.decisions.clone(),
         tried: tried.collect(),

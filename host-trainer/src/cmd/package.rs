@@ -237,13 +237,9 @@ impl Package {
         if self.variation {
             return add_variation(draft, &self.run, key);
         }
-        let bar = progress::bar(1, "measuring good images");
-        draft.add_normal_map(&self.run, key, &mut |done, count| {
-            bar.set_length(count as u64);
-            bar.set_position(done as u64);
-        })?;
-        bar.finish_and_clear();
-        Ok(())
+        progress::during("measuring good images", |on_progress| {
+            draft.add_normal_map(&self.run, key, on_progress)
+        })
     }
 
     fn segmentation_source(&self) -> Result<Option<SegmentationSource>> {
@@ -311,35 +307,23 @@ impl Package {
 
 /// Adds a variation model, with a progress bar.
 pub(crate) fn add_variation(draft: &mut Draft, run: &Path, key: &SigningKey) -> Result<()> {
-    let bar = progress::bar(1, "measuring good images");
-    draft.add_variation_model(run, key, &mut |done, count| {
-        bar.set_length(count as u64);
-        bar.set_position(done as u64);
-    })?;
-    bar.finish_and_clear();
-    Ok(())
+    progress::during("measuring good images", |on_progress| {
+        draft.add_variation_model(run, key, on_progress)
+    })
 }
 
 /// Adds statistics of the network's layers, with a progress bar.
 pub(crate) fn add_layers(draft: &mut Draft, run: &Path, key: &SigningKey) -> Result<()> {
-    let bar = progress::bar(1, "measuring the network's layers");
-    draft.add_layer_statistics(run, key, &mut |done, count| {
-        bar.set_length(count as u64);
-        bar.set_position(done as u64);
-    })?;
-    bar.finish_and_clear();
-    Ok(())
+    progress::during("measuring the network's layers", |on_progress| {
+        draft.add_layer_statistics(run, key, on_progress)
+    })
 }
 
 /// Chooses how the maps are put together, with a progress bar.
 pub(crate) fn choose_mixture(draft: &mut Draft, run: &Path, key: &SigningKey) -> Result<Evidence> {
-    let bar = progress::bar(1, "trying synthetic defects");
-    let evidence = draft.choose_mixture(run, key, &mut |done, count| {
-        bar.set_length(count as u64);
-        bar.set_position(done as u64);
-    })?;
-    bar.finish_and_clear();
-    Ok(evidence)
+    progress::during("trying synthetic defects", |on_progress| {
+        draft.choose_mixture(run, key, on_progress)
+    })
 }
 
 /// The images that a run held out of training, to calibrate on.

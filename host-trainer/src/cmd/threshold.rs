@@ -6,7 +6,9 @@ use anyhow::{Result, bail};
 use clap::Args;
 use ed25519_dalek::SigningKey;
 use host_trainer::dataset::Account;
-use host_trainer::package::{CalibrationFrame, Draft, GoodScore, ThresholdRule, calibrate_draft};
+use host_trainer::package::{
+    CalibrationFrame, CalibrationOutcome, Draft, GoodScore, ThresholdRule, calibrate_draft,
+};
 
 use proto::manifest::Threshold;
 use scoring::io::text::path_text;
@@ -57,14 +59,14 @@ impl PromiseArgs {
 }
 
 /// Calibrates a draft on good frames, with a progress bar. Frames that cannot be scored are added
-/// to the account. Returns the promise in words and the scores, the highest first.
+/// to the account. Returns the promise in words, and what was measured.
 pub(crate) fn set_threshold(
     draft: &mut Draft,
     frames: &[CalibrationFrame],
     rule: ThresholdRule,
     key: &SigningKey,
     account: &mut Account,
-) -> Result<(String, Vec<GoodScore>)> {
+) -> Result<(String, CalibrationOutcome)> {
     let bar = progress::bar(frames.len(), "calibrating");
     let found = calibrate_draft(draft, frames, rule, key, &mut |done| {
         bar.set_position(done as u64);
@@ -88,7 +90,7 @@ pub(crate) fn set_threshold(
         eprintln!("note: {more} more good images score as high");
     }
     let words = promise(&draft.manifest, &found.calibration);
-    Ok((words, found.scores))
+    Ok((words, found))
 }
 
 /// What `calibrate --json` and `package --json` print.

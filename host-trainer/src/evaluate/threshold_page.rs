@@ -67,6 +67,8 @@ pub struct ThresholdPage {
     pub promise: Option<String>,
     /// Scores of the good frames that it was calibrated on.
     pub scores: Vec<f32>,
+    /// The median of them.
+    pub median: Option<f32>,
     /// The highest of them.
     pub highest: Vec<GoodPicture>,
     /// What was decided, and why.
@@ -99,14 +101,8 @@ impl ThresholdPage {
         page(&self.title, &body)
     }
 
-    fn median(&self) -> Option<f32> {
-        let mut sorted = self.scores.clone();
-        sorted.sort_by(f32::total_cmp);
-        sorted.get(sorted.len() / 2).copied()
-    }
-
     fn why(&self) -> Markup {
-        let (Some(threshold), Some(median)) = (self.threshold, self.median()) else {
+        let (Some(threshold), Some(median)) = (self.threshold, self.median) else {
             return markup! {
                 p { "There is none: too few images to hold any out. Calibrate the package with other \
                      good images." }
@@ -128,7 +124,7 @@ impl ThresholdPage {
     }
 
     fn good(&self, good: &GoodPicture) -> Markup {
-        let times = good.score / self.median().unwrap_or(1.0).max(f32::MIN_POSITIVE);
+        let times = good.score / self.median.unwrap_or(1.0).max(f32::MIN_POSITIVE);
         let pictures = [
             ("input", Some(&good.pictures.input)),
             ("anomaly map", Some(&good.pictures.heat)),
@@ -195,6 +191,7 @@ mod tests {
             threshold: Some(1.25),
             promise: Some("at most 5 of 100".to_owned()),
             scores: vec![0.5, 0.25, 1.25],
+            median: Some(0.5),
             highest: vec![GoodPicture {
                 name: "a&b.png".to_owned(),
                 score: 1.25,

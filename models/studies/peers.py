@@ -1,29 +1,99 @@
-"""Other detectors on the same features and the same split, to stand beside the released packages.
+"""Other detectors on ImageNet features, to stand beside ours on the same split.
 
-Usage: peers.py DATA VGG.safetensors
+Usage: peers.py DATA WEIGHTS.safetensors [--size WIDTHxHEIGHT] [--json FILE]
 
-DATA is a folder in MVTec AD's layout, VGG.safetensors the VGG-19 file that the packages were trained with (conv1_1 to conv3_1).
-Images at 256×256; features of conv2_2 (averaged 2×2) and conv3_1, 384 channels at 64×64; maps enlarged to 256×256 and smoothed by
-4 px. Prints pixel AUROC, AUPRO (to 30 % false positives) and image AUROC (the map's maximum), in all and for each kind of defect.
+DATA is a folder in MVTec AD's layout. WEIGHTS is one of
+
+* VGG-16 for torchvision's normalisation (features.0 to features.14): conv2_2 and conv3_3,
+* torchvision's VGG-11, or its vgg11_bn with the batch normalisation folded in (features.0 to
+  features.8): the second and the fourth convolution,
+* VGG-19 for Caffe's (conv1_1 to conv3_1): conv2_2 and conv3_1.
+
+Images at --size (default 256x256). The shallower layer is averaged 2×2, so that both have 1/4 of the
+image's size; each is divided by its mean and averaged over 3×3 places. Maps are enlarged to the
+image's size and smoothed by 4 px. Prints pixel AUROC, AUPRO (to 30 % false positives) and image AUROC
+(the map's maximum), in all and for each kind of defect.
 
 * PaDiM-like: a Gaussian at every place, of 100 channels drawn at random (Defard et al. 2021).
 * one Gaussian: the same for all places.
-* PatchCore-like: distance to the nearest of 4,000 patches chosen by farthest-point sampling (Roth et al. 2022).
+* PatchCore-like: distance to the nearest of 4,000 patches chosen by farthest-point sampling (Roth et
+  al. 2022).
 
-Needs numpy, scipy, scikit-learn, pillow, safetensors and torch (for the convolutions and distances).
+Needs numpy, scipy, scikit-learn, pillow, safetensors, onnx and onnxruntime.
 """
-import sys
+import argparse
+import json
+import time
 from pathlib import Path
 
 import numpy as np
-import torch
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from safetensors.numpy import load_file
-from scipy.ndimage import gaussian_filter, label
+from scipy.ndimage import gaussian_filter, label, uniform_filter
 from sklearn.metrics import roc_auc_score
 
-SIDE, CELLS, CHANNELS, CORE, DRAWN = 256, 64, 100, 4_000, 60_000
-MEAN = np.array([103.939, 116.779, 123.68], dtype=np.float32)[:, None, None]
+CHANNELS, CORE, DRAWN = 100, 4_000, 60_000
+# Convolutions in order, "pool" between them; features are taken behind those in the second list.
+VGG16 = "features.0 features.2 pool features.5 features.7 pool features.10 features.12 features.14", "features.7 features.14"
+VGG11 = "features.0 pool features.3 pool features.6 features.8", "features.3 features.8"
+VGG19 = "conv1_1 conv1_2 pool conv2_1 conv2_2 pool conv3_1", "conv2_2 conv3_1"
+
+
+def torchvision(pixels):
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    return (pixels / 255 - mean) / deviation
+
+
+def caffe(pixels):
+    return pixels[:, :, ::-1] - np.array([103.939, 116.779, 123.68])
+
+
+class Features:
+    """An extractor as an ONNX graph."""
+
+    def __init__(self, path, size):
+        arrays = load_file(path)
+        if "conv1_1.weight" in arrays:
+            (plan, kept), self.normalise = VGG19, caffe
+        elif "features.2.weight" in arrays:
+            (plan, kept), self.normalise = VGG16, torchvision
+        else:
+            (plan, kept), self.normalise = VGG11, torchvision
+        self.size, nodes, weights, last = size, [], [], "image"
+        for number, name in enumerate(plan.split()):
+            if name == "pool":
+                nodes.append(helper.make_node("MaxPool", [last], [f"pool{number}"], kernel_shape=[2, 2], strides=[2, 2]))
+                last = f"pool{number}"
+                continue
+            for what in ["weight", "bias"]:
+                weights.append(numpy_helper.from_array(arrays[f"{name}.{what}"].astype("f"), f"{name}.{what}"))
+            inputs = [last, f"{name}.weight", f"{name}.bias"]
+            nodes.append(helper.make_node("Conv", inputs, [f"{name}.sum"], pads=[1, 1, 1, 1]))
+            nodes.append(helper.make_node("Relu", [f"{name}.sum"], [name]))
+            last = name
+        shallow, deep = kept.split()
+        nodes.append(helper.make_node("AveragePool", [shallow], ["shallow"], kernel_shape=[2, 2], strides=[2, 2]))
+        width, height = size
+        value = lambda name, shape: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        outputs = [value("shallow", None), value(deep, None)]
+        graph = helper.make_graph(nodes, "vgg", [value("image", [1, 3, height, width])], outputs, weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        self.session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        self.means = [1.0, 1.0]
+
+    def layers(self, path):
+        pixels = np.asarray(Image.open(path).convert("RGB").resize(self.size, Image.BILINEAR), dtype=np.float32)
+        image = self.normalise(pixels).transpose(2, 0, 1)[None].astype("f")
+        return [layer[0] for layer in self.session.run(None, {"image": image})]
+
+    def of(self, path):
+        """Features of an image, places × channels."""
+        layers = [layer / mean for layer, mean in zip(self.layers(path), self.means)]
+        self.cells = layers[0].shape[1:]
+        layers = [uniform_filter(layer, (0, 3, 3), mode="nearest") for layer in layers]
+        return np.concatenate(layers).reshape(sum(map(len, layers)), -1).T.copy()
 
 
 def files(root):
@@ -34,30 +104,6 @@ def files(root):
             mask = root / "ground_truth" / kind / f"{image.stem}_mask.png"
             test.append((image, kind, mask if mask.exists() else None))
     return train, test
-
-
-class Features:
-    def __init__(self, path):
-        arrays = load_file(path)
-        names = sorted({name.rsplit(".", 1)[0] for name in arrays}, key=str)
-        self.layers = [
-            (torch.from_numpy(arrays[f"{name}.weight"].astype("f")), torch.from_numpy(arrays[f"{name}.bias"].astype("f")))
-            for name in names
-        ]
-
-    def of(self, path):
-        pixels = np.asarray(Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.BILINEAR), dtype=np.float32)
-        x = torch.from_numpy(pixels[:, :, ::-1].transpose(2, 0, 1) - MEAN)[None]
-        kept = []
-        with torch.no_grad():
-            for index, (weight, bias) in enumerate(self.layers):
-                if index in (2, 4):
-                    x = torch.nn.functional.max_pool2d(x, 2)
-                x = torch.relu(torch.nn.functional.conv2d(x, weight, bias, padding=1))
-                if index in (3, 4):
-                    kept.append(x)
-            kept[0] = torch.nn.functional.avg_pool2d(kept[0], 2)
-            return torch.cat(kept, 1)[0].reshape(-1, CELLS * CELLS).T.contiguous()
 
 
 def aupro(maps, masks, normal_limit=0.3):
@@ -72,83 +118,105 @@ def aupro(maps, masks, normal_limit=0.3):
     return np.trapezoid(overlap, rates) / normal_limit
 
 
-def report(name, maps, test):
+def report(name, maps, test, size):
     masks = [
-        np.zeros((SIDE, SIDE), bool)
+        np.zeros(size[::-1], bool)
         if kind == "good"
         else None
         if mask is None
-        else np.asarray(Image.open(mask).convert("L").resize((SIDE, SIDE), Image.NEAREST)) > 127
+        else np.asarray(Image.open(mask).convert("L").resize(size, Image.NEAREST)) > 127
         for _, kind, mask in test
     ]
     kinds = np.array([kind for _, kind, _ in test])
     peaks = np.array([m.max() for m in maps])
     print(f"{name:15s} {'kind':10s} pixel AUROC  AUPRO  image AUROC")
+    rows = {}
     for kind in ["all", *sorted(set(kinds) - {"good"})]:
         chosen = [i for i, k in enumerate(kinds) if kind == "all" or k in (kind, "good")]
         seen = [i for i in chosen if masks[i] is not None]
         m, k = [maps[i] for i in seen], [masks[i] for i in seen]
         pixel = roc_auc_score(np.concatenate([x.ravel() for x in k]), np.concatenate([x.ravel() for x in m]))
         image = roc_auc_score(kinds[chosen] != "good", peaks[chosen])
-        print(f"{'':15s} {kind:10s} {pixel:11.3f} {aupro(m, k):6.3f} {image:12.3f}", flush=True)
+        rows[kind] = {"pixel_auroc": pixel, "aupro": aupro(m, k), "image_auroc": image}
+        print(f"{'':15s} {kind:10s} {pixel:11.3f} {rows[kind]['aupro']:6.3f} {image:12.3f}", flush=True)
+    return rows
 
 
-def enlarged(cells):
-    cells = torch.as_tensor(cells, dtype=torch.float32).reshape(1, 1, CELLS, CELLS)
-    big = torch.nn.functional.interpolate(cells, (SIDE, SIDE), mode="bilinear", align_corners=False)[0, 0]
-    return gaussian_filter(big.numpy(), 4)
+def inverse_of(residuals):
+    channels = residuals.shape[-1]
+    covariance = residuals.T @ residuals / max(1, len(residuals) - 1)
+    return np.linalg.inv(covariance + 0.01 * np.identity(channels, "f"))
 
 
 def mahalanobis(x, mean, inverse):
     d = x - mean
-    return torch.sqrt(torch.clamp(torch.einsum("nc,ncd,nd->n", d, inverse, d), min=0))
+    d = d[:, None, :] @ inverse @ d[:, :, None]
+    return np.sqrt(np.maximum(d[:, 0, 0], 0))
+
+
+def squared_distances(x, bank):
+    products = (x * x).sum(1)[:, None] - 2 * x @ bank.T + (bank * bank).sum(1)
+    return np.maximum(products, 0)
+
+
+def core_set(drawn):
+    core, nearest = [0], squared_distances(drawn, drawn[:1])[:, 0]
+    while len(core) < min(CORE, len(drawn)):
+        core.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, squared_distances(drawn, drawn[core[-1:]])[:, 0])
+    return drawn[core]
 
 
 def main():
-    root, weights = Path(sys.argv[1]), sys.argv[2]
-    train, test = files(root)
-    features = Features(weights)
-    generator = torch.Generator().manual_seed(0)
-    chosen = torch.randperm(384, generator=generator)[:CHANNELS]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--size", default="256x256")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    size = tuple(int(side) for side in options.size.split("x"))
+    started = time.monotonic()
+    train, test = files(options.data)
+    features = Features(options.weights, size)
+    features.means = np.mean([[layer.mean() for layer in features.layers(path)] for path in train[:50]], 0)
+    rng = np.random.default_rng(0)
+    chosen = None
     drawn_each = max(1, DRAWN // len(train))
     some, drawn = [], []
     for path in train:
         x = features.of(path)
-        some.append(x[:, chosen].half())
-        drawn.append(x[torch.randperm(len(x), generator=generator)[:drawn_each]])
-    print(f"{len(train)} good images, {len(test)} to test", flush=True)
+        if chosen is None:
+            chosen = rng.permutation(x.shape[1])[:CHANNELS]
+        some.append(x[:, chosen].astype(np.float16))
+        drawn.append(x[rng.permutation(len(x))[:drawn_each]])
+    print(f"{len(train)} good images, {len(test)} to test, {options.size}", flush=True)
 
-    places = torch.stack(some).float()  # image, place, channel
-    mean = places.mean(0)
-    identity = torch.eye(CHANNELS)
-    inverse = torch.empty(len(mean), CHANNELS, CHANNELS)
-    for place in range(len(mean)):
-        d = places[:, place] - mean[place]
-        inverse[place] = torch.linalg.inv(d.T @ d / max(1, len(d) - 1) + 0.01 * identity)
-    whole = places.reshape(-1, CHANNELS)
-    whole_mean = whole.mean(0)
-    total = torch.zeros(CHANNELS, CHANNELS)
-    for part in whole.split(500_000):
-        total += (part - whole_mean).T @ (part - whole_mean)
-    whole_inverse = torch.linalg.inv(total / len(whole) + 0.01 * identity)[None]
-    del places, whole, some
+    places = np.stack(some)  # image, place, channel
+    mean = places.mean(0, dtype=np.float32)
+    inverse = np.stack([inverse_of(places[:, place].astype("f") - mean[place]) for place in range(len(mean))])
+    whole_mean = mean.mean(0)
+    residuals = places[rng.permutation(len(places))[:200]].reshape(-1, CHANNELS).astype("f") - whole_mean
+    whole_inverse = inverse_of(residuals)[None]
+    del places, some, residuals
+    bank = core_set(np.concatenate(drawn))
 
-    drawn = torch.cat(drawn)
-    core, nearest = [0], torch.cdist(drawn[:1], drawn)[0]
-    while len(core) < min(CORE, len(drawn)):
-        core.append(int(nearest.argmax()))
-        nearest = torch.minimum(nearest, (drawn - drawn[core[-1]]).square().sum(1).sqrt())
-    bank = drawn[core]
+    def enlarged(cells):
+        height, width = features.cells
+        cells = Image.fromarray(cells.astype("f").reshape(height, width))
+        return gaussian_filter(np.asarray(cells.resize(size, Image.BILINEAR)), 4)
 
     found = {"PaDiM-like": [], "one Gaussian": [], "PatchCore-like": []}
     for path, _, _ in test:
         x = features.of(path)
         few = x[:, chosen]
         found["PaDiM-like"].append(enlarged(mahalanobis(few, mean, inverse)))
-        found["one Gaussian"].append(enlarged(mahalanobis(few, whole_mean, whole_inverse.expand(len(few), -1, -1))))
-        found["PatchCore-like"].append(enlarged(torch.cdist(x, bank).min(1).values))
-    for name, maps in found.items():
-        report(name, maps, test)
+        found["one Gaussian"].append(enlarged(mahalanobis(few, whole_mean, whole_inverse)))
+        found["PatchCore-like"].append(enlarged(np.sqrt(squared_distances(x, bank).min(1))))
+    rows = {name: report(name, maps, test, size) for name, maps in found.items()}
+    if options.json:
+        described = {"data": options.data.name, "weights": options.weights.name, "size": options.size}
+        described |= {"minutes": round((time.monotonic() - started) / 60, 1), "detectors": rows}
+        options.json.write_text(json.dumps(described, indent=1))
 
 
 main()

@@ -73,6 +73,11 @@ pub struct Manifest {
     /// What good places look like to the network's own layers. Since format 10; `None` in older
     /// packages.
     pub layers: Option<LayerStatistics>,
+    /// What the grain of good places is like. Since format 10; `None` in older packages.
+    pub grain: Option<GrainStatistics>,
+    /// Weight of the map of all other stages beside the deviations of layers and grain. Since format
+    /// 10; 1 in older packages, and where there are no such deviations.
+    pub map_weight: f32,
     /// What `host-trainer fit` decided, each with its evidence, as text. Since format 10; empty in
     /// older packages and where a person decided.
     pub decisions: Vec<String>,
@@ -219,31 +224,49 @@ pub struct SegmentationNetwork {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerStatistics {
     /// Mean output of the second layer.
-    pub second: LayerMeans,
+    pub second: PlaceMeans,
     /// Mean output of the third layer, at half of the second one's resolution.
-    pub third: LayerMeans,
-    /// Inverse of the Cholesky factor of the residuals' covariance, over the channels of the second
-    /// layer and then the third: a lower triangle, row by row.
-    pub whitening: Vec<f32>,
-    /// Mean distance of good frames at each place, row by row, with the second layer's columns and
-    /// rows. A distance is a Mahalanobis distance divided by the square root of the number of
-    /// channels.
-    pub distance_mean: Vec<f32>,
-    /// Standard deviation of that distance, above 0.
-    pub distance_spread: Vec<f32>,
-    /// Standard deviation of a Gaussian that smooths the map of deviations, in places; 0 is off.
-    pub smooth_sigma_places: f32,
-    /// Weight of these deviations in the frame's map.
-    pub weight: f32,
-    /// Weight of the map from all other stages.
-    pub map_weight: f32,
+    pub third: PlaceMeans,
+    /// Distances from these means, over the channels of the second layer and then the third, at the
+    /// second layer's places.
+    pub distances: PlaceDistances,
     /// Number of frames that the statistics are of.
     pub frames: u32,
 }
 
-/// Mean outputs of a layer at each place, in 8 bits: a mean is offset + step × level.
+/// What the grain of good places is like: how strongly the surface varies there in two directions at
+/// several scales, and its brightness and colour. A place is 4 × 4 pixels. The features are defined by
+/// `inspect::grain` of `scoring`, so that they belong to the format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LayerMeans {
+pub struct GrainStatistics {
+    /// Mean features.
+    pub means: PlaceMeans,
+    /// Distances from these means.
+    pub distances: PlaceDistances,
+    /// Number of frames that the statistics are of.
+    pub frames: u32,
+}
+
+/// How far good places are from their means, and how that counts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlaceDistances {
+    /// Inverse of the Cholesky factor of the residuals' covariance over all channels: a lower
+    /// triangle, row by row.
+    pub whitening: Vec<f32>,
+    /// Mean distance of good frames at each place, row by row. A distance is a Mahalanobis distance
+    /// divided by the square root of the number of channels.
+    pub mean: Vec<f32>,
+    /// Standard deviation of that distance, above 0.
+    pub spread: Vec<f32>,
+    /// Standard deviation of a Gaussian that smooths the map of deviations, in places; 0 is off.
+    pub smooth_sigma_places: f32,
+    /// Weight of these deviations in the frame's map.
+    pub weight: f32,
+}
+
+/// Means of channels at each place, in 8 bits: a mean is offset + step × level.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlaceMeans {
     /// Number of columns.
     pub columns: u16,
     /// Number of rows.

@@ -15,10 +15,12 @@ use proto::manifest::{
 
 use crate::infer::{EncoderOutputs, Engine, InferError, SegmentationEngine, Tuning};
 use crate::inspect::frame::Frame;
+use crate::inspect::grain::{GoodGrain, features as grain_features};
 use crate::inspect::grid::GRIDS;
-use crate::inspect::layer_statistics::{GoodPlaces, combine};
+use crate::inspect::layer_statistics::GoodLayers;
 use crate::inspect::map::ScoreMap;
 use crate::inspect::normal_map::Normaliser;
+use crate::inspect::places::add_places;
 use crate::inspect::preprocess::{Planes, PreprocessError, prepare, to_planes};
 use crate::inspect::region::{Region, regions};
 use crate::inspect::roi::{RoiError, rasterise};
@@ -82,6 +84,18 @@ impl Inspection {
     }
 }
 
+/// What a frame's anomaly map is made of.
+#[derive(Debug, Clone)]
+pub struct Maps {
+    /// The map of the network's scores, of the variation model and the segmentation network.
+    pub scores: ScoreMap,
+    /// Deviations of places (4 × 4 pixels each) by the network's layers, if the package has
+    /// statistics of them.
+    pub layers: Option<ScoreMap>,
+    /// The same by the surface's grain.
+    pub grain: Option<ScoreMap>,
+}
+
 /// The region of interest as flags of a map's pixels; `None` for the whole map.
 pub type RoiFlags = Option<Arc<Vec<bool>>>;
 
@@ -94,7 +108,9 @@ pub struct Inspector {
     /// Normal map for the last map's size.
     normaliser: Arc<Mutex<Option<Arc<Normaliser>>>>,
     /// Statistics of the network's layers for the last map's size.
-    places: Arc<Mutex<Option<Arc<GoodPlaces>>>>,
+    good_layers: Arc<Mutex<Option<Arc<GoodLayers>>>>,
+    /// Statistics of the grain for the last map's size.
+    good_grain: Arc<Mutex<Option<Arc<GoodGrain>>>>,
     manifest: Manifest,
     /// The package's region of interest.
     calibrated_roi: Roi,
@@ -131,7 +147,8 @@ impl Inspector {
             segmentation,
             roi: Arc::default(),
             normaliser: Arc::default(),
-            places: Arc::default(),
+            good_layers: Arc::default(),
+            good_grain: Arc::default(),
             threshold: manifest.threshold.as_ref().map(|threshold| threshold.value),
             calibrated_roi: manifest.roi.clone(),
             manifest,
@@ -155,7 +172,7 @@ impl Inspector {
 
     /// Scores in this mode instead of the package's. If the mode changes, everything that was
     /// calibrated for the other mode is dropped: threshold, normal map, variation model,
-    /// segmentation network, statistics of layers and golden frame.
+    /// segmentation network, statistics of layers and grain, and golden frame.
     #[must_use]
     pub fn with_scoring(mut self, scoring: Scoring) -> Self {
         if self.manifest.scoring != scoring {
@@ -171,6 +188,8 @@ impl Inspector {
         self.manifest.variation = None;
         self.manifest.segmentation = None;
         self.manifest.layers = None;
+        self.manifest.grain = None;
+        self.manifest.map_weight = 1.0;
         self.manifest.golden_frame = None;
         self.threshold = None;
     }
@@ -305,10 +324,9 @@ impl Inspector {
         Ok(map)
     }
 
-    /// The map of a prepared frame by all stages but the network's layers, and the deviations of its
-    /// places (4 × 4 pixels each) if the package has statistics of these layers.
-    pub fn maps(&self, planes: &Planes) -> Result<(ScoreMap, Option<ScoreMap>), InspectError> {
-        let (map, places) = match &self.manifest.layers {
+    /// The maps of a prepared frame that are added up to its anomaly map.
+    pub fn maps(&self, planes: &Planes) -> Result<Maps, InspectError> {
+        let (map, layers) = match &self.manifest.layers {
             None => (self.scores(planes)?, None),
             Some(statistics) => {
                 let (map, places) = self.scores_and_places(planes, statistics)?;
@@ -316,15 +334,46 @@ impl Inspector {
             }
         };
         let normaliser = self.normaliser(&map);
-        let map = self.relative_to_good(map, planes, normaliser.as_deref())?;
-        Ok((map, places))
+        Ok(Maps {
+            scores: self.relative_to_good(map, planes, normaliser.as_deref())?,
+            layers,
+            grain: self.grain(planes),
+        })
+    }
+
+    /// The deviations of a frame's grain, if the package has statistics of it.
+    fn grain(&self, planes: &Planes) -> Option<ScoreMap> {
+        let statistics = self.manifest.grain.as_ref()?;
+        let (width_px, height_px) = (planes.width_px, planes.height_px);
+        let mut kept = self
+            .good_grain
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let fitting = kept.take().filter(|kept| kept.fits(width_px, height_px));
+        let good = fitting
+            .unwrap_or_else(|| Arc::new(GoodGrain::for_frames(statistics, width_px, height_px)));
+        *kept = Some(Arc::clone(&good));
+        drop(kept);
+        let colour = self.manifest.input.colour == ColourMode::Rgb;
+        Some(good.deviations(&grain_features(planes, colour)))
     }
 
     /// The anomaly map of a prepared frame, before the region of interest.
     fn map(&self, planes: &Planes) -> Result<ScoreMap, InspectError> {
-        let (mut map, places) = self.maps(planes)?;
-        if let (Some(statistics), Some(places)) = (&self.manifest.layers, places) {
-            combine(statistics, &mut map, places);
+        let Maps {
+            scores: mut map,
+            layers,
+            grain,
+        } = self.maps(planes)?;
+        let weight = self.manifest.map_weight;
+        if weight != 1.0 {
+            map.data.iter_mut().for_each(|score| *score *= weight);
+        }
+        if let (Some(statistics), Some(places)) = (&self.manifest.layers, layers) {
+            add_places(&mut map, &statistics.distances, places);
+        }
+        if let (Some(statistics), Some(places)) = (&self.manifest.grain, grain) {
+            add_places(&mut map, &statistics.distances, places);
         }
         Ok(map)
     }
@@ -336,10 +385,10 @@ impl Inspector {
         statistics: &LayerStatistics,
     ) -> Result<(ScoreMap, ScoreMap), InspectError> {
         let mut places = ScoreMap::zeros(0, 0);
-        let mut good: Option<Arc<GoodPlaces>> = None;
+        let mut good: Option<Arc<GoodLayers>> = None;
         let mut map = self.scores_with_features(planes, &mut |outputs| {
-            let good: &GoodPlaces =
-                good.get_or_insert_with(|| self.good_places(statistics, outputs));
+            let good: &GoodLayers =
+                good.get_or_insert_with(|| self.good_layers(statistics, outputs));
             let mut rows = vec![Vec::new(); outputs.rows.len()];
             let work = rows.iter_mut().zip(outputs.rows.clone());
             self.engine.for_each(work, |(line, row)| {
@@ -367,17 +416,20 @@ impl Inspector {
         Ok(whole?)
     }
 
-    /// Statistics of good places at the size of these outputs, kept for the next frame.
-    fn good_places(
+    /// Statistics of the layers at the size of these outputs, kept for the next frame.
+    fn good_layers(
         &self,
         statistics: &LayerStatistics,
         outputs: &EncoderOutputs,
-    ) -> Arc<GoodPlaces> {
+    ) -> Arc<GoodLayers> {
         let (columns, rows) = (outputs.columns, outputs.height);
-        let mut kept = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self
+            .good_layers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let fitting = kept.take().filter(|kept| kept.fits(columns, rows));
         let fitting =
-            fitting.unwrap_or_else(|| Arc::new(GoodPlaces::new(statistics, columns, rows)));
+            fitting.unwrap_or_else(|| Arc::new(GoodLayers::new(statistics, columns, rows)));
         *kept = Some(Arc::clone(&fitting));
         fitting
     }

@@ -9,9 +9,9 @@
 mod common;
 
 use common::{NETWORK, ONNX, key, manifest, planes};
-use proto::manifest::{LayerMeans, LayerStatistics, Manifest, Scoring};
+use proto::manifest::{LayerStatistics, Manifest, PlaceDistances, PlaceMeans, Scoring};
 use scoring::infer::{Engine, InferError, Tuning};
-use scoring::inspect::layer_statistics::GoodPlaces;
+use scoring::inspect::layer_statistics::GoodLayers;
 use scoring::inspector::Inspector;
 use scoring::package::{Loaded, Trust, encode};
 use serde::Deserialize;
@@ -46,7 +46,7 @@ fn golden() -> Golden {
 
 impl Golden {
     fn statistics(self) -> LayerStatistics {
-        let means = |means: Means| LayerMeans {
+        let means = |means: Means| PlaceMeans {
             columns: means.columns,
             rows: means.rows,
             offset: means.offset,
@@ -56,12 +56,13 @@ impl Golden {
         LayerStatistics {
             second: means(self.second),
             third: means(self.third),
-            whitening: self.whitening,
-            distance_mean: self.distance_mean,
-            distance_spread: self.distance_spread,
-            smooth_sigma_places: 0.0,
-            weight: 0.5,
-            map_weight: 2.0,
+            distances: PlaceDistances {
+                whitening: self.whitening,
+                mean: self.distance_mean,
+                spread: self.distance_spread,
+                smooth_sigma_places: 0.0,
+                weight: 0.5,
+            },
             frames: 10,
         }
     }
@@ -72,7 +73,7 @@ fn deviations(engine: &Engine, statistics: &LayerStatistics, size: [usize; 2]) -
     let mut found = Vec::new();
     let mut next = 0;
     let scores = engine.scores_with_features(&planes(size[0], size[1]), &mut |outputs| {
-        let good = GoodPlaces::new(statistics, outputs.columns, outputs.height);
+        let good = GoodLayers::new(statistics, outputs.columns, outputs.height);
         assert_eq!(outputs.rows.start, next, "rows come once and in order");
         next = outputs.rows.end;
         for row in outputs.rows.clone() {
@@ -138,13 +139,14 @@ fn the_map_is_the_weighted_sum_of_scores_and_deviations() {
     let mut manifest = manifest();
     let plain = inspector(&manifest, ONNX).unwrap();
     manifest.layers = Some(golden().statistics());
+    manifest.map_weight = 2.0;
     let both = inspector(&manifest, ONNX).unwrap();
     let golden = golden();
     let planes = planes(golden.width_px, golden.height_px);
     let scores = plain.scores(&planes).unwrap();
-    let (map, places) = both.maps(&planes).unwrap();
-    assert_eq!(map, scores);
-    let places = places.unwrap();
+    let maps = both.maps(&planes).unwrap();
+    assert_eq!(maps.scores, scores);
+    let places = maps.layers.unwrap();
     // A place lies on every fourth pixel, and is passed through softplus.
     let mut frame = manifest.golden[0].pixels.clone();
     frame.truncate(65 * 65 * 3);
@@ -160,8 +162,7 @@ fn the_map_is_the_weighted_sum_of_scores_and_deviations() {
         plain.inspect(&frame).unwrap(),
     );
     let prepared = scoring::inspect::preprocess::to_planes(&with.prepared, 3);
-    let (_, of_frame) = both.maps(&prepared).unwrap();
-    let of_frame = of_frame.unwrap();
+    let of_frame = both.maps(&prepared).unwrap().layers.unwrap();
     for (column, row) in [(0, 0), (3, 5), (16, 16)] {
         let z = of_frame.data[row * of_frame.width_px + column];
         let softplus = f64::from(z).exp().ln_1p() as f32;
@@ -188,11 +189,13 @@ fn statistics_that_do_not_fit_the_network_are_refused() {
             s.second.columns = 1;
             s.second.levels.truncate(8);
         }),
-        ("weights and distances", |s| s.whitening.truncate(9)),
-        ("weights and distances", |s| s.distance_mean.truncate(9)),
-        ("spreads from 1e-6", |s| s.distance_spread[0] = 0.0),
-        ("at most 1e12", |s| s.whitening[0] = f32::NAN),
-        ("weights from 0", |s| s.weight = -1.0),
+        ("weights and distances", |s| {
+            s.distances.whitening.truncate(9)
+        }),
+        ("weights and distances", |s| s.distances.mean.truncate(9)),
+        ("spreads from 1e-6", |s| s.distances.spread[0] = 0.0),
+        ("at most 1e12", |s| s.distances.whitening[0] = f32::NAN),
+        ("a weight from 0", |s| s.distances.weight = -1.0),
     ];
     for (expected, change) in changes {
         let mut statistics = golden().statistics();

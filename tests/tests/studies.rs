@@ -96,7 +96,7 @@ fn a_failed_run_does_not_stop_the_others() {
         errors.contains("error: 1 runs failed: small-native-size-0"),
         "{errors}"
     );
-    assert_eq!(finished_runs(root), ["small-paper-0"]);
+    assert_eq!(finished_runs(root), ["small-direct-0"]);
 }
 
 #[test]

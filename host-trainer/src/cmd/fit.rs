@@ -16,6 +16,7 @@ use host_trainer::package::{
 use host_trainer::run_folder::{self, Run};
 use host_trainer::segmentation::SegmentationOptions;
 use host_trainer::surface::{Advice, Surface};
+use host_trainer::weights::WeightSet;
 use proto::manifest::{PostProcessing, Roi, Scoring};
 use scoring::io::atomic::write_atomic;
 use scoring::package::{key_id, write_key_pair};
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::keys::{new_signing_key, signing_key};
 use super::notices::report_account;
 use super::openmp::sleep_while_waiting;
-use super::package::{add_layers, add_variation, choose_mixture, held_out_frames};
+use super::package::{add_places, add_variation, choose_mixture, held_out_frames};
 use super::progress;
 use super::recommend::{Look, look, milliseconds, of_photographs, width_within};
 use super::shell::say;
@@ -94,10 +95,10 @@ pub(crate) struct Fit {
     /// large enough for it if the time allows.
     #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     smallest_defect_px: Option<u32>,
-    /// Perceptual features to train with: builtin, or a .safetensors file (`fetch-weights`), which
-    /// often finds more.
-    #[arg(long, default_value = "builtin")]
-    features: String,
+    /// Perceptual features to train with: builtin, or a .safetensors file (default: what
+    /// `fetch-weights` fetched, which often finds more, or else builtin).
+    #[arg(long)]
+    features: Option<String>,
     /// Seed of weights, crops, noise and synthetic defects.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -136,12 +137,20 @@ struct TrainLine {
 /// on as it was begun, whatever the times that are measured then.
 #[derive(Debug, Serialize, Deserialize)]
 struct Plan {
+    /// Perceptual features to train with.
+    #[serde(default = "built_in")]
+    features: String,
     /// Options of `train`, each with its value and the reason.
     settings: Vec<Setting>,
     /// Number of iterations.
     iterations: usize,
     /// What else judges frames.
     stages: Stages,
+}
+
+/// The features that come with the program.
+fn built_in() -> String {
+    "builtin".to_owned()
 }
 
 /// An option of `train`.
@@ -199,7 +208,8 @@ impl Plan {
         let words = settings.map(|Setting { option, value, why }| {
             format!("{}: {why}", format!("--{option} {value}").trim_end())
         });
-        words.collect()
+        let features = format!("--features {}", self.features);
+        std::iter::once(features).chain(words).collect()
     }
 }
 
@@ -208,15 +218,15 @@ impl Fit {
         sleep_while_waiting();
         let key = self.signing_key()?;
         let run = self.run_folder();
-        let plan = match Plan::read(&run)? {
-            Some(plan) => plan,
-            None => self.plan(&run)?,
+        let (plan, looked) = match Plan::read(&run)? {
+            Some(plan) => (plan, false),
+            None => (self.plan(&run)?, true),
         };
         let mut decisions = plan.decisions();
         for decision in &decisions {
             self.say(decision);
         }
-        let trained = self.train(&run, &plan)?;
+        let trained = self.train(&run, &plan, Caller::Fit { looked })?;
         self.say(&trained);
         decisions.push(trained);
         let (draft, evidence) = self.judge(&run, &key, plan.stages, &mut decisions)?;
@@ -225,6 +235,7 @@ impl Fit {
 
     /// Looks at the images, decides, and keeps what was decided.
     fn plan(&self, run: &Path) -> Result<Plan> {
+        let features = self.features();
         let Look {
             account: _,
             surface,
@@ -233,7 +244,7 @@ impl Fit {
             &self.data,
             MEASURED,
             self.allow_unreadable,
-            of_photographs(&self.features),
+            of_photographs(&features),
         )?;
         for warning in surface.warnings() {
             eprintln!("note: {warning}");
@@ -247,12 +258,30 @@ impl Fit {
         let settings: Vec<Setting> = settings.collect();
         let stages = self.stages(&surface);
         let plan = Plan {
-            iterations: self.iterations(run, &settings, stages)?,
+            iterations: self.iterations(run, &features, &settings, stages)?,
+            features,
             settings,
             stages,
         };
         plan.write(run)?;
         Ok(plan)
+    }
+
+    /// The features to train with.
+    fn features(&self) -> String {
+        if let Some(features) = &self.features {
+            return features.clone();
+        }
+        match WeightSet::fetched() {
+            Some((_, path)) => path.display().to_string(),
+            None => {
+                self.say(
+                    "features that `host-trainer fetch-weights` fetches (5 MB, trained on \
+                     ImageNet) often find more than the built-in ones",
+                );
+                built_in()
+            }
+        }
     }
 
     fn say(&self, text: &str) {
@@ -332,7 +361,13 @@ impl Fit {
     }
 
     /// The training with these settings.
-    fn training(&self, run: &Path, settings: &[Setting], iterations: usize) -> Result<Train> {
+    fn training(
+        &self,
+        run: &Path,
+        features: &str,
+        settings: &[Setting],
+        iterations: usize,
+    ) -> Result<Train> {
         let mut words: Vec<OsString> = ["train", "--run"].map(OsString::from).into();
         words.push(run.into());
         words.extend(["--data".into(), self.data.clone().into_os_string()]);
@@ -345,7 +380,7 @@ impl Fit {
         let (seed, batch) = (self.seed.to_string(), BATCH.to_string());
         let iterations = iterations.to_string();
         let own = [
-            ("features", self.features.as_str()),
+            ("features", features),
             ("seed", &seed),
             ("iterations", &iterations),
             ("batch", &batch),
@@ -366,10 +401,16 @@ impl Fit {
     }
 
     /// The iterations that the time allows, by a few that are timed.
-    fn iterations(&self, run: &Path, settings: &[Setting], stages: Stages) -> Result<usize> {
+    fn iterations(
+        &self,
+        run: &Path,
+        features: &str,
+        settings: &[Setting],
+        stages: Stages,
+    ) -> Result<usize> {
         let trial = run.with_extension("trial");
         std::fs::remove_dir_all(&trial).ok();
-        let train = self.training(&trial, settings, TRIAL)?;
+        let train = self.training(&trial, features, settings, TRIAL)?;
         let tried = train.called_by(Caller::Trial).train()?;
         std::fs::remove_dir_all(&trial).with_context(|| format!("removing {}", trial.display()))?;
         let fitting = self.training_minutes(stages) / tried.minutes.max(1e-6) * TRIAL as f64;
@@ -386,9 +427,9 @@ impl Fit {
     }
 
     /// Trains the network, or goes on; returns what was decided.
-    fn train(&self, run: &Path, plan: &Plan) -> Result<String> {
-        let train = self.training(run, &plan.settings, plan.iterations)?;
-        let trained = train.called_by(Caller::Fit).train()?;
+    fn train(&self, run: &Path, plan: &Plan, caller: Caller) -> Result<String> {
+        let train = self.training(run, &plan.features, &plan.settings, plan.iterations)?;
+        let trained = train.called_by(caller).train()?;
         Ok(format!(
             "--iterations {}: what {:.1} min allow, at most the paper's {}; it took {:.1} min",
             plan.iterations,
@@ -412,12 +453,13 @@ impl Fit {
             decisions.push(text);
         };
         let mut best = plain.clone();
-        add_layers(&mut best, run, key)?;
-        // They rest on the network alone, so every draft may have the same.
-        let layers = best.manifest.layers.clone();
+        add_places(&mut best, run, key)?;
+        // They rest on the network and the images alone, so every draft may have the same.
+        let (layers, grain) = (best.manifest.layers.clone(), best.manifest.grain.clone());
         let mut evidence = choose_mixture(&mut best, run, key)?;
         let mixed = |mut draft: Draft| -> Result<(Draft, Evidence)> {
             draft.manifest.layers.clone_from(&layers);
+            draft.manifest.grain.clone_from(&grain);
             let evidence = choose_mixture(&mut draft, run, key)?;
             Ok((draft, evidence))
         };

@@ -8,7 +8,8 @@ use host_trainer::weights::import_weights;
 
 use super::text::imported_weights;
 
-/// Convert torchvision's VGG-11 (vgg11-8a719046.pth) for --features.
+/// Convert torchvision's SqueezeNet 1.1 or VGG-11 (squeezenet1_1-b8a52dc0.pth, vgg11-8a719046.pth) for
+/// --features.
 ///
 /// The file's pickle code is not executed.
 #[derive(Args)]

@@ -127,10 +127,12 @@ pub(crate) struct Package {
     #[arg(long, default_value_t = SegmentationOptions::default().local_contrast,
         value_name = "FACTOR", value_parser = local_contrast)]
     local_contrast: f32,
-    /// Also score how far each place is from what good parts look like to the network's own layers.
-    /// Finds what the network repairs only in part. Needs training at a fixed --size.
+    /// Also score how far each place is from what good parts look like there: to the network's own
+    /// layers, and by the surface's grain. Finds what the network repairs only in part, and texture
+    /// that is missing. Synthetic defects decide how much each counts. Needs training at a fixed
+    /// --size.
     #[arg(long)]
-    layers: bool,
+    places: bool,
     /// Device to train the segmentation network on: cpu, cuda:N or auto.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -159,8 +161,8 @@ impl Package {
         if let Some(source) = self.segmentation_source()? {
             self.add_segmentation(&mut draft, &key, &source)?;
         }
-        if self.layers {
-            add_layers(&mut draft, &self.run, &key)?;
+        if self.places {
+            add_places(&mut draft, &self.run, &key)?;
             let evidence = choose_mixture(&mut draft, &self.run, &key)?;
             self.say(&evidence_in_words(&evidence));
         }
@@ -312,10 +314,10 @@ pub(crate) fn add_variation(draft: &mut Draft, run: &Path, key: &SigningKey) -> 
     })
 }
 
-/// Adds statistics of the network's layers, with a progress bar.
-pub(crate) fn add_layers(draft: &mut Draft, run: &Path, key: &SigningKey) -> Result<()> {
-    progress::during("measuring the network's layers", |on_progress| {
-        draft.add_layer_statistics(run, key, on_progress)
+/// Adds statistics of good places, with a progress bar.
+pub(crate) fn add_places(draft: &mut Draft, run: &Path, key: &SigningKey) -> Result<()> {
+    progress::during("measuring good places", |on_progress| {
+        draft.add_place_statistics(run, key, on_progress)
     })
 }
 

@@ -14,6 +14,7 @@ use host_trainer::study::{
     Experiment, Job, Results, RunResult, html, jobs, normal_scores, png, scores,
 };
 use host_trainer::train::{BATCH, Checkpoint, ITERATIONS};
+use host_trainer::weights::WeightSet;
 use scoring::io::atomic::write_atomic;
 use scoring::package::write_key_pair;
 use serde::{Deserialize, Serialize};
@@ -54,10 +55,10 @@ pub(crate) struct Reproduce {
     /// Tiles per iteration.
     #[arg(long, default_value_t = BATCH)]
     batch: usize,
-    /// Perceptual features: builtin, a .safetensors file (VGG-11 or VGG-19 names, or made by
-    /// `pretrain`), or random:SEED.
-    #[arg(long, default_value = "builtin")]
-    features: String,
+    /// Perceptual features: builtin, a .safetensors file or random:SEED as for `train` (default:
+    /// VGG-11, the paper's, if `fetch-weights vgg11` fetched it, or else builtin).
+    #[arg(long)]
+    features: Option<String>,
     /// Device to train on: cpu, cuda:N or auto.
     #[arg(long, default_value = "auto")]
     device: String,
@@ -230,21 +231,38 @@ impl Reproduce {
 
     /// The features argument with an absolute path, valid in any folder.
     fn features(&self) -> Result<String> {
-        if self.features == "builtin" || self.features.starts_with("random:") {
-            return Ok(self.features.clone());
+        let wanted = match &self.features {
+            Some(wanted) => wanted.clone(),
+            None => match WeightSet::Vgg11.kept_at().filter(|path| path.is_file()) {
+                Some(path) => return Ok(path.display().to_string()),
+                None => "builtin".to_owned(),
+            },
+        };
+        if wanted == "builtin" || wanted.starts_with("random:") {
+            return Ok(wanted);
         }
-        let path = std::path::absolute(&self.features)
-            .with_context(|| format!("finding {}", self.features))?;
+        let path = std::path::absolute(&wanted).with_context(|| format!("finding {wanted}"))?;
         Ok(path.display().to_string())
+    }
+
+    /// Whether the features are the paper's.
+    fn papers_features(&self) -> Result<bool> {
+        let features = self.features()?;
+        if features == "builtin" || features.starts_with("random:") {
+            return Ok(false);
+        }
+        let features = Features::from_file(Path::new(&features), tch::Device::Cpu)?;
+        Ok(features.are_papers())
     }
 
     /// The settings that all rows of a table share: rows of different ones must not be compared.
     fn conditions(&self) -> Result<Conditions> {
-        let features = if self.features == "builtin" {
+        let features = self.features()?;
+        let features = if features == "builtin" {
             // By label, because another version of this program may have others built in.
             Features::built_in(tch::Device::Cpu)?.label().to_owned()
         } else {
-            let file = Path::new(&self.features).file_name().unwrap_or_default();
+            let file = Path::new(&features).file_name().unwrap_or_default();
             file.to_string_lossy().into_owned()
         };
         Ok(Conditions {
@@ -329,7 +347,7 @@ impl Reproduce {
             ("--width", self.width.to_string()),
             ("--iterations", self.iterations.to_string()),
             ("--batch", self.batch.to_string()),
-            ("--features", self.features.clone()),
+            ("--features", self.features()?),
             ("--device", self.device.clone()),
         ] {
             train.args([name, &value]);
@@ -392,19 +410,21 @@ impl Reproduce {
     }
 
     fn write_page(&self, experiments: &[Experiment], rows: &[RunResult]) -> Result<()> {
-        let page = html(experiments, rows, &self.conditions()?.to_string());
+        let conditions = self.conditions()?.to_string();
+        let page = html(experiments, rows, &conditions, self.papers_features()?);
         write_atomic(&self.out.join("index.html"), page.as_bytes())?;
         Ok(())
     }
 
     fn write_figures(&self, experiments: &[Experiment], rows: &[RunResult]) -> Result<()> {
+        let papers_features = self.papers_features()?;
         for &experiment in experiments {
             let name = format!("{experiment:?}").to_lowercase();
             let quiet = format!("{name}-normal");
             let quiet = experiment
                 .shows_normal_scores()
                 .then(|| (quiet, normal_scores(experiment, rows)));
-            let figures = [(name, scores(experiment, rows))];
+            let figures = [(name, scores(experiment, rows, papers_features))];
             for (name, svg) in figures.into_iter().chain(quiet) {
                 if svg.is_empty() {
                     continue;

@@ -11,7 +11,7 @@ use scoring::package::PackageError;
 use crate::calibrate::CalibrationError;
 use crate::dataset::DatasetError;
 use crate::evaluate::PixelError;
-use crate::layer_statistics::LayerStatisticsError;
+use crate::place_statistics::PlaceStatisticsError;
 use crate::quantise::QuantiseError;
 use crate::run_folder::RunError;
 use crate::segmentation::SegmentationError;
@@ -60,7 +60,7 @@ pub enum PackagingError {
     Package(#[from] PackageError),
     /// There are no statistics of the network's layers.
     #[error(transparent)]
-    LayerStatistics(#[from] LayerStatisticsError),
+    PlaceStatistics(#[from] PlaceStatisticsError),
     /// Synthetic defects cannot be measured.
     #[error(transparent)]
     Pixels(#[from] PixelError),

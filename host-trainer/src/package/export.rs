@@ -117,6 +117,8 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         golden_frame: None,
         segmentation_gain: None,
         layers: None,
+        grain: None,
+        map_weight: 1.0,
         decisions: Vec::new(),
     };
     Ok(Draft {

@@ -9,8 +9,8 @@ mod evidence;
 mod export;
 mod golden;
 mod histogram;
-mod layer_statistics;
 mod normal_scores;
+mod place_statistics;
 mod segmentation;
 mod threshold;
 mod training_images;
@@ -18,7 +18,7 @@ mod training_images;
 pub use digests::{file_id, part_id};
 pub use draft::Draft;
 pub use error::PackagingError;
-pub use evidence::{Evidence, Found, Mixture};
+pub use evidence::{Evidence, Found, MapKind, Mixture, Share};
 pub use export::{PackageOptions, draft};
 pub use segmentation::SegmentationSource;
 pub use threshold::{

@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Device, TchError, Tensor};
 
 use super::input::InputConvention;
-use super::layers::{BUILT_IN, Layer, LayerTensors, VGG11, VGG19};
+use super::layers::{BUILT_IN, Convolution, Layer, LoadedLayer, SQUEEZENET, VGG11, VGG19};
 use super::orthogonal::orthogonal;
 
 /// Why there is no feature extractor.
@@ -41,8 +41,8 @@ pub enum FeatureError {
     },
     /// The file has the tensor names of no known architecture.
     #[error(
-        "{path} holds neither torchvision's VGG-11 (features.0.weight …), nor VGG-19 to conv3_1 \
-         (conv1_1.weight …), nor features of `host-trainer pretrain` (surface1.weight …); \
+        "{path} holds neither torchvision's VGG-11 or SqueezeNet 1.1 (features.0.weight …), nor \
+         VGG-19 to conv3_1 (conv1_1.weight …), nor features of `host-trainer pretrain` (surface1.weight …); \
          `host-trainer import-weights` converts torchvision's .pth files"
     )]
     Unknown {
@@ -54,10 +54,13 @@ pub enum FeatureError {
     Torch(#[from] TchError),
 }
 
+/// The paper's architecture in words.
+pub(super) const VGG11_LABEL: &str = "VGG-11 to pool 3";
+
 /// An extractor read from a file.
 pub(super) struct Loaded {
     /// Its layers.
-    pub(super) layers: Vec<LayerTensors>,
+    pub(super) layers: Vec<LoadedLayer>,
     /// How it expects its input.
     pub(super) input: InputConvention,
     /// Its architecture in words.
@@ -73,12 +76,15 @@ pub(super) fn load(bytes: &[u8], path: &str, device: Device) -> Result<Loaded, F
             source,
         })?;
     let has = |name: &str| tensors.tensor(name).is_ok();
-    let (plan, input, architecture) = if has("features.0.weight") {
+    let (plan, input, architecture) = if has("features.3.squeeze.weight") {
+        let input = InputConvention::torchvision(device)?;
         (
-            VGG11,
-            InputConvention::torchvision(device)?,
-            "VGG-11 to pool 3",
+            SQUEEZENET,
+            input,
+            "SqueezeNet 1.1 to its fourth fire module",
         )
+    } else if has("features.0.weight") {
+        (VGG11, InputConvention::torchvision(device)?, VGG11_LABEL)
     } else if has("conv1_1.weight") {
         (VGG19, InputConvention::caffe(device)?, "VGG-19 to conv3_1")
     } else if has("surface1.weight") {
@@ -118,16 +124,37 @@ pub(super) fn load(bytes: &[u8], path: &str, device: Device) -> Result<Loaded, F
         }
         Ok(tensor.f_to_device(device)?)
     };
-    let layers = plan
-        .iter()
-        .map(|layer| match *layer {
-            Layer::MaxPool => Ok(None),
-            Layer::Conv(name, inputs, outputs) => Ok(Some((
-                read(format!("{name}.weight"), vec![outputs, inputs, 3, 3])?,
-                read(format!("{name}.bias"), vec![outputs])?,
-            ))),
+    let convolution = |name: &str, inputs, outputs, side| {
+        let weight = read(format!("{name}.weight"), vec![outputs, inputs, side, side])?;
+        let bias = read(format!("{name}.bias"), vec![outputs])?;
+        Ok::<_, FeatureError>((weight, bias))
+    };
+    let same = |name: &str, inputs, outputs, side| {
+        let (weight, bias) = convolution(name, inputs, outputs, side)?;
+        Ok::<_, FeatureError>(Convolution::same(weight, bias))
+    };
+    let layers = plan.iter().map(|layer| {
+        Ok(match *layer {
+            Layer::MaxPool => LoadedLayer::MaxPool(2),
+            Layer::WideMaxPool => LoadedLayer::MaxPool(3),
+            Layer::Conv(name, inputs, outputs) => {
+                LoadedLayer::Convolution(same(name, inputs, outputs, 3)?)
+            }
+            Layer::StridedConv(name, inputs, outputs) => {
+                let (weight, bias) = convolution(name, inputs, outputs, 3)?;
+                LoadedLayer::Convolution(Convolution::strided(weight, bias))
+            }
+            Layer::Fire(name, inputs, squeezed, expanded) => {
+                let part = |part: &str| format!("{name}.{part}");
+                LoadedLayer::Fire([
+                    same(&part("squeeze"), inputs, squeezed, 1)?,
+                    same(&part("expand1x1"), squeezed, expanded, 1)?,
+                    same(&part("expand3x3"), squeezed, expanded, 3)?,
+                ])
+            }
         })
-        .collect::<Result<_, FeatureError>>()?;
+    });
+    let layers = layers.collect::<Result<_, FeatureError>>()?;
     Ok(Loaded {
         layers,
         input,
@@ -137,23 +164,19 @@ pub(super) fn load(bytes: &[u8], path: &str, device: Device) -> Result<Loaded, F
 
 /// Draws random orthogonal weights (Saxe et al. 2014) of gain √2, without bias, for VGG-11's
 /// layers.
-pub(super) fn random_vgg11(seed: u64, device: Device) -> Result<Vec<LayerTensors>, FeatureError> {
+pub(super) fn random_vgg11(seed: u64, device: Device) -> Result<Vec<LoadedLayer>, FeatureError> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    VGG11
-        .iter()
-        .map(|layer| match *layer {
-            Layer::MaxPool => Ok(None),
-            Layer::Conv(_, inputs, outputs) => {
-                let rows = outputs;
-                let columns = inputs * 9;
-                let values = orthogonal(rows, columns, &mut rng);
-                let size = [outputs as i64, inputs as i64, 3, 3];
-                let weight = Tensor::f_from_slice(&values)?
-                    .f_view(size)?
-                    .f_to_device(device)?;
-                let bias = Tensor::f_zeros([outputs as i64], (tch::Kind::Float, device))?;
-                Ok(Some((weight, bias)))
-            }
-        })
-        .collect()
+    let layers = VGG11.iter().map(|layer| {
+        let Layer::Conv(_, inputs, outputs) = *layer else {
+            return Ok(LoadedLayer::MaxPool(2));
+        };
+        let values = orthogonal(outputs, inputs * 9, &mut rng);
+        let size = [outputs as i64, inputs as i64, 3, 3];
+        let weight = Tensor::f_from_slice(&values)?
+            .f_view(size)?
+            .f_to_device(device)?;
+        let bias = Tensor::f_zeros([outputs as i64], (tch::Kind::Float, device))?;
+        Ok(LoadedLayer::Convolution(Convolution::same(weight, bias)))
+    });
+    layers.collect()
 }

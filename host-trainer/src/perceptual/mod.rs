@@ -10,7 +10,7 @@ mod layers;
 mod load;
 mod orthogonal;
 
-pub(crate) use layers::{BUILT_IN, Layer, LayerTensors, activations};
+pub(crate) use layers::{BUILT_IN, Convolution, Layer, LoadedLayer, activations};
 pub use load::FeatureError;
 pub(crate) use orthogonal::orthogonal;
 
@@ -46,7 +46,7 @@ pub enum Depth {
 /// A frozen feature extractor.
 #[derive(Debug)]
 pub struct Features {
-    layers: Vec<LayerTensors>,
+    layers: Vec<LoadedLayer>,
     input: InputConvention,
     depth: Depth,
     label: String,
@@ -62,8 +62,8 @@ impl Features {
         self
     }
 
-    /// Reads a safetensors file with torchvision's VGG-11, a VGG-19, or features of `host-trainer
-    /// pretrain`; the names of its tensors say which.
+    /// Reads a safetensors file with torchvision's VGG-11 or SqueezeNet 1.1, a VGG-19, or features of
+    /// `host-trainer pretrain`; the names of its tensors say which.
     pub fn from_file(path: &Path, device: Device) -> Result<Self, FeatureError> {
         let shown = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|source| FeatureError::Read {
@@ -118,6 +118,11 @@ impl Features {
         &self.label
     }
 
+    /// Whether these are the paper's layers (IV-E), trained on photographs.
+    pub fn are_papers(&self) -> bool {
+        self.label.starts_with(load::VGG11_LABEL) && self.depth == Depth::Last
+    }
+
     /// Extracts the activations that the loss compares, deepest last.
     pub fn extract(&self, image: &Tensor) -> Result<Vec<Tensor>, TchError> {
         let mut compared = Vec::new();
@@ -158,8 +163,8 @@ impl Features {
 
 #[cfg(test)]
 mod tests {
-    use super::layers::{VGG11, VGG19};
     use super::*;
+    use layers::{SQUEEZENET, VGG11, VGG19};
 
     #[test]
     fn features_of_a_tile_have_the_papers_shape() {
@@ -237,27 +242,37 @@ mod tests {
         }
     }
 
-    /// Writes the weights that PyTorch was given too, see tests/fixtures/train/make.py.
+    /// Writes the weights that PyTorch and onnxruntime were given too, see
+    /// tests/fixtures/train/make.py and make_squeezenet.py.
     fn write_weights(path: &Path, plan: &[Layer]) {
         let mut tensors = Vec::new();
-        for (number, layer) in plan.iter().enumerate() {
-            let Layer::Conv(name, inputs, outputs) = *layer else {
-                continue;
-            };
+        let mut add = |name: &str, phase: f64, [outputs, inputs, side]: [usize; 3]| {
             let scale = (2.0 / (9 * inputs) as f64).sqrt();
             let wave = |count: usize, speed: f64, scale: f64| -> Vec<u8> {
-                let value = |k| (f64::from(k) * speed + number as f64).sin() * scale;
+                let value = |k| (f64::from(k) * speed + phase).sin() * scale;
                 let values = (0..count as u32).map(|k| value(k) as f32);
                 values.flat_map(f32::to_le_bytes).collect()
             };
-            let weight = wave(outputs * inputs * 9, 0.7, scale);
-            let shape = vec![outputs, inputs, 3, 3];
+            let shape = vec![outputs, inputs, side, side];
+            let weight = wave(shape.iter().product(), 0.7, scale);
+            let bias = wave(outputs, 1.3, 0.1);
             tensors.push((format!("{name}.weight"), shape, weight));
-            tensors.push((
-                format!("{name}.bias"),
-                vec![outputs],
-                wave(outputs, 1.3, 0.1),
-            ));
+            tensors.push((format!("{name}.bias"), vec![outputs], bias));
+        };
+        for (number, layer) in plan.iter().enumerate() {
+            let phase = number as f64;
+            match *layer {
+                Layer::MaxPool | Layer::WideMaxPool => {}
+                Layer::Conv(name, inputs, outputs) | Layer::StridedConv(name, inputs, outputs) => {
+                    add(name, phase, [outputs, inputs, 3]);
+                }
+                Layer::Fire(name, inputs, squeezed, expanded) => {
+                    let part = |part: &str| format!("{name}.{part}");
+                    add(&part("squeeze"), phase, [squeezed, inputs, 1]);
+                    add(&part("expand1x1"), phase + 0.25, [expanded, squeezed, 1]);
+                    add(&part("expand3x3"), phase + 0.5, [expanded, squeezed, 3]);
+                }
+            }
         }
         let views = tensors.iter().map(|(name, shape, bytes)| {
             let dtype = safetensors::Dtype::F32;
@@ -268,15 +283,20 @@ mod tests {
     }
 
     #[test]
-    fn features_of_files_agree_with_pytorch() {
-        let golden: serde_json::Value =
-            serde_json::from_str(include_str!("../../tests/fixtures/train/features.json")).unwrap();
+    fn features_of_files_agree_with_pytorch_and_onnxruntime() {
+        let read = |text| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let vgg = read(include_str!("../../tests/fixtures/train/features.json"));
+        let squeezenet = read(include_str!("../../tests/fixtures/train/squeezenet.json"));
         let folder = tempfile::tempdir().unwrap();
         let values: Vec<f32> = (0..3 * 65 * 65)
             .map(|k| (f64::from(k) * 0.37).sin() as f32)
             .collect();
         let image = Tensor::from_slice(&values).view([1, 3, 65, 65]);
-        for (name, plan) in [("vgg11", VGG11), ("vgg19", VGG19)] {
+        for (name, plan, golden) in [
+            ("vgg11", VGG11, &vgg),
+            ("vgg19", VGG19, &vgg),
+            ("squeezenet", SQUEEZENET, &squeezenet),
+        ] {
             let path = folder.path().join(name);
             write_weights(&path, &plan);
             let features = Features::from_file(&path, Device::Cpu).unwrap();

@@ -28,7 +28,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use crate::arrays::{Array, encoded};
 use crate::noise::{Algorithm, Corruption};
-use crate::perceptual::{BUILT_IN, Layer, LayerTensors, activations, orthogonal};
+use crate::perceptual::{BUILT_IN, Convolution, Layer, LoadedLayer, activations, orthogonal};
 use crate::prefetch::Prefetch;
 use crate::seed::generator;
 use crate::tensor::floats;
@@ -130,7 +130,7 @@ fn batch(options: &PretrainOptions, iteration: usize) -> WindowBatch {
 
 /// The network in training, with a linear head for each task.
 struct Student {
-    layers: Vec<LayerTensors>,
+    layers: Vec<LoadedLayer>,
     surface_head: WeightsAndBias,
     corruption_head: WeightsAndBias,
     brightness_head: WeightsAndBias,
@@ -186,15 +186,15 @@ impl Student {
         let mut layers = Vec::new();
         let mut channels = 0;
         for layer in BUILT_IN {
-            layers.push(match layer {
-                Layer::MaxPool => None,
-                Layer::Conv(_, inputs, outputs) => {
-                    channels = outputs;
-                    let size = [outputs as i64, inputs as i64, 3, 3];
-                    let values = orthogonal(outputs, inputs * 9, &mut rng);
-                    Some(trainable(&values, &size, device)?)
-                }
-            });
+            let Layer::Conv(_, inputs, outputs) = layer else {
+                layers.push(LoadedLayer::MaxPool(2));
+                continue;
+            };
+            channels = outputs;
+            let size = [outputs as i64, inputs as i64, 3, 3];
+            let values = orthogonal(outputs, inputs * 9, &mut rng);
+            let (weight, bias) = trainable(&values, &size, device)?;
+            layers.push(LoadedLayer::Convolution(Convolution::same(weight, bias)));
         }
         Ok(Self {
             layers,
@@ -213,10 +213,10 @@ impl Student {
             &self.corruption_head,
             &self.brightness_head,
         ];
-        self.layers
-            .iter()
-            .flatten()
-            .chain(heads)
+        let convolutions = self.layers.iter().filter_map(LoadedLayer::convolution);
+        let convolutions = convolutions.map(|layer| (&layer.weight, &layer.bias));
+        convolutions
+            .chain(heads.map(|(weight, bias)| (weight, bias)))
             .enumerate()
             .flat_map(|(index, (weight, bias))| {
                 [
@@ -296,8 +296,8 @@ pub fn pretrain(
 /// Encodes the named weights and biases as f16.
 fn encode(layers: &[WeightsAndBias]) -> Result<Vec<u8>, PretrainError> {
     let names = BUILT_IN.iter().filter_map(|layer| match layer {
-        Layer::MaxPool => None,
         Layer::Conv(name, ..) => Some(*name),
+        _ => None,
     });
     let mut arrays: Vec<Array<Vec<u8>>> = Vec::new();
     for (name, (weight, bias)) in names.zip(layers) {
@@ -317,7 +317,7 @@ fn learn(
     stop: &AtomicBool,
     on_step: &mut dyn FnMut(PretrainStep),
 ) -> Result<Vec<WeightsAndBias>, PretrainError> {
-    let mut student = Student::new(options.seed, options.device)?;
+    let student = Student::new(options.seed, options.device)?;
     let mut adam = Adam::new(student.parameters())?;
     let source = options.clone();
     let mut batches = Prefetch::start(0..options.iterations, options.workers, move |iteration| {
@@ -359,8 +359,8 @@ fn learn(
         let progress = iteration as f64 / options.iterations as f64;
         adam.step(RATE_FACTOR * (1.0 + (std::f64::consts::PI * progress).cos()) / 2.0)?;
         tch::no_grad(|| {
-            let mut layers = student.layers.iter_mut().flatten();
-            layers.try_for_each(|(weight, _)| orthogonalise(weight))
+            let mut layers = student.layers.iter().filter_map(LoadedLayer::convolution);
+            layers.try_for_each(|layer| orthogonalise(&mut layer.weight.shallow_clone()))
         })?;
         let loss = loss.f_double_value(&[])?;
         if !loss.is_finite() {
@@ -378,9 +378,9 @@ fn learn(
             break;
         }
     }
-    let layers = student.layers.into_iter().flatten();
+    let layers = student.layers.iter().filter_map(LoadedLayer::convolution);
     layers
-        .map(|(weight, bias)| Ok((weight.f_detach()?, bias.f_detach()?)))
+        .map(|layer| Ok((layer.weight.f_detach()?, layer.bias.f_detach()?)))
         .collect()
 }
 

@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html as markup};
 
 use super::figure::{data_sets, normal_scores, scores};
-use super::plan::{Experiment, PAPER, papers_auroc};
+use super::plan::{DIRECT, Experiment, papers_auroc};
 use super::results::RunResult;
 
 /// The page's style sheet.
@@ -17,8 +17,14 @@ figure { margin: 1rem 0 } svg { max-width: 100%; height: auto }
 .claim { color: #777 }
 ";
 
-/// Writes the page with the results of some experiments; `conditions` says how they were run.
-pub fn html(experiments: &[Experiment], rows: &[RunResult], conditions: &str) -> String {
+/// Writes the page with the results of some experiments; `conditions` says how they were run. Figures
+/// stand beside the paper's only if its features were used.
+pub fn html(
+    experiments: &[Experiment],
+    rows: &[RunResult],
+    conditions: &str,
+    papers_features: bool,
+) -> String {
     let page = markup! {
         (DOCTYPE)
         html lang="en" {
@@ -35,12 +41,18 @@ pub fn html(experiments: &[Experiment], rows: &[RunResult], conditions: &str) ->
                 }
                 p.claim {
                     "Dots are seeds, bars their means, and boxes the middle half of four or more. "
-                    "Dashed lines are the paper's mean of a class (Table I, 3,500 iterations at "
-                    "width 128). Maps are those of exported packages, computed on the whole frame "
+                    @if papers_features {
+                        "Dashed lines are the paper's mean of a class (Table I, 3,500 iterations at "
+                        "width 128). "
+                    } @else {
+                        "The features are not the paper's, which are VGG-11's, so these figures do "
+                        "not stand beside its own. "
+                    }
+                    "Maps are those of exported packages, computed on the whole frame "
                     "and not smoothed."
                 }
                 @for experiment in experiments {
-                    (section(*experiment, rows))
+                    (section(*experiment, rows, papers_features))
                 }
             }
         }
@@ -49,11 +61,11 @@ pub fn html(experiments: &[Experiment], rows: &[RunResult], conditions: &str) ->
 }
 
 /// The section of an experiment.
-fn section(experiment: Experiment, rows: &[RunResult]) -> Markup {
+fn section(experiment: Experiment, rows: &[RunResult], papers_features: bool) -> Markup {
     markup! {
         h2 { (experiment.title()) }
         p.claim { "The paper: " (experiment.claim()) }
-        @let figure = scores(experiment, rows);
+        @let figure = scores(experiment, rows, papers_features);
         @if figure.is_empty() {
             p { "Not run yet." }
         } @else {
@@ -61,7 +73,7 @@ fn section(experiment: Experiment, rows: &[RunResult]) -> Markup {
             @if experiment.shows_normal_scores() {
                 figure { (PreEscaped(normal_scores(experiment, rows))) }
             }
-            (table(experiment, rows))
+            (table(experiment, rows, papers_features))
         }
     }
 }
@@ -84,7 +96,7 @@ fn mean_and_deviation(values: &[f64]) -> String {
 }
 
 /// The table of an experiment: a row per data set and setting.
-fn table(experiment: Experiment, rows: &[RunResult]) -> Markup {
+fn table(experiment: Experiment, rows: &[RunResult], papers_features: bool) -> Markup {
     let data = data_sets(rows);
     let of = |data: &str, setting: &str| -> Vec<&RunResult> {
         let rows = rows.iter();
@@ -100,7 +112,7 @@ fn table(experiment: Experiment, rows: &[RunResult]) -> Markup {
         )
     };
     let papers = |data: &str, setting: &str| {
-        let auroc = papers_auroc(data).filter(|_| setting == PAPER);
+        let auroc = papers_auroc(data).filter(|_| papers_features && setting == DIRECT);
         auroc.map_or_else(|| "–".to_owned(), |auroc| format!("{auroc:.2}"))
     };
     markup! {

@@ -11,8 +11,13 @@ pub struct Setting {
     pub train: &'static [&'static str],
 }
 
-/// Name of the paper's own settings.
-pub(super) const PAPER: &str = "paper";
+/// Name of the method itself, with the paper's settings. Whether it is the paper's in all depends on
+/// the features too.
+pub(super) const DIRECT: &str = "direct";
+/// The paper's network trained to reproduce its input, with the losses of the paper's baselines. The
+/// baselines themselves are other networks.
+const SAME_NETWORK_L2: &str = "autoencoder, L2";
+const SAME_NETWORK_SSIM: &str = "autoencoder, SSIM";
 
 /// All settings.
 pub const SETTINGS: [Setting; 24] = {
@@ -20,7 +25,7 @@ pub const SETTINGS: [Setting; 24] = {
         Setting { name, train }
     }
     [
-        setting(PAPER, &[]),
+        setting(DIRECT, &[]),
         setting("native size", &["--size", "native"]),
         setting("only opaque", &["--noise", "opaque"]),
         setting("only transparent", &["--noise", "transparent"]),
@@ -35,8 +40,14 @@ pub const SETTINGS: [Setting; 24] = {
         setting("tanh", &["--activation", "tanh"]),
         setting("no activation", &["--activation", "none"]),
         setting("denoising", &["--mode", "denoising"]),
-        setting("AE (L2)", &["--mode", "reconstruction", "--loss", "l2"]),
-        setting("AE (SSIM)", &["--mode", "reconstruction", "--loss", "ssim"]),
+        setting(
+            SAME_NETWORK_L2,
+            &["--mode", "reconstruction", "--loss", "l2"],
+        ),
+        setting(
+            SAME_NETWORK_SSIM,
+            &["--mode", "reconstruction", "--loss", "ssim"],
+        ),
         setting("each scale", &["--feature-depth", "each-scale"]),
         setting("quiet", &["--quiet", "1"]),
         setting("lighting", &["--lighting", "0.3"]),
@@ -62,7 +73,8 @@ pub const SETTINGS: [Setting; 24] = {
 /// An experiment: settings that are compared with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Experiment {
-    /// The method beside autoencoders with L2 and SSIM losses and a denoising one (Table I).
+    /// The method beside its own network as an autoencoder with L2 and SSIM losses, and as a
+    /// denoising one (Table I).
     Baselines,
     /// The method alone, over seeds (Table I, Fig. 2).
     Seeds,
@@ -137,16 +149,16 @@ impl Experiment {
     /// Names of its settings, in the order of the figure.
     pub fn settings(self) -> &'static [&'static str] {
         match self {
-            Self::Baselines => &["AE (L2)", "AE (SSIM)", "denoising", PAPER],
-            Self::Seeds => &[PAPER],
-            Self::Resize => &[PAPER, "native size"],
+            Self::Baselines => &[SAME_NETWORK_L2, SAME_NETWORK_SSIM, "denoising", DIRECT],
+            Self::Seeds => &[DIRECT],
+            Self::Resize => &[DIRECT, "native size"],
             Self::NoiseAlone => &[
                 "only opaque",
                 "only transparent",
                 "only speckle",
                 "only distribution",
                 "only morphological",
-                PAPER,
+                DIRECT,
             ],
             Self::NoiseWithout => &[
                 "no opaque",
@@ -154,12 +166,12 @@ impl Experiment {
                 "no speckle",
                 "no distribution",
                 "no morphological",
-                PAPER,
+                DIRECT,
             ],
-            Self::Activation => &["tanh", "no activation", PAPER],
-            Self::Direct => &["denoising", PAPER],
+            Self::Activation => &["tanh", "no activation", DIRECT],
+            Self::Direct => &["denoising", DIRECT],
             Self::Ours => &[
-                PAPER,
+                DIRECT,
                 "each scale",
                 "quiet",
                 "lighting",

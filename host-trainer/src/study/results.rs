@@ -223,7 +223,7 @@ mod tests {
         RunResult {
             run: run.to_owned(),
             data: "leather".to_owned(),
-            setting: "paper".to_owned(),
+            setting: "direct".to_owned(),
             seed: 3,
             width: 16,
             iterations: 300,

@@ -1,33 +1,94 @@
-//! Downloads torchvision's VGG-11.
+//! Downloads sets of perceptual features, and keeps them in the user's data folder.
 
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use etcetera::BaseStrategy;
 use sha2::{Digest, Sha256};
 
 use crate::dataset::hex;
 
 use super::pth::{ImportError, Imported, import_weights};
 
-/// Address of torchvision's file.
-const URL: &str = "https://download.pytorch.org/models/vgg11-8a719046.pth";
-/// First hexadecimal digits of the file's SHA-256, which torchvision puts into its name.
-const DIGEST: &str = "8a719046";
-/// Most bytes that are accepted; the file has 507 MB.
-const MAX_BYTES: u64 = 600 << 20;
+/// A set of features that torchvision publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum WeightSet {
+    /// SqueezeNet 1.1: 5 MB, and quick to train with.
+    Squeezenet,
+    /// VGG-11, the paper's: 507 MB.
+    Vgg11,
+}
+
+impl WeightSet {
+    /// All sets, in the order in which they are preferred.
+    pub const ALL: [Self; 2] = [Self::Squeezenet, Self::Vgg11];
+
+    /// The name of torchvision's file, which ends in the first digits of its SHA-256.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Squeezenet => "squeezenet1_1-b8a52dc0.pth",
+            Self::Vgg11 => "vgg11-8a719046.pth",
+        }
+    }
+
+    fn url(self) -> String {
+        format!("https://download.pytorch.org/models/{}", self.file())
+    }
+
+    /// First hexadecimal digits of the file's SHA-256.
+    fn digest(self) -> &'static str {
+        let stem = self.file().trim_end_matches(".pth");
+        stem.rsplit_once('-').map_or("", |(_, digest)| digest)
+    }
+
+    /// Most bytes that are accepted.
+    fn most_bytes(self) -> u64 {
+        match self {
+            Self::Squeezenet => 8 << 20,
+            Self::Vgg11 => 600 << 20,
+        }
+    }
+
+    /// Where the set is kept in the user's data folder; `None` where there is no such folder.
+    pub fn kept_at(self) -> Option<PathBuf> {
+        let folders = etcetera::choose_base_strategy().ok()?;
+        let stem = self.file().trim_end_matches(".pth");
+        let file = format!("{stem}.safetensors");
+        let folder = folders.data_dir().join("awr").join("features");
+        Some(folder.join(file))
+    }
+
+    /// The set to use among those that were fetched, and its file.
+    pub fn fetched() -> Option<(Self, PathBuf)> {
+        let kept = Self::ALL.map(|set| Some((set, set.kept_at()?)));
+        kept.into_iter().flatten().find(|(_, path)| path.is_file())
+    }
+}
 
 /// Why there are no weights.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// There is no network, or the server does not have the file.
     #[error(
-        "cannot download {URL} ({0}); fetch it on a machine with a network and run \
-         `host-trainer import-weights vgg11-8a719046.pth OUT.safetensors`"
+        "cannot download {url} ({reason}); fetch it on a machine with a network and run \
+         `host-trainer import-weights {file} OUT.safetensors`"
     )]
-    Download(String),
+    Download {
+        /// The address.
+        url: String,
+        /// The file's name.
+        file: &'static str,
+        /// What went wrong.
+        reason: String,
+    },
     /// The file is not the expected one.
-    #[error("expected a file whose SHA-256 begins with {DIGEST}, found {0}")]
-    Digest(String),
+    #[error("expected a file whose SHA-256 begins with {expected}, found {found}")]
+    Digest {
+        /// The expected digits.
+        expected: &'static str,
+        /// The digest.
+        found: String,
+    },
     /// The temporary file cannot be written.
     #[error("cannot write the download to a temporary file")]
     Io(#[from] io::Error),
@@ -36,16 +97,23 @@ pub enum FetchError {
     Import(#[from] ImportError),
 }
 
-/// Downloads, checks and converts the file. `on_progress` gets the bytes received and, if known,
-/// their total.
-pub fn fetch_vgg11(
+/// Downloads, checks and converts a set. `on_progress` gets the bytes received and, if known, their
+/// total.
+pub fn fetch(
+    set: WeightSet,
     out: &Path,
     on_progress: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<Imported, FetchError> {
-    let failed = |error: ureq::Error| FetchError::Download(error.to_string());
-    let mut response = ureq::get(URL).call().map_err(failed)?;
+    let failed = |reason: String| FetchError::Download {
+        url: set.url(),
+        file: set.file(),
+        reason,
+    };
+    let response = ureq::get(set.url()).call();
+    let mut response = response.map_err(|error| failed(error.to_string()))?;
     let total = response.body().content_length();
-    let mut reader = response.body_mut().with_config().limit(MAX_BYTES).reader();
+    let body = response.body_mut().with_config();
+    let mut reader = body.limit(set.most_bytes()).reader();
     let mut file = tempfile::NamedTempFile::new()?;
     let mut digest = Sha256::new();
     let mut block = vec![0; 1 << 16];
@@ -53,7 +121,7 @@ pub fn fetch_vgg11(
     loop {
         let count = reader
             .read(&mut block)
-            .map_err(|error| FetchError::Download(error.to_string()))?;
+            .map_err(|error| failed(error.to_string()))?;
         if count == 0 {
             break;
         }
@@ -62,10 +130,25 @@ pub fn fetch_vgg11(
         received += count as u64;
         on_progress(received, total);
     }
-    let digest = hex(&digest.finalize());
-    if !digest.starts_with(DIGEST) {
-        return Err(FetchError::Digest(digest));
+    let found = hex(&digest.finalize());
+    let expected = set.digest();
+    if !found.starts_with(expected) {
+        return Err(FetchError::Digest { expected, found });
     }
     file.flush()?;
+    if let Some(folder) = out.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
     Ok(import_weights(file.path(), out)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_come_from_the_names_of_the_files() {
+        assert_eq!(WeightSet::Vgg11.digest(), "8a719046");
+        assert_eq!(WeightSet::Squeezenet.digest(), "b8a52dc0");
+    }
 }

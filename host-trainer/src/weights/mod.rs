@@ -5,6 +5,6 @@ mod fetch;
 mod pickle;
 mod pth;
 
-pub use fetch::{FetchError, fetch_vgg11};
+pub use fetch::{FetchError, WeightSet, fetch};
 pub use pickle::PickleError;
 pub use pth::{ImportError, Imported, import_weights};

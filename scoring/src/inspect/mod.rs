@@ -4,10 +4,12 @@
 pub mod cells;
 pub mod drift;
 pub mod frame;
+pub mod grain;
 pub mod grid;
 pub mod layer_statistics;
 pub mod map;
 pub mod normal_map;
+pub mod places;
 pub mod plausibility;
 pub mod preprocess;
 pub mod region;

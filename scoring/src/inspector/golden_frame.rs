@@ -61,7 +61,8 @@ impl Inspector {
         let in_strips = Self {
             engine: self.engine.with_strip_bytes(STRIP_BYTES),
             normaliser: Arc::default(),
-            places: Arc::default(),
+            good_layers: Arc::default(),
+            good_grain: Arc::default(),
             ..self.clone()
         };
         in_strips.map(&planes)

@@ -17,7 +17,7 @@ use ed25519_dalek::{
 };
 use proto::limits::{MAX_MANIFEST_BYTES, MAX_ONNX_BYTES};
 use proto::manifest::{
-    GoldenFrame, LayerStatistics, Manifest, Reading, SeenImages, SegmentationGain,
+    GoldenFrame, GrainStatistics, LayerStatistics, Manifest, Reading, SeenImages, SegmentationGain,
 };
 use sha2::{Digest, Sha256};
 
@@ -279,8 +279,10 @@ fn added_by_format_9() -> postcard::Result<Vec<u8>> {
 /// The fields that format 10 added.
 fn added_by_format_10() -> postcard::Result<Vec<u8>> {
     let layers: Option<LayerStatistics> = None;
+    let grain: Option<GrainStatistics> = None;
+    let map_weight = 1.0f32;
     let decisions: Vec<String> = Vec::new();
-    postcard::to_allocvec(&(layers, decisions))
+    postcard::to_allocvec(&(layers, grain, map_weight, decisions))
 }
 
 /// A package whose signature is valid and whose parts belong together.

@@ -104,6 +104,8 @@ pub(crate) fn manifest() -> Manifest {
         golden_frame: None,
         segmentation_gain: None,
         layers: None,
+        grain: None,
+        map_weight: 1.0,
         decisions: Vec::new(),
     }
 }

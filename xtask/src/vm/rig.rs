@@ -15,7 +15,7 @@ use super::material::Material;
 use super::pictures::Pictures;
 use super::tool::{need, run_logged};
 use crate::setup;
-use crate::workspace::{cargo, target};
+use crate::workspace::{build_all, cargo, target};
 
 const FEEDER: &str = "vm-feed";
 const NOTIFIER: &str = "vm-notify";
@@ -195,13 +195,15 @@ impl Rig {
         if let Some(file) = self.given.iter().find(|file| file.ends_with(name)) {
             return Ok(file.clone());
         }
-        // The two large programs need it; it costs nothing when it was done before.
-        if ![FEEDER, NOTIFIER].contains(&name) {
+        if [FEEDER, NOTIFIER].contains(&name) {
+            let mut arguments = vec!["build", "--quiet", "--locked"];
+            arguments.extend(build);
+            cargo(&self.root, &arguments)?;
+        } else {
+            // Both cost nothing when they were done before.
             setup::run(&self.root, None)?;
+            build_all(&self.root)?;
         }
-        let mut arguments = vec!["build", "--quiet", "--locked"];
-        arguments.extend(build);
-        cargo(&self.root, &arguments)?;
         Ok(target(&self.root).join("debug").join(name))
     }
 

@@ -1,33 +1,34 @@
 //! What was tried on synthetic defects, in words.
 
-use host_trainer::package::{Evidence, Found, Mixture};
+use host_trainer::package::{Evidence, Found, MapKind, Mixture, Share};
 
-/// Mixtures to name besides the one chosen: those of one map alone.
-fn alone(evidence: &Evidence, share: f32) -> Option<&Found> {
-    evidence
-        .found
-        .iter()
-        .find(|found| found.mixture.share == share)
+fn name(map: MapKind) -> &'static str {
+    match map {
+        MapKind::Scores => "the network's scores",
+        MapKind::Layers => "its layers",
+        MapKind::Grain => "the surface's grain",
+    }
+}
+
+fn smoothed(share: &Share) -> String {
+    let sigma = share.smooth_sigma;
+    match share.map {
+        _ if sigma <= 0.0 => String::new(),
+        MapKind::Scores => format!(" (smoothed by {sigma} px)"),
+        MapKind::Layers | MapKind::Grain => format!(" (smoothed by {sigma} places)"),
+    }
 }
 
 /// A mixture of maps in words.
 pub(crate) fn mixture_in_words(mixture: &Mixture) -> String {
-    let Mixture {
-        smooth_sigma_px,
-        smooth_sigma_places,
-        share,
-    } = mixture;
-    match *share {
-        share if share <= 0.0 => format!("scores alone, smoothed by {smooth_sigma_px} px"),
-        share if share >= 1.0 => {
-            format!("the network's layers alone, smoothed by {smooth_sigma_places} places")
-        }
-        share => format!(
-            "scores (smoothed by {smooth_sigma_px} px) and the network's layers (by {smooth_sigma_places} places), {:.0} : {:.0}",
-            100.0 * (1.0 - share),
-            100.0 * share
-        ),
+    if let [share] = &mixture.shares[..] {
+        return format!("{} alone{}", name(share.map), smoothed(share));
     }
+    let parts = mixture.shares.iter().map(|share| {
+        let per_cent = 100.0 * share.share;
+        format!("{per_cent:.0} % {}{}", name(share.map), smoothed(share))
+    });
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 fn figures(found: &Found) -> String {
@@ -52,8 +53,15 @@ pub(crate) fn evidence_in_words(evidence: &Evidence) -> String {
         evidence.defects,
         evidence.images
     );
-    for share in [0.0, 1.0] {
-        if let Some(found) = alone(evidence, share).filter(|found| *found != best) {
+    for map in MapKind::ALL {
+        let alone = |found: &&Found| found.mixture.only() == Some(map);
+        // The best of this map comes first.
+        if let Some(found) = evidence
+            .found
+            .iter()
+            .find(alone)
+            .filter(|found| *found != best)
+        {
             text += &format!("; {}: {}", mixture_in_words(&found.mixture), figures(found));
         }
     }

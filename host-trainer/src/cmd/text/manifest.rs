@@ -3,7 +3,8 @@
 use ed25519_dalek::VerifyingKey;
 use host_trainer::calibrate::{format_bound, format_confidence};
 use proto::manifest::{
-    EvaluationSummary, InputSize, Manifest, PostProcessing, Roi, Scoring, Threshold, Training,
+    EvaluationSummary, InputSize, Manifest, PlaceMeans, PostProcessing, Roi, Scoring, Threshold,
+    Training,
 };
 use scoring::package::key_id;
 
@@ -49,16 +50,24 @@ pub(crate) fn manifest_facts(
         ("golden tiles", golden(manifest)),
         ("evaluated", evaluation(manifest.evaluation.as_ref())),
     ];
-    let layers = manifest.layers.as_ref().map(|layers| {
-        let places = format!(
-            "compared with {} good frames at {}×{} places",
-            layers.frames, layers.second.columns, layers.second.rows
-        );
-        ("layers", places)
-    });
+    let compared = |frames: u32, means: &PlaceMeans| {
+        format!(
+            "compared with {frames} good frames at {}×{} places",
+            means.columns, means.rows
+        )
+    };
+    let layers = manifest.layers.as_ref();
+    let layers = layers.map(|layers| ("layers", compared(layers.frames, &layers.second)));
+    let grain = manifest.grain.as_ref();
+    let grain = grain.map(|grain| ("grain", compared(grain.frames, &grain.means)));
     let decisions = manifest.decisions.iter();
     let decisions = decisions.map(|decision| ("decided", decision.clone()));
-    let facts = facts.into_iter().chain(gain).chain(layers).chain(decisions);
+    let facts = facts
+        .into_iter()
+        .chain(gain)
+        .chain(layers)
+        .chain(grain)
+        .chain(decisions);
     facts
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
@@ -130,23 +139,32 @@ fn post_processing(post: &PostProcessing) -> String {
     )
 }
 
-/// What the map's scores are, with the layers' share if there is one.
+/// What the map's scores are, with the shares of layers and grain if there are any.
 fn unit_of_scores(manifest: &Manifest) -> String {
-    let stages = unit_without_layers(manifest);
-    let Some(layers) = &manifest.layers else {
-        return stages;
+    let stages = unit_without_places(manifest);
+    let layers = manifest.layers.as_ref().map(|layers| &layers.distances);
+    let grain = manifest.grain.as_ref().map(|grain| &grain.distances);
+    let places = [
+        (layers, "the network's layers"),
+        (grain, "the surface's grain"),
+    ];
+    let places = places.into_iter().filter_map(|(distances, what)| {
+        let weight = distances?.weight;
+        Some(format!(
+            "{weight:.3} × standard deviations of {what} from good places"
+        ))
+    });
+    let weight = manifest.map_weight;
+    let stages = match weight {
+        1.0 => Some(stages),
+        weight if weight > 0.0 => Some(format!("{weight:.3} × {stages}")),
+        _ => None,
     };
-    let places = "standard deviations of the network's layers from good places";
-    match layers.map_weight {
-        weight if weight > 0.0 => format!(
-            "{:.3} × {stages}, plus {:.3} × {places}",
-            weight, layers.weight
-        ),
-        _ => format!("{:.3} × {places}", layers.weight),
-    }
+    let parts: Vec<String> = stages.into_iter().chain(places).collect();
+    parts.join(", plus ")
 }
 
-fn unit_without_layers(manifest: &Manifest) -> String {
+fn unit_without_places(manifest: &Manifest) -> String {
     match (&manifest.normal_map, &manifest.variation) {
         (None, None) => "sum of |A| over channels".to_owned(),
         (Some(normal), _) => format!(

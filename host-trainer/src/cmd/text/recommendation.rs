@@ -43,7 +43,7 @@ impl Recommendation {
         }
         text += &format!("\n{}\n", self.command);
         if !photographs {
-            text += "with --features FILE (host-trainer fetch-weights): features of a network trained on ImageNet often find more";
+            text += "with --features FILE (host-trainer fetch-weights --out FILE): features of a network trained on ImageNet often find more";
         }
         text
     }

@@ -152,8 +152,9 @@ pub(crate) enum Caller {
     /// A person, by `train`.
     #[default]
     Person,
-    /// `fit`, which goes on without an option.
-    Fit,
+    /// `fit`, which goes on without an option. It has said what is used of the images if it has just
+    /// looked at them.
+    Fit { looked: bool },
     /// `fit`, to measure how long an iteration takes; nothing is said.
     Trial,
 }

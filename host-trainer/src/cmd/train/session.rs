@@ -63,7 +63,7 @@ pub(super) fn run_session(
     if outcome.interrupted {
         let with = match caller {
             Caller::Person => " with --resume",
-            Caller::Fit | Caller::Trial => "",
+            Caller::Fit { .. } | Caller::Trial => "",
         };
         bail!(
             "stopped at iteration {} of {} after {minutes:.1} min; saved: the same command{with} continues",

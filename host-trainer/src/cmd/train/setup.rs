@@ -168,7 +168,7 @@ impl Train {
         if suited.is_ok() {
             suited = survey.check_suitable(reading.bits, &mut account);
         }
-        if self.caller != Caller::Trial {
+        if matches!(self.caller, Caller::Person | Caller::Fit { looked: false }) {
             report_account("training set", &account);
         }
         suited?;

@@ -1,13 +1,17 @@
-//! Makes statistics of good places ([`scoring::inspect::layer_statistics`]) from good frames. Three
+//! Makes statistics of good places ([`scoring::inspect::places`]) from good frames, by the network's
+//! layers ([`scoring::inspect::layer_statistics`]) or by the grain ([`scoring::inspect::grain`]). Three
 //! passes over the frames: the mean of each place, the covariance of what remains, and the distances
 //! that good frames have, each measured by statistics of other frames.
+
+use std::ops::Range;
 
 use nalgebra::{Cholesky, DMatrix};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2};
-use proto::manifest::{LayerMeans, LayerStatistics};
+use proto::manifest::{PlaceDistances, PlaceMeans};
 use scoring::infer::{EncoderOutputs, LayerOutput};
-use scoring::inspect::layer_statistics::{MeanOutputs, Whitening, residual_row};
+use scoring::inspect::places::{MeanOutputs, Whitening};
+use scoring::inspect::{grain, layer_statistics};
 
 /// Most frames that statistics are made of.
 pub const MOST_FRAMES: usize = 400;
@@ -22,6 +26,9 @@ const LEAST_VARIANCE: f64 = 1e-4;
 const EDGE_PLACES: usize = 2;
 /// The spread of distances at a place counts as much as that of this many frames' at all places.
 const SPREAD_FRAMES: f64 = 20.0;
+/// So many frames count half: what a few have in common is often one light and one batch, and not
+/// what frames to come have too.
+const FEW_FRAMES: f64 = 5.0;
 /// Smallest spread of distances at a place, as a fraction of the usual one.
 const LEAST_SPREAD: f64 = 0.25;
 /// Largest level of a mean in 8 bits.
@@ -29,7 +36,7 @@ const MAX_LEVEL: f32 = 127.0;
 
 /// Why there are no statistics.
 #[derive(Debug, thiserror::Error)]
-pub enum LayerStatisticsError {
+pub enum PlaceStatisticsError {
     /// Frames of different sizes have no places in common.
     #[error(
         "expected images of one size, found {0}×{1} and {2}×{3} places: score at a fixed --size"
@@ -40,16 +47,87 @@ pub enum LayerStatisticsError {
     Alike,
 }
 
+/// What a frame, or a strip of it, is like at its places.
+pub trait PlaceOutputs {
+    /// Columns and rows of places in the whole frame.
+    fn size(&self) -> [usize; 2];
+    /// The rows of places in this strip.
+    fn rows(&self) -> Range<usize>;
+    /// Grids of values: of each its values, its rows in the whole frame, and its rows that belong to
+    /// this strip and to no other.
+    fn grids(&self) -> Vec<(&LayerOutput, usize, Range<usize>)>;
+    /// What a row of places is off the means of the grids: channels × columns.
+    fn residual_row(&self, means: &[MeanOutputs], row: usize) -> Vec<f32>;
+}
+
+impl PlaceOutputs for EncoderOutputs {
+    fn size(&self) -> [usize; 2] {
+        [self.columns, self.height]
+    }
+
+    fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    fn grids(&self) -> Vec<(&LayerOutput, usize, Range<usize>)> {
+        let halves = self.rows.start.div_ceil(2)..self.rows.end.div_ceil(2);
+        vec![
+            (&self.second, self.height, self.rows.clone()),
+            (&self.third, self.height.div_ceil(2), halves),
+        ]
+    }
+
+    fn residual_row(&self, means: &[MeanOutputs], row: usize) -> Vec<f32> {
+        match means {
+            [second, third] => layer_statistics::residual_row(self, [second, third], row),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The grain's features of a whole frame.
+impl PlaceOutputs for LayerOutput {
+    fn size(&self) -> [usize; 2] {
+        [self.columns(), self.rows().len()]
+    }
+
+    fn rows(&self) -> Range<usize> {
+        self.rows()
+    }
+
+    fn grids(&self) -> Vec<(&LayerOutput, usize, Range<usize>)> {
+        vec![(self, self.rows().len(), self.rows())]
+    }
+
+    fn residual_row(&self, means: &[MeanOutputs], row: usize) -> Vec<f32> {
+        match means {
+            [means] => grain::residual_row(self, means, row),
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// A good frame's outputs, strip by strip, for whoever asks.
 pub trait GoodFrames {
+    /// What is known of a strip.
+    type Outputs: PlaceOutputs;
     /// Why a frame cannot be had.
-    type Error: From<LayerStatisticsError>;
-    /// Passes the encoder's outputs for a frame to `visit`, from top to bottom.
+    type Error: From<PlaceStatisticsError>;
+    /// Passes the outputs for a frame to `visit`, from top to bottom.
     fn outputs(
         &mut self,
         frame: usize,
-        visit: &mut dyn FnMut(&EncoderOutputs),
+        visit: &mut dyn FnMut(&Self::Outputs),
     ) -> Result<(), Self::Error>;
+}
+
+/// Statistics of good places.
+#[derive(Debug)]
+pub struct GoodPlaceStatistics {
+    /// Means of each grid.
+    pub means: Vec<PlaceMeans>,
+    /// Distances from them, with a weight of 1.
+    pub distances: PlaceDistances,
 }
 
 /// Sums over frames at each place of a layer.
@@ -119,7 +197,7 @@ impl PlaceSums {
                 .map(|(square, mean)| (square / all as f64 - mean * mean).max(0.0))
                 .sum::<f64>()
                 / plane as f64;
-            let share = zones.share(&whole, within, parts);
+            let share = zones.share(&whole, within, parts) * trust(all);
             let mut found = match without {
                 None => whole,
                 Some(_) => means(without, left),
@@ -187,10 +265,9 @@ impl Zones {
         // The variance of frames around their own mean is a little too small.
         let chance = within / (count - 1) as f64;
         if between <= chance {
-            0.0
-        } else {
-            1.0 - chance / between
+            return 0.0;
         }
+        1.0 - chance / between
     }
 
     fn draw_together(&self, values: &mut [f64], share: f64) {
@@ -201,11 +278,17 @@ impl Zones {
     }
 }
 
+/// How much to trust what so many frames have in common at a place.
+fn trust(frames: usize) -> f64 {
+    let others = frames.saturating_sub(1) as f64;
+    others / (others + FEW_FRAMES)
+}
+
 /// Calls `visit` with each frame's number, fold and outputs.
 fn visit_all<F: GoodFrames>(
     frames: &mut F,
     folds: &[usize],
-    visit: &mut dyn FnMut(usize, &EncoderOutputs),
+    visit: &mut dyn FnMut(usize, &F::Outputs),
     done: &mut dyn FnMut(),
 ) -> Result<(), F::Error> {
     for (frame, fold) in folds.iter().enumerate() {
@@ -222,7 +305,7 @@ pub fn fit<F: GoodFrames>(
     frames: &mut F,
     parts: &[usize],
     on_progress: &mut dyn FnMut(usize, usize),
-) -> Result<LayerStatistics, F::Error> {
+) -> Result<GoodPlaceStatistics, F::Error> {
     let folds: Vec<usize> = parts.iter().map(|part| part % FOLDS).collect();
     let mut counts = vec![0; FOLDS];
     folds.iter().for_each(|fold| counts[*fold] += 1);
@@ -235,58 +318,52 @@ pub fn fit<F: GoodFrames>(
         on_progress(done, all);
     };
 
-    let mut sums: Option<[PlaceSums; 2]> = None;
-    let mut sizes = None;
+    let mut sums: Vec<PlaceSums> = Vec::new();
+    let mut sizes: Option<[[usize; 2]; 2]> = None;
     visit_all(
         frames,
         &folds,
         &mut |fold, outputs| {
-            let EncoderOutputs {
-                second,
-                third,
-                rows,
-                columns,
-                height,
-            } = outputs;
-            let size = *sizes.get_or_insert((*columns, *height, *columns, *height));
-            if (size.0, size.1) != (*columns, *height) {
-                sizes = Some((size.0, size.1, *columns, *height));
+            let size = outputs.size();
+            let [first, last] = sizes.get_or_insert([size; 2]);
+            if *first != size {
+                *last = size;
                 return;
             }
-            let [of_second, of_third] = sums.get_or_insert_with(|| {
-                [
-                    PlaceSums::new(second, *height),
-                    PlaceSums::new(third, height.div_ceil(2)),
-                ]
-            });
-            of_second.add(fold, second, rows.clone());
-            of_third.add(fold, third, rows.start.div_ceil(2)..rows.end.div_ceil(2));
+            let grids = outputs.grids();
+            if sums.is_empty() {
+                let new = |(output, height, _): &(&LayerOutput, usize, Range<usize>)| {
+                    PlaceSums::new(output, *height)
+                };
+                sums.extend(grids.iter().map(new));
+            }
+            for (sums, (output, _, rows)) in sums.iter_mut().zip(grids) {
+                sums.add(fold, output, rows);
+            }
         },
         &mut step,
     )?;
-    let Some((columns, rows, other_columns, other_rows)) = sizes else {
-        return Err(LayerStatisticsError::Alike.into());
+    let Some([[columns, rows], [other_columns, other_rows]]) = sizes else {
+        return Err(PlaceStatisticsError::Alike.into());
     };
     if (columns, rows) != (other_columns, other_rows) {
-        return Err(LayerStatisticsError::Sizes(columns, rows, other_columns, other_rows).into());
+        return Err(PlaceStatisticsError::Sizes(columns, rows, other_columns, other_rows).into());
     }
-    let Some(sums) = sums else {
-        return Err(LayerStatisticsError::Alike.into());
-    };
-    let means = |without| {
-        sums.each_ref()
+    let means = |without| -> Vec<MeanOutputs> {
+        sums.iter()
             .map(|sums| sums.means(without, &counts, part_count))
+            .collect()
     };
     let whole = means(None);
 
-    let channels = sums[0].channels + sums[1].channels;
+    let channels: usize = sums.iter().map(|sums| sums.channels).sum();
     let mut products = vec![Array2::<f32>::zeros((channels, channels)); FOLDS];
     visit_all(
         frames,
         &folds,
         &mut |fold, outputs| {
-            for row in outputs.rows.clone() {
-                let residuals = residual_row(outputs, [&whole[0], &whole[1]], row);
+            for row in outputs.rows() {
+                let residuals = outputs.residual_row(&whole, row);
                 if let Ok(residuals) = ArrayView2::from_shape((channels, columns), &residuals) {
                     general_mat_mul(1.0, &residuals, &residuals.t(), 1.0, &mut products[fold]);
                 }
@@ -311,13 +388,13 @@ pub fn fit<F: GoodFrames>(
     let mut distances = vec![[0.0f64; 2]; columns * rows];
     for fold in 0..FOLDS {
         let Some(whitening) = whitening(without(fold)) else {
-            return Err(LayerStatisticsError::Alike.into());
+            return Err(PlaceStatisticsError::Alike.into());
         };
         let (means, whitening) = (means(without(fold)), Whitening::new(channels, &whitening));
         for (frame, _) in folds.iter().enumerate().filter(|(_, of)| **of == fold) {
             frames.outputs(frame, &mut |outputs| {
-                for row in outputs.rows.clone() {
-                    let residuals = residual_row(outputs, [&means[0], &means[1]], row);
+                for row in outputs.rows() {
+                    let residuals = outputs.residual_row(&means, row);
                     let found = whitening.distances(&residuals, columns);
                     for (sums, distance) in distances[row * columns..].iter_mut().zip(found) {
                         let distance = f64::from(distance);
@@ -330,21 +407,19 @@ pub fn fit<F: GoodFrames>(
         }
     }
     let Some(whitening) = whitening(None) else {
-        return Err(LayerStatisticsError::Alike.into());
+        return Err(PlaceStatisticsError::Alike.into());
     };
-    let (distance_mean, distance_spread) =
-        usual_distances(&distances, folds.len(), part_count, [columns, rows])?;
-    let [second, third] = [0, 1].map(|layer| in_8_bits(&whole[layer], &sums[layer]));
-    Ok(LayerStatistics {
-        second,
-        third,
-        whitening,
-        distance_mean,
-        distance_spread,
-        smooth_sigma_places: 0.0,
-        weight: 1.0,
-        map_weight: 0.0,
-        frames: folds.len() as u32,
+    let (mean, spread) = usual_distances(&distances, folds.len(), part_count, [columns, rows])?;
+    let grids = whole.iter().zip(&sums);
+    Ok(GoodPlaceStatistics {
+        means: grids.map(|(means, sums)| in_8_bits(means, sums)).collect(),
+        distances: PlaceDistances {
+            whitening,
+            mean,
+            spread,
+            smooth_sigma_places: 0.0,
+            weight: 1.0,
+        },
     })
 }
 
@@ -385,7 +460,7 @@ fn usual_distances(
     frames: usize,
     parts: usize,
     [columns, rows]: [usize; 2],
-) -> Result<(Vec<f32>, Vec<f32>), LayerStatisticsError> {
+) -> Result<(Vec<f32>, Vec<f32>), PlaceStatisticsError> {
     let zones = Zones::new(columns, rows);
     let count = frames.max(1) as f64;
     let mut means: Vec<f64> = sums.iter().map(|[sum, _]| sum / count).collect();
@@ -395,7 +470,7 @@ fn usual_distances(
         .map(|([_, squares], mean)| (squares / count - mean * mean).max(0.0))
         .collect();
     let within = variances.iter().sum::<f64>() / variances.len().max(1) as f64;
-    let share = zones.share(&means, within, parts);
+    let share = zones.share(&means, within, parts) * trust(frames);
     zones.draw_together(&mut means, share);
     // What places of a zone differ by, where their means were drawn together, is spread too.
     let squares: Vec<f64> = sums
@@ -408,7 +483,7 @@ fn usual_distances(
     let of_zones = zones.means(&squares);
     let usual = (squares.iter().sum::<f64>() / squares.len().max(1) as f64).sqrt();
     if usual <= 0.0 {
-        return Err(LayerStatisticsError::Alike);
+        return Err(PlaceStatisticsError::Alike);
     }
     let spread = |(square, zone): (&f64, &usize)| {
         let together = (count * square + SPREAD_FRAMES * of_zones[*zone]) / (count + SPREAD_FRAMES);
@@ -419,7 +494,7 @@ fn usual_distances(
 }
 
 /// Means as a package keeps them.
-fn in_8_bits(means: &MeanOutputs, sums: &PlaceSums) -> LayerMeans {
+fn in_8_bits(means: &MeanOutputs, sums: &PlaceSums) -> PlaceMeans {
     let (mut offsets, mut steps, mut levels) = (Vec::new(), Vec::new(), Vec::new());
     for plane in means
         .values()
@@ -442,7 +517,7 @@ fn in_8_bits(means: &MeanOutputs, sums: &PlaceSums) -> LayerMeans {
         offsets.push(offset);
         steps.push(step);
     }
-    LayerMeans {
+    PlaceMeans {
         columns: sums.columns as u16,
         rows: sums.rows as u16,
         offset: offsets,
@@ -455,8 +530,9 @@ fn in_8_bits(means: &MeanOutputs, sums: &PlaceSums) -> LayerMeans {
 mod tests {
     use std::convert::Infallible;
 
+    use proto::manifest::LayerStatistics;
     use rand::RngExt;
-    use scoring::inspect::layer_statistics::GoodPlaces;
+    use scoring::inspect::layer_statistics::GoodLayers;
 
     use super::*;
     use crate::seed::generator;
@@ -464,8 +540,8 @@ mod tests {
     const COLUMNS: usize = 9;
     const ROWS: usize = 7;
 
-    impl From<LayerStatisticsError> for Infallible {
-        fn from(error: LayerStatisticsError) -> Self {
+    impl From<PlaceStatisticsError> for Infallible {
+        fn from(error: PlaceStatisticsError) -> Self {
             panic!("{error}")
         }
     }
@@ -511,11 +587,20 @@ mod tests {
             let mut surface = self;
             let parts: Vec<usize> = (0..frames).collect();
             let Ok(found) = fit(&mut surface, &parts, &mut |_, _| {});
-            found
+            let Ok([second, third]) = <[PlaceMeans; 2]>::try_from(found.means) else {
+                panic!("expected means of two layers");
+            };
+            LayerStatistics {
+                second,
+                third,
+                distances: found.distances,
+                frames: frames as u32,
+            }
         }
     }
 
     impl GoodFrames for Surface {
+        type Outputs = EncoderOutputs;
         type Error = Infallible;
 
         fn outputs(
@@ -529,7 +614,7 @@ mod tests {
     }
 
     fn deviation(statistics: &LayerStatistics, outputs: &EncoderOutputs) -> f32 {
-        let good = GoodPlaces::new(statistics, COLUMNS, ROWS);
+        let good = GoodLayers::new(statistics, COLUMNS, ROWS);
         good.deviations_of_row(outputs, ROWS / 2)[COLUMNS / 2]
     }
 
@@ -570,7 +655,7 @@ mod tests {
                 defect: false,
             }
             .statistics(frames);
-            let LayerMeans { step, levels, .. } = found.second;
+            let PlaceMeans { step, levels, .. } = found.second;
             let inner = (EDGE_PLACES..ROWS - EDGE_PLACES).flat_map(|row| {
                 (EDGE_PLACES..COLUMNS - EDGE_PLACES).map(move |at| row * COLUMNS + at)
             });

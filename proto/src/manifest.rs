@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Version of this structure. Fields are added at the end only, so that older packages are read.
-pub const MANIFEST_FORMAT: u16 = 10;
+pub const MANIFEST_FORMAT: u16 = 11;
 
 /// Side of the method's tiles, in pixels (paper, IV-A).
 pub const TILE_PX: u32 = 65;
@@ -73,14 +73,11 @@ pub struct Manifest {
     /// What good places look like to the network's own layers. Since format 10; `None` in older
     /// packages.
     pub layers: Option<LayerStatistics>,
-    /// What the grain of good places is like. Since format 10; `None` in older packages.
-    pub grain: Option<GrainStatistics>,
-    /// Weight of the map of all other stages beside the deviations of layers and grain. Since format
-    /// 10; 1 in older packages, and where there are no such deviations.
-    pub map_weight: f32,
     /// What `host-trainer fit` decided, each with its evidence, as text. Since format 10; empty in
     /// older packages and where a person decided.
     pub decisions: Vec<String>,
+    /// What the grain of good places is like. Since format 11; `None` in older packages.
+    pub grain: Option<GrainStatistics>,
 }
 
 /// Images and parts that a model was made with, so that their use as test or calibration images
@@ -230,6 +227,8 @@ pub struct LayerStatistics {
     /// Distances from these means, over the channels of the second layer and then the third, at the
     /// second layer's places.
     pub distances: PlaceDistances,
+    /// Weight of the map from all other stages but the grain.
+    pub map_weight: f32,
     /// Number of frames that the statistics are of.
     pub frames: u32,
 }
@@ -243,6 +242,8 @@ pub struct GrainStatistics {
     pub means: PlaceMeans,
     /// Distances from these means.
     pub distances: PlaceDistances,
+    /// Weight of the map from all other stages.
+    pub map_weight: f32,
     /// Number of frames that the statistics are of.
     pub frames: u32,
 }

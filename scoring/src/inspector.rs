@@ -20,7 +20,7 @@ use crate::inspect::grid::GRIDS;
 use crate::inspect::layer_statistics::GoodLayers;
 use crate::inspect::map::ScoreMap;
 use crate::inspect::normal_map::Normaliser;
-use crate::inspect::places::add_places;
+use crate::inspect::places::combine;
 use crate::inspect::preprocess::{Planes, PreprocessError, prepare, to_planes};
 use crate::inspect::region::{Region, regions};
 use crate::inspect::roi::{RoiError, rasterise};
@@ -189,7 +189,6 @@ impl Inspector {
         self.manifest.segmentation = None;
         self.manifest.layers = None;
         self.manifest.grain = None;
-        self.manifest.map_weight = 1.0;
         self.manifest.golden_frame = None;
         self.threshold = None;
     }
@@ -350,8 +349,8 @@ impl Inspector {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let fitting = kept.take().filter(|kept| kept.fits(width_px, height_px));
-        let good = fitting
-            .unwrap_or_else(|| Arc::new(GoodGrain::for_frames(statistics, width_px, height_px)));
+        let good =
+            fitting.unwrap_or_else(|| Arc::new(GoodGrain::new(statistics, width_px, height_px)));
         *kept = Some(Arc::clone(&good));
         drop(kept);
         let colour = self.manifest.input.colour == ColourMode::Rgb;
@@ -365,15 +364,21 @@ impl Inspector {
             layers,
             grain,
         } = self.maps(planes)?;
-        let weight = self.manifest.map_weight;
-        if weight != 1.0 {
-            map.data.iter_mut().for_each(|score| *score *= weight);
-        }
         if let (Some(statistics), Some(places)) = (&self.manifest.layers, layers) {
-            add_places(&mut map, &statistics.distances, places);
+            combine(
+                &mut map,
+                statistics.map_weight,
+                &statistics.distances,
+                places,
+            );
         }
         if let (Some(statistics), Some(places)) = (&self.manifest.grain, grain) {
-            add_places(&mut map, &statistics.distances, places);
+            combine(
+                &mut map,
+                statistics.map_weight,
+                &statistics.distances,
+                places,
+            );
         }
         Ok(map)
     }

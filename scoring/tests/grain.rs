@@ -67,6 +67,7 @@ impl Golden {
                 smooth_sigma_places: 0.0,
                 weight: 1.0,
             },
+            map_weight: 0.0,
             frames: 10,
         }
     }
@@ -96,7 +97,7 @@ fn features_and_deviations_are_those_of_numpy_and_scipy() {
     assert_near(&values(&features(&planes, false)), &golden.grey, 2e-3);
     let colour = features(&planes, true);
     assert_near(&values(&colour), &golden.colour, 2e-3);
-    let good = GoodGrain::for_frames(&golden.statistics(), golden.width_px, golden.height_px);
+    let good = GoodGrain::new(&golden.statistics(), golden.width_px, golden.height_px);
     assert_near(&good.deviations(&colour).data, &golden.deviation, 5e-3);
 }
 
@@ -125,7 +126,6 @@ fn stripes(smeared: bool) -> Frame {
 fn missing_texture_is_found() -> Result<(), InspectError> {
     let mut manifest = manifest();
     manifest.input.colour = ColourMode::Rgb;
-    manifest.map_weight = 0.0;
     let channels = 15;
     let places = 17 * 17;
     let identity = (0..channels).flat_map(|row| (0..=row).map(move |at| f32::from(at == row)));
@@ -144,10 +144,11 @@ fn missing_texture_is_found() -> Result<(), InspectError> {
             smooth_sigma_places: 0.0,
             weight: 1.0,
         },
+        map_weight: 0.0,
         frames: 10,
     };
     // The stripes themselves are good.
-    let prepared = inspector(&manifest_without(&manifest)).unwrap();
+    let prepared = inspector(&manifest).unwrap();
     let good = prepared.prepare(&stripes(false))?;
     let good = features(&scoring::inspect::preprocess::to_planes(&good, 3), true);
     for channel in 0..channels {
@@ -163,14 +164,6 @@ fn missing_texture_is_found() -> Result<(), InspectError> {
     Ok(())
 }
 
-/// The manifest as a package needs it while it has no statistics of places.
-fn manifest_without(manifest: &Manifest) -> Manifest {
-    Manifest {
-        map_weight: 1.0,
-        ..manifest.clone()
-    }
-}
-
 #[test]
 fn statistics_that_do_not_fit_the_frames_are_refused() {
     let mut manifest = manifest();
@@ -178,15 +171,13 @@ fn statistics_that_do_not_fit_the_frames_are_refused() {
     manifest.grain = Some(golden().statistics());
     assert!(inspector(&manifest).is_ok());
     type Change = fn(&mut Manifest);
-    let changes: [(&str, Change); 4] = [
+    let changes: [(&str, Change); 3] = [
         ("means of 9 channels", |m| m.input.colour = ColourMode::Grey),
         ("weights and distances", |m| {
             m.grain.as_mut().unwrap().distances.mean.truncate(3);
         }),
-        ("a weight of the map", |m| m.map_weight = f32::NAN),
-        ("1 where nothing stands beside it", |m| {
-            m.grain = None;
-            m.map_weight = 0.5;
+        ("weights from 0", |m| {
+            m.grain.as_mut().unwrap().map_weight = f32::NAN;
         }),
     ];
     for (expected, change) in changes {

@@ -63,6 +63,7 @@ impl Golden {
                 smooth_sigma_places: 0.0,
                 weight: 0.5,
             },
+            map_weight: 2.0,
             frames: 10,
         }
     }
@@ -139,7 +140,6 @@ fn the_map_is_the_weighted_sum_of_scores_and_deviations() {
     let mut manifest = manifest();
     let plain = inspector(&manifest, ONNX).unwrap();
     manifest.layers = Some(golden().statistics());
-    manifest.map_weight = 2.0;
     let both = inspector(&manifest, ONNX).unwrap();
     let golden = golden();
     let planes = planes(golden.width_px, golden.height_px);
@@ -195,7 +195,7 @@ fn statistics_that_do_not_fit_the_network_are_refused() {
         ("weights and distances", |s| s.distances.mean.truncate(9)),
         ("spreads from 1e-6", |s| s.distances.spread[0] = 0.0),
         ("at most 1e12", |s| s.distances.whitening[0] = f32::NAN),
-        ("a weight from 0", |s| s.distances.weight = -1.0),
+        ("weights from 0", |s| s.distances.weight = -1.0),
     ];
     for (expected, change) in changes {
         let mut statistics = golden().statistics();

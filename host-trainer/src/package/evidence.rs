@@ -46,6 +46,10 @@ const SHARES: [[f32; 3]; 5] = [
     [0.5, 0.25, 0.25],
 ];
 
+/// What a further map must add to the mean of the figures. On a hundred synthetic defects less is
+/// chance, and a map that finds little on its own does harm where real defects differ from them.
+const LEAST_GAIN: f64 = 0.005;
+
 /// A map that a frame may be judged by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -123,6 +127,12 @@ impl Found {
     /// The mean of its figures.
     pub fn mean(&self) -> f64 {
         (self.pixel_auroc + self.aupro + self.image_auroc) / 3.0
+    }
+
+    /// What mixtures are compared by: the mean of the figures, less what each further map must bring.
+    fn worth(&self) -> f64 {
+        let further = self.mixture.shares.len().saturating_sub(1);
+        self.mean() - LEAST_GAIN * further as f64
     }
 }
 
@@ -215,7 +225,7 @@ impl Draft {
             of.map_or(1.0, |(_, _, footing)| *footing)
         };
         found.extend(measure_all(&examples, mixtures(&best_alone), &footing_of)?);
-        found.sort_by(|a, b| b.mean().total_cmp(&a.mean()));
+        found.sort_by(|a, b| b.worth().total_cmp(&a.worth()));
         let Some(best) = found.first().map(|best| best.mixture.clone()) else {
             return Err(PackagingError::NoScores);
         };
@@ -271,7 +281,7 @@ impl Draft {
             _ => share.share / footing(share.map),
         };
         let scores = mixture.of(MapKind::Scores);
-        self.manifest.map_weight = scores.map_or(0.0, weight);
+        let mut so_far = scores.map_or(0.0, weight);
         if let (true, Some(share)) = (plain, scores) {
             self.manifest.post.smooth_sigma_px = share.smooth_sigma;
         }
@@ -280,11 +290,18 @@ impl Draft {
             distances.smooth_sigma_places = share.smooth_sigma;
         };
         match (&mut self.manifest.layers, mixture.of(MapKind::Layers)) {
-            (Some(layers), Some(share)) => set(&mut layers.distances, share),
+            (Some(layers), Some(share)) => {
+                set(&mut layers.distances, share);
+                layers.map_weight = so_far;
+                so_far = 1.0;
+            }
             (layers, _) => *layers = None,
         }
         match (&mut self.manifest.grain, mixture.of(MapKind::Grain)) {
-            (Some(grain), Some(share)) => set(&mut grain.distances, share),
+            (Some(grain), Some(share)) => {
+                set(&mut grain.distances, share);
+                grain.map_weight = so_far;
+            }
             (grain, _) => *grain = None,
         }
     }

@@ -118,7 +118,6 @@ pub fn draft(folder: &Path, options: &PackageOptions) -> Result<Draft, Packaging
         segmentation_gain: None,
         layers: None,
         grain: None,
-        map_weight: 1.0,
         decisions: Vec::new(),
     };
     Ok(Draft {

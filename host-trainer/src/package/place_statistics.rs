@@ -150,11 +150,13 @@ fn statistics_of(
                 second,
                 third,
                 distances,
+                map_weight: 0.0,
                 frames,
             },
             grain: GrainStatistics {
                 means,
                 distances: grain.distances,
+                map_weight: 1.0,
                 frames,
             },
         }),

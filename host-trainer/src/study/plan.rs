@@ -273,6 +273,6 @@ mod tests {
         let ids: HashSet<String> = jobs.iter().map(Job::id).collect();
         assert_eq!(ids.len(), SETTINGS.len() * 2 * 3);
         assert_eq!(jobs.len(), ids.len());
-        assert!(ids.contains("carpet-AE-L2-2"));
+        assert!(ids.contains("carpet-autoencoder-L2-2"));
     }
 }

@@ -261,12 +261,13 @@ pub struct GoodGrain {
 }
 
 impl GoodGrain {
-    /// For frames with so many columns and rows of places.
-    pub fn new(statistics: &GrainStatistics, columns: usize, rows: usize) -> Self {
+    /// For frames of this size in pixels.
+    pub fn new(statistics: &GrainStatistics, width_px: usize, height_px: usize) -> Self {
         let GrainStatistics {
             means, distances, ..
         } = statistics;
         let from = [means.columns, means.rows].map(usize::from);
+        let [columns, rows] = [width_px, height_px].map(place_count);
         Self {
             means: MeanOutputs::new(means, columns, rows),
             places: GoodPlaces::new(distances, from, [columns, rows]),
@@ -279,13 +280,8 @@ impl GoodGrain {
             .fits(place_count(width_px), place_count(height_px))
     }
 
-    /// For frames of this size in pixels.
-    pub fn for_frames(statistics: &GrainStatistics, width_px: usize, height_px: usize) -> Self {
-        Self::new(statistics, place_count(width_px), place_count(height_px))
-    }
-
     /// Deviations of one row of places, in standard deviations.
-    pub fn deviations_of_row(&self, features: &LayerOutput, row: usize) -> Vec<f32> {
+    fn deviations_of_row(&self, features: &LayerOutput, row: usize) -> Vec<f32> {
         let residuals = residual_row(features, &self.means, row);
         self.places.deviations_of_row(&residuals, row)
     }
@@ -305,9 +301,15 @@ impl GoodGrain {
 
 /// Checks statistics of grain. The error says what is wrong with them.
 pub fn check(statistics: &GrainStatistics, colour: bool) -> Result<(), String> {
+    let GrainStatistics {
+        means,
+        distances,
+        map_weight,
+        ..
+    } = statistics;
     let channels = channel_count(colour);
-    check_means(&statistics.means, channels)?;
-    check_distances(&statistics.distances, channels, &statistics.means)
+    check_means(means, channels)?;
+    check_distances(distances, *map_weight, channels, means)
 }
 
 #[cfg(test)]

@@ -132,6 +132,7 @@ pub fn check(statistics: &LayerStatistics, network: &Network) -> Result<(), Stri
         second,
         third,
         distances,
+        map_weight,
         ..
     } = statistics;
     let [of_second, of_third] = channel_counts(network);
@@ -144,7 +145,7 @@ pub fn check(statistics: &LayerStatistics, network: &Network) -> Result<(), Stri
             halves[0], halves[1], third.columns, third.rows
         ));
     }
-    check_distances(distances, of_second + of_third, second)
+    check_distances(distances, *map_weight, of_second + of_third, second)
 }
 
 #[cfg(test)]

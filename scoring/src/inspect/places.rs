@@ -233,24 +233,21 @@ fn enlarge(places: &ScoreMap, width_px: usize, height_px: usize) -> Vec<f32> {
     pixels
 }
 
-/// Adds the deviations of places to a frame's map, by their weight.
-pub fn add_places(map: &mut ScoreMap, distances: &PlaceDistances, places: ScoreMap) {
+/// Puts the deviations of places into a frame's map, which keeps `map_weight` of its own.
+pub fn combine(map: &mut ScoreMap, map_weight: f32, distances: &PlaceDistances, places: ScoreMap) {
     let sigma = distances.smooth_sigma_places;
     let places = place_map(places, sigma, map.width_px, map.height_px);
     for (score, place) in map.data.iter_mut().zip(&places.data) {
-        *score += distances.weight * place;
+        *score = map_weight * *score + distances.weight * place;
     }
 }
 
-/// Whether a weight of a map may be used.
-pub fn is_weight(weight: f32) -> bool {
-    (0.0..=LARGEST_WEIGHT).contains(&weight)
-}
-
-/// Checks distances over so many channels, at the places of these means. The error says what is wrong
+/// Checks distances over so many channels, at the places of these means, and the weight of the map
+/// that they are put into. The error says what is wrong
 /// with them.
 pub fn check_distances(
     distances: &PlaceDistances,
+    map_weight: f32,
     channels: usize,
     means: &PlaceMeans,
 ) -> Result<(), String> {
@@ -280,12 +277,16 @@ pub fn check_distances(
              the statistics of places, found others"
         ));
     }
+    let weights = [distances.weight, map_weight];
     let sigma = distances.smooth_sigma_places;
-    if !is_weight(distances.weight) || !(0.0..=LARGEST_SIGMA_PLACES).contains(&sigma) {
+    if !weights
+        .iter()
+        .all(|weight| (0.0..=LARGEST_WEIGHT).contains(weight))
+        || !(0.0..=LARGEST_SIGMA_PLACES).contains(&sigma)
+    {
         return Err(format!(
-            "expected a weight from 0 to {LARGEST_WEIGHT:e} and a smoothing of at most {LARGEST_SIGMA_PLACES} places, \
-             found {} and {sigma}",
-            distances.weight
+            "expected weights from 0 to {LARGEST_WEIGHT:e} and a smoothing of at most {LARGEST_SIGMA_PLACES} places, \
+             found {weights:?} and {sigma}"
         ));
     }
     Ok(())

@@ -4,7 +4,7 @@ use proto::limits::{MAX_FRAME_SIDE_PX, MAX_GOLDEN_FRAME_SIDE_PX, MAX_GOLDEN_TILE
 use proto::manifest::{ColourMode, GoldenFrame, InputSize, Manifest, NormalMap, Scoring, TILE_PX};
 
 use super::parity::{BLOCKS, GOLDEN_CELLS};
-use crate::inspect::{grain, layer_statistics, places, roi, segmentation, variation};
+use crate::inspect::{grain, layer_statistics, roi, segmentation, variation};
 
 /// Checks a manifest. The error says what is wrong with it.
 pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
@@ -98,13 +98,6 @@ pub(super) fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     }
     if let Some(statistics) = &manifest.grain {
         grain::check(statistics, manifest.input.colour == ColourMode::Rgb)?;
-    }
-    let alone = manifest.layers.is_none() && manifest.grain.is_none();
-    if !places::is_weight(manifest.map_weight) || (alone && manifest.map_weight != 1.0) {
-        return Err(format!(
-            "expected a weight of the map from 0, and 1 where nothing stands beside it, found {}",
-            manifest.map_weight
-        ));
     }
     roi::check(&manifest.roi).map_err(|error| error.to_string())?;
     if let Some(threshold) = &manifest.threshold

@@ -256,6 +256,9 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest, PackageError> {
     if found < 10 {
         bytes.to_mut().extend(added_by_format_10().map_err(failed)?);
     }
+    if found < 11 {
+        bytes.to_mut().extend(added_by_format_11().map_err(failed)?);
+    }
     let (manifest, rest) = postcard::take_from_bytes(&bytes).map_err(failed)?;
     match rest.len() {
         0 => Ok(manifest),
@@ -279,10 +282,14 @@ fn added_by_format_9() -> postcard::Result<Vec<u8>> {
 /// The fields that format 10 added.
 fn added_by_format_10() -> postcard::Result<Vec<u8>> {
     let layers: Option<LayerStatistics> = None;
-    let grain: Option<GrainStatistics> = None;
-    let map_weight = 1.0f32;
     let decisions: Vec<String> = Vec::new();
-    postcard::to_allocvec(&(layers, grain, map_weight, decisions))
+    postcard::to_allocvec(&(layers, decisions))
+}
+
+/// The field that format 11 added.
+fn added_by_format_11() -> postcard::Result<Vec<u8>> {
+    let grain: Option<GrainStatistics> = None;
+    postcard::to_allocvec(&grain)
 }
 
 /// A package whose signature is valid and whose parts belong together.

@@ -105,7 +105,6 @@ pub(crate) fn manifest() -> Manifest {
         segmentation_gain: None,
         layers: None,
         grain: None,
-        map_weight: 1.0,
         decisions: Vec::new(),
     }
 }

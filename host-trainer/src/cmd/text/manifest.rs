@@ -142,26 +142,28 @@ fn post_processing(post: &PostProcessing) -> String {
 /// What the map's scores are, with the shares of layers and grain if there are any.
 fn unit_of_scores(manifest: &Manifest) -> String {
     let stages = unit_without_places(manifest);
-    let layers = manifest.layers.as_ref().map(|layers| &layers.distances);
-    let grain = manifest.grain.as_ref().map(|grain| &grain.distances);
-    let places = [
-        (layers, "the network's layers"),
-        (grain, "the surface's grain"),
-    ];
-    let places = places.into_iter().filter_map(|(distances, what)| {
-        let weight = distances?.weight;
-        Some(format!(
-            "{weight:.3} × standard deviations of {what} from good places"
-        ))
+    let layers = manifest.layers.as_ref();
+    let layers = layers.map(|layers| (&layers.distances, layers.map_weight));
+    let grain = manifest.grain.as_ref();
+    let grain = grain.map(|grain| (&grain.distances, grain.map_weight));
+    // The weight of what came before applies to all of it.
+    let mut parts = vec![(1.0, stages)];
+    let what = ["the network's layers", "the surface's grain"];
+    for (statistics, what) in [layers, grain].into_iter().zip(what) {
+        if let Some((distances, map_weight)) = statistics {
+            parts
+                .iter_mut()
+                .for_each(|(weight, _)| *weight *= map_weight);
+            let what = format!("standard deviations of {what} from good places");
+            parts.push((distances.weight, what));
+        }
+    }
+    let parts = parts.into_iter().filter(|(weight, _)| *weight > 0.0);
+    let parts = parts.map(|(weight, what)| match weight {
+        1.0 => what,
+        weight => format!("{weight:.3} × {what}"),
     });
-    let weight = manifest.map_weight;
-    let stages = match weight {
-        1.0 => Some(stages),
-        weight if weight > 0.0 => Some(format!("{weight:.3} × {stages}")),
-        _ => None,
-    };
-    let parts: Vec<String> = stages.into_iter().chain(places).collect();
-    parts.join(", plus ")
+    parts.collect::<Vec<_>>().join(", plus ")
 }
 
 fn unit_without_places(manifest: &Manifest) -> String {

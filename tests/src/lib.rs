@@ -24,10 +24,12 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// Runs a program in `folder`.
+/// Runs a program in `folder`, which holds the user's data folder too: what the user of this machine
+/// has fetched changes no test.
 pub fn run(name: &str, folder: &Path, arguments: &[&str]) -> Output {
     Command::new(program(name))
         .args(arguments)
+        .env("XDG_DATA_HOME", folder.join("user-data"))
         .current_dir(folder)
         .output()
         .expect("the program starts")

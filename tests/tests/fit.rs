@@ -74,9 +74,9 @@ fn fit_makes_a_calibrated_package_and_goes_on_where_it_was_cut_off() {
     ];
     let figures: serde_json::Value =
         serde_json::from_str(&ok("host-trainer", root, &command)).unwrap();
-    // Far above chance, and far below what a longer training finds.
+    // The network finds 0.8 in this time; the grain of the fabric needs no training.
     assert!(
-        figures["pixel_auroc"].as_f64().unwrap() > 0.7,
+        figures["pixel_auroc"].as_f64().unwrap() > 0.95,
         "{}",
         figures["pixel_auroc"]
     );
@@ -135,4 +135,26 @@ fn fit_says_what_is_wrong_before_it_trains() {
     std::fs::create_dir(root.join("data")).unwrap();
     fails("host-trainer", root, FIT, &["no images", "data"]);
     assert!(!root.join("mine.run").exists());
+}
+
+#[test]
+fn features_that_were_fetched_are_used_without_an_option() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    synth(root, 24, 2);
+    // Any features will do where fetch-weights would have kept its own.
+    let kept = root.join("user-data/awr/features/squeezenet1_1-b8a52dc0.safetensors");
+    std::fs::create_dir_all(kept.parent().unwrap()).unwrap();
+    let features = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../models/features/surfaces.safetensors"
+    );
+    std::fs::copy(features, &kept).unwrap();
+    fit(root);
+    let manifest = manifest(root);
+    let features = manifest["training"]["features"].as_str().unwrap();
+    assert!(
+        features.contains("squeezenet1_1-b8a52dc0.safetensors"),
+        "{features}"
+    );
 }

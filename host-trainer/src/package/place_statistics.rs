@@ -95,13 +95,6 @@ fn parts(images: &[RunImage]) -> Vec<usize> {
     parts.collect()
 }
 
-/// Statistics of good places by the network's layers and by the grain, each with a weight of 1.
-#[derive(Debug, Clone)]
-pub(super) struct OfPlaces {
-    layers: LayerStatistics,
-    grain: GrainStatistics,
-}
-
 impl Draft {
     /// Adds statistics of the network's layers and of the grain, each with a weight of 1.
     pub fn add_place_statistics(
@@ -122,18 +115,19 @@ impl Draft {
         on_progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), PackagingError> {
         let inspector = self.inspector(key)?;
-        let OfPlaces { layers, grain } = statistics_of(&inspector, images, on_progress)?;
+        let (layers, grain) = statistics_of(&inspector, images, on_progress)?;
         self.manifest.layers = Some(layers);
         self.manifest.grain = Some(grain);
         Ok(())
     }
 }
 
+/// Statistics of good places by the network's layers and by the grain, each with a weight of 1.
 fn statistics_of(
     inspector: &Inspector,
     images: &[RunImage],
     on_progress: &mut dyn FnMut(usize, usize),
-) -> Result<OfPlaces, PackagingError> {
+) -> Result<(LayerStatistics, GrainStatistics), PackagingError> {
     let parts = parts(images);
     let frames = images.len() as u32;
     let images = || Images { inspector, images };
@@ -145,21 +139,21 @@ fn statistics_of(
     let grain = place_statistics::fit(&mut Grain(images()), &parts, &mut of_grain)?;
     let means = <[PlaceMeans; 1]>::try_from(grain.means);
     match (layers, means) {
-        (Ok([second, third]), Ok([means])) => Ok(OfPlaces {
-            layers: LayerStatistics {
+        (Ok([second, third]), Ok([means])) => Ok((
+            LayerStatistics {
                 second,
                 third,
                 distances,
                 map_weight: 0.0,
                 frames,
             },
-            grain: GrainStatistics {
+            GrainStatistics {
                 means,
                 distances: grain.distances,
                 map_weight: 1.0,
                 frames,
             },
-        }),
+        )),
         _ => Err(PackagingError::NoScores),
     }
 }

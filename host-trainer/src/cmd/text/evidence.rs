@@ -15,6 +15,7 @@ fn smoothed(share: &Share) -> String {
     match share.map {
         _ if sigma <= 0.0 => String::new(),
         MapKind::Scores => format!(" (smoothed by {sigma} px)"),
+        _ if sigma == 1.0 => " (smoothed by 1 place)".to_owned(),
         MapKind::Layers | MapKind::Grain => format!(" (smoothed by {sigma} places)"),
     }
 }

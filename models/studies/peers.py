@@ -36,7 +36,10 @@ from sklearn.metrics import roc_auc_score
 
 CHANNELS, CORE, DRAWN = 100, 4_000, 60_000
 # Convolutions in order, "pool" between them; features are taken behind those in the second list.
-VGG16 = "features.0 features.2 pool features.5 features.7 pool features.10 features.12 features.14", "features.7 features.14"
+VGG16 = (
+    "features.0 features.2 pool features.5 features.7 pool features.10 features.12 features.14",
+    "features.7 features.14",
+)
 VGG11 = "features.0 pool features.3 pool features.6 features.8", "features.3 features.8"
 VGG19 = "conv1_1 conv1_2 pool conv2_1 conv2_2 pool conv3_1", "conv2_2 conv3_1"
 
@@ -62,29 +65,33 @@ class Features:
         else:
             (plan, kept), self.normalise = VGG11, torchvision
         self.size, nodes, weights, last = size, [], [], "image"
+        halving = {"kernel_shape": [2, 2], "strides": [2, 2]}
         for number, name in enumerate(plan.split()):
             if name == "pool":
-                nodes.append(helper.make_node("MaxPool", [last], [f"pool{number}"], kernel_shape=[2, 2], strides=[2, 2]))
+                nodes.append(helper.make_node("MaxPool", [last], [f"pool{number}"], **halving))
                 last = f"pool{number}"
                 continue
             for what in ["weight", "bias"]:
-                weights.append(numpy_helper.from_array(arrays[f"{name}.{what}"].astype("f"), f"{name}.{what}"))
+                values = arrays[f"{name}.{what}"].astype("f")
+                weights.append(numpy_helper.from_array(values, f"{name}.{what}"))
             inputs = [last, f"{name}.weight", f"{name}.bias"]
             nodes.append(helper.make_node("Conv", inputs, [f"{name}.sum"], pads=[1, 1, 1, 1]))
             nodes.append(helper.make_node("Relu", [f"{name}.sum"], [name]))
             last = name
         shallow, deep = kept.split()
-        nodes.append(helper.make_node("AveragePool", [shallow], ["shallow"], kernel_shape=[2, 2], strides=[2, 2]))
+        nodes.append(helper.make_node("AveragePool", [shallow], ["shallow"], **halving))
         width, height = size
         value = lambda name, shape: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         outputs = [value("shallow", None), value(deep, None)]
         graph = helper.make_graph(nodes, "vgg", [value("image", [1, 3, height, width])], outputs, weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        self.session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        bytes_ = model.SerializeToString()
+        self.session = onnxruntime.InferenceSession(bytes_, providers=["CPUExecutionProvider"])
         self.means = [1.0, 1.0]
 
     def layers(self, path):
-        pixels = np.asarray(Image.open(path).convert("RGB").resize(self.size, Image.BILINEAR), dtype=np.float32)
+        image = Image.open(path).convert("RGB").resize(self.size, Image.BILINEAR)
+        pixels = np.asarray(image, dtype=np.float32)
         image = self.normalise(pixels).transpose(2, 0, 1)[None].astype("f")
         return [layer[0] for layer in self.session.run(None, {"image": image})]
 

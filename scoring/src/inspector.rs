@@ -259,15 +259,11 @@ impl Inspector {
     /// The normal map at the size of this map, if the package has one.
     fn normaliser(&self, map: &ScoreMap) -> Option<Arc<Normaliser>> {
         let normal = self.manifest.normal_map.as_ref()?;
-        let mut kept = self
-            .normaliser
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let fitting = kept.take().filter(|kept| kept.fits(map));
-        let fitting = fitting
-            .unwrap_or_else(|| Arc::new(Normaliser::new(normal, map.width_px, map.height_px)));
-        *kept = Some(Arc::clone(&fitting));
-        Some(fitting)
+        Some(fitting(
+            &self.normaliser,
+            |kept| kept.fits(map),
+            || Normaliser::new(normal, map.width_px, map.height_px),
+        ))
     }
 
     /// The package's manifest with the overrides applied.
@@ -344,15 +340,11 @@ impl Inspector {
     fn grain(&self, planes: &Planes) -> Option<ScoreMap> {
         let statistics = self.manifest.grain.as_ref()?;
         let (width_px, height_px) = (planes.width_px, planes.height_px);
-        let mut kept = self
-            .good_grain
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let fitting = kept.take().filter(|kept| kept.fits(width_px, height_px));
-        let good =
-            fitting.unwrap_or_else(|| Arc::new(GoodGrain::new(statistics, width_px, height_px)));
-        *kept = Some(Arc::clone(&good));
-        drop(kept);
+        let good = fitting(
+            &self.good_grain,
+            |kept| kept.fits(width_px, height_px),
+            || GoodGrain::new(statistics, width_px, height_px),
+        );
         let colour = self.manifest.input.colour == ColourMode::Rgb;
         Some(good.deviations(&grain_features(planes, colour)))
     }
@@ -428,15 +420,11 @@ impl Inspector {
         outputs: &EncoderOutputs,
     ) -> Arc<GoodLayers> {
         let (columns, rows) = (outputs.columns, outputs.height);
-        let mut kept = self
-            .good_layers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let fitting = kept.take().filter(|kept| kept.fits(columns, rows));
-        let fitting =
-            fitting.unwrap_or_else(|| Arc::new(GoodLayers::new(statistics, columns, rows)));
-        *kept = Some(Arc::clone(&fitting));
-        fitting
+        fitting(
+            &self.good_layers,
+            |kept| kept.fits(columns, rows),
+            || GoodLayers::new(statistics, columns, rows),
+        )
     }
 
     /// Makes the scores of these planes relative to good frames, by what the package has for that.
@@ -497,6 +485,19 @@ impl Inspector {
             elapsed: started.elapsed(),
         })
     }
+}
+
+/// What is kept for the last frame's size if it fits this one too; otherwise it is made, and kept.
+fn fitting<T>(
+    slot: &Mutex<Option<Arc<T>>>,
+    fits: impl FnOnce(&T) -> bool,
+    make: impl FnOnce() -> T,
+) -> Arc<T> {
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = slot.take().filter(|kept| fits(kept));
+    let kept = kept.unwrap_or_else(|| Arc::new(make()));
+    *slot = Some(Arc::clone(&kept));
+    kept
 }
 
 /// The segmentation network's input for a frame whose features the variation model already has.

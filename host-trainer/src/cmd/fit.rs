@@ -272,8 +272,8 @@ impl Fit {
         if let Some(features) = &self.features {
             return features.clone();
         }
-        match WeightSet::fetched() {
-            Some((_, path)) => path.display().to_string(),
+        match WeightSet::any_fetched() {
+            Some(path) => path.display().to_string(),
             None => {
                 self.say(
                     "features that `host-trainer fetch-weights` fetches (5 MB, trained on \

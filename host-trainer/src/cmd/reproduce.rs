@@ -233,7 +233,7 @@ impl Reproduce {
     fn features(&self) -> Result<String> {
         let wanted = match &self.features {
             Some(wanted) => wanted.clone(),
-            None => match WeightSet::Vgg11.kept_at().filter(|path| path.is_file()) {
+            None => match WeightSet::Vgg11.fetched() {
                 Some(path) => return Ok(path.display().to_string()),
                 None => "builtin".to_owned(),
             },

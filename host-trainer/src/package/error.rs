@@ -58,7 +58,7 @@ pub enum PackagingError {
     /// The package cannot be encoded or verified.
     #[error(transparent)]
     Package(#[from] PackageError),
-    /// There are no statistics of the network's layers.
+    /// There are no statistics of good places.
     #[error(transparent)]
     PlaceStatistics(#[from] PlaceStatisticsError),
     /// Synthetic defects cannot be measured.

@@ -58,10 +58,14 @@ impl WeightSet {
         Some(folder.join(file))
     }
 
-    /// The set to use among those that were fetched, and its file.
-    pub fn fetched() -> Option<(Self, PathBuf)> {
-        let kept = Self::ALL.map(|set| Some((set, set.kept_at()?)));
-        kept.into_iter().flatten().find(|(_, path)| path.is_file())
+    /// The set's file, if it was fetched.
+    pub fn fetched(self) -> Option<PathBuf> {
+        self.kept_at().filter(|path| path.is_file())
+    }
+
+    /// The file of the set to use, if one was fetched.
+    pub fn any_fetched() -> Option<PathBuf> {
+        Self::ALL.into_iter().find_map(Self::fetched)
     }
 }
 

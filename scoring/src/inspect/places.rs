@@ -14,7 +14,7 @@ use super::variation::softplus;
 
 /// Most places along a side: frames of 8,192 px.
 const MAX_PLACES: u16 = 2_048;
-/// Most values of a layer's means.
+/// Most values of means.
 const MAX_LEVELS: usize = 64 << 20;
 /// Largest value of the whitening matrix: one over the deviation of a channel, whatever its scale.
 const LARGEST_WHITENING: f32 = 1e12;
@@ -26,7 +26,18 @@ const LARGEST_SIGMA_PLACES: f32 = 16.0;
 /// the last of them.
 const WHITENING_ROWS: usize = 64;
 
-/// The mean outputs of a layer, in the order channel, row, column.
+/// For each place of a frame of this size (columns, rows), the nearest one of another size.
+fn nearest_places(from: [usize; 2], [columns, rows]: [usize; 2]) -> Vec<usize> {
+    let [from_columns, from_rows] = from;
+    let nearest = |at: usize, count: usize, from: usize| at * from / count.max(1);
+    let places = (0..rows).flat_map(|row| {
+        let row = nearest(row, rows, from_rows) * from_columns;
+        (0..columns).map(move |column| row + nearest(column, columns, from_columns))
+    });
+    places.collect()
+}
+
+/// The means of channels at places, in the order channel, row, column.
 #[derive(Debug, Clone)]
 pub struct MeanOutputs {
     columns: usize,
@@ -39,14 +50,7 @@ impl MeanOutputs {
     /// places.
     pub(super) fn new(means: &PlaceMeans, columns: usize, rows: usize) -> Self {
         let [from_columns, from_rows] = [means.columns, means.rows].map(usize::from);
-        let nearest = |at: usize, count: usize, from: usize| at * from / count.max(1);
-        let places: Vec<usize> = (0..rows)
-            .flat_map(|row| {
-                let row = nearest(row, rows, from_rows);
-                (0..columns)
-                    .map(move |column| row * from_columns + nearest(column, columns, from_columns))
-            })
-            .collect();
+        let places = nearest_places([from_columns, from_rows], [columns, rows]);
         let planes = means.levels.chunks_exact((from_columns * from_rows).max(1));
         let scales = means.offset.iter().zip(&means.step);
         let values = planes.zip(scales).flat_map(|(levels, (offset, step))| {
@@ -149,17 +153,9 @@ pub struct GoodPlaces {
 impl GoodPlaces {
     /// For frames of so many columns and rows of places, from distances at `from` columns and rows.
     pub fn new(distances: &PlaceDistances, from: [usize; 2], size: [usize; 2]) -> Self {
-        let ([from_columns, from_rows], [columns, rows]) = (from, size);
-        let at_places = |values: &[f32]| -> Vec<f32> {
-            let place = |index: usize| {
-                let (row, column) = (index / columns.max(1), index % columns.max(1));
-                row * from_rows / rows.max(1) * from_columns
-                    + column * from_columns / columns.max(1)
-            };
-            (0..rows * columns)
-                .map(|index| values[place(index)])
-                .collect()
-        };
+        let places = nearest_places(from, size);
+        let at_places = |values: &[f32]| places.iter().map(|place| values[*place]).collect();
+        let [columns, rows] = size;
         let triangle = distances.whitening.len();
         // A triangle of n rows has n (n + 1) / 2 values.
         let channels = ((8 * triangle + 1).isqrt() - 1) / 2;
@@ -243,8 +239,7 @@ pub fn combine(map: &mut ScoreMap, map_weight: f32, distances: &PlaceDistances, 
 }
 
 /// Checks distances over so many channels, at the places of these means, and the weight of the map
-/// that they are put into. The error says what is wrong
-/// with them.
+/// that they are put into. The error says what is wrong with them.
 pub fn check_distances(
     distances: &PlaceDistances,
     map_weight: f32,
